@@ -1,0 +1,63 @@
+"""Resource types and the IO manager. Instances are bound in `orchestration.definitions`."""
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from assets.keys import artifact_name
+from models.artifacts import Artifact, ArtifactStore
+from models.contracts_cache import require_contracts
+from models.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from models.database import Database
+
+
+class Deployment(dg.ConfigurableResource):
+    """Where this deployment keeps things: its settings, artifact store and database.
+
+    The settings are read from the file and the environment in the process that runs the step, so every run of one
+    deployment sees the same ones.
+    """
+
+    def settings(self) -> Settings:
+        """The validated settings."""
+        return load_settings()
+
+    def store(self) -> ArtifactStore:
+        """The artifact store."""
+        settings = self.settings()
+        return ArtifactStore(settings.artifact_root, settings.home / "cache")
+
+    def database(self) -> "Database":
+        """The records database, migrated to the newest schema."""
+        from models.database import Database
+
+        database = Database(self.settings().database_url)
+        database.migrate()
+        return database
+
+
+class ArtifactIOManager(dg.ConfigurableIOManager):
+    """Passes artifacts between assets by pointing at them in the store; the files themselves are never copied.
+
+    An artifact is refused as an input when one of its tables breaks its data contract, so that no selection of assets
+    in the UI goes around the blocking checks.
+    """
+
+    deployment: dg.ResourceDependency[Deployment]
+
+    def handle_output(self, context: dg.OutputContext, obj: Artifact) -> None:
+        """Make the artifact the current one of its asset (and partition)."""
+        self.deployment.store().point(obj, _partition(context))
+
+    def load_input(self, context: dg.InputContext) -> Artifact:
+        """Open the current artifact of the upstream asset, after its contracts held."""
+        store = self.deployment.store()
+        artifact = store.require(artifact_name(context.asset_key), _partition(context))
+        require_contracts(store, artifact)
+        return artifact
+
+
+def _partition(context: dg.OutputContext | dg.InputContext) -> str | None:
+    return context.asset_partition_key if context.has_asset_partitions else None

@@ -1,0 +1,101 @@
+"""Data contracts as blocking checks: one per table of an asset, and the share of rows that were refused on the way in."""
+
+import dagster as dg
+
+from assets import keys
+from assets.resources import Deployment
+from checks.results import check_result
+from models.artifacts import ArtifactStore
+
+CONTRACTS: tuple[tuple[dg.AssetKey, str, str], ...] = (
+    (keys.PASSAGES, "passages.parquet", "contract"),
+    (keys.QUERIES, "queries.parquet", "contract"),
+    (keys.JUDGMENTS, "judgments.parquet", "contract"),
+    (keys.QUARANTINED_ROWS, "quarantined_rows.parquet", "contract"),
+    (keys.EVALUATION_SET, "queries.parquet", "queries_contract"),
+    (keys.EVALUATION_SET, "judgments.parquet", "judgments_contract"),
+    (keys.CANDIDATES, "candidates.parquet", "contract"),
+    (keys.TRAINING_EXAMPLES, "training_examples.parquet", "contract"),
+)
+"""(asset, table, check name) of every table that has a contract."""
+
+
+def contract_check(asset: dg.AssetKey, table: str, name: str) -> dg.AssetChecksDefinition:
+    """A blocking check that every row of `table` in the current artifact of `asset` holds its contract."""
+
+    @dg.asset_check(
+        asset=asset,
+        name=name,
+        description=f"Every row of {table} holds its data contract (models/contracts.py).",
+        blocking=True,
+    )
+    def check(deployment: Deployment) -> dg.AssetCheckResult:
+        from models.contracts_cache import contract_violations
+
+        store = deployment.store()
+        found = contract_violations(store, store.require(keys.artifact_name(asset)), table)
+        broken = int(found["count"])
+        return check_result(
+            broken == 0,
+            f"{broken} places break the contract of {table}, in {found['rows']} rows.",
+            value=broken,
+            threshold=0,
+            violations=broken,
+            examples=found["examples"],
+        )
+
+    return check
+
+
+@dg.asset_check(
+    asset=keys.QUARANTINED_ROWS,
+    additional_deps=[keys.PASSAGES, keys.QUERIES, keys.JUDGMENTS],
+    description="The share of refused rows stays below corpus.max_rejected_share in each of documents, queries and judgments.",
+    blocking=True,
+)
+def rejected_share(deployment: Deployment) -> dg.AssetCheckResult:
+    limit = deployment.settings().corpus.max_rejected_share
+    found = _rejected(deployment.store())
+    return check_result(
+        found["share"] <= limit,
+        f"{found['share']:.1%} of the rows of the worst table were refused; {limit:.1%} are allowed.",
+        value=found["share"],
+        threshold=limit,
+        violations=found["rows"],
+        examples=found["examples"],
+    )
+
+
+def _rejected(store: ArtifactStore) -> dict:
+    from models.code_version import code_version
+
+    artifacts = {
+        file: store.require(keys.artifact_name(key))
+        for key, file in (
+            (keys.PASSAGES, "passages.parquet"),
+            (keys.QUERIES, "queries.parquet"),
+            (keys.JUDGMENTS, "judgments.parquet"),
+            (keys.QUARANTINED_ROWS, "quarantined_rows.parquet"),
+        )
+    }
+
+    def compute() -> dict:
+        from models.corpus import CorpusTables
+        from models.corpus import rejected_share as share_of
+
+        tables = CorpusTables(*(artifact.read_table(file) for file, artifact in artifacts.items()))
+        refused = tables.quarantined_rows
+        return {
+            "share": float(share_of(tables)),
+            "rows": len(refused),
+            "examples": refused.head(20)[["table", "reason", "position"]].to_dict("records"),
+        }
+
+    versions = {artifact.asset: artifact.data_version for artifact in artifacts.values()}
+    return store.remember("rejected_share", {"inputs": versions, "code": code_version("corpus")}, compute)
+
+
+CHECKS: tuple[dg.AssetChecksDefinition, ...] = (
+    *(contract_check(asset, table, name) for asset, table, name in CONTRACTS),
+    rejected_share,
+)

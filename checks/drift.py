@@ -1,0 +1,51 @@
+"""Drift of a day of decisions against its reference, held against gate.max_drift_share. Not blocking: it is news, not a defect."""
+
+import dagster as dg
+
+from assets import keys
+from assets.resources import Deployment
+from checks.results import check_result
+from models.errors import ArtifactError
+
+
+@dg.asset_check(
+    asset=keys.DRIFT_REPORT,
+    description="The share of drifted columns is at most gate.max_drift_share; a day with too few decisions is not judged.",
+)
+def drift_share(context: dg.AssetCheckExecutionContext, deployment: Deployment) -> dg.AssetCheckResult:
+    from models.drift import PAGE_FILE, SUMMARY_FILE, DriftSummary
+
+    limit = deployment.settings().gate.max_drift_share
+    artifact = deployment.store().require(keys.artifact_name(keys.DRIFT_REPORT), _partition(context))
+    summary = DriftSummary.from_dict(artifact.read_json(SUMMARY_FILE))
+    page = artifact.path(PAGE_FILE) if PAGE_FILE in artifact.manifest.files else None
+    if summary.share is None:
+        return check_result(
+            True, f"Not judged. {summary.reason}", value=None, threshold=limit, judged=False, report=page
+        )
+    return check_result(
+        summary.share <= limit,
+        f"{len(summary.drifted)} of {len(summary.columns)} columns drifted: {', '.join(summary.drifted) or 'none'}.",
+        value=summary.share,
+        threshold=limit,
+        violations=len(summary.drifted),
+        examples=[
+            {"column": name, "method": column.method, "statistic": column.statistic, "threshold": column.threshold}
+            for name, column in summary.columns.items()
+            if column.drifted
+        ],
+        report=page,
+    )
+
+
+def _partition(context: dg.AssetCheckExecutionContext) -> str | None:
+    """The partition of the run, else the one that was materialized last."""
+    if context.has_partition_key:
+        return context.partition_key
+    event = context.instance.get_latest_materialization_event(keys.DRIFT_REPORT)
+    if event is None or event.asset_materialization is None:
+        raise ArtifactError("there is no drift report yet", "Materialize monitoring/drift_report for a day first.")
+    return event.asset_materialization.partition
+
+
+CHECKS: tuple[dg.AssetChecksDefinition, ...] = (drift_share,)

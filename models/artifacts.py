@@ -1,0 +1,311 @@
+"""The content-addressed artifact store: immutable folders with a manifest, named by their content.
+
+Layout under the root (any fsspec URL):
+
+    objects/<asset>/<data_version>/...files..., manifest.json
+    memo/<asset>/<step_digest>.json      which data version a computation gave: the same step is not run again
+    current/<asset>[/<partition>].json   the version that downstream assets read
+
+A computation writes into a temporary folder; the folder gets its name when it is complete. A process killed at any
+point leaves the store as it was, plus a temporary folder that the next `ArtifactStore` on that root may remove.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from models.errors import ArtifactError
+from models.files import canonical_json, digest_file, digest_json, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MANIFEST = "manifest.json"
+REPORTS = "report"
+"""Files under this folder (plots, HTML) are kept and digested but do not decide the data version."""
+
+_VERSION_DIGITS = 24
+_ABANDONED_AFTER_S = 24 * 3600
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Digest and size (bytes) of one file of an artifact."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is, what it was made from and by what.
+
+    `inputs` maps upstream asset names to their data versions; `summary` holds counts and measurements to show, which do not
+    decide the version; `seconds` is how long the computation took.
+    """
+
+    asset: str
+    data_version: str
+    code_version: str
+    inputs: Mapping[str, str]
+    settings: Mapping[str, Any]
+    settings_digest: str
+    files: Mapping[str, FileEntry]
+    summary: Mapping[str, Any]
+    seconds: float
+    created_at: str
+
+    def to_json(self) -> bytes:
+        """Canonical JSON."""
+        return canonical_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """Parse what `to_json` wrote."""
+        values = json.loads(data)
+        values["files"] = {name: FileEntry(**entry) for name, entry in values["files"].items()}
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """An immutable folder of files on this machine, with its manifest."""
+
+    manifest: Manifest
+    folder: Path
+    reused: bool = field(default=False, compare=False)
+
+    @property
+    def asset(self) -> str:
+        """Asset name, as in `corpus/passages`."""
+        return self.manifest.asset
+
+    @property
+    def data_version(self) -> str:
+        """Digest of the content, 24 hex digits of a SHA-256."""
+        return self.manifest.data_version
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """Counts and measurements recorded when it was made."""
+        return self.manifest.summary
+
+    def path(self, name: str) -> Path:
+        """Path of one of its files. Raises `ArtifactError` if the manifest does not list it."""
+        if name not in self.manifest.files:
+            raise ArtifactError(f"{self.asset} {self.data_version} has no file {name!r}")
+        return self.folder / name
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pd.DataFrame:
+        """Read one of its parquet files."""
+        import pandas as pd
+
+        return pd.read_parquet(self.path(name), columns=columns)
+
+    def read_json(self, name: str) -> Any:
+        """Read one of its JSON files."""
+        return json.loads(self.path(name).read_bytes())
+
+    def verify(self) -> None:
+        """Compare every file with its digest. Raises `ArtifactError` naming the file that differs."""
+        for name, entry in self.manifest.files.items():
+            path = self.folder / name
+            if not path.is_file():
+                raise ArtifactError(f"{self.asset} {self.data_version}: {name} is missing")
+            if digest_file(path) != entry.sha256:
+                raise ArtifactError(
+                    f"{self.asset} {self.data_version}: {name} differs from its digest",
+                    "Delete that artifact's folder and run again: it will be made anew from its inputs.",
+                )
+
+
+class ArtifactStore:
+    """Reads, writes and remembers artifacts under one root.
+
+    `root` is an fsspec URL or a local path; `cache` is the local folder where artifacts of a remote root are worked on.
+    """
+
+    def __init__(self, root: str, cache: Path) -> None:
+        self._fs, self._root = fsspec.core.url_to_fs(root)
+        self.is_local = isinstance(self._fs, LocalFileSystem)
+        self._work = (Path(self._root) if self.is_local else cache) / "tmp"
+        self._cache = cache / "objects"
+
+    def get_or_create(
+        self,
+        asset: str,
+        *,
+        code_version: str,
+        inputs: Mapping[str, str],
+        settings: Mapping[str, Any],
+        build: Callable[[Path], Mapping[str, Any]],
+    ) -> Artifact:
+        """Return the artifact of this very computation, making it only if it was never made.
+
+        `build` gets an empty folder, fills it and returns the summary (JSON values). The same code version, inputs
+        and settings give the stored artifact, with `reused` set.
+        """
+        settings_digest = digest_json(settings)
+        step = digest_json({"asset": asset, "code": code_version, "inputs": dict(inputs), "settings": settings_digest})
+        memo = f"memo/{asset}/{step}.json"
+        known = self._read_json(memo)
+        if known is not None and self._exists(f"objects/{asset}/{known['data_version']}/{MANIFEST}"):
+            artifact = self.open(asset, known["data_version"])
+            return Artifact(artifact.manifest, artifact.folder, reused=True)
+
+        self._work.mkdir(parents=True, exist_ok=True)
+        self._remove_abandoned()
+        folder = Path(tempfile.mkdtemp(dir=self._work, prefix=asset.replace("/", "-") + "-"))
+        try:
+            started = time.perf_counter()
+            summary = dict(build(folder))
+            files = _digest_folder(folder)
+            manifest = Manifest(
+                asset=asset,
+                data_version=_data_version(files),
+                code_version=code_version,
+                inputs=dict(inputs),
+                settings=dict(settings),
+                settings_digest=settings_digest,
+                files=files,
+                summary=summary,
+                seconds=round(time.perf_counter() - started, 3),
+                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+            self._commit(folder, manifest)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._write_json(memo, {"data_version": manifest.data_version})
+        return self.open(asset, manifest.data_version)
+
+    def open(self, asset: str, data_version: str) -> Artifact:
+        """Return an artifact by name and version, fetched to this machine. Raises `ArtifactError` if there is none."""
+        place = f"objects/{asset}/{data_version}"
+        data = self._read(f"{place}/{MANIFEST}")
+        if data is None:
+            raise ArtifactError(f"no artifact {asset} {data_version}", "Run `rerankops run` to make it.")
+        manifest = Manifest.from_json(data)
+        if self.is_local:
+            return Artifact(manifest, Path(self._root) / place)
+        folder = self._cache / asset / data_version
+        if not (folder / MANIFEST).exists():
+            self._fetch(place, manifest, folder)
+        return Artifact(manifest, folder)
+
+    def point(self, artifact: Artifact, partition: str | None = None) -> None:
+        """Make `artifact` the one that downstream assets read."""
+        self._write_json(_pointer(artifact.asset, partition), {"data_version": artifact.data_version})
+
+    def current(self, asset: str, partition: str | None = None) -> Artifact | None:
+        """The artifact that downstream assets read, or None before the first one."""
+        pointer = self._read_json(_pointer(asset, partition))
+        return None if pointer is None else self.open(asset, pointer["data_version"])
+
+    def require(self, asset: str, partition: str | None = None) -> Artifact:
+        """`current`, or an `ArtifactError` that says how to make it."""
+        artifact = self.current(asset, partition)
+        if artifact is None:
+            raise ArtifactError(f"{asset} has not been made yet", f"Run `rerankops run --select {asset}` with what is upstream.")
+        return artifact
+
+    def remember(self, kind: str, key: Mapping[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Return the JSON result of a deterministic computation, computed once per `key`."""
+        place = f"memo/{kind}/{digest_json(key)}.json"
+        known = self._read_json(place)
+        if known is None:
+            known = compute()
+            self._write_json(place, known)
+        return known
+
+    def _commit(self, folder: Path, manifest: Manifest) -> None:
+        place = f"objects/{manifest.asset}/{manifest.data_version}"
+        if self._exists(f"{place}/{MANIFEST}"):
+            return
+        write_atomically(folder / MANIFEST, manifest.to_json())
+        for path in folder.rglob("*"):
+            if path.is_file():
+                path.chmod(0o444)
+        if self.is_local:
+            target = Path(self._root) / place
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.replace(folder, target)
+            except OSError:
+                if not (target / MANIFEST).exists():
+                    raise
+            return
+        for name in manifest.files:
+            self._fs.put_file(str(folder / name), f"{self._root}/{place}/{name}")
+        self._fs.pipe_file(f"{self._root}/{place}/{MANIFEST}", manifest.to_json())
+
+    def _fetch(self, place: str, manifest: Manifest, folder: Path) -> None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".fetch-"))
+        try:
+            for name in manifest.files:
+                (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+                self._fs.get_file(f"{self._root}/{place}/{name}", str(temporary / name))
+            fetched = Artifact(manifest, temporary)
+            fetched.verify()
+            write_atomically(temporary / MANIFEST, manifest.to_json())
+            if not folder.exists():
+                os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _remove_abandoned(self) -> None:
+        limit = time.time() - _ABANDONED_AFTER_S
+        for folder in self._work.iterdir():
+            if folder.stat().st_mtime < limit:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _exists(self, place: str) -> bool:
+        return bool(self._fs.exists(f"{self._root}/{place}"))
+
+    def _read(self, place: str) -> bytes | None:
+        try:
+            return bytes(self._fs.cat_file(f"{self._root}/{place}"))
+        except FileNotFoundError:
+            return None
+
+    def _read_json(self, place: str) -> Any:
+        data = self._read(place)
+        return None if data is None else json.loads(data)
+
+    def _write_json(self, place: str, value: Any) -> None:
+        if self.is_local:
+            write_atomically(Path(self._root) / place, canonical_json(value))
+        else:
+            self._fs.pipe_file(f"{self._root}/{place}", canonical_json(value))
+
+
+def _pointer(asset: str, partition: str | None) -> str:
+    return f"current/{asset}.json" if partition is None else f"current/{asset}/{partition}.json"
+
+
+def _digest_folder(folder: Path) -> dict[str, FileEntry]:
+    entries = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            entries[path.relative_to(folder).as_posix()] = FileEntry(digest_file(path), path.stat().st_size)
+    return entries
+
+
+def _data_version(files: Mapping[str, FileEntry]) -> str:
+    decisive = {name: entry.sha256 for name, entry in files.items() if not name.startswith(f"{REPORTS}/")}
+    return hashlib.sha256(canonical_json(decisive)).hexdigest()[:_VERSION_DIGITS]

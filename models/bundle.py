@@ -1,0 +1,148 @@
+"""The serving bundle: one self-contained folder with everything that a release serves.
+
+    bundle.json                 versions, settings and limits
+    passages.parquet            texts, titles, places, access labels
+    dense_index/ lexical_index/ encoder/ large/ compact/
+    calibration.json            the scorers of all tiers
+    golden.json                 queries with the scores that a reloaded bundle must reproduce
+    evaluation/                 evaluation.json and per_query.parquet: what the next candidate is compared with
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from models.artifacts import Artifact
+from models.files import canonical_json, digest_json
+from models.settings import Settings
+
+BUNDLE = "bundle.json"
+_GOLDEN_DEPTH = 10
+
+
+@dataclass(frozen=True)
+class BundleParts:
+    """The artifacts that a bundle is made of."""
+
+    passages: Artifact
+    passage_embeddings: Artifact
+    dense_index: Artifact
+    lexical_index: Artifact
+    large_reranker: Artifact
+    compact_reranker: Artifact
+    score_calibration: Artifact
+    offline_evaluation: Artifact
+    evaluation_set: Artifact
+    candidates: Artifact
+
+    def versions(self) -> dict[str, str]:
+        """Data version of each part, by name."""
+        return {name: getattr(self, name).data_version for name in self.__dataclass_fields__}
+
+
+def index_version(dense: str, lexical: str) -> str:
+    """One version for the pair of indexes."""
+    return digest_json([dense, lexical])[:24]
+
+
+def write_bundle(folder: Path, parts: BundleParts, settings: Settings) -> dict[str, Any]:
+    """Assemble the bundle in `folder`; files of artifacts are hard-linked where the file system can. Returns bundle.json."""
+    links = {
+        "dense_index": parts.dense_index,
+        "lexical_index": parts.lexical_index,
+        "large": parts.large_reranker,
+        "compact": parts.compact_reranker,
+    }
+    for name, artifact in links.items():
+        _link_all(artifact, folder / name)
+    _link_all(parts.passage_embeddings, folder, below="encoder/")
+    link(parts.passages.path("passages.parquet"), folder / "passages.parquet")
+    link(parts.score_calibration.path("calibration.json"), folder / "calibration.json")
+    for name in ("evaluation.json", "per_query.parquet"):
+        link(parts.offline_evaluation.path(name), folder / "evaluation" / name)
+    queries = parts.evaluation_set.read_table("queries.parquet")
+    golden = golden_queries(queries, parts.offline_evaluation.read_table("rankings.parquet"), settings.serving.golden_queries)
+    (folder / "golden.json").write_bytes(canonical_json(golden))
+    versions = parts.versions()
+    bundle = {
+        "format": 1,
+        "corpus_version": versions["passages"],
+        "index_version": index_version(versions["dense_index"], versions["lexical_index"]),
+        "versions": versions,
+        "max_tokens": settings.training.max_tokens,
+        "candidates": settings.evaluation.candidates,
+        "settings": {
+            name: getattr(settings, name).model_dump() for name in ("encoder", "index", "tiers", "generator", "evaluation")
+        },
+    }
+    (folder / BUNDLE).write_bytes(canonical_json(bundle))
+    return bundle
+
+
+def golden_queries(queries: pd.DataFrame, rankings: pd.DataFrame, count: int) -> list[dict[str, Any]]:
+    """The first `count` test queries with the best ten passages that the offline evaluation gave them."""
+    tiered = rankings[(rankings["system"] == "tiered") & (rankings["rank"] <= _GOLDEN_DEPTH)].sort_values("rank")
+    test = queries[queries["split"] == "test"].sort_values("query_id").head(count)
+    found = dict(iter(tiered.groupby("query_id")))
+    return [
+        {
+            "query_id": query_id,
+            "query": text,
+            "passage_ids": found[query_id]["passage_id"].tolist(),
+            "logits": found[query_id]["score"].tolist(),
+        }
+        for query_id, text in zip(test["query_id"], test["text"], strict=True)
+        if query_id in found
+    ]
+
+
+@dataclass(frozen=True)
+class GoldenComparison:
+    """How far a loaded bundle is from its golden scores (probabilities), and whether it orders them alike."""
+
+    queries: int
+    max_difference: float
+    order_equal: bool
+
+
+def compare_golden(golden: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, float]], tolerance: float) -> GoldenComparison:
+    """Compare golden entries with `found`, for each the calibrated scores by passage id of the reloaded bundle.
+
+    A passage that is missing counts as a difference of 1. Two passages may change places when their golden scores are
+    closer than `tolerance`.
+    """
+    import numpy as np
+
+    from models.calibration import probability
+
+    largest, order_equal = 0.0, True
+    for entry, scores in zip(golden, found, strict=True):
+        expected = probability(np.array(entry["logits"], dtype=np.float64))
+        actual = np.array([scores.get(passage_id, np.inf) for passage_id in entry["passage_ids"]])
+        difference = np.where(np.isfinite(actual), np.abs(actual - expected), 1.0)
+        largest = max(largest, float(difference.max(initial=0.0)))
+        falls = np.diff(actual) > 0
+        order_equal &= not bool(np.any(falls & (-np.diff(expected) > tolerance)))
+    return GoldenComparison(len(golden), largest, bool(order_equal and golden))
+
+
+def link(source: Path, target: Path) -> None:
+    """Hard-link a file of an immutable artifact, or copy it where links cannot be had."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _link_all(artifact: Artifact, folder: Path, below: str = "") -> None:
+    for name in artifact.manifest.files:
+        if name.startswith(below):
+            link(artifact.path(name), folder / name)

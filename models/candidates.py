@@ -1,0 +1,68 @@
+"""First-stage results as tables: the candidates that are reranked, and the rankings that a reranker must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from models.retriever import HybridRetriever
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+
+def build_candidates(
+    queries: pd.DataFrame,
+    retriever: HybridRetriever,
+    top_k: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Table of `contracts.Candidates`: the `top_k` hybrid candidates of each query, `rank` from 1 in fused order."""
+    found = retriever.retrieve_batch(queries["text"].tolist(), top_k, progress=progress)
+    table = _ranking(queries, retriever, [one.rows for one in found])
+    return table.assign(
+        retriever_score=_joined([one.retriever_scores for one in found]),
+        dense_score=_joined([one.dense_scores for one in found]),
+        lexical_score=_joined([one.lexical_scores for one in found]),
+    )
+
+
+def first_stage_rankings(queries: pd.DataFrame, retriever: HybridRetriever, depth: int) -> Mapping[str, pd.DataFrame]:
+    """The rankings `bm25`, `dense` and `hybrid` as tables (query_id, passage_id, document_id, rank, score).
+
+    At most `depth` passages of a query; BM25 has fewer where fewer passages share a word with the query.
+    """
+    found = retriever.retrieve_batch(queries["text"].tolist(), depth)
+    stages = {
+        "bm25": [one.lexical for one in found],
+        "dense": [one.dense for one in found],
+        "hybrid": [(one.rows, one.retriever_scores) for one in found],
+    }
+    return {
+        name: _ranking(queries, retriever, [rows[:depth] for rows, _ in lists]).assign(
+            score=_joined([scores[:depth] for _, scores in lists])
+        )
+        for name, lists in stages.items()
+    }
+
+
+def _ranking(queries: pd.DataFrame, retriever: HybridRetriever, rows: Sequence[NDArray[np.int64]]) -> pd.DataFrame:
+    counts = [len(one) for one in rows]
+    flat = [row for one in rows for row in one.tolist()]
+    return pd.DataFrame(
+        {
+            "query_id": pd.Series(np.repeat(queries["query_id"].to_numpy(dtype=object), counts), dtype="str"),
+            "passage_id": pd.Series([retriever.passage_ids[row] for row in flat], dtype="str"),
+            "document_id": pd.Series([retriever.document_ids[row] for row in flat], dtype="str"),
+            "rank": np.concatenate([np.empty(0, dtype=np.int64), *(np.arange(1, count + 1) for count in counts)]),
+        }
+    )
+
+
+def _joined(columns: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
+    return np.concatenate([np.empty(0, dtype=np.float64), *columns]).astype(np.float64)

@@ -1,0 +1,158 @@
+"""Documents cut into passages of a bounded number of tokens, each with its place in the document."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.errors import ModelFileError
+from models.types import Document
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+_WINDOW_CHARACTERS_PER_TOKEN = 8
+"""Bounds the text that is tokenized per piece, and with it the length of pieces of text that has few tokens."""
+
+_BOUNDARY = re.compile(r"\n|[.!?]['\")\]]*(?=\s)|[。！？]")
+_SPACE = re.compile(r"\s")
+
+
+@dataclass(frozen=True, slots=True)
+class PassageRow:
+    """A row of the passages table: `text` is `document.text[start:end]`."""
+
+    passage_id: str
+    document_id: str
+    title: str
+    text: str
+    start: int
+    end: int
+    source: str
+    access: tuple[str, ...]
+    content_hash: str
+    updated_at: str | None
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Load a tokenizer.json (or the one in a folder) without truncation and padding, which would hide text.
+
+    Raises `ModelFileError` when it is missing or not a tokenizer.
+    """
+    from tokenizers import Tokenizer
+
+    file = path / "tokenizer.json" if path.is_dir() else path
+    try:
+        tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelFileError(f"no tokenizer at {file}", "A model folder must hold a tokenizer.json.") from error
+    except Exception as error:  # tokenizers raises bare Exception for malformed files
+        raise ModelFileError(f"{file} is not a tokenizer: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def split_document(document: Document, tokenizer: Tokenizer, max_tokens: int, overlap_tokens: int) -> list[PassageRow]:
+    """Cut one document into passages; see `split_documents`."""
+    return split_documents([document], tokenizer, max_tokens, overlap_tokens)[0]
+
+
+def split_documents(
+    documents: Sequence[Document], tokenizer: Tokenizer, max_tokens: int, overlap_tokens: int
+) -> list[list[PassageRow]]:
+    """Cut documents into passages of at most `max_tokens` tokens (special tokens not counted), in order.
+
+    Passages begin and end with visible characters and together cover all of them. A cut falls on the end of a line or
+    sentence if there is one in the last quarter, else between words, else between tokens. Neighbours share up to
+    `overlap_tokens` tokens, at most half a passage. A document without visible text has no passages.
+    """
+    spans: list[list[tuple[int, int]]] = [[] for _ in documents]
+    pending = [(index, 0) for index in range(len(documents))]
+    while pending:
+        pending = [(index, _skip_space(documents[index].text, start)) for index, start in pending]
+        pending = [(index, start) for index, start in pending if start < len(documents[index].text)]
+        reach = max_tokens * _WINDOW_CHARACTERS_PER_TOKEN
+        windows = [documents[index].text[start : start + reach] for index, start in pending]
+        encodings = tokenizer.encode_batch(windows, add_special_tokens=False)
+        following = []
+        for (index, start), window, encoding in zip(pending, windows, encodings, strict=True):
+            text = documents[index].text
+            if start + len(window) == len(text) and len(encoding) <= max_tokens:
+                cut, resume = len(window), len(window)
+            else:
+                cut = _fit(window, _find_cut(window, encoding, max_tokens), tokenizer, max_tokens)
+                resume = _find_resume(window, encoding, cut, overlap_tokens)
+            spans[index].append((start, start + len(window[:cut].rstrip())))
+            if _skip_space(text, start + cut) < len(text):
+                following.append((index, start + resume))
+        pending = following
+    return [_passages(document, pieces) for document, pieces in zip(documents, spans, strict=True)]
+
+
+def _find_cut(window: str, encoding: Encoding, max_tokens: int) -> int:
+    """Where to end the piece that starts with `window`: characters, at least 1."""
+    starts = [start for start, _ in encoding.offsets]
+    taken = min(len(starts), max_tokens)
+    high = starts[max_tokens] if len(starts) > max_tokens else len(window)
+    low = starts[taken * 3 // 4] if taken else len(window) * 3 // 4
+    ends = [match.end() for match in _BOUNDARY.finditer(window, low, min(high + 1, len(window)))]
+    ends = [end for end in ends if low < end <= high]
+    if not ends and not (high < len(window) and window[high].isspace()):
+        ends = [match.start() for match in _SPACE.finditer(window, low, high) if match.start() > low]
+    return max(ends[-1] if ends else high, 1)
+
+
+def _fit(window: str, cut: int, tokenizer: Tokenizer, max_tokens: int) -> int:
+    """Shorten a piece that was cut inside a word, where the part alone may have more tokens than it had in the word."""
+    if cut == len(window) or window[cut].isspace() or window[cut - 1].isspace():
+        return cut
+    while cut > 1 and (count := len(tokenizer.encode(window[:cut], add_special_tokens=False))) > max_tokens:
+        cut = max(min(cut - 1, cut * max_tokens // count), 1)
+    return cut
+
+
+def _find_resume(window: str, encoding: Encoding, cut: int, overlap_tokens: int) -> int:
+    """Where the next piece starts: up to `overlap_tokens` before `cut`, at the start of a word, never at 0."""
+    starts = [start for start, _ in encoding.offsets]
+    count = bisect_left(starts, cut)
+    shared = min(overlap_tokens, count // 2)
+    if not shared:
+        return cut
+    resume = starts[count - shared]
+    if resume and not window[resume - 1].isspace():
+        space = _SPACE.search(window, resume, cut)
+        resume = space.end() if space else cut
+    return min(max(resume, 1), cut)
+
+
+def _skip_space(text: str, start: int) -> int:
+    while start < len(text) and text[start].isspace():
+        start += 1
+    return start
+
+
+def _passages(document: Document, spans: Sequence[tuple[int, int]]) -> list[PassageRow]:
+    rows = []
+    for number, (start, end) in enumerate(spans):
+        text = document.text[start:end]
+        rows.append(
+            PassageRow(
+                passage_id=document.document_id if len(spans) == 1 else f"{document.document_id}#{number}",
+                document_id=document.document_id,
+                title=document.title,
+                text=text,
+                start=start,
+                end=end,
+                source=document.source,
+                access=document.access,
+                content_hash=hashlib.sha256(f"{document.title}\n{text}".encode()).hexdigest(),
+                updated_at=document.updated_at,
+            )
+        )
+    return rows

@@ -1,0 +1,222 @@
+"""Data contracts: pandera schemas of the tables and pydantic models of the messages.
+
+Every table that crosses an asset boundary has a schema here; `check_table` names the rows that break it. The version of the
+messages is `CONTRACT_VERSION`; it changes when a field changes its meaning or disappears.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandera.pandas as pa
+from pandera.errors import SchemaErrors
+from pandera.typing import Series
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.errors import ContractError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONTRACT_VERSION = "1"
+SPLITS = ("train", "dev", "test")
+TIERS = ("cached", "large", "compact", "lean")
+Tier = Literal["cached", "large", "compact", "lean"]
+
+_ID = r"^\S(?:.{0,510}\S)?$"
+_MAX_SHOWN = 20
+
+
+class _Table(pa.DataFrameModel):
+    class Config:
+        strict = True
+        coerce = False
+        ordered = False
+
+
+class Passages(_Table):
+    """One row per passage: a piece of a document, with its place in it."""
+
+    passage_id: Series[str] = pa.Field(str_matches=_ID, unique=True, description="Stable id: document id and piece number.")
+    document_id: Series[str] = pa.Field(str_matches=_ID, description="Document that the passage was cut from.")
+    title: Series[str] = pa.Field(nullable=False, description="Title of the document; may be empty.")
+    text: Series[str] = pa.Field(str_length={"min_value": 1}, description="Text of the passage, never empty.")
+    start: Series[int] = pa.Field(ge=0, description="Offset of the first character in the document's text.")
+    end: Series[int] = pa.Field(gt=0, description="Offset behind the last character in the document's text.")
+    source: Series[str] = pa.Field(description="Package, file or data set that it came from.")
+    access: Series[object] = pa.Field(description="Labels of which a caller needs one; an empty list is public.")
+    content_hash: Series[str] = pa.Field(str_matches=r"^[0-9a-f]{64}$", description="SHA-256 of title and text.")
+    updated_at: Series[str] = pa.Field(nullable=True, description="ISO 8601 time of the last change, where known.")
+
+    @pa.dataframe_check(name="end_after_start")
+    @classmethod
+    def _end_after_start(cls, table: Any) -> Any:
+        return table["end"] > table["start"]
+
+    @pa.check("access", name="access_is_a_list_of_labels")
+    @classmethod
+    def _labels(cls, column: Any) -> Any:
+        return column.map(lambda labels: not isinstance(labels, str) and all(isinstance(label, str) for label in labels))
+
+
+class Queries(_Table):
+    """One row per query, with the split it belongs to for good."""
+
+    query_id: Series[str] = pa.Field(str_matches=_ID, unique=True, description="Stable id.")
+    text: Series[str] = pa.Field(str_matches=r"\S", description="The question, with at least one visible character.")
+    split: Series[str] = pa.Field(isin=SPLITS, description="train, dev or test.")
+
+
+class Judgments(_Table):
+    """One row per judged (query, document) pair (qrels)."""
+
+    query_id: Series[str] = pa.Field(str_matches=_ID, description="Query.")
+    document_id: Series[str] = pa.Field(str_matches=_ID, description="Document.")
+    grade: Series[int] = pa.Field(ge=0, le=100, description="0 not relevant; higher is more relevant.")
+
+    class Config(_Table.Config):
+        unique = ["query_id", "document_id"]
+
+
+class QuarantinedRows(_Table):
+    """One row per input row that was refused, with the reason."""
+
+    table: Series[str] = pa.Field(isin=("documents", "queries", "judgments"), description="Table that it was meant for.")
+    reason: Series[str] = pa.Field(str_length={"min_value": 1}, description="What is wrong with it.")
+    position: Series[str] = pa.Field(description="Where it stands in the source, as in corpus.jsonl:17.")
+    row: Series[str] = pa.Field(description="The row itself, at most 2,000 characters.")
+
+
+class Candidates(_Table):
+    """One row per retrieved passage of a query, with the first-stage scores."""
+
+    query_id: Series[str] = pa.Field(str_matches=_ID, description="Query.")
+    passage_id: Series[str] = pa.Field(str_matches=_ID, description="Passage.")
+    document_id: Series[str] = pa.Field(str_matches=_ID, description="Its document.")
+    rank: Series[int] = pa.Field(ge=1, description="Rank in the fused list, from 1.")
+    retriever_score: Series[float] = pa.Field(description="Reciprocal rank fusion score, higher is better.")
+    dense_score: Series[float] = pa.Field(ge=-1.001, le=1.001, description="Cosine similarity of the embeddings.")
+    lexical_score: Series[float] = pa.Field(ge=0, description="BM25 score.")
+
+    class Config(_Table.Config):
+        unique = ["query_id", "passage_id"]
+
+
+class TrainingExamples(_Table):
+    """One row per (query, passage) pair for training; the pairs of one query form a list."""
+
+    query_id: Series[str] = pa.Field(str_matches=_ID, description="Training query.")
+    query: Series[str] = pa.Field(str_matches=r"\S", description="Its text.")
+    passage_id: Series[str] = pa.Field(str_matches=_ID, description="Passage.")
+    passage: Series[str] = pa.Field(str_length={"min_value": 1}, description="Title and text as the model reads them.")
+    label: Series[float] = pa.Field(ge=0, le=1, description="Grade divided by the highest grade; 0 for negatives.")
+    kind: Series[str] = pa.Field(isin=("positive", "hard"), description="How the pair was chosen.")
+    dense_score: Series[float] = pa.Field(ge=-1.001, le=1.001, description="Cosine similarity of the embeddings.")
+    lexical_score: Series[float] = pa.Field(ge=0, description="BM25 score.")
+
+
+TABLES: dict[str, type[_Table]] = {
+    "passages.parquet": Passages,
+    "queries.parquet": Queries,
+    "judgments.parquet": Judgments,
+    "quarantined_rows.parquet": QuarantinedRows,
+    "candidates.parquet": Candidates,
+    "training_examples.parquet": TrainingExamples,
+}
+"""Which contract a file of an artifact answers to."""
+
+
+def violations(table: pd.DataFrame, schema: type[_Table]) -> pd.DataFrame:
+    """Rows of (`column`, `check`, `failure_case`, `index`) that break `schema`; empty when the table holds it."""
+    try:
+        schema.validate(table, lazy=True)
+    except SchemaErrors as error:
+        cases = error.failure_cases
+        return cases[["column", "check", "failure_case", "index"]].reset_index(drop=True)
+    import pandas as pd
+
+    return pd.DataFrame(columns=["column", "check", "failure_case", "index"])
+
+
+def check_table(table: pd.DataFrame, schema: type[_Table], name: str) -> None:
+    """Raise `ContractError` naming the first offending rows of a table that breaks its contract."""
+    broken = violations(table, schema)
+    if len(broken):
+        shown = "\n".join(
+            f"  row {row['index']}: {row['column']}: {row['check']} (got {str(row['failure_case'])[:80]!r})"
+            for row in broken.head(_MAX_SHOWN).to_dict("records")
+        )
+        raise ContractError(f"{name} breaks its contract in {len(broken)} places:\n{shown}")
+
+
+class Message(BaseModel):
+    """A message between services; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Candidate(Message):
+    """A passage that the first stage returned."""
+
+    passage_id: str
+    document_id: str = ""
+    rank: int = Field(ge=1)
+    retriever_score: float
+    dense_score: float
+    lexical_score: float
+    retriever: Literal["dense", "lexical", "hybrid"] = "hybrid"
+
+
+class CandidateSet(Message):
+    """What a retriever hands to a reranker."""
+
+    query: str = Field(min_length=1)
+    candidates: list[Candidate]
+    index_version: str
+    corpus_version: str
+    contract_version: str = CONTRACT_VERSION
+
+
+class RankedPassage(Message):
+    """A passage with its final score, calibrated to the probability of being relevant."""
+
+    passage_id: str
+    rank: int = Field(ge=1)
+    score: float = Field(ge=0, le=1)
+    tier: Tier
+
+
+class Citation(Message):
+    """Where a sentence of an answer comes from: offsets are characters in the document's text."""
+
+    passage_id: str
+    document_id: str
+    title: str
+    quote: str
+    start: int
+    end: int
+
+
+class Decision(Message):
+    """The record of one answered request: why each passage was shown."""
+
+    decision_id: str
+    trace_id: str
+    time: datetime
+    endpoint: str
+    caller: str
+    experiment_arm: str = "champion"
+    query: str
+    candidates: list[dict[str, Any]]
+    ranking: list[dict[str, Any]]
+    release_id: str
+    model_version: str
+    index_version: str
+    corpus_version: str
+    contract_version: str = CONTRACT_VERSION
+    stage_ms: dict[str, float]
+    degraded: bool = False
+    degraded_reason: str = ""
+    answer: str | None = None
+    citations: list[Citation] = []

@@ -1,0 +1,122 @@
+"""The bi-encoder: passages and queries to normalized vectors (sentence-transformers; Reimers and Gurevych, 2019)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from models.errors import ModelFileError, SettingsError
+from models.weights import local_weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+_BATCHES_PER_REPORT = 8
+_NO_LIMIT = 1_000_000
+
+
+def passage_text(title: str, text: str) -> str:
+    """A passage as every model reads it: the title, where there is one, on a line above the text."""
+    return f"{title}\n{text}" if title else text
+
+
+class Encoder:
+    """A sentence-transformers model whose vectors are float32 of length 1, so that a dot product is their cosine.
+
+    Prompts that the model's own configuration sets for queries and documents are used. Calls from several threads take
+    turns: the tokenizer cannot be shared.
+    """
+
+    def __init__(self, model: SentenceTransformer, folder: Path) -> None:
+        self._model = model
+        self._folder = folder
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, model: str | Path, max_tokens: int, device: Device = "auto", threads: int | None = None) -> Encoder:
+        """Load the model that `models.weights` resolves, safetensors only, cutting texts at `max_tokens`.
+
+        `threads` sets torch's threads for the whole process. Raises `ModelFileError` for files that are missing or
+        altered, and `SettingsError` when the model cannot read `max_tokens`.
+        """
+        folder = local_weights(str(model))
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        if threads:
+            torch.set_num_threads(threads)
+        loaded = SentenceTransformer(
+            str(folder),
+            device=None if device == "auto" else device,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True},
+        )
+        limit = int(getattr(loaded.tokenizer, "model_max_length", _NO_LIMIT))
+        if max_tokens > limit:
+            raise SettingsError(
+                f"encoder.max_tokens is {max_tokens}, but {model} reads {limit} tokens.", f"Set it to {limit} or less."
+            )
+        loaded.max_seq_length = max_tokens
+        return cls(loaded, folder)
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the vectors."""
+        dimensions = self._model.get_embedding_dimension()
+        if dimensions is None:
+            raise ModelFileError(f"{self._folder} does not say the length of its vectors.", "Use another encoder.")
+        return dimensions
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The model's tokenizer.json, as the `tokenizers` library reads it."""
+        parts = [self._folder, *sorted(path for path in self._folder.iterdir() if path.is_dir())]
+        for part in parts:
+            if (part / "tokenizer.json").is_file():
+                return part / "tokenizer.json"
+        raise ModelFileError(f"{self._folder} has no tokenizer.json.", "Save the model with a fast tokenizer.")
+
+    def encode_passages(
+        self,
+        titles: Sequence[str],
+        texts: Sequence[str],
+        batch_size: int = 32,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Vectors [n, dimensions] in the order given; `progress` gets (passages done, n) every few batches.
+
+        Passages are encoded longest first, so that a batch has little padding.
+        """
+        passages = [passage_text(title, text) for title, text in zip(titles, texts, strict=True)]
+        vectors = np.empty((len(passages), self.dimensions), dtype=np.float32)
+        order = np.argsort([-len(passage) for passage in passages], kind="stable")
+        step = batch_size * _BATCHES_PER_REPORT
+        for start in range(0, len(passages), step):
+            rows = order[start : start + step]
+            with self._lock:
+                vectors[rows] = self._model.encode_document(
+                    [passages[row] for row in rows],
+                    batch_size=batch_size,
+                    normalize_embeddings=True,
+                    show_progress_bar=False,
+                )
+            if progress is not None:
+                progress(min(start + step, len(passages)), len(passages))
+        return vectors
+
+    def encode_queries(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
+        """Vectors [n, dimensions] in the order given."""
+        if not texts:
+            return np.empty((0, self.dimensions), dtype=np.float32)
+        with self._lock:
+            vectors = self._model.encode_query(
+                list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
+            )
+        return np.asarray(vectors, dtype=np.float32)

@@ -1,0 +1,205 @@
+"""The first stage: dense and lexical search fused by reciprocal rank, filtered by who may read what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import numpy as np
+
+from models.dense_index import DenseIndex, id_places
+from models.errors import ArtifactError
+from models.lexical_index import LexicalIndex
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from models.settings import IndexSettings
+
+_BLOCK = 64
+_CALLERS_REMEMBERED = 256
+
+
+class QueryEncoder(Protocol):
+    """What the retriever needs of an encoder."""
+
+    @property
+    def dimensions(self) -> int: ...
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievedPassage:
+    """A candidate: its place in the fused list and both first-stage scores; `row` is its row in the passages table."""
+
+    passage_id: str
+    document_id: str
+    rank: int
+    retriever_score: float
+    dense_score: float
+    lexical_score: float
+    retriever: Literal["dense", "lexical", "hybrid"]
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """The candidates of one query, best first, as columns [m], and the two rankings that were fused (rows, scores)."""
+
+    rows: NDArray[np.int64]
+    retriever_scores: NDArray[np.float64]
+    dense_scores: NDArray[np.float32]
+    lexical_scores: NDArray[np.float32]
+    dense: tuple[NDArray[np.int64], NDArray[np.float32]]
+    lexical: tuple[NDArray[np.int64], NDArray[np.float32]]
+
+
+def reciprocal_rank_fusion(
+    rankings: Sequence[NDArray[np.int64]], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Ids and scores, best first: the score is the sum over the rankings of 1 / (k + rank), rank counted from 1.
+
+    Cormack, Clarke and Büttcher (SIGIR 2009). Each ranking holds an id once; equal scores are ordered by id; the order
+    of the rankings does not matter.
+    """
+    ids = np.concatenate([np.empty(0, dtype=np.int64), *rankings])
+    if not len(ids):
+        return ids, np.empty(0, dtype=np.float64)
+    shares = np.concatenate([1.0 / (k + np.arange(1, len(ranking) + 1)) for ranking in rankings])
+    # Sorted by share within an id, so that the floating-point sum is the same for any order of the rankings.
+    order = np.lexsort((shares, ids))
+    unique, starts = np.unique(ids[order], return_index=True)
+    scores = np.add.reduceat(shares[order], starts)
+    best_first = np.lexsort((unique, -scores))
+    return unique[best_first], scores[best_first]
+
+
+class HybridRetriever:
+    """Retrieves passages by meaning and by words.
+
+    `passages` has the columns `passage_id`, `document_id` and `access`, row i being row i of both indexes. A passage
+    with access labels is returned only to callers who hold one of them.
+    """
+
+    def __init__(
+        self,
+        encoder: QueryEncoder,
+        dense: DenseIndex,
+        lexical: LexicalIndex,
+        passages: pd.DataFrame,
+        settings: IndexSettings,
+    ) -> None:
+        self.passage_ids = tuple(str(name) for name in passages["passage_id"])
+        self.document_ids = tuple(str(name) for name in passages["document_id"])
+        for name, ids in (("dense", dense.passage_ids), ("lexical", lexical.passage_ids)):
+            if ids != self.passage_ids:
+                raise ArtifactError(
+                    f"The {name} index was built from other passages.", "Materialize the index group again."
+                )
+        if encoder.dimensions != dense.dimensions:
+            raise ArtifactError(
+                f"The encoder's vectors have {encoder.dimensions} dimensions, those of the index {dense.dimensions}.",
+                "Materialize the index group again with this encoder.",
+            )
+        self._encoder = encoder
+        self._dense = dense
+        self._lexical = lexical
+        self._settings = settings
+        self._place = id_places(self.passage_ids)
+        self._row_at = np.argsort(self._place)
+        self._public, self._labelled = _access_masks(passages["access"].tolist())
+        self._readable_by = lru_cache(maxsize=_CALLERS_REMEMBERED)(self._readable)
+
+    def retrieve(self, query: str, top_k: int, allowed: Collection[str] | None = frozenset()) -> list[RetrievedPassage]:
+        """The best `top_k` passages for a caller who holds the labels `allowed`; `None` lifts the access filter.
+
+        Without labels only public passages are returned. The filter works inside both searches, so that `top_k` is
+        filled whenever that many readable passages exist.
+        """
+        found = self.retrieve_batch([query], top_k, allowed)[0]
+        in_dense, in_lexical = set(found.dense[0].tolist()), set(found.lexical[0].tolist())
+        return [
+            RetrievedPassage(
+                passage_id=self.passage_ids[row],
+                document_id=self.document_ids[row],
+                rank=rank,
+                retriever_score=fused,
+                dense_score=dense,
+                lexical_score=lexical,
+                retriever="hybrid"
+                if row in in_dense and row in in_lexical
+                else "dense"
+                if row in in_dense
+                else "lexical",
+                row=row,
+            )
+            for rank, (row, fused, dense, lexical) in enumerate(
+                zip(
+                    found.rows.tolist(),
+                    found.retriever_scores.tolist(),
+                    found.dense_scores.tolist(),
+                    found.lexical_scores.tolist(),
+                    strict=True,
+                ),
+                start=1,
+            )
+        ]
+
+    def retrieve_batch(
+        self,
+        queries: Sequence[str],
+        top_k: int,
+        allowed: Collection[str] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Retrieval]:
+        """Candidates of many queries, for offline use: without an access filter unless `allowed` is given."""
+        readable = None if allowed is None else self._readable_by(frozenset(allowed))
+        results: list[Retrieval] = []
+        for start in range(0, len(queries), _BLOCK):
+            results.extend(self._retrieve_block(queries[start : start + _BLOCK], top_k, readable))
+            if progress is not None:
+                progress(len(results), len(queries))
+        return results
+
+    def _retrieve_block(
+        self, queries: Sequence[str], top_k: int, readable: NDArray[np.bool_] | None
+    ) -> Iterator[Retrieval]:
+        depth = max(self._settings.depth, top_k)
+        vectors = self._encoder.encode_queries(queries)
+        dense_rows, dense_scores = self._dense.search(vectors, depth, readable)
+        for place, query in enumerate(queries):
+            found = dense_rows[place] >= 0
+            dense = dense_rows[place][found], dense_scores[place][found]
+            word_scores = self._lexical.scores(query)
+            lexical = self._lexical.top(word_scores, depth, readable)
+            places, fused = reciprocal_rank_fusion(
+                [self._place[dense[0]], self._place[lexical[0]]], self._settings.rrf_k
+            )
+            rows = self._row_at[places[:top_k]]
+            yield Retrieval(
+                rows=rows,
+                retriever_scores=fused[:top_k],
+                dense_scores=self._dense.score(vectors[place : place + 1], rows[None, :])[0],
+                lexical_scores=word_scores[rows],
+                dense=dense,
+                lexical=lexical,
+            )
+
+    def _readable(self, labels: frozenset[str]) -> NDArray[np.bool_]:
+        masks = [self._labelled[label] for label in labels if label in self._labelled]
+        return np.logical_or.reduce([self._public, *masks])
+
+
+def _access_masks(access: Sequence[Collection[str]]) -> tuple[NDArray[np.bool_], dict[str, NDArray[np.bool_]]]:
+    """Which rows are public, and which rows each label opens."""
+    labels_of = [tuple(labels) for labels in access]
+    public = np.array([not labels for labels in labels_of], dtype=bool)
+    labelled: dict[str, NDArray[np.bool_]] = {}
+    for row, labels in enumerate(labels_of):
+        for label in labels:
+            labelled.setdefault(label, np.zeros(len(labels_of), dtype=bool))[row] = True
+    return public, labelled

@@ -1,0 +1,230 @@
+"""A release loaded for serving: implements `models.serving_types.ServedBundle`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from models.artifacts import Artifact, ArtifactStore
+from models.bundle import BUNDLE, GoldenComparison, compare_golden
+from models.calibration import Calibration
+from models.contracts import Candidate, CandidateSet
+from models.cross_encoder import CrossEncoderScorer
+from models.dense_index import DenseIndex
+from models.encoder import Encoder, passage_text
+from models.errors import ArtifactError
+from models.ledger import Release
+from models.lexical_index import LexicalIndex
+from models.retriever import HybridRetriever
+from models.serving_types import PassageRecord, Ranking
+from models.settings import IndexSettings, Settings, TiersSettings
+from models.tiered_reranker import CostModel, TieredReranker
+
+RELEASE_CANDIDATE = "release/release_candidate"
+_ENCODE_SHARE = 0.4
+"""Share of a request's budget that may go into embedding the caller's own texts."""
+_ENCODE_BATCH = 16
+_WARM_UP = 16
+_NO_LIMIT_MS = 1e9
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a loaded bundle is."""
+
+    release_id: str
+    bundle_version: str
+    model_version: str
+    index_version: str
+    corpus_version: str
+
+
+def load_release(settings: Settings, release: Release) -> LoadedBundle:
+    """Open, verify and load the bundle of a release, warmed. Raises `ArtifactError` if a file is missing or altered."""
+    store = ArtifactStore(settings.artifact_root, settings.home / "cache")
+    artifact = store.open(RELEASE_CANDIDATE, release.bundle_version)
+    return load_bundle(artifact, release_id=release.release_id, model_version=release.model_version, threads=settings.serving.threads)
+
+
+def load_bundle(artifact: Artifact, *, release_id: str = "", model_version: str = "", threads: int = 0) -> LoadedBundle:
+    """Load a bundle from its artifact after comparing every file with its digest."""
+    artifact.verify()
+    bundle = artifact.read_json(BUNDLE)
+    if bundle["format"] != 1:
+        raise ArtifactError(f"bundle format {bundle['format']} is not known", "Serve it with the version that made it.")
+    identity = Identity(release_id, artifact.data_version, model_version, bundle["index_version"], bundle["corpus_version"])
+    return LoadedBundle(artifact.folder, bundle, identity, threads)
+
+
+class LoadedBundle:
+    """Models, indexes and passages of one bundle. One thread at a time calls it."""
+
+    def __init__(self, folder: Path, bundle: Mapping[str, Any], identity: Identity, threads: int = 0) -> None:
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
+        self._identity = identity
+        self._bundle = bundle
+        self._folder = folder
+        self._passages = pd.read_parquet(folder / "passages.parquet")
+        self._row_of = {passage_id: row for row, passage_id in enumerate(self._passages["passage_id"])}
+        self._columns = {name: self._passages[name].tolist() for name in ("document_id", "title", "text", "start", "end", "source")}
+        self._texts = [passage_text(title, text) for title, text in zip(self._columns["title"], self._columns["text"], strict=True)]
+        self._known = {_digest(text): row for texts in (self._columns["text"], self._texts) for row, text in enumerate(texts)}
+        self._encoder = Encoder.load(folder / "encoder", bundle["settings"]["encoder"]["max_tokens"], device="cpu")
+        self._dense = DenseIndex.load(folder / "dense_index")
+        self._lexical = LexicalIndex.load(folder / "lexical_index")
+        self._retriever = HybridRetriever(
+            self._encoder, self._dense, self._lexical, self._passages, IndexSettings.model_validate(bundle["settings"]["index"])
+        )
+        engines = {name: CrossEncoderScorer.load(folder / name, bundle["max_tokens"], device="cpu") for name in ("compact", "large")}
+        samples = [("how is this used", text) for text in self._texts[:_WARM_UP]]
+        self._costs = {name: CostModel.measure(engine, samples) for name, engine in engines.items()}
+        self._encode_ms = self._measure_encoder()
+        calibration = Calibration.from_dict(json.loads((folder / "calibration.json").read_bytes()))
+        self._lean_dense = calibration.tiers["lean"].mean[calibration.tiers["lean"].features.index("dense")]
+        self._reranker = TieredReranker(
+            engines["compact"], engines["large"], calibration, TiersSettings.model_validate(bundle["settings"]["tiers"]), self._costs
+        )
+
+    @property
+    def release_id(self) -> str:
+        """Release that this bundle was loaded for; empty outside a release."""
+        return self._identity.release_id
+
+    @property
+    def bundle_version(self) -> str:
+        """Data version of the bundle."""
+        return self._identity.bundle_version
+
+    @property
+    def model_version(self) -> str:
+        """MLflow version of the bundle; empty outside a release."""
+        return self._identity.model_version
+
+    @property
+    def index_version(self) -> str:
+        """Version of the pair of indexes."""
+        return self._identity.index_version
+
+    @property
+    def corpus_version(self) -> str:
+        """Data version of the passages."""
+        return self._identity.corpus_version
+
+    @property
+    def golden(self) -> list[dict[str, Any]]:
+        """Queries with the scores that the offline evaluation gave."""
+        return json.loads((self._folder / "golden.json").read_bytes())
+
+    def retrieve(self, query: str, top_k: int, labels: frozenset[str] | None = frozenset()) -> CandidateSet:
+        """First stage: at most `top_k` passages that are public or carry one of `labels`; None lifts the filter."""
+        found = self._retriever.retrieve(query, top_k, labels)
+        candidates = [
+            Candidate(
+                passage_id=one.passage_id,
+                document_id=one.document_id,
+                rank=one.rank,
+                retriever_score=one.retriever_score,
+                dense_score=one.dense_score,
+                lexical_score=one.lexical_score,
+                retriever=one.retriever,
+            )
+            for one in found
+        ]
+        return CandidateSet(query=query, candidates=candidates, index_version=self.index_version, corpus_version=self.corpus_version)
+
+    def rank_candidates(self, query: str, candidates: CandidateSet, budget_ms: float) -> Ranking:
+        """Rank retrieved passages; `Ranked.index` is the position in `candidates.candidates`."""
+        ids = [one.passage_id for one in candidates.candidates]
+        return self._reranker.rank(
+            query,
+            [self._texts[self._row_of[passage_id]] for passage_id in ids],
+            ids,
+            np.array([one.dense_score for one in candidates.candidates], dtype=np.float64),
+            np.array([one.lexical_score for one in candidates.candidates], dtype=np.float64),
+            budget_ms,
+            passage_ids=ids,
+        )
+
+    def rank_documents(self, query: str, documents: Sequence[str], budget_ms: float) -> Ranking:
+        """Rank the caller's own texts; `Ranked.index` is the position in `documents`.
+
+        Texts that are passages of the corpus use their stored embedding; the others are embedded while a share of the
+        budget lasts, those with the best BM25 score first.
+        """
+        started = time.perf_counter()
+        lexical = self._lexical.score(query, documents).astype(np.float64)
+        dense, embedded = self._dense_scores(query, documents, lexical, started + _ENCODE_SHARE * budget_ms / 1000)
+        spent = 1000 * (time.perf_counter() - started)
+        ids = [f"{place:08d}" for place in range(len(documents))]
+        rows = [self._known.get(_digest(text)) for text in documents]
+        known = [None if row is None else str(self._passages["passage_id"].iat[row]) for row in rows]
+        ranking = self._reranker.rank(query, documents, ids, dense, lexical, budget_ms - spent, passage_ids=known)
+        reasons = [ranking.degraded_reason] if ranking.degraded_reason else []
+        if embedded < len(documents):
+            reasons.insert(0, f"{embedded} of {len(documents)} documents embedded inside the budget")
+        stage_ms = {"first_stage": spent, **ranking.stage_ms}
+        return Ranking(ranking.items, bool(reasons), "; ".join(reasons), stage_ms, ranking.truncated, ranking.tokens)
+
+    def passage(self, passage_id: str) -> PassageRecord:
+        """The text of a passage that `retrieve` returned."""
+        row = self._row_of[passage_id]
+        return PassageRecord(passage_id, **{name: column[row] for name, column in self._columns.items()})
+
+    def reproduce_golden(self, tolerance: float) -> GoldenComparison:
+        """Rank the golden queries again, without a deadline, and compare with the stored scores."""
+        golden = self.golden
+        found = []
+        for entry in golden:
+            ranking = self.rank_candidates(entry["query"], self.retrieve(entry["query"], self._bundle["candidates"], None), _NO_LIMIT_MS)
+            found.append({str(item.passage_id): item.score for item in ranking.items})
+        return compare_golden(golden, found, tolerance)
+
+    def close(self) -> None:
+        """Drop the models and indexes; no call follows."""
+        del self._reranker, self._retriever, self._dense, self._lexical, self._encoder
+
+    def _measure_encoder(self) -> float:
+        """Milliseconds of embedding one text, after a warm-up."""
+        texts = self._texts[:_ENCODE_BATCH]
+        blank = [""] * len(texts)
+        self._encoder.encode_passages(blank, texts, _ENCODE_BATCH)
+        started = time.perf_counter()
+        self._encoder.encode_passages(blank, texts, _ENCODE_BATCH)
+        return 1000 * (time.perf_counter() - started) / max(len(texts), 1)
+
+    def _dense_scores(
+        self, query: str, documents: Sequence[str], lexical: np.ndarray, until: float
+    ) -> tuple[np.ndarray, int]:
+        """Cosine of the query with each document, and for how many it was computed; the rest get the mean of the corpus."""
+        vector = self._encoder.encode_queries([query])
+        scores = np.full(len(documents), self._lean_dense, dtype=np.float64)
+        rows = [self._known.get(_digest(text)) for text in documents]
+        stored = [place for place, row in enumerate(rows) if row is not None]
+        if stored:
+            picked = np.array([[rows[place] for place in stored]], dtype=np.int64)
+            scores[stored] = self._dense.score(vector, picked)[0]
+        fresh = sorted((place for place, row in enumerate(rows) if row is None), key=lambda place: (-lexical[place], place))
+        done = 0
+        for start in range(0, len(fresh), _ENCODE_BATCH):
+            batch = fresh[start : start + _ENCODE_BATCH]
+            if time.perf_counter() + self._encode_ms * len(batch) / 1000 > until:
+                break
+            vectors = self._encoder.encode_passages([""] * len(batch), [documents[place] for place in batch], _ENCODE_BATCH)
+            scores[batch] = vectors @ vector[0]
+            done += len(batch)
+        return scores, len(stored) + done
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()

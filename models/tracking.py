@@ -1,0 +1,123 @@
+"""MLflow: experiment runs and the model registry. Nothing else calls MLflow.
+
+Registered models are folders of the artifact store (safetensors, JSON, FAISS), never pickles. A version of
+`storage.model_name` is a whole serving bundle; its aliases are `champion`, `challenger` and `previous`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.artifacts import Artifact
+from models.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+_EXPERIMENT = "rerankops"
+_VERSION_TAG = "rerankops.data_version"
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """One MLflow server or database."""
+
+    uri: str
+    artifact_root: str | None
+    model_name: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> Tracking:
+        """The tracking of a deployment; the folder of the default SQLite store is made."""
+        local = not settings.storage.mlflow_uri
+        folder = settings.home / "mlflow"
+        if local:
+            folder.mkdir(parents=True, exist_ok=True)
+        return cls(settings.mlflow_uri, (folder / "artifacts").as_uri() if local else None, settings.storage.model_name)
+
+    def log_run(
+        self,
+        name: str,
+        *,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        tags: Mapping[str, str] | None = None,
+        history: Mapping[str, Sequence[tuple[int, float]]] | None = None,
+        files: Sequence[Path] = (),
+    ) -> str:
+        """Log one finished run with its parameters, metrics, metric histories (step, value) and files; returns its id."""
+        import time
+
+        from mlflow.entities import Metric, Param, RunTag
+
+        client = self._client()
+        run = client.create_run(self._experiment(client), run_name=name)
+        now = int(time.time() * 1000)
+        points = [Metric(key, float(value), now, 0) for key, value in metrics.items()]
+        points += [Metric(key, value, now, step) for key, values in (history or {}).items() for step, value in values]
+        client.log_batch(
+            run.info.run_id,
+            metrics=points,
+            params=[Param(key, str(value)[:500]) for key, value in params.items()],
+            tags=[RunTag(key, value) for key, value in (tags or {}).items()],
+        )
+        for file in files:
+            client.log_artifact(run.info.run_id, str(file))
+        client.set_terminated(run.info.run_id)
+        return run.info.run_id
+
+    def ensure_version(self, name: str, artifact: Artifact, run_id: str | None = None) -> str:
+        """The version of registered model `name` that is this artifact; registered now if it never was."""
+        from mlflow.exceptions import MlflowException
+
+        client = self._client()
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        found = client.search_model_versions(f"name = '{name}' and tags.`{_VERSION_TAG}` = '{artifact.data_version}'")
+        if found:
+            return str(max(int(version.version) for version in found))
+        tags = {_VERSION_TAG: artifact.data_version, "rerankops.asset": artifact.asset}
+        created = client.create_model_version(name, artifact.folder.absolute().as_uri(), run_id=run_id, tags=tags)
+        return str(created.version)
+
+    def set_alias(self, alias: str, version: str | None) -> None:
+        """Point an alias of the bundle model at a version, or remove it. Idempotent."""
+        client = self._client()
+        if version is None:
+            client.delete_registered_model_alias(self.model_name, alias)
+        else:
+            client.set_registered_model_alias(self.model_name, alias, version)
+
+    def alias(self, alias: str) -> str | None:
+        """The version that an alias of the bundle model points at."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self._client().get_model_version_by_alias(self.model_name, alias).version)
+        except MlflowException:
+            return None
+
+    def tag_version(self, version: str, tags: Mapping[str, str]) -> None:
+        """Set tags on a bundle version."""
+        client = self._client()
+        for key, value in tags.items():
+            client.set_model_version_tag(self.model_name, version, key, value)
+
+    def _client(self) -> MlflowClient:
+        import os
+
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def _experiment(self, client: MlflowClient) -> str:
+        found = client.get_experiment_by_name(_EXPERIMENT)
+        return found.experiment_id if found else client.create_experiment(_EXPERIMENT, artifact_location=self.artifact_root)

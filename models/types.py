@@ -1,0 +1,54 @@
+"""The nouns of retrieval that every layer shares, as frozen dataclasses.
+
+Tables of them are checked by the pandera schemas of `models.contracts`; messages between services by the pydantic
+models there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document as a source yields it, before it is split into passages."""
+
+    document_id: str
+    title: str
+    text: str
+    source: str
+    access: tuple[str, ...] = ()
+    updated_at: str | None = None
+    """ISO 8601 with offset, where the source knows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question with its split (`train`, `dev`, `test`), or an empty split for the splitter to decide.
+
+    `group` is what must not straddle splits (an article, a module); empty means the judged documents decide.
+    """
+
+    query_id: str
+    text: str
+    split: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """A relevance judgment (qrel): `grade` 0 is judged not relevant, higher is more relevant."""
+
+    query_id: str
+    document_id: str
+    grade: int
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """An input row that broke its contract: kept with the reason and its place, never dropped silently."""
+
+    table: str
+    reason: str
+    position: str
+    row: str = field(default="")

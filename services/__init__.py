@@ -1,0 +1,1 @@
+"""How a release is served: HTTP over `models`, never over Dagster."""

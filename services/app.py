@@ -1,0 +1,77 @@
+"""The FastAPI application: routers, what stands in front of them, and the watcher of releases behind them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+import anyio.to_thread
+from fastapi import FastAPI
+
+from models.api_keys import KeyCheck
+from models.database import Database
+from models.decisions import DecisionWriter
+from models.settings import Settings
+from services.auth import LimitBody, Observe, RequireKey
+from services.context import ServiceContext
+from services.errors import install_error_handlers
+from services.release_watcher import ReleaseLedger, ReleaseWatcher
+from services.routes import answer, health, release, rerank
+from services.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from services.release_watcher import LoadRelease
+
+
+def create_app(
+    settings: Settings,
+    *,
+    ledger: ReleaseLedger,
+    load: LoadRelease,
+    writer: DecisionWriter,
+    database: Database,
+    key: str,
+) -> FastAPI:
+    """The service as one app; it serves the current release of `ledger` and follows it.
+
+    The caller owns `writer` and `database` and closes them after the app.
+    """
+    telemetry = Telemetry(settings.objectives)
+    telemetry.watch_writer(writer)
+    watcher = ReleaseWatcher(settings, ledger, load, telemetry)
+    check = KeyCheck(key)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await anyio.to_thread.run_sync(watcher.start)
+        try:
+            yield
+        finally:
+            await anyio.to_thread.run_sync(watcher.stop)
+
+    app = FastAPI(
+        title="RerankOps",
+        version=_version(),
+        lifespan=lifespan,
+        docs_url=None,  # Swagger and ReDoc pages load scripts from a CDN.
+        redoc_url=None,
+        telemetry={"logs": False},  # FastAPI's own would record the inputs of refused requests.
+    )
+    app.state.context = ServiceContext(settings, watcher, telemetry, writer, database, check)
+    for group in (rerank, answer, release, health):
+        app.include_router(group.router)
+    install_error_handlers(app)
+    # The one added last stands outermost.
+    app.add_middleware(LimitBody, limit=settings.serving.max_request_bytes)
+    app.add_middleware(RequireKey, check=check)
+    app.add_middleware(Observe, telemetry=telemetry)
+    return app
+
+
+def _version() -> str:
+    try:
+        return version("rerankops")
+    except PackageNotFoundError:
+        return "0+checkout"

@@ -1,0 +1,164 @@
+"""What stands in front of every route: the key, the size of the body, the trace, the access log, and the last catch.
+
+Written as plain ASGI, since a body must be refused before anything reads it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from models.api_keys import KeyCheck, caller_name
+from services.errors import RequestTooLarge, ServiceError, Unauthorized, error_response
+from services.telemetry import Telemetry
+
+OPEN_PATHS = frozenset({"/health", "/health/ready", "/metrics"})
+TRACE_HEADER = "X-Trace-Id"
+
+_LOG = logging.getLogger(__name__)
+_TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")  # W3C Trace Context
+_METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
+_CLIENT_GONE = 499  # nginx' status for a client that left before the answer
+_SHOWN = ("decision_id", "release_id", "degraded")
+
+
+class Observe:
+    """Outermost: gives each request a trace id, counts and logs it, and turns what nobody caught into a plain 500."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self._app = app
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        trace_id = scope["trace_id"] = _trace_id(Headers(scope=scope))
+        status = 0
+
+        async def send_traced(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[TRACE_HEADER] = trace_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_traced)
+        except Exception as error:
+            _LOG.exception("request failed", extra={"facts": {"trace_id": trace_id}})
+            if status:
+                raise
+            await error_response(error, trace_id)(scope, receive, send_traced)
+        finally:
+            self._note(scope, status or _CLIENT_GONE, time.perf_counter() - started)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        # The route's template, never the path: labels must stay few, and paths hold ids.
+        route = getattr(scope.get("route"), "path", "unmatched")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._telemetry.request(method, route, status, seconds)
+        if scope["path"] in OPEN_PATHS:
+            return
+        state = scope.get("state", {})
+        facts = {
+            "method": method,
+            "route": route,
+            "status": status,
+            "ms": round(seconds * 1000, 1),
+            "trace_id": scope["trace_id"],
+            "caller": state.get("caller", ""),
+        } | {name: state[name] for name in _SHOWN if name in state}
+        _LOG.info("request", extra={"facts": facts})
+
+
+class RequireKey:
+    """Refuses requests without the key, before their body is read. /health and /metrics are open."""
+
+    def __init__(self, app: ASGIApp, check: KeyCheck) -> None:
+        self._app = app
+        self._check = check
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        presented = bearer_token(Headers(scope=scope))
+        if presented is None or not self._check(presented):
+            await error_response(_unauthorized(presented))(scope, receive, send)
+            return
+        scope.setdefault("state", {})["caller"] = caller_name(presented)
+        await self._app(scope, receive, send)
+
+
+class LimitBody:
+    """Reads the body up to the limit and refuses the rest, whatever Content-Length says."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        try:
+            body = None if declared.isdigit() and int(declared) > self._limit else await self._read(receive)
+        except ClientDisconnect:
+            return
+        if body is None:
+            hint = f"At most {self._limit} bytes (serving.max_request_bytes): send fewer or shorter documents"
+            await error_response(RequestTooLarge("The request body is too large", hint))(scope, receive, send)
+            return
+        replayed = False
+
+        async def replay() -> Message:
+            nonlocal replayed
+            if replayed:
+                return await receive()
+            replayed = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(scope, replay, send)
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise ClientDisconnect
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._limit:
+                return None
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+
+def bearer_token(headers: Headers) -> str | None:
+    """The token of `Authorization: Bearer <token>`, None where there is none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+
+
+def _unauthorized(presented: str | None) -> ServiceError:
+    hint = "Send the header Authorization: Bearer <key>; the service prints at its start where the key is kept"
+    return Unauthorized("The key is missing" if presented is None else "The key is wrong", hint)
+
+
+def _trace_id(headers: Headers) -> str:
+    match = _TRACEPARENT.match(headers.get("traceparent", ""))
+    return match.group(1) if match else secrets.token_hex(16)

@@ -1,0 +1,35 @@
+"""What every route of one app shares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from models.api_keys import KeyCheck
+from models.database import Database
+from models.decisions import DecisionWriter
+from models.settings import Settings
+from services.release_watcher import ReleaseWatcher
+from services.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceContext:
+    """The parts of a running service."""
+
+    settings: Settings
+    watcher: ReleaseWatcher
+    telemetry: Telemetry
+    writer: DecisionWriter
+    database: Database
+    key: KeyCheck
+
+
+def _of_app(request: Request) -> ServiceContext:
+    return request.app.state.context
+
+
+Context = Annotated[ServiceContext, Depends(_of_app)]
+"""The context as a route's parameter."""

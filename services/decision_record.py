@@ -1,0 +1,126 @@
+"""From an answered request to its decision record, and the headers that name it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from fastapi import Request, Response
+
+from models.contracts import CandidateSet, Citation, Decision
+from models.serving_types import Ranking, ServedBundle
+from services.context import ServiceContext
+from services.schemas import Versions
+from services.telemetry import error_facts
+
+DECISION_ID = r"^[0-9a-f]{32}$"
+_LOG = logging.getLogger(__name__)
+_NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
+_MAX_HEADER = 200
+
+
+def versions_of(bundle: ServedBundle) -> Versions:
+    """The versions that a bundle stands for."""
+    return Versions(
+        release_id=bundle.release_id,
+        bundle_version=bundle.bundle_version,
+        model_version=bundle.model_version,
+        index_version=bundle.index_version,
+        corpus_version=bundle.corpus_version,
+    )
+
+
+def document_candidates(documents: Sequence[str]) -> list[dict[str, Any]]:
+    """The caller's texts as they are recorded: by digest and length, since they are not ours to keep."""
+    return [
+        {"passage_id": document_id(text), "rank": rank, "characters": len(text)}
+        for rank, text in enumerate(documents, 1)
+    ]
+
+
+def document_id(text: str) -> str:
+    """The id under which a caller's text is recorded: the same text, the same id."""
+    return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def decide(
+    request: Request,
+    *,
+    endpoint: str,
+    query: str,
+    candidates: CandidateSet | Sequence[str],
+    ranking: Ranking,
+    versions: Versions,
+    stage_ms: Mapping[str, float],
+    answer: str | None = None,
+    citations: Sequence[Citation] = (),
+) -> Decision:
+    """The record of one answered request."""
+    if isinstance(candidates, CandidateSet):
+        shown = [candidate.model_dump() for candidate in candidates.candidates]
+    else:
+        shown = document_candidates(candidates)
+    return Decision(
+        decision_id=uuid4().hex,
+        trace_id=request.scope["trace_id"],
+        time=datetime.now(UTC),
+        endpoint=endpoint,
+        caller=request.scope["state"]["caller"],
+        query=query,
+        candidates=shown,
+        ranking=[
+            {
+                "passage_id": shown[item.index]["passage_id"],
+                "index": item.index,
+                "rank": rank,
+                "score": float(item.score),
+                "logit": float(item.logit),
+                "tier": item.tier,
+                "dense_score": float(item.dense_score),
+                "lexical_score": float(item.lexical_score),
+            }
+            for rank, item in enumerate(ranking.items, 1)
+        ],
+        release_id=versions.release_id,
+        model_version=versions.model_version,
+        index_version=versions.index_version,
+        corpus_version=versions.corpus_version,
+        stage_ms={stage: float(milliseconds) for stage, milliseconds in stage_ms.items()},
+        degraded=ranking.degraded,
+        degraded_reason=ranking.degraded_reason,
+        answer=answer,
+        citations=list(citations),
+    )
+
+
+def publish(
+    request: Request, response: Response, context: ServiceContext, ranking: Ranking, decision: Decision
+) -> None:
+    """Record the decision, count it, and name it in the response's headers."""
+    try:
+        context.writer.put(decision)
+    except Exception as error:
+        # The caller's answer is right whether or not it could be written down; the metric is what an alert watches.
+        context.telemetry.unrecorded()
+        _LOG.error("decision not recorded", extra={"facts": {"decision_id": decision.decision_id} | error_facts(error)})
+    context.telemetry.ranking(decision.endpoint, ranking, decision.stage_ms)
+    request.scope["state"] |= {
+        "decision_id": decision.decision_id,
+        "release_id": decision.release_id,
+        "degraded": decision.degraded,
+    }
+    headers = {
+        "X-Decision-Id": decision.decision_id,
+        "X-Release-Id": decision.release_id,
+        "X-Model-Version": decision.model_version,
+        "X-Degraded": "true" if decision.degraded else "false",
+    }
+    if decision.degraded:
+        headers["X-Degraded-Reason"] = decision.degraded_reason
+    for name, value in headers.items():
+        response.headers[name] = _NOT_IN_HEADERS.sub("?", value)[:_MAX_HEADER]

@@ -1,0 +1,164 @@
+"""Every failure a caller can meet: its class, its HTTP status, and one body that all rerank clients can read.
+
+Cohere's client reads `message`, Jina's and Voyage's read `detail` (a string), OpenAI-style clients read `error`; the
+body carries all three. Nothing of the inside (paths, traces, inputs) is in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from models.database import DatabaseError
+from models.errors import RerankOpsError
+
+_MAX_PROBLEMS = 5
+
+
+class ServiceError(RerankOpsError):
+    """Base of the failures that the service itself finds. `param` names the request field at fault."""
+
+    def __init__(self, message: str, hint: str = "", *, param: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.param = param
+
+
+class InvalidRequest(ServiceError):
+    """The request is well formed and asks for something that is not allowed."""
+
+
+class MalformedRequest(ServiceError):
+    """The body is not JSON."""
+
+
+class Unauthorized(ServiceError):
+    """The key is missing or wrong."""
+
+
+class UnknownModel(ServiceError):
+    """The named model is not the one that serves."""
+
+
+class UnknownDecision(ServiceError):
+    """No decision has this id."""
+
+
+class RequestTooLarge(ServiceError):
+    """The body is larger than serving.max_request_bytes."""
+
+
+class Overloaded(ServiceError):
+    """The queue in front of the models is full."""
+
+
+class NothingServed(ServiceError):
+    """No release is loaded."""
+
+
+class ReleaseLoadFailed(ServiceError):
+    """The current release of the ledger does not load; what served before goes on serving."""
+
+
+class RankingFault(ServiceError):
+    """The engine returned a ranking that does not match the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    """How a class of failures is told: HTTP status, stable type and code, seconds after which a retry makes sense."""
+
+    status: int
+    type: str
+    code: str
+    retry_after_s: int | None = None
+
+
+INTERNAL = ErrorKind(500, "server_error", "internal_error")
+KINDS: Mapping[type[Exception], ErrorKind] = {
+    MalformedRequest: ErrorKind(400, "invalid_request_error", "malformed_json"),
+    Unauthorized: ErrorKind(401, "authentication_error", "invalid_api_key"),
+    UnknownModel: ErrorKind(404, "invalid_request_error", "model_not_found"),
+    UnknownDecision: ErrorKind(404, "invalid_request_error", "decision_not_found"),
+    RequestTooLarge: ErrorKind(413, "invalid_request_error", "request_too_large"),
+    InvalidRequest: ErrorKind(422, "invalid_request_error", "invalid_request"),
+    Overloaded: ErrorKind(429, "overloaded_error", "queue_full", retry_after_s=1),
+    ReleaseLoadFailed: ErrorKind(500, "server_error", "release_load_failed"),
+    RankingFault: ErrorKind(500, "server_error", "ranking_fault"),
+    NothingServed: ErrorKind(503, "service_unavailable_error", "no_release", retry_after_s=5),
+    DatabaseError: ErrorKind(503, "service_unavailable_error", "database_unavailable", retry_after_s=5),
+}
+
+
+def error_kind(error: Exception) -> ErrorKind:
+    """The kind of an exception: its own, else that of the nearest base class, else `INTERNAL`."""
+    return next((KINDS[base] for base in type(error).__mro__ if base in KINDS), INTERNAL)
+
+
+def error_body(message: str, kind: ErrorKind, param: str | None = None) -> dict[str, Any]:
+    """The body of an error response."""
+    error = {"message": message, "type": kind.type, "param": param, "code": kind.code}
+    return {"message": message, "detail": message, "error": error}
+
+
+def error_response(error: Exception, trace_id: str = "") -> JSONResponse:
+    """The response to an exception. Only failures that callers can act on show their text."""
+    kind = error_kind(error)
+    if isinstance(error, ServiceError):
+        message = f"{error.message}. {error.hint}" if error.hint else error.message
+    elif isinstance(error, DatabaseError):
+        message = "The records database cannot be reached; try again later."
+    else:
+        message = f"The service failed inside; its log has the trace {trace_id}."
+    return _respond(message, kind, getattr(error, "param", None))
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Give every failure of `app`, FastAPI's own included, the one error body."""
+
+    async def on_known_error(request: Request, error: Exception) -> JSONResponse:
+        return error_response(error, request.scope.get("trace_id", ""))
+
+    async def on_invalid_request(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return error_response(_from_validation(error.errors()))
+
+    async def on_http_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        status = HTTPStatus(error.status_code)
+        type_ = "invalid_request_error" if status < 500 else "server_error"
+        kind = ErrorKind(status, type_, status.name.lower())
+        message = f"{status.phrase}: {request.method} {request.url.path}" if status in (404, 405) else str(error.detail)
+        return _respond(message, kind, None, error.headers)
+
+    for known in (ServiceError, DatabaseError):
+        app.add_exception_handler(known, on_known_error)
+    app.add_exception_handler(RequestValidationError, on_invalid_request)
+    app.add_exception_handler(HTTPException, on_http_error)
+
+
+def _respond(
+    message: str, kind: ErrorKind, param: str | None, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    sent = dict(headers or {})
+    if kind.retry_after_s is not None:
+        sent["Retry-After"] = str(kind.retry_after_s)
+    if kind.status == HTTPStatus.UNAUTHORIZED:
+        sent["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(error_body(message, kind, param), status_code=kind.status, headers=sent)
+
+
+def _from_validation(problems: Sequence[Mapping[str, Any]]) -> ServiceError:
+    """One error that names each field and what is wrong with it, never the value that the caller sent."""
+    if any(problem["type"] == "json_invalid" for problem in problems):
+        return MalformedRequest("The body is not valid JSON")
+    named = [(".".join(str(part) for part in problem["loc"][1:]), str(problem["msg"])) for problem in problems]
+    text = "; ".join(f"{name or 'body'}: {message}" for name, message in named[:_MAX_PROBLEMS])
+    more = f" and {len(named) - _MAX_PROBLEMS} more" if len(named) > _MAX_PROBLEMS else ""
+    return InvalidRequest(text + more, param=named[0][0] or None)

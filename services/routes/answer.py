@@ -1,0 +1,137 @@
+"""POST /v1/answer: retrieve, rank, answer with citations; GET /v1/decisions/{decision_id}: why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Request, Response
+
+from models import decisions
+from models.answer import Answer, extractive_answer
+from models.contracts import CandidateSet, Decision
+from models.serving_types import PassageRecord, Ranked, Ranking, ServedBundle, ranking_fault
+from models.settings import Settings
+from services.context import Context
+from services.deadline import Deadline
+from services.decision_record import DECISION_ID, decide, publish, versions_of
+from services.errors import RankingFault, UnknownDecision
+from services.schemas import AnswerPassage, AnswerRequest, AnswerResponse, TimeoutMs, Versions
+
+_PASSAGES = 10
+_SENTENCE_SHARE = 0.25
+"""Share of the budget that scoring sentences may take, at most."""
+_WRITE_S = 2.0
+
+router = APIRouter()
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Everything that one bundle found for a question."""
+
+    candidates: CandidateSet
+    ranking: Ranking
+    passages: Sequence[tuple[PassageRecord, Ranked]]
+    answer: Answer
+    versions: Versions
+    stage_ms: dict[str, float]
+
+
+@router.post("/v1/answer")
+async def answer(
+    body: AnswerRequest,
+    request: Request,
+    response: Response,
+    context: Context,
+    x_timeout_ms: Annotated[TimeoutMs | None, Header()] = None,
+) -> AnswerResponse:
+    """Answer a question from the released corpus in its own words, with the place of every quote."""
+    settings = context.settings
+    deadline = Deadline(body.timeout_ms or x_timeout_ms or settings.tiers.budget_ms)
+    found = await context.watcher.run(lambda bundle: find_answer(bundle, body, settings, deadline))
+    decision = decide(
+        request,
+        endpoint="/v1/answer",
+        query=body.query,
+        candidates=found.candidates,
+        ranking=found.ranking,
+        versions=found.versions,
+        stage_ms={**found.stage_ms, "total": deadline.elapsed_ms},
+        answer=found.answer.text,
+        citations=found.answer.citations,
+    )
+    publish(request, response, context, found.ranking, decision)
+    return AnswerResponse(
+        decision_id=decision.decision_id,
+        answer=found.answer.text,
+        citations=found.answer.citations,
+        passages=[
+            AnswerPassage(
+                passage_id=passage.passage_id,
+                document_id=passage.document_id,
+                title=passage.title,
+                text=passage.text,
+                score=float(item.score),
+                tier=item.tier,
+                rank=rank,
+            )
+            for rank, (passage, item) in enumerate(found.passages[: body.max_passages or _PASSAGES], 1)
+        ],
+        degraded=decision.degraded,
+        degraded_reason=decision.degraded_reason,
+        versions=found.versions,
+        stage_ms={stage: round(milliseconds, 2) for stage, milliseconds in decision.stage_ms.items()},
+    )
+
+
+@router.get("/v1/decisions/{decision_id}")
+def decision(decision_id: Annotated[str, Path(pattern=DECISION_ID)], context: Context) -> Decision:
+    """The stored record of an answered request: query, candidates, every score and tier, versions, latencies."""
+    # A caller may ask for the decision that it was just given.
+    context.writer.flush(_WRITE_S)
+    stored = decisions.get(context.database, decision_id)
+    if stored is None:
+        hint = "It is unknown, or still waits for the database: rerankops_decisions_spooled in /metrics"
+        raise UnknownDecision("No decision with this id is stored", hint, param="decision_id")
+    return stored
+
+
+def find_answer(bundle: ServedBundle, body: AnswerRequest, settings: Settings, deadline: Deadline) -> Answered:
+    """Retrieve, rank and answer on the bundle's thread. Raises `RankingFault` for a ranking that does not match."""
+    stage_ms = {"queue": deadline.elapsed_ms}
+    candidates = bundle.retrieve(body.query, body.top_k or settings.serving.candidates, frozenset(body.labels))
+    stage_ms["retrieve"] = deadline.elapsed_ms - stage_ms["queue"]
+    ranking = bundle.rank_candidates(body.query, candidates, deadline.remaining_ms)
+    if fault := ranking_fault(ranking, len(candidates.candidates)):
+        raise RankingFault(f"The engine failed: {fault}")
+    stage_ms |= ranking.stage_ms
+    ranked_at = deadline.elapsed_ms
+    shown = max(body.max_passages or _PASSAGES, settings.generator.passages)
+    passages = [(bundle.passage(candidates.candidates[item.index].passage_id), item) for item in ranking.items[:shown]]
+    text = extractive_answer(
+        body.query,
+        [(passage, item.score) for passage, item in passages],
+        settings.generator,
+        None if ranking.degraded else _sentence_scorer(bundle, settings, deadline),
+    )
+    stage_ms["answer"] = deadline.elapsed_ms - ranked_at
+    return Answered(candidates, ranking, passages, text, versions_of(bundle), stage_ms)
+
+
+def _sentence_scorer(
+    bundle: ServedBundle, settings: Settings, deadline: Deadline
+) -> Callable[[str, Sequence[str]], Sequence[float]] | None:
+    """The reranker as judge of sentences, where time is left for it."""
+    budget_ms = min(deadline.remaining_ms, _SENTENCE_SHARE * deadline.budget_ms)
+    if budget_ms <= settings.tiers.reserve_ms:
+        return None
+
+    def score(query: str, sentences: Sequence[str]) -> list[float]:
+        ranking = bundle.rank_documents(query, sentences, budget_ms)
+        if fault := ranking_fault(ranking, len(sentences)):
+            raise RankingFault(f"The engine failed: {fault}")
+        return [item.score for item in sorted(ranking.items, key=lambda item: item.index)]
+
+    return score

@@ -1,0 +1,53 @@
+"""GET /health, /health/ready and /metrics: open, and free of anything that a stranger should not read."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from services.auth import bearer_token
+from services.context import Context
+from services.schemas import HealthResponse, LoadFailure
+
+router = APIRouter()
+
+
+@router.get("/health")
+def health(request: Request, context: Context) -> HealthResponse:
+    """Alive, and what is served. With the key, a failed load also says why."""
+    watcher = context.watcher
+    served, fault = watcher.served, watcher.fault
+    failure = None
+    if fault is not None:
+        known = context.key(bearer_token(request.headers))
+        failure = LoadFailure(
+            release_id=fault.release_id,
+            error=fault.error,
+            at=fault.at.isoformat(timespec="seconds"),
+            attempts=fault.attempts,
+            message=fault.message if known else None,
+        )
+    versions = ("release_id", "bundle_version", "model_version", "index_version", "corpus_version")
+    return HealthResponse(
+        status="no_release" if served is None else "stale" if failure else "ok",
+        ready=served is not None,
+        served=None if served is None else {name: getattr(served, name) for name in versions},
+        load_failure=failure,
+        ledger_reachable=watcher.ledger_reachable,
+    )
+
+
+@router.get("/health/ready")
+def ready(request: Request, response: Response, context: Context) -> HealthResponse:
+    """As /health, with status 503 until a release is loaded and warm: for load balancers."""
+    found = health(request, context)
+    if not found.ready:
+        response.status_code = 503
+        response.headers["Retry-After"] = "5"
+    return found
+
+
+@router.get("/metrics")
+def metrics(context: Context) -> Response:
+    """Prometheus metrics."""
+    return Response(context.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)

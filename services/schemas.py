@@ -1,0 +1,185 @@
+"""Messages of the HTTP interface. Those of /v2/rerank are Cohere's v2, with our facts added inside `meta`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from models.contracts import Citation, Tier
+
+API_VERSION = "2"
+MAX_TIMEOUT_MS = 60_000.0
+MAX_TOP_K = 1000
+
+Question = Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]
+"""Some visible character, and no NUL, which PostgreSQL cannot store."""
+TimeoutMs = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_MS, allow_inf_nan=False)]
+
+
+class RerankRequest(BaseModel):
+    """Cohere's v2 rerank request. Fields that are not listed are ignored and named in `meta.warnings`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str = Field(
+        min_length=1,
+        max_length=200,
+        description="`champion`, the registered model's name, or the served version, pinned.",
+    )
+    query: Question = Field(description="The search query.")
+    documents: list[str] = Field(min_length=1, description="Texts to rank, at most serving.max_documents.")
+    top_n: int | None = Field(default=None, ge=1, description="Results returned; all when left out.")
+    max_tokens_per_doc: int | None = Field(
+        default=None, ge=1, description="Accepted; documents are cut to what the served model reads."
+    )
+    priority: int | None = Field(default=None, ge=0, le=999, description="Accepted; requests run in order of arrival.")
+    return_documents: bool | None = Field(default=None, description="Return each result's text as document.text.")
+    timeout_ms: TimeoutMs | None = Field(
+        default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
+    )
+
+
+class RerankDocument(BaseModel):
+    """A returned document."""
+
+    text: str
+
+
+class RerankResult(BaseModel):
+    """One ranked document; `index` is its position in the request."""
+
+    index: int
+    relevance_score: float
+    document: RerankDocument | None = None
+
+
+class ApiVersion(BaseModel):
+    """Version of the dialect."""
+
+    version: str = API_VERSION
+
+
+class BilledUnits(BaseModel):
+    """Cohere's unit: one query with up to 100 documents."""
+
+    search_units: int
+
+
+class TokenCounts(BaseModel):
+    """Tokens that the models read."""
+
+    input_tokens: int
+    output_tokens: int = 0
+
+
+class RerankMeta(BaseModel):
+    """Cohere's meta, and behind it who decided what. `tiers` is aligned with `results`."""
+
+    api_version: ApiVersion = ApiVersion()
+    billed_units: BilledUnits
+    tokens: TokenCounts
+    warnings: list[str] | None = None
+    decision_id: str
+    release_id: str
+    model_version: str
+    degraded: bool
+    degraded_reason: str
+    tiers: list[Tier]
+    tier_counts: dict[str, int]
+    truncated: int
+    stage_ms: dict[str, float]
+
+
+class RerankResponse(BaseModel):
+    """Best first."""
+
+    id: str
+    results: list[RerankResult]
+    meta: RerankMeta
+
+
+class AnswerRequest(BaseModel):
+    """A question to the released corpus."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: Question = Field(description="The question.")
+    top_k: int | None = Field(default=None, ge=1, le=MAX_TOP_K, description="Passages retrieved; serving.candidates.")
+    max_passages: int | None = Field(
+        default=None, ge=1, le=MAX_TOP_K, description="Passages returned; 10, or fewer when fewer are retrieved."
+    )
+    labels: list[Annotated[str, StringConstraints(min_length=1, max_length=200)]] = Field(
+        default=[],
+        max_length=100,
+        description="Access labels of the end user, vouched for by the caller; public passages need none.",
+    )
+    timeout_ms: TimeoutMs | None = Field(
+        default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
+    )
+
+
+class AnswerPassage(BaseModel):
+    """A ranked passage of the corpus."""
+
+    passage_id: str
+    document_id: str
+    title: str
+    text: str
+    score: float
+    tier: Tier
+    rank: int
+
+
+class Versions(BaseModel):
+    """What exactly answered."""
+
+    release_id: str
+    bundle_version: str
+    model_version: str
+    index_version: str
+    corpus_version: str
+
+
+class AnswerResponse(BaseModel):
+    """An answer in the corpus' own words; mark `[n]` of `answer` is the n-th citation."""
+
+    decision_id: str
+    answer: str
+    citations: list[Citation]
+    passages: list[AnswerPassage]
+    degraded: bool
+    degraded_reason: str
+    versions: Versions
+    stage_ms: dict[str, float]
+
+
+class RefreshResponse(BaseModel):
+    """The release that serves now. `swapped` is false when it already did; `warm_up_ms` is empty then."""
+
+    release_id: str
+    bundle_version: str
+    model_version: str
+    swapped: bool
+    seconds: float
+    warm_up_ms: dict[str, float]
+
+
+class LoadFailure(BaseModel):
+    """The last load that failed; `message` is shown to callers with the key."""
+
+    release_id: str
+    error: str
+    at: str
+    attempts: int
+    message: str | None = None
+
+
+class HealthResponse(BaseModel):
+    """`ready` when a release is loaded and warm; `load_failure` when a newer one does not load."""
+
+    status: str
+    ready: bool
+    served: dict[str, Any] | None
+    load_failure: LoadFailure | None
+    ledger_reachable: bool

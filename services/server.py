@@ -1,0 +1,52 @@
+"""The service as a process: the real parts, wired, behind uvicorn."""
+
+from __future__ import annotations
+
+import logging
+
+from models.settings import Settings
+
+_GRACE_S = 30
+_BACKLOG = 512
+
+
+def run(settings: Settings) -> None:
+    """Serve until stopped. Raises `SettingsError` for an unusable key or database URL, before the port is opened."""
+    import uvicorn
+
+    from models.api_keys import service_key
+    from models.database import Database
+    from models.decisions import DecisionWriter
+    from models.ledger import Ledger
+    from models.serving import load_release
+    from services.app import create_app
+    from services.telemetry import log_to_stderr
+
+    log_to_stderr()
+    key, origin = service_key(settings.home)
+    database = Database(settings.database_url)
+    database.migrate()
+    try:
+        with DecisionWriter(database, settings.home / "spool" / "decisions.jsonl") as writer:
+            app = create_app(
+                settings, ledger=Ledger(database), load=load_release, writer=writer, database=database, key=key
+            )
+            address = f"http://{settings.serving.host}:{settings.serving.port}"
+            logging.getLogger(__name__).info("starting", extra={"facts": {"address": address, "key_from": origin}})
+            print(f"Serving at {address}; the key is in {origin} (Authorization: Bearer <key>).", flush=True)
+            server = uvicorn.Server(
+                uvicorn.Config(
+                    app,
+                    host=settings.serving.host,
+                    port=settings.serving.port,
+                    workers=1,
+                    backlog=_BACKLOG,
+                    log_config=None,
+                    access_log=False,  # The app logs each request without its path's ids.
+                    server_header=False,
+                    timeout_graceful_shutdown=_GRACE_S,
+                )
+            )
+            server.run()
+    finally:
+        database.close()

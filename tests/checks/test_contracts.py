@@ -1,0 +1,135 @@
+"""Contract checks over real artifacts: one good and one bad table each, and what a failure stops."""
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from assets import keys
+from assets.resources import Deployment
+from checks import contracts, leakage
+from models.artifacts import ArtifactStore
+from tests.checks import corpus_tables
+from tests.checks.check_cases import run_checks, table_asset, use_home, write_artifact
+
+_CANDIDATES = pd.DataFrame(
+    {
+        "query_id": ["q0"],
+        "passage_id": ["d0#0"],
+        "document_id": ["d0"],
+        "rank": [1],
+        "retriever_score": [0.03],
+        "dense_score": [0.7],
+        "lexical_score": [4.0],
+    }
+)
+_CASES = {
+    "passages": (keys.PASSAGES, "passages.parquet", corpus_tables.passages(), {"text": ""}),
+    "queries": (keys.QUERIES, "queries.parquet", corpus_tables.queries(), {"split": "validation"}),
+    "judgments": (keys.JUDGMENTS, "judgments.parquet", corpus_tables.judgments(), {"grade": -1}),
+    "quarantined_rows": (keys.QUARANTINED_ROWS, "quarantined_rows.parquet", corpus_tables.quarantined_rows(3), {"reason": ""}),
+    "evaluation_queries": (keys.EVALUATION_SET, "queries.parquet", corpus_tables.queries(), {"query_id": " q"}),
+    "evaluation_judgments": (keys.EVALUATION_SET, "judgments.parquet", corpus_tables.judgments(), {"grade": 101}),
+    "candidates": (keys.CANDIDATES, "candidates.parquet", _CANDIDATES, {"rank": 0}),
+    "training_examples": (keys.TRAINING_EXAMPLES, "training_examples.parquet", corpus_tables.training_examples(), {"label": 2.0}),
+}
+
+
+def _check_of(key: dg.AssetKey, table: str) -> dg.AssetChecksDefinition:
+    place = [(asset, file) for asset, file, _ in contracts.CONTRACTS].index((key, table))
+    return contracts.CHECKS[place]
+
+
+def test_every_contract_has_a_case() -> None:
+    assert {(key, table) for key, table, _, _ in _CASES.values()} == {(a, f) for a, f, _ in contracts.CONTRACTS}
+
+
+@pytest.mark.parametrize("case", _CASES)
+def test_a_good_table_passes_and_a_bad_row_stops_the_run(case, tmp_path, monkeypatch) -> None:
+    key, file, good, change = _CASES[case]
+    ((column, value),) = change.items()
+    bad = good.assign(**{column: [value, *good[column].tolist()[1:]]})
+    deployment = use_home(tmp_path, monkeypatch)
+    check = _check_of(key, file)
+
+    result, found = run_checks(deployment, [table_asset(key, {file: good})], [check])
+    (evaluation,) = found.values()
+    assert result.success
+    assert evaluation.passed
+    assert evaluation.metadata["violations"].value == 0
+
+    below = dg.AssetKey("below")
+    result, found = run_checks(deployment, [table_asset(key, {file: bad}), table_asset(below, {}, deps=[key])], [check])
+    (evaluation,) = found.values()
+    assert not result.success
+    assert not evaluation.passed
+    assert evaluation.metadata["violations"].value == 1
+    assert column in evaluation.metadata["examples"].value
+    assert deployment.store().current("below") is None
+
+
+def test_an_unchanged_artifact_is_checked_once(tmp_path, monkeypatch) -> None:
+    deployment = use_home(tmp_path, monkeypatch)
+    asset = table_asset(keys.QUERIES, {"queries.parquet": corpus_tables.queries()})
+    check = _check_of(keys.QUERIES, "queries.parquet")
+    run_checks(deployment, [asset], [check])
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the table was checked again")
+
+    monkeypatch.setattr("models.contracts_cache.violations", refuse)
+    _, found = run_checks(deployment, [asset], [check])
+    assert found["contract"].passed
+
+
+def _corpus(refused: int) -> list[dg.AssetsDefinition]:
+    return [
+        table_asset(keys.PASSAGES, {"passages.parquet": corpus_tables.passages(98)}),
+        table_asset(keys.QUERIES, {"queries.parquet": corpus_tables.queries()}),
+        table_asset(keys.JUDGMENTS, {"judgments.parquet": corpus_tables.judgments()}),
+        table_asset(keys.QUARANTINED_ROWS, {"quarantined_rows.parquet": corpus_tables.quarantined_rows(refused)}),
+    ]
+
+
+def test_rejected_share_is_held_against_its_setting(tmp_path, monkeypatch) -> None:
+    deployment = use_home(tmp_path, monkeypatch, CORPUS__MAX_REJECTED_SHARE="0.02")
+    _, found = run_checks(deployment, _corpus(refused=2), [contracts.rejected_share])
+    assert found["rejected_share"].passed
+    assert found["rejected_share"].metadata["value"].value == pytest.approx(0.02)
+
+    result, found = run_checks(deployment, _corpus(refused=3), [contracts.rejected_share])
+    assert not result.success
+    assert not found["rejected_share"].passed
+    assert found["rejected_share"].metadata["value"].value == pytest.approx(3 / 101)
+    assert found["rejected_share"].metadata["threshold"].value == 0.02
+    assert "corpus.jsonl:2" in found["rejected_share"].metadata["examples"].value
+
+    monkeypatch.setenv("RERANKOPS_CORPUS__MAX_REJECTED_SHARE", "0.05")
+    assert run_checks(deployment, _corpus(refused=3), [contracts.rejected_share])[1]["rejected_share"].passed
+
+
+def test_checks_also_work_where_one_step_makes_the_whole_corpus(tmp_path, monkeypatch) -> None:
+    """A check that waits for several outputs of one multi-asset must not be a cycle."""
+    deployment = use_home(tmp_path, monkeypatch)
+    tables = {
+        keys.PASSAGES: corpus_tables.passages(98),
+        keys.QUERIES: corpus_tables.queries(),
+        keys.JUDGMENTS: corpus_tables.judgments(),
+        keys.QUARANTINED_ROWS: corpus_tables.quarantined_rows(9),
+    }
+
+    @dg.multi_asset(outs={key.path[-1]: dg.AssetOut(key=key, io_manager_key="io_manager") for key in tables})
+    def corpus(deployment: Deployment):
+        for key, table in tables.items():
+            name = key.path[-1]
+            artifact = write_artifact(deployment.store(), keys.artifact_name(key), {f"{name}.parquet": table})
+            yield dg.Output(artifact, output_name=name)
+
+    below = table_asset(dg.AssetKey("below"), {}, deps=[keys.PASSAGES, keys.QUARANTINED_ROWS])
+    result, found = run_checks(deployment, [corpus, below], [contracts.rejected_share, *leakage.CHECKS[:2]])
+    assert {name: evaluation.passed for name, evaluation in found.items()} == {
+        "rejected_share": False,
+        "references_resolve": True,
+        "splits_are_disjoint": True,
+    }
+    assert not result.success
+    assert ArtifactStore(str(tmp_path / "artifacts"), tmp_path / "cache").current("below") is None
