@@ -27,6 +27,7 @@ TRAINING_EXAMPLES = dg.AssetKey([TRAINING, "training_examples"])
 LARGE_RERANKER = dg.AssetKey([TRAINING, "large_reranker"])
 COMPACT_RERANKER = dg.AssetKey([TRAINING, "compact_reranker"])
 
+SCORED_CANDIDATES = dg.AssetKey([EVALUATION, "scored_candidates"])
 SCORE_CALIBRATION = dg.AssetKey([EVALUATION, "score_calibration"])
 OFFLINE_EVALUATION = dg.AssetKey([EVALUATION, "offline_evaluation"])
 CHAMPION_EVALUATION = dg.AssetKey([EVALUATION, "champion_evaluation"])

@@ -6,7 +6,6 @@ import dagster as dg
 
 from assets.keys import artifact_name
 from models.artifacts import Artifact, ArtifactStore
-from models.contracts_cache import require_contracts
 from models.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -53,6 +52,8 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> Artifact:
         """Open the current artifact of the upstream asset, after its contracts held."""
+        from models.contracts_cache import require_contracts
+
         store = self.deployment.store()
         artifact = store.require(artifact_name(context.asset_key), _partition(context))
         require_contracts(store, artifact)

@@ -1,4 +1,6 @@
-"""Data contracts as blocking checks: one per table of an asset, and the share of rows that were refused on the way in."""
+"""Data contracts as blocking checks: one per table of an asset, and the share of rows that were refused at the door."""
+
+from typing import Any
 
 import dagster as dg
 
@@ -50,10 +52,10 @@ def contract_check(asset: dg.AssetKey, table: str, name: str) -> dg.AssetChecksD
 @dg.asset_check(
     asset=keys.QUARANTINED_ROWS,
     additional_deps=[keys.PASSAGES, keys.QUERIES, keys.JUDGMENTS],
-    description="The share of refused rows stays below corpus.max_rejected_share in each of documents, queries and judgments.",
     blocking=True,
 )
 def rejected_share(deployment: Deployment) -> dg.AssetCheckResult:
+    """Refused rows are at most corpus.max_rejected_share of the documents, of the queries and of the judgments."""
     limit = deployment.settings().corpus.max_rejected_share
     found = _rejected(deployment.store())
     return check_result(
@@ -66,7 +68,7 @@ def rejected_share(deployment: Deployment) -> dg.AssetCheckResult:
     )
 
 
-def _rejected(store: ArtifactStore) -> dict:
+def _rejected(store: ArtifactStore) -> dict[str, Any]:
     from models.code_version import code_version
 
     artifacts = {
@@ -79,7 +81,7 @@ def _rejected(store: ArtifactStore) -> dict:
         )
     }
 
-    def compute() -> dict:
+    def compute() -> dict[str, Any]:
         from models.corpus import CorpusTables
         from models.corpus import rejected_share as share_of
 
@@ -88,7 +90,7 @@ def _rejected(store: ArtifactStore) -> dict:
         return {
             "share": float(share_of(tables)),
             "rows": len(refused),
-            "examples": refused.head(20)[["table", "reason", "position"]].to_dict("records"),
+            "examples": refused.loc[:, ["table", "reason", "position"]].head(20).to_dict("records"),
         }
 
     versions = {artifact.asset: artifact.data_version for artifact in artifacts.values()}

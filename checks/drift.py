@@ -1,4 +1,4 @@
-"""Drift of a day of decisions against its reference, held against gate.max_drift_share. Not blocking: it is news, not a defect."""
+"""Drift of a day of decisions, held against gate.max_drift_share. Not blocking: it is news, not a defect."""
 
 import dagster as dg
 
@@ -8,11 +8,9 @@ from checks.results import check_result
 from models.errors import ArtifactError
 
 
-@dg.asset_check(
-    asset=keys.DRIFT_REPORT,
-    description="The share of drifted columns is at most gate.max_drift_share; a day with too few decisions is not judged.",
-)
+@dg.asset_check(asset=keys.DRIFT_REPORT)
 def drift_share(context: dg.AssetCheckExecutionContext, deployment: Deployment) -> dg.AssetCheckResult:
+    """Drifted columns are at most gate.max_drift_share of the compared ones; too few decisions are not judged."""
     from models.drift import PAGE_FILE, SUMMARY_FILE, DriftSummary
 
     limit = deployment.settings().gate.max_drift_share

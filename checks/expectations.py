@@ -1,4 +1,4 @@
-"""Great Expectations suites as blocking checks. A failed critical expectation stops the run, a failed soft one only warns."""
+"""Great Expectations suites as blocking checks: a failed critical expectation stops the run, a soft one warns."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,7 +47,7 @@ def expectation_check(
     table: "Callable[[Artifact], pd.DataFrame]",
     parameters: Callable[[Settings], dict[str, Any]],
 ) -> dg.AssetChecksDefinition:
-    """A blocking check of `suite` on `table` of the current artifact; `parameters` fills the suite from the settings."""
+    """A blocking check of `suite` on `table` of the current artifact, with `parameters` from the settings."""
 
     @dg.asset_check(
         asset=asset,

@@ -1,4 +1,4 @@
-"""What must hold between tables, as blocking checks: references resolve, splits are disjoint, training never sees evaluation."""
+"""What must hold between tables, as blocking checks: references, disjoint splits, no evaluation query in training."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,10 +24,10 @@ _MAX_EXAMPLES = 20
 @dg.asset_check(
     asset=keys.JUDGMENTS,
     additional_deps=[keys.PASSAGES, keys.QUERIES],
-    description="Every judgment names a query and a document of the corpus.",
     blocking=True,
 )
 def references_resolve(deployment: Deployment) -> dg.AssetCheckResult:
+    """Every judgment names a query and a document of the corpus."""
     from models.integrity import unresolved_references
 
     found = _find(deployment, "references_resolve", unresolved_references, _JUDGMENTS, _QUERIES, _PASSAGES)
@@ -36,10 +36,10 @@ def references_resolve(deployment: Deployment) -> dg.AssetCheckResult:
 
 @dg.asset_check(
     asset=keys.QUERIES,
-    description="No query text stands in two splits, after case, spaces and end punctuation are normalized.",
     blocking=True,
 )
 def splits_are_disjoint(deployment: Deployment) -> dg.AssetCheckResult:
+    """No query text stands in two splits, after case, spaces and end punctuation are normalized."""
     from models.splits import repeated_texts
 
     found = _find(deployment, "splits_are_disjoint", repeated_texts, _QUERIES)
@@ -49,10 +49,10 @@ def splits_are_disjoint(deployment: Deployment) -> dg.AssetCheckResult:
 @dg.asset_check(
     asset=keys.TRAINING_EXAMPLES,
     additional_deps=[keys.EVALUATION_SET],
-    description="No training query is in the evaluation set, by id or by normalized text.",
     blocking=True,
 )
 def no_evaluation_query_in_training(deployment: Deployment) -> dg.AssetCheckResult:
+    """No training query is in the evaluation set, by id or by normalized text."""
     from models.integrity import evaluated_in_training
 
     found = _find(

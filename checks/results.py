@@ -28,9 +28,9 @@ def check_result(
 ) -> dg.AssetCheckResult:
     """A check result that can be compared over time.
 
-    `value` is the measured number (None when nothing could be measured) and `threshold` its limit, `violations` how many
-    rows or expectations broke the rule, `judged` whether there was enough to judge, `examples` rows to show (the first
-    20), `report` a page with everything.
+    `value` is the measured number (None when nothing could be measured) and `threshold` its limit, `violations` how
+    many rows or expectations broke the rule, `judged` whether there was enough to judge, `examples` rows to show (the
+    first 20), `report` a page with everything.
     """
     return dg.AssetCheckResult(
         passed=passed,
@@ -48,7 +48,7 @@ def check_result(
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as a markdown table with the columns of all of them; `none` without rows, a last line where rows were left out."""
+    """Rows as a markdown table with the columns of all of them, and how many were left out; `none` without rows."""
     if not rows:
         return "none"
     columns = list(dict.fromkeys(name for row in rows for name in row))

@@ -214,6 +214,14 @@ class ArtifactStore:
         pointer = self._read_json(_pointer(asset, partition))
         return None if pointer is None else self.open(asset, pointer["data_version"])
 
+    def newest(self, asset: str) -> Artifact | None:
+        """The artifact of the greatest partition key of a partitioned asset, or None before the first one."""
+        folder = f"{self._root}/current/{asset}"
+        if not self._fs.isdir(folder):
+            return None
+        partitions = sorted(name.rpartition("/")[2].removesuffix(".json") for name in self._fs.ls(folder, detail=False))
+        return self.current(asset, partitions[-1]) if partitions else None
+
     def require(self, asset: str, partition: str | None = None) -> Artifact:
         """`current`, or an `ArtifactError` that says how to make it."""
         artifact = self.current(asset, partition)

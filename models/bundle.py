@@ -65,8 +65,8 @@ def write_bundle(folder: Path, parts: BundleParts, settings: Settings) -> dict[s
     _link_all(parts.passage_embeddings, folder, below="encoder/")
     link(parts.passages.path("passages.parquet"), folder / "passages.parquet")
     link(parts.score_calibration.path("calibration.json"), folder / "calibration.json")
-    for name in ("evaluation.json", "per_query.parquet"):
-        link(parts.offline_evaluation.path(name), folder / "evaluation" / name)
+    for name in ("report/evaluation.json", "per_query.parquet"):
+        link(parts.offline_evaluation.path(name), folder / "evaluation" / Path(name).name)
     queries = parts.evaluation_set.read_table("queries.parquet")
     golden = golden_queries(queries, parts.offline_evaluation.read_table("rankings.parquet"), settings.serving.golden_queries)
     (folder / "golden.json").write_bytes(canonical_json(golden))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -66,3 +67,36 @@ def _ranking(queries: pd.DataFrame, retriever: HybridRetriever, rows: Sequence[N
 
 def _joined(columns: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
     return np.concatenate([np.empty(0, dtype=np.float64), *columns]).astype(np.float64)
+
+
+def build_all_candidates(
+    queries: pd.DataFrame,
+    evaluation_queries: pd.DataFrame,
+    retriever: HybridRetriever,
+    folder: Path,
+    *,
+    candidates: int,
+    depth: int,
+    max_train_queries: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, float | int]:
+    """Write candidates.parquet (training sample and evaluation queries) and first_stage.parquet to `folder`.
+
+    The training sample is the `max_train_queries` training queries with the smallest hash of their id. first_stage.parquet
+    has the rankings of the evaluation queries with a column `system`. Returns counts and seconds per query of each system.
+    """
+    import time
+
+    from models.corpus import write_table
+    from models.splits import sample_by_hash
+
+    train = sample_by_hash(queries[queries["split"] == "train"], max_train_queries)
+    wanted = pd.concat([train, evaluation_queries]).sort_values("query_id", ignore_index=True)
+    table = build_candidates(wanted, retriever, candidates, progress)
+    write_table(table, folder / "candidates.parquet")
+    started = time.perf_counter()
+    rankings = first_stage_rankings(evaluation_queries, retriever, depth)
+    seconds = (time.perf_counter() - started) / max(len(evaluation_queries), 1)
+    stages = pd.concat([ranking.assign(system=name) for name, ranking in rankings.items()], ignore_index=True)
+    write_table(stages, folder / "first_stage.parquet")
+    return {"dagster/row_count": len(table), "queries": len(wanted), "seconds_per_query": seconds}

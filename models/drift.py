@@ -1,9 +1,9 @@
 """Drift of queries, scores and retrieval between a reference window and a day of decisions, with Evidently.
 
-Every column is numeric. The test of each follows the sizes of the windows: with at most 1,000 rows in the smaller one the
-Kolmogorov-Smirnov test, its p value held against 0.05 divided by the number of columns (Bonferroni), because a distance
-between small samples is mostly noise; above that the Wasserstein distance in standard deviations of the reference,
-held against 0.1, because with many rows any difference is significant.
+Every column is numeric. The test of each follows the sizes of the windows: with at most 1,000 rows in the smaller one
+the Kolmogorov-Smirnov test, its p value held against 0.05 divided by the number of columns (Bonferroni), because a
+distance between small samples is mostly noise; above that the Wasserstein distance in standard deviations of the
+reference, held against 0.1, because with many rows any difference is significant.
 """
 
 from __future__ import annotations
@@ -56,7 +56,11 @@ _REMOVED_FROM_PANDAS = "infer_dtype_from_object"
 
 @dataclass(frozen=True, slots=True)
 class ColumnDrift:
-    """One column: `statistic` is a p value (`ks`, drifted below the threshold) or a distance (`wasserstein`, drifted above)."""
+    """One column, by its `method`.
+
+    For `ks`, `statistic` is a p value and drift is at or below `threshold`; for `wasserstein` it is a distance and
+    drift is at or above it.
+    """
 
     method: str
     statistic: float
@@ -68,7 +72,7 @@ class ColumnDrift:
 class DriftSummary:
     """Drift of one window. Unless `judged`, `reason` says why, `share` is None and `columns` is empty.
 
-    `share` is the share of compared columns that drifted (0 to 1); `excluded` says why the other columns were not compared.
+    `share` is the share of compared columns that drifted (0 to 1); `excluded` says why the others were not compared.
     """
 
     judged: bool
@@ -103,13 +107,15 @@ def features_from_decisions(decisions: Iterable[Decision]) -> pd.DataFrame:
 def features_from_rankings(queries: pd.DataFrame, rankings: pd.DataFrame) -> pd.DataFrame:
     """One row of `FEATURES` per query, from an evaluation.
 
-    `queries` has `query_id` and `text`; `rankings` has `query_id`, `rank` (from 1), `score`, `dense_score` and `lexical_score`,
-    and may have `tier`. Latency is unknown here. A query without ranked passages has NaN scores.
+    `queries` has `query_id` and `text`; `rankings` has `query_id`, `rank` (from 1), `score`, `dense_score` and
+    `lexical_score`, and may have `tier`. Latency is unknown here. A query without ranked passages has NaN scores.
     """
-    by_query = {str(query_id): group for query_id, group in rankings.groupby("query_id", sort=False)}
+    by_query: dict[str, pd.DataFrame] = {
+        str(query_id): group for query_id, group in rankings.sort_values("rank").groupby("query_id", sort=False)
+    }
     rows = []
     for query_id, text in zip(queries["query_id"], queries["text"], strict=True):
-        ranked = by_query.get(query_id, rankings.iloc[:0]).sort_values("rank")
+        ranked = by_query[query_id] if query_id in by_query else rankings.iloc[:0]
         rows.append(
             {
                 "row_id": query_id,
@@ -129,8 +135,9 @@ def drift_report(
 ) -> DriftSummary:
     """Compare two feature tables and write Evidently's page, which needs no network to be read.
 
-    Of each table the `max_rows` with the smallest hash of `row_id` are compared. With fewer than `min_rows` rows in either,
-    or no comparable column, nothing is judged and no page is written. Raises `ContractError` when a table lacks a column.
+    Of each table the `max_rows` with the smallest hash of `row_id` are compared. With fewer than `min_rows` rows in
+    either, or no comparable column, nothing is judged and no page is written. Raises `ContractError` when a table lacks
+    a column.
     """
     for name, table in (("reference", reference), ("current", current)):
         if missing := set(FEATURES) - set(table.columns):
@@ -146,13 +153,13 @@ def drift_report(
     compared = [column for column in COLUMNS if column not in excluded]
     if not compared:
         return DriftSummary(False, "No column has enough values in both windows.", {}, excluded, None, **rows)
-    columns = _compare(reference[compared], current[compared], html_path)
+    columns = _compare(reference.loc[:, compared], current.loc[:, compared], html_path)
     share = sum(column.drifted for column in columns.values()) / len(columns)
     return DriftSummary(True, "", columns, excluded, share, **rows)
 
 
 def sample_by_hash(table: pd.DataFrame, max_rows: int) -> pd.DataFrame:
-    """The `max_rows` rows with the smallest SHA-256 of `row_id`, in that order: the same rows whatever order they come in."""
+    """The `max_rows` rows with the smallest SHA-256 of `row_id`, in that order, whatever order they come in."""
     digests = [hashlib.sha256(str(row_id).encode()).hexdigest() for row_id in table["row_id"]]
     order = sorted(range(len(table)), key=digests.__getitem__)
     return table.iloc[order[:max_rows]].reset_index(drop=True)
@@ -231,7 +238,7 @@ def _excluded(reference: pd.DataFrame, current: pd.DataFrame, min_rows: int) -> 
     excluded = {}
     for column in COLUMNS:
         for name, table in (("reference", reference), ("current", current)):
-            known = int(table[column].notna().sum())
+            known = int(np.isfinite(table[column].to_numpy()).sum())
             if known < min_rows:
                 excluded[column] = f"{known} values in the {name} window; at least {min_rows} are needed."
                 break
@@ -242,7 +249,7 @@ def _compare(reference: pd.DataFrame, current: pd.DataFrame, html_path: Path) ->
     columns = list(reference.columns)
     small = min(len(reference), len(current)) <= _SMALL_WINDOW
     method, threshold = ("ks", _SIGNIFICANCE / len(columns)) if small else ("wasserstein", _DISTANCE)
-    # Evidently calls what numpy, pandas and litestar deprecated; whoever asks for a report cannot act on these warnings.
+    # Evidently calls what numpy, pandas and litestar deprecated; the caller cannot act on these warnings.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with _name_that_evidently_imports():

@@ -120,3 +120,37 @@ class Encoder:
                 list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
             )
         return np.asarray(vectors, dtype=np.float32)
+
+
+def tokenizer_file(model: str) -> Path:
+    """The tokenizer.json of a model named as in the settings."""
+    folder = local_weights(model)
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelFileError(f"{folder} has no tokenizer.json.", "Save the model with a fast tokenizer.")
+    return folder / "tokenizer.json"
+
+
+def embed_corpus(
+    passages: pd.DataFrame,
+    weights: Path,
+    settings: EncoderSettings,
+    folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, float | int]:
+    """Write embeddings.npy, encoder.json and a copy of the encoder (encoder/) to `folder`; returns counts and speed."""
+    import json
+    import shutil
+    import time
+
+    ignored = shutil.ignore_patterns("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "onnx", "openvino", ".git*")
+    shutil.copytree(weights, folder / "encoder", ignore=ignored, copy_function=shutil.copyfile)
+    encoder = Encoder.load(folder / "encoder", settings.max_tokens)
+    started = time.perf_counter()
+    vectors = encoder.encode_passages(
+        passages["title"].tolist(), passages["text"].tolist(), settings.batch_size, progress
+    )
+    seconds = time.perf_counter() - started
+    np.save(folder / "embeddings.npy", vectors, allow_pickle=False)
+    facts = {"max_tokens": settings.max_tokens, "dimensions": encoder.dimensions}
+    (folder / "encoder.json").write_text(json.dumps(facts))
+    return {"dagster/row_count": len(vectors), "passages_per_second": round(len(vectors) / max(seconds, 1e-9), 1), **facts}

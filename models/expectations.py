@@ -109,7 +109,7 @@ def validate(table: pd.DataFrame, suite_name: str, parameters: Mapping[str, Any]
 
 
 def passage_table(passages: pd.DataFrame) -> pd.DataFrame:
-    """The passages with what their suite looks at: without `access`, with `span_minus_text` (characters; 0 is right)."""
+    """The passages as their suite looks at them: without `access`, with `span_minus_text` (characters; 0 is right)."""
     spans = passages["end"] - passages["start"]
     return passages.drop(columns="access").assign(span_minus_text=spans - passages["text"].str.len())
 
@@ -117,8 +117,8 @@ def passage_table(passages: pd.DataFrame) -> pd.DataFrame:
 def evaluation_table(queries: pd.DataFrame, judgments: pd.DataFrame) -> pd.DataFrame:
     """One row per evaluation query with what its suite looks at.
 
-    Columns: `query_id`, `split`, `normalized_text`, `words`, `positives` (judgments with a grade above 0), `lowest_grade`
-    and `highest_grade` (0 without judgments).
+    Columns: `query_id`, `split`, `normalized_text`, `words`, `positives` (judgments with a grade above 0),
+    `lowest_grade` and `highest_grade` (0 without judgments).
     """
     grades = judgments.groupby("query_id")["grade"]
     judged = pd.DataFrame(
@@ -147,7 +147,9 @@ def report_html(report: ExpectationReport) -> str:
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c1c1c; }}
 table {{ border-collapse: collapse; width: 100%; }}
 th, td {{ text-align: left; vertical-align: top; padding: .5rem .75rem; border-bottom: 1px solid #ddd; }}
-.held {{ color: #17692f; }} .critical {{ color: #a11212; font-weight: 600; }} .warning {{ color: #7a5200; font-weight: 600; }}
+.held {{ color: #17692f; }}
+.critical {{ color: #a11212; font-weight: 600; }}
+.warning {{ color: #7a5200; font-weight: 600; }}
 code {{ overflow-wrap: anywhere; }}
 </style></head><body>
 <h1>Expectations: {html.escape(report.suite)}</h1>
@@ -179,7 +181,7 @@ def _html_row(outcome: ExpectationOutcome) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the deprecation warnings inside Great Expectations and its dependencies from the caller, who cannot act on them."""
+    """Keep deprecation warnings inside Great Expectations from the caller, who cannot act on them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -231,7 +233,9 @@ def _outcome(result: ExpectationValidationResult) -> ExpectationOutcome:
     kwargs, found = config["kwargs"], result.result
     pair = [kwargs[name] for name in ("column_A", "column_B") if name in kwargs]
     bounds = {
-        name: value for name, value in kwargs.items() if name not in {"batch_id", "column", "column_A", "column_B", "row_condition"}
+        name: value
+        for name, value in kwargs.items()
+        if name not in {"batch_id", "column", "column_A", "column_B", "row_condition"}
     }
     condition = kwargs.get("row_condition")
     if condition:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +9,7 @@ import pandas as pd
 
 from models.encoder import passage_text
 from models.settings import TrainingSettings
+from models.splits import sample_by_hash
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,7 @@ def mine_examples(
     first `negative_depth` ranks, half of them from the top third. A candidate that the encoder scores above (1 + margin) x the positive is
     taken for an unjudged positive and left out (cf. the positive-aware mining of NV-Retriever, Moreira et al. 2024).
     """
-    train = queries[queries["split"] == "train"].copy()
-    train["order"] = [hashlib.sha256(query_id.encode()).hexdigest() for query_id in train["query_id"]]
-    train = train.sort_values("order").head(settings.max_queries)
+    train = sample_by_hash(queries[queries["split"] == "train"], settings.max_queries)
     by_query = dict(iter(candidates.groupby("query_id", sort=False)))
     grades: dict[str, dict[str, int]] = {}
     for query_id, document_id, grade in judgments[["query_id", "document_id", "grade"]].itertuples(index=False):

@@ -16,11 +16,11 @@ def unresolved_references(judgments: pd.DataFrame, queries: pd.DataFrame, passag
         for query, document in zip(no_query, no_document, strict=True)
     ]
     found = judgments[["query_id", "document_id"]].assign(missing=missing)
-    return found[no_query | no_document].reset_index(drop=True)
+    return found.loc[no_query | no_document].reset_index(drop=True)
 
 
 def evaluated_in_training(examples: pd.DataFrame, evaluation_queries: pd.DataFrame) -> pd.DataFrame:
-    """Training queries that are evaluated too, rows (`query_id`, `evaluation_query_id`, `kind`), one per training query.
+    """Training queries that are evaluated too, one row (`query_id`, `evaluation_query_id`, `kind`) for each.
 
     Kind `same_id`, or `same_text` where the normalized texts agree (`models.splits.normalize_query`).
     """

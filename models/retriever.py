@@ -203,3 +203,14 @@ def _access_masks(access: Sequence[Collection[str]]) -> tuple[NDArray[np.bool_],
         for label in labels:
             labelled.setdefault(label, np.zeros(len(labels_of), dtype=bool))[row] = True
     return public, labelled
+
+
+def open_retriever(
+    passages: pd.DataFrame, *, encoder: Path, max_tokens: int, dense: Path, lexical: Path, settings: IndexSettings
+) -> HybridRetriever:
+    """A retriever over stored indexes; `passages` has `passage_id`, `document_id` and `access`."""
+    from models.encoder import Encoder
+
+    return HybridRetriever(
+        Encoder.load(encoder, max_tokens), DenseIndex.load(dense), LexicalIndex.load(lexical), passages, settings
+    )

@@ -320,7 +320,11 @@ class Settings(Section):
     @property
     def corpus_path(self) -> Path:
         """`corpus.path`, relative paths taken from the settings file's folder."""
-        return (settings_file().parent / self.corpus.path).resolve()
+        return self.resolve(self.corpus.path)
+
+    def resolve(self, path: str) -> Path:
+        """A path of the settings, relative ones taken from the settings file's folder."""
+        return (settings_file().parent / path).resolve()
 
 
 def settings_file() -> Path:

@@ -105,11 +105,16 @@ def evaluation_set(
     samples = []
     for split, count in (("dev", max_dev), ("test", max_test)):
         rows = usable[usable["split"] == split]
-        order = rows["query_id"].map(lambda name: hashlib.sha256(name.encode()).hexdigest()).astype("str").sort_values()
-        samples.append(rows.loc[order.index[:count]])
+        samples.append(sample_by_hash(rows, count))
     chosen = pd.concat(samples)[_COLUMNS].sort_values("query_id", ignore_index=True)
     kept = known[known["query_id"].isin(chosen["query_id"])]
     return EvaluationTables(chosen, kept.sort_values(["query_id", "document_id"], ignore_index=True))
+
+
+def sample_by_hash(queries: pd.DataFrame, count: int) -> pd.DataFrame:
+    """The `count` queries with the smallest hash of their id: a sample that stays as the corpus grows."""
+    order = queries["query_id"].map(lambda name: hashlib.sha256(name.encode()).hexdigest()).astype("str").sort_values()
+    return queries.loc[order.index[:count]]
 
 
 def normalize_query(text: str) -> str:

@@ -121,3 +121,15 @@ class Tracking:
     def _experiment(self, client: MlflowClient) -> str:
         found = client.get_experiment_by_name(_EXPERIMENT)
         return found.experiment_id if found else client.create_experiment(_EXPERIMENT, artifact_location=self.artifact_root)
+
+
+def register_model(tracking: Tracking, artifact: Artifact, size: str, params: Mapping[str, Any]) -> str:
+    """Log the training run of a model made now and register it; a reused model keeps its version. Returns the version."""
+    run_id = None
+    if not artifact.reused:
+        summary = artifact.summary
+        metrics = {name: float(value) for name, value in summary.items() if isinstance(value, int | float)}
+        history = {"train_loss": [(int(step), float(loss)) for step, loss in summary.get("loss", [])]}
+        tags = {_VERSION_TAG: artifact.data_version}
+        run_id = tracking.log_run(f"{size}_reranker", params=params, metrics=metrics, tags=tags, history=history)
+    return tracking.ensure_version(f"{tracking.model_name}-{size}", artifact, run_id)

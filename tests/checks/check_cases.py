@@ -28,7 +28,9 @@ def use_home(home: Path, monkeypatch: pytest.MonkeyPatch, **settings: str) -> De
     return Deployment()
 
 
-def write_artifact(store: ArtifactStore, asset: str, tables: Tables, files: Mapping[str, bytes] | None = None) -> Artifact:
+def write_artifact(
+    store: ArtifactStore, asset: str, tables: Tables, files: Mapping[str, bytes] | None = None
+) -> Artifact:
     """Put tables and files into the store as a new version of `asset`."""
 
     def build(folder: Path) -> dict[str, Any]:
@@ -42,7 +44,9 @@ def write_artifact(store: ArtifactStore, asset: str, tables: Tables, files: Mapp
     content = {name: table.to_json() for name, table in tables.items()} | {
         name: data.decode() for name, data in (files or {}).items()
     }
-    return store.get_or_create(asset, code_version="1", inputs={}, settings={"content": digest_json(content)}, build=build)
+    return store.get_or_create(
+        asset, code_version="1", inputs={}, settings={"content": digest_json(content)}, build=build
+    )
 
 
 def table_asset(key: dg.AssetKey, tables: Tables, deps: Sequence[dg.AssetKey] = ()) -> dg.AssetsDefinition:
@@ -53,6 +57,11 @@ def table_asset(key: dg.AssetKey, tables: Tables, deps: Sequence[dg.AssetKey] = 
         return write_artifact(deployment.store(), artifact_name(key), tables)
 
     return made
+
+
+def shown(evaluation: dg.AssetCheckEvaluation) -> dict[str, Any]:
+    """Metadata of an evaluation as plain values."""
+    return {name: value.value for name, value in evaluation.metadata.items()}
 
 
 def run_checks(

@@ -38,7 +38,9 @@ def queries(test: int = 60, dev: int = 10, train: int = 10) -> pd.DataFrame:
 
 def judgments(count: int = 80) -> pd.DataFrame:
     ids = range(count)
-    return pd.DataFrame({"query_id": [f"q{i}" for i in ids], "document_id": [f"d{i}" for i in ids], "grade": [1] * count})
+    return pd.DataFrame(
+        {"query_id": [f"q{i}" for i in ids], "document_id": [f"d{i}" for i in ids], "grade": [1] * count}
+    )
 
 
 def quarantined_rows(count: int = 0) -> pd.DataFrame:

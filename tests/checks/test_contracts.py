@@ -9,7 +9,7 @@ from assets.resources import Deployment
 from checks import contracts, leakage
 from models.artifacts import ArtifactStore
 from tests.checks import corpus_tables
-from tests.checks.check_cases import run_checks, table_asset, use_home, write_artifact
+from tests.checks.check_cases import run_checks, shown, table_asset, use_home, write_artifact
 
 _CANDIDATES = pd.DataFrame(
     {
@@ -26,11 +26,21 @@ _CASES = {
     "passages": (keys.PASSAGES, "passages.parquet", corpus_tables.passages(), {"text": ""}),
     "queries": (keys.QUERIES, "queries.parquet", corpus_tables.queries(), {"split": "validation"}),
     "judgments": (keys.JUDGMENTS, "judgments.parquet", corpus_tables.judgments(), {"grade": -1}),
-    "quarantined_rows": (keys.QUARANTINED_ROWS, "quarantined_rows.parquet", corpus_tables.quarantined_rows(3), {"reason": ""}),
+    "quarantined_rows": (
+        keys.QUARANTINED_ROWS,
+        "quarantined_rows.parquet",
+        corpus_tables.quarantined_rows(3),
+        {"reason": ""},
+    ),
     "evaluation_queries": (keys.EVALUATION_SET, "queries.parquet", corpus_tables.queries(), {"query_id": " q"}),
     "evaluation_judgments": (keys.EVALUATION_SET, "judgments.parquet", corpus_tables.judgments(), {"grade": 101}),
     "candidates": (keys.CANDIDATES, "candidates.parquet", _CANDIDATES, {"rank": 0}),
-    "training_examples": (keys.TRAINING_EXAMPLES, "training_examples.parquet", corpus_tables.training_examples(), {"label": 2.0}),
+    "training_examples": (
+        keys.TRAINING_EXAMPLES,
+        "training_examples.parquet",
+        corpus_tables.training_examples(),
+        {"label": 2.0},
+    ),
 }
 
 
@@ -55,15 +65,15 @@ def test_a_good_table_passes_and_a_bad_row_stops_the_run(case, tmp_path, monkeyp
     (evaluation,) = found.values()
     assert result.success
     assert evaluation.passed
-    assert evaluation.metadata["violations"].value == 0
+    assert shown(evaluation)["violations"] == 0
 
     below = dg.AssetKey("below")
     result, found = run_checks(deployment, [table_asset(key, {file: bad}), table_asset(below, {}, deps=[key])], [check])
     (evaluation,) = found.values()
     assert not result.success
     assert not evaluation.passed
-    assert evaluation.metadata["violations"].value == 1
-    assert column in evaluation.metadata["examples"].value
+    assert shown(evaluation)["violations"] == 1
+    assert column in shown(evaluation)["examples"]
     assert deployment.store().current("below") is None
 
 
@@ -94,14 +104,14 @@ def test_rejected_share_is_held_against_its_setting(tmp_path, monkeypatch) -> No
     deployment = use_home(tmp_path, monkeypatch, CORPUS__MAX_REJECTED_SHARE="0.02")
     _, found = run_checks(deployment, _corpus(refused=2), [contracts.rejected_share])
     assert found["rejected_share"].passed
-    assert found["rejected_share"].metadata["value"].value == pytest.approx(0.02)
+    assert shown(found["rejected_share"])["value"] == pytest.approx(0.02)
 
     result, found = run_checks(deployment, _corpus(refused=3), [contracts.rejected_share])
     assert not result.success
     assert not found["rejected_share"].passed
-    assert found["rejected_share"].metadata["value"].value == pytest.approx(3 / 101)
-    assert found["rejected_share"].metadata["threshold"].value == 0.02
-    assert "corpus.jsonl:2" in found["rejected_share"].metadata["examples"].value
+    assert shown(found["rejected_share"])["value"] == pytest.approx(3 / 101)
+    assert shown(found["rejected_share"])["threshold"] == 0.02
+    assert "corpus.jsonl:2" in shown(found["rejected_share"])["examples"]
 
     monkeypatch.setenv("RERANKOPS_CORPUS__MAX_REJECTED_SHARE", "0.05")
     assert run_checks(deployment, _corpus(refused=3), [contracts.rejected_share])[1]["rejected_share"].passed

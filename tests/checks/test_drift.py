@@ -7,24 +7,21 @@ import dagster as dg
 import pytest
 
 from assets import keys
+from assets.partitions import DAYS
 from assets.resources import Deployment
 from checks.drift import drift_share
 from models.artifacts import Artifact
 from models.drift import PAGE_FILE, SUMMARY_FILE, ColumnDrift, DriftSummary
-from tests.checks.check_cases import run_checks, use_home, write_artifact
-
-_DAYS = dg.DailyPartitionsDefinition(start_date="2026-01-01")
+from tests.checks.check_cases import run_checks, shown, use_home, write_artifact
 
 
 def _summary(drifted: int) -> DriftSummary:
-    columns = {
-        f"column_{i}": ColumnDrift("ks", 0.001 if i < drifted else 0.4, 0.01, i < drifted) for i in range(4)
-    }
+    columns = {f"column_{i}": ColumnDrift("ks", 0.001 if i < drifted else 0.4, 0.01, i < drifted) for i in range(4)}
     return DriftSummary(True, "", columns, {}, drifted / 4, 300, 200)
 
 
 def _report(summaries: dict[str, DriftSummary]) -> dg.AssetsDefinition:
-    @dg.asset(key=keys.DRIFT_REPORT, partitions_def=_DAYS, io_manager_key="io_manager")
+    @dg.asset(key=keys.DRIFT_REPORT, partitions_def=DAYS, io_manager_key="io_manager")
     def drift_report(context: dg.AssetExecutionContext, deployment: Deployment) -> Artifact:
         summary = summaries[context.partition_key]
         files = {SUMMARY_FILE: json.dumps(summary.to_dict()).encode()}
@@ -43,11 +40,11 @@ def test_share_is_held_against_the_gate(drifted: int, passes: bool, tmp_path: Pa
     evaluation = found["drift_share"]
     assert result.success
     assert evaluation.passed is passes
-    assert evaluation.metadata["value"].value == drifted / 4
-    assert evaluation.metadata["threshold"].value == 0.5
-    assert evaluation.metadata["judged"].value is True
-    assert Path(evaluation.metadata["report"].value).is_file()
-    assert evaluation.metadata["examples"].value.count("| column_") == drifted
+    assert shown(evaluation)["value"] == drifted / 4
+    assert shown(evaluation)["threshold"] == 0.5
+    assert shown(evaluation)["judged"] is True
+    assert Path(shown(evaluation)["report"]).is_file()
+    assert shown(evaluation)["examples"].count("| column_") == drifted
 
 
 def test_too_few_decisions_pass_unjudged(tmp_path: Path, monkeypatch) -> None:
@@ -56,7 +53,7 @@ def test_too_few_decisions_pass_unjudged(tmp_path: Path, monkeypatch) -> None:
     _, found = run_checks(use_home(tmp_path, monkeypatch), [asset], [drift_share], partition_key="2026-01-02")
     evaluation = found["drift_share"]
     assert evaluation.passed
-    assert evaluation.metadata["judged"].value is False
+    assert shown(evaluation)["judged"] is False
     assert evaluation.metadata["value"] == dg.MetadataValue.null()
     assert evaluation.metadata["report"] == dg.MetadataValue.null()
     assert "3 rows" in (evaluation.description or "")
@@ -70,19 +67,19 @@ def test_each_day_is_checked_for_itself(tmp_path: Path, monkeypatch) -> None:
         assert found["drift_share"].passed is passes
 
 
-def test_alone_it_looks_at_the_last_report(tmp_path: Path, monkeypatch) -> None:
+def test_alone_it_looks_at_the_report_made_last(tmp_path: Path, monkeypatch) -> None:
     deployment = use_home(tmp_path, monkeypatch)
     asset = _report({"2026-01-02": _summary(4), "2026-01-03": _summary(0)})
+    selection = dg.AssetSelection.checks(drift_share)
     with dg.DagsterInstance.ephemeral() as instance:
-        for day in ("2026-01-03", "2026-01-02"):
+        for day, passes in (("2026-01-03", True), ("2026-01-02", False)):
             run_checks(deployment, [asset], [], partition_key=day, instance=instance)
-        selection = dg.AssetSelection.checks(drift_share)
-        result, found = run_checks(deployment, [asset], [drift_share], instance=instance, selection=selection)
-    assert result.success
-    assert not found["drift_share"].passed
+            result, found = run_checks(deployment, [asset], [drift_share], instance=instance, selection=selection)
+            assert result.success
+            assert found["drift_share"].passed is passes
 
 
-def test_alone_before_any_report_it_says_what_to_do(tmp_path: Path, monkeypatch) -> None:
+def test_alone_before_any_report_it_is_an_error_and_no_verdict(tmp_path: Path, monkeypatch) -> None:
     deployment = use_home(tmp_path, monkeypatch)
     selection = dg.AssetSelection.checks(drift_share)
     result, found = run_checks(deployment, [_report({})], [drift_share], selection=selection)

@@ -7,14 +7,16 @@ import pytest
 from assets import keys
 from checks import leakage
 from tests.checks import corpus_tables
-from tests.checks.check_cases import run_checks, table_asset, use_home
+from tests.checks.check_cases import run_checks, shown, table_asset, use_home
 
 
 def _assets(*, passages=None, queries=None, judgments=None):
     return [
         table_asset(keys.PASSAGES, {"passages.parquet": corpus_tables.passages() if passages is None else passages}),
         table_asset(keys.QUERIES, {"queries.parquet": corpus_tables.queries() if queries is None else queries}),
-        table_asset(keys.JUDGMENTS, {"judgments.parquet": corpus_tables.judgments() if judgments is None else judgments}),
+        table_asset(
+            keys.JUDGMENTS, {"judgments.parquet": corpus_tables.judgments() if judgments is None else judgments}
+        ),
     ]
 
 
@@ -28,14 +30,15 @@ def test_a_sound_corpus_passes(tmp_path, monkeypatch) -> None:
 def test_judgments_of_unknown_queries_and_documents_are_named(tmp_path, monkeypatch) -> None:
     table = corpus_tables.judgments()
     broken = table.assign(
-        query_id=["gone", *table["query_id"].tolist()[1:]], document_id=["d0", "nowhere", *table["document_id"].tolist()[2:]]
+        query_id=["gone", *table["query_id"].tolist()[1:]],
+        document_id=["d0", "nowhere", *table["document_id"].tolist()[2:]],
     )
     result, found = run_checks(use_home(tmp_path, monkeypatch), _assets(judgments=broken), leakage.CHECKS[:1])
     evaluation = found["references_resolve"]
     assert not result.success
-    assert evaluation.metadata["violations"].value == 2
-    assert "| gone | d0 | query |" in evaluation.metadata["examples"].value
-    assert "| q1 | nowhere | document |" in evaluation.metadata["examples"].value
+    assert shown(evaluation)["violations"] == 2
+    assert "| gone | d0 | query |" in shown(evaluation)["examples"]
+    assert "| q1 | nowhere | document |" in shown(evaluation)["examples"]
 
 
 def test_one_text_in_two_splits_fails_and_twice_in_one_split_passes(tmp_path, monkeypatch) -> None:
@@ -45,7 +48,7 @@ def test_one_text_in_two_splits_fails_and_twice_in_one_split_passes(tmp_path, mo
     leaking = table.assign(text=[*texts[:-1], f"  {texts[0].upper()}? "])
     result, found = run_checks(deployment, _assets(queries=leaking), [leakage.splits_are_disjoint])
     assert not result.success
-    assert "| q79 | q0 | same_text |" in found["splits_are_disjoint"].metadata["examples"].value
+    assert "| q79 | q0 | same_text |" in shown(found["splits_are_disjoint"])["examples"]
 
     repeated = table.assign(text=[*texts[:-1], texts[-2]])
     result, found = run_checks(deployment, _assets(queries=repeated), [leakage.splits_are_disjoint])
@@ -55,7 +58,11 @@ def test_one_text_in_two_splits_fails_and_twice_in_one_split_passes(tmp_path, mo
 
 @pytest.mark.parametrize(
     ("query_id", "text", "kind"),
-    [("q0", "something else", "same_id"), ("new", "How does topic 3  work?", "same_text"), ("new", "how does topic 99 work", None)],
+    [
+        ("q0", "something else", "same_id"),
+        ("new", "How does topic 3  work?", "same_text"),
+        ("new", "how does topic 99 work", None),
+    ],
 )
 def test_an_evaluated_query_in_training_stops_the_run(query_id, text, kind, tmp_path, monkeypatch) -> None:
     examples = corpus_tables.training_examples()
@@ -64,7 +71,10 @@ def test_an_evaluated_query_in_training_stops_the_run(query_id, text, kind, tmp_
     )
     evaluation_queries = corpus_tables.queries(train=0)
     assets = [
-        table_asset(keys.EVALUATION_SET, {"queries.parquet": evaluation_queries, "judgments.parquet": corpus_tables.judgments(70)}),
+        table_asset(
+            keys.EVALUATION_SET,
+            {"queries.parquet": evaluation_queries, "judgments.parquet": corpus_tables.judgments(70)},
+        ),
         table_asset(keys.TRAINING_EXAMPLES, {"training_examples.parquet": changed}),
     ]
     deployment = use_home(tmp_path, monkeypatch)
@@ -72,11 +82,13 @@ def test_an_evaluated_query_in_training_stops_the_run(query_id, text, kind, tmp_
     evaluation = found["no_evaluation_query_in_training"]
     assert result.success is evaluation.passed is (kind is None)
     if kind:
-        assert f" {kind} |" in evaluation.metadata["examples"].value
+        assert f" {kind} |" in shown(evaluation)["examples"]
 
 
 def test_a_changed_corpus_is_looked_at_again(tmp_path, monkeypatch) -> None:
     deployment = use_home(tmp_path, monkeypatch)
     assert run_checks(deployment, _assets(), [leakage.references_resolve])[1]["references_resolve"].passed
     fewer = corpus_tables.passages(79)
-    assert not run_checks(deployment, _assets(passages=fewer), [leakage.references_resolve])[1]["references_resolve"].passed
+    assert not run_checks(deployment, _assets(passages=fewer), [leakage.references_resolve])[1][
+        "references_resolve"
+    ].passed

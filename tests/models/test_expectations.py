@@ -11,7 +11,15 @@ import pandas as pd
 import pytest
 
 from models.errors import ContractError
-from models.expectations import SUITES, ExpectationReport, evaluation_table, passage_table, report_html, suite_file, validate
+from models.expectations import (
+    SUITES,
+    ExpectationReport,
+    evaluation_table,
+    passage_table,
+    report_html,
+    suite_file,
+    validate,
+)
 
 PASSAGE_PARAMETERS = {"min_passages": 2, "max_characters": 2000}
 EVALUATION_PARAMETERS = {"min_test_queries": 6, "min_dev_queries": 2, "max_mean_positives": 10}
@@ -96,7 +104,11 @@ def test_each_defect_of_passages_is_named(change, broken) -> None:
 
 def test_examples_name_the_rows() -> None:
     table = passages().assign(start=[-7, *[0] * 19])
-    outcome = next(o for o in validate(passage_table(table), "passages", PASSAGE_PARAMETERS).results if o.name == "start_is_an_offset")
+    outcome = next(
+        o
+        for o in validate(passage_table(table), "passages", PASSAGE_PARAMETERS).results
+        if o.name == "start_is_an_offset"
+    )
     assert outcome.unexpected_count == 1
     assert outcome.examples == ({"passage_id": "d0#0", "start": "-7"},)
     assert outcome.severity == "critical"
@@ -128,10 +140,18 @@ def test_evaluation_table_counts_positives_and_normalizes_text() -> None:
     queries = pd.DataFrame({"query_id": ["a", "b"], "text": ["  What  IS it ", "x"], "split": ["dev", "test"]})
     judgments = pd.DataFrame({"query_id": ["a", "a", "a"], "document_id": ["1", "2", "3"], "grade": [0, 2, 1]})
     table = evaluation_table(queries, judgments)
-    assert table.to_dict("records") == [
-        {"query_id": "a", "split": "dev", "normalized_text": "what is it", "words": 3, "positives": 2, "lowest_grade": 0, "highest_grade": 2},
-        {"query_id": "b", "split": "test", "normalized_text": "x", "words": 1, "positives": 0, "lowest_grade": 0, "highest_grade": 0},
-    ]  # fmt: skip
+    expected = pd.DataFrame(
+        {
+            "query_id": ["a", "b"],
+            "split": ["dev", "test"],
+            "normalized_text": ["what is it", "x"],
+            "words": [3, 1],
+            "positives": [2, 0],
+            "lowest_grade": [0, 0],
+            "highest_grade": [2, 0],
+        }
+    )
+    pd.testing.assert_frame_equal(table, expected)
 
 
 def test_report_survives_json_and_escapes_html() -> None:

@@ -1,0 +1,231 @@
+"""Offline evaluation: scored candidates, calibration, all systems against each other, and the champion's side."""
+
+import dagster as dg
+
+from assets import keys
+from assets.config import EvaluationConfig
+from assets.making import image, make, output, progress
+from assets.policies import MODEL_POOL, OWNERS, WHEN_INPUTS_CHANGE
+from assets.resources import Deployment
+from models.artifacts import Artifact
+from models.code_version import code_version
+from models.settings import EvaluationSettings
+
+_SCORE = ("scoring", "cross_encoder")
+_CALIBRATE = ("calibration",)
+_EVALUATE = ("evaluation", "metrics", "significance", "scoring", "calibration", "tiered_reranker", "offline_evaluation")
+_CHAMPION = (*_EVALUATE, "cross_encoder")
+
+
+def _ins(*asset_keys: dg.AssetKey) -> dict[str, dg.AssetIn]:
+    return {key.path[-1]: dg.AssetIn(key=key) for key in asset_keys}
+
+
+@dg.asset(
+    key=keys.SCORED_CANDIDATES,
+    group_name=keys.EVALUATION,
+    kinds={"python", "huggingface"},
+    owners=OWNERS,
+    code_version=code_version(*_SCORE),
+    automation_condition=WHEN_INPUTS_CHANGE,
+    pool=MODEL_POOL,
+    ins=_ins(keys.EVALUATION_SET, keys.PASSAGES, keys.CANDIDATES, keys.LARGE_RERANKER, keys.COMPACT_RERANKER),
+)
+def scored_candidates(
+    context: dg.AssetExecutionContext,
+    deployment: Deployment,
+    evaluation_set: Artifact,
+    passages: Artifact,
+    candidates: Artifact,
+    large_reranker: Artifact,
+    compact_reranker: Artifact,
+) -> dg.Output[Artifact]:
+    """The candidates of the development and test queries with the logits of both cross-encoders."""
+    training = deployment.settings().training
+
+    def build(folder):
+        from models.offline_evaluation import score_evaluation_set
+
+        return score_evaluation_set(
+            candidates.read_table("candidates.parquet"),
+            evaluation_set.read_table("queries.parquet"),
+            passages.read_table("passages.parquet"),
+            compact_reranker.folder,
+            large_reranker.folder,
+            training,
+            folder,
+            progress(context, "pairs scored"),
+        )
+
+    artifact = make(
+        context,
+        deployment.store(),
+        keys.SCORED_CANDIDATES,
+        build,
+        modules=_SCORE,
+        inputs=(evaluation_set, passages, candidates, large_reranker, compact_reranker),
+        settings={"max_tokens": training.max_tokens},
+    )
+    return output(artifact)
+
+
+@dg.asset(
+    key=keys.SCORE_CALIBRATION,
+    group_name=keys.EVALUATION,
+    kinds={"python"},
+    owners=OWNERS,
+    code_version=code_version(*_CALIBRATE),
+    automation_condition=WHEN_INPUTS_CHANGE,
+    ins=_ins(keys.EVALUATION_SET, keys.SCORED_CANDIDATES),
+)
+def score_calibration(
+    context: dg.AssetExecutionContext, deployment: Deployment, evaluation_set: Artifact, scored_candidates: Artifact
+) -> dg.Output[Artifact]:
+    """How each tier combines first-stage scores and logits into one calibrated probability, fitted on the dev queries."""
+
+    def build(folder):
+        from models.calibration import fit_calibration
+        from models.files import canonical_json
+        from models.offline_evaluation import split_of
+
+        dev, judgments = split_of(evaluation_set, "dev")
+        scored = scored_candidates.read_table("scored.parquet")
+        calibration = fit_calibration(scored[scored["query_id"].isin(dev["query_id"])], judgments)
+        (folder / "calibration.json").write_bytes(canonical_json(calibration.to_dict()))
+        errors = {f"expected_calibration_error_{name}": e for name, e in calibration.expected_calibration_error.items()}
+        return {"queries": calibration.queries, **errors}
+
+    inputs = (evaluation_set, scored_candidates)
+    return output(make(context, deployment.store(), keys.SCORE_CALIBRATION, build, modules=_CALIBRATE, inputs=inputs))
+
+
+@dg.asset(
+    key=keys.OFFLINE_EVALUATION,
+    group_name=keys.EVALUATION,
+    kinds={"python", "mlflow"},
+    owners=OWNERS,
+    code_version=code_version(*_EVALUATE),
+    automation_condition=WHEN_INPUTS_CHANGE,
+    ins=_ins(keys.EVALUATION_SET, keys.CANDIDATES, keys.SCORED_CANDIDATES, keys.SCORE_CALIBRATION),
+)
+def offline_evaluation(
+    context: dg.AssetExecutionContext,
+    config: EvaluationConfig,
+    deployment: Deployment,
+    evaluation_set: Artifact,
+    candidates: Artifact,
+    scored_candidates: Artifact,
+    score_calibration: Artifact,
+) -> dg.Output[Artifact]:
+    """Every system on the test queries: metrics with intervals, gains over the best first stage, quality against cost."""
+    settings = config.section(EvaluationSettings)
+    tiers = deployment.settings().tiers
+
+    def build(folder):
+        from models.offline_evaluation import evaluate_offline
+
+        return evaluate_offline(
+            evaluation_set, candidates, scored_candidates, score_calibration, settings, tiers, folder
+        )
+
+    artifact = make(
+        context,
+        deployment.store(),
+        keys.OFFLINE_EVALUATION,
+        build,
+        modules=_EVALUATE,
+        inputs=(evaluation_set, candidates, scored_candidates, score_calibration),
+        settings={**settings.model_dump(), "tiers": tiers.model_dump(include={"compact_candidates", "large_candidates"})},
+    )
+    from models.offline_evaluation import QUALITY_COST, log_evaluation
+    from models.tracking import Tracking
+
+    if not artifact.reused:
+        log_evaluation(Tracking.of(deployment.settings()), artifact)
+    return output(artifact, quality_against_cost=image(artifact.path(QUALITY_COST)))
+
+
+@dg.asset(
+    key=keys.CHAMPION_EVALUATION,
+    group_name=keys.EVALUATION,
+    kinds={"python"},
+    owners=OWNERS,
+    code_version=code_version(*_CHAMPION),
+    automation_condition=WHEN_INPUTS_CHANGE,
+    pool=MODEL_POOL,
+    ins=_ins(keys.EVALUATION_SET, keys.PASSAGES, keys.CANDIDATES),
+)
+def champion_evaluation(
+    context: dg.AssetExecutionContext,
+    config: EvaluationConfig,
+    deployment: Deployment,
+    evaluation_set: Artifact,
+    passages: Artifact,
+    candidates: Artifact,
+) -> dg.Output[Artifact]:
+    """The champion on the current evaluation set and candidates: its stored numbers where the set is the same, else scored anew."""
+    from models.ledger import Ledger
+
+    settings = config.section(EvaluationSettings)
+    store = deployment.store()
+    champion = Ledger(deployment.database()).current()
+
+    def build(folder):
+        from models.offline_evaluation import evaluate_champion
+
+        bundle = None if champion is None else store.open("release/release_candidate", champion.bundle_version)
+        return evaluate_champion(bundle, evaluation_set, passages, candidates, settings, folder)
+
+    artifact = make(
+        context,
+        store,
+        keys.CHAMPION_EVALUATION,
+        build,
+        modules=_CHAMPION,
+        inputs=(evaluation_set, passages, candidates),
+        settings=settings.model_dump(include={"resamples", "confidence"}),
+        outside={"champion": champion.bundle_version if champion else ""},
+    )
+    return output(artifact)
+
+
+@dg.asset(
+    key=keys.LATENCY_PROFILE,
+    group_name=keys.EVALUATION,
+    kinds={"python"},
+    owners=OWNERS,
+    code_version=code_version("serving", "tiered_reranker", "latency"),
+    automation_condition=WHEN_INPUTS_CHANGE,
+    pool=MODEL_POOL,
+    ins=_ins(keys.RELEASE_CANDIDATE),
+)
+def latency_profile(
+    context: dg.AssetExecutionContext, deployment: Deployment, release_candidate: Artifact
+) -> dg.Output[Artifact]:
+    """The bundle loaded anew: milliseconds of rerank requests, and how far it is from its golden scores."""
+    settings = deployment.settings()
+
+    def build(folder):
+        from models.offline_evaluation import profile_bundle
+
+        return profile_bundle(release_candidate, settings, folder, progress(context, "requests timed"))
+
+    artifact = make(
+        context,
+        deployment.store(),
+        keys.LATENCY_PROFILE,
+        build,
+        modules=("serving", "tiered_reranker", "latency"),
+        inputs=(release_candidate,),
+        settings={"golden": settings.gate.max_golden_difference, "budget_ms": settings.tiers.budget_ms},
+    )
+    return output(artifact)
+
+
+ASSETS = [
+    scored_candidates,
+    score_calibration,
+    offline_evaluation,
+    champion_evaluation,
+    latency_profile,
+]

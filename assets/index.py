@@ -1,0 +1,196 @@
+"""First-stage retrieval: embeddings, the FAISS and BM25 indexes, and the candidates that are reranked."""
+
+import dagster as dg
+
+from assets import keys
+from assets.config import EncoderConfig, IndexConfig
+from assets.making import make, output, progress
+from assets.policies import MODEL_POOL, OWNERS, WHEN_INPUTS_CHANGE
+from assets.resources import Deployment
+from models.artifacts import Artifact
+from models.code_version import code_version
+from models.settings import EncoderSettings, IndexSettings
+
+_EMBED = ("encoder", "weights")
+_DENSE = ("dense_index",)
+_LEXICAL = ("lexical_index",)
+_CANDIDATES = ("candidates", "retriever", "dense_index", "lexical_index", "encoder")
+
+
+@dg.asset(
+    key=keys.PASSAGE_EMBEDDINGS,
+    group_name=keys.INDEX,
+    kinds={"python", "huggingface"},
+    owners=OWNERS,
+    code_version=code_version(*_EMBED),
+    automation_condition=WHEN_INPUTS_CHANGE,
+    pool=MODEL_POOL,
+    ins={"passages": dg.AssetIn(key=keys.PASSAGES)},
+)
+def passage_embeddings(
+    context: dg.AssetExecutionContext, config: EncoderConfig, deployment: Deployment, passages: Artifact
+) -> dg.Output[Artifact]:
+    """One normalized vector per passage, row i being row i of passages, with a copy of the encoder that made them."""
+    from models.weights import local_weights, weights_digest
+
+    settings = config.section(EncoderSettings)
+
+    def build(folder):
+        from models.encoder import embed_corpus
+
+        return embed_corpus(
+            passages.read_table("passages.parquet"),
+            local_weights(settings.model),
+            settings,
+            folder,
+            progress(context, "passages embedded"),
+        )
+
+    artifact = make(
+        context,
+        deployment.store(),
+        keys.PASSAGE_EMBEDDINGS,
+        build,
+        modules=_EMBED,
+        inputs=(passages,),
+        settings=settings.model_dump(include={"max_tokens"}),
+        outside={"weights": weights_digest(settings.model)},
+    )
+    return output(artifact)
+
+
+@dg.asset(
+    key=keys.DENSE_INDEX,
+    group_name=keys.INDEX,
+    kinds={"faiss"},
+    owners=OWNERS,
+    code_version=code_version(*_DENSE),
+    automation_condition=WHEN_INPUTS_CHANGE,
+    ins={"passages": dg.AssetIn(key=keys.PASSAGES), "passage_embeddings": dg.AssetIn(key=keys.PASSAGE_EMBEDDINGS)},
+)
+def dense_index(
+    context: dg.AssetExecutionContext, deployment: Deployment, passages: Artifact, passage_embeddings: Artifact
+) -> dg.Output[Artifact]:
+    """The FAISS index over the passage embeddings."""
+
+    def build(folder):
+        import numpy as np
+
+        from models.dense_index import write
+
+        ids = passages.read_table("passages.parquet", ["passage_id"])["passage_id"].tolist()
+        write(folder, np.load(passage_embeddings.path("embeddings.npy"), allow_pickle=False), ids)
+        return {"dagster/row_count": len(ids), "bytes": (folder / "index.faiss").stat().st_size}
+
+    store = deployment.store()
+    return output(make(context, store, keys.DENSE_INDEX, build, modules=_DENSE, inputs=(passages, passage_embeddings)))
+
+
+@dg.asset(
+    key=keys.LEXICAL_INDEX,
+    group_name=keys.INDEX,
+    kinds={"python"},
+    owners=OWNERS,
+    code_version=code_version(*_LEXICAL),
+    automation_condition=WHEN_INPUTS_CHANGE,
+    ins={"passages": dg.AssetIn(key=keys.PASSAGES)},
+)
+def lexical_index(
+    context: dg.AssetExecutionContext, config: IndexConfig, deployment: Deployment, passages: Artifact
+) -> dg.Output[Artifact]:
+    """The BM25 index over titles and texts."""
+    settings = config.section(IndexSettings)
+
+    def build(folder):
+        from models.encoder import passage_text
+        from models.lexical_index import LexicalIndex
+
+        table = passages.read_table("passages.parquet", ["passage_id", "title", "text"])
+        texts = [passage_text(title, text) for title, text in zip(table["title"], table["text"], strict=True)]
+        LexicalIndex.build(texts, table["passage_id"].tolist(), settings.bm25_k1, settings.bm25_b).save(folder)
+        return {"dagster/row_count": len(texts)}
+
+    artifact = make(
+        context,
+        deployment.store(),
+        keys.LEXICAL_INDEX,
+        build,
+        modules=_LEXICAL,
+        inputs=(passages,),
+        settings=settings.model_dump(include={"bm25_k1", "bm25_b"}),
+    )
+    return output(artifact)
+
+
+@dg.asset(
+    key=keys.CANDIDATES,
+    group_name=keys.INDEX,
+    kinds={"python", "faiss"},
+    owners=OWNERS,
+    code_version=code_version(*_CANDIDATES),
+    automation_condition=WHEN_INPUTS_CHANGE,
+    pool=MODEL_POOL,
+    ins={
+        "passages": dg.AssetIn(key=keys.PASSAGES),
+        "queries": dg.AssetIn(key=keys.QUERIES),
+        "evaluation_set": dg.AssetIn(key=keys.EVALUATION_SET),
+        "passage_embeddings": dg.AssetIn(key=keys.PASSAGE_EMBEDDINGS),
+        "dense_index": dg.AssetIn(key=keys.DENSE_INDEX),
+        "lexical_index": dg.AssetIn(key=keys.LEXICAL_INDEX),
+    },
+)
+def candidates(
+    context: dg.AssetExecutionContext,
+    config: IndexConfig,
+    deployment: Deployment,
+    passages: Artifact,
+    queries: Artifact,
+    evaluation_set: Artifact,
+    passage_embeddings: Artifact,
+    dense_index: Artifact,
+    lexical_index: Artifact,
+) -> dg.Output[Artifact]:
+    """Hybrid candidates of the training and evaluation queries, and the first-stage rankings of the evaluation queries."""
+    settings = config.section(IndexSettings)
+    deployed = deployment.settings()
+
+    def build(folder):
+        from models.candidates import build_all_candidates
+        from models.retriever import open_retriever
+
+        retriever = open_retriever(
+            passages.read_table("passages.parquet", ["passage_id", "document_id", "access"]),
+            encoder=passage_embeddings.folder / "encoder",
+            max_tokens=passage_embeddings.read_json("encoder.json")["max_tokens"],
+            dense=dense_index.folder,
+            lexical=lexical_index.folder,
+            settings=settings,
+        )
+        return build_all_candidates(
+            queries.read_table("queries.parquet"),
+            evaluation_set.read_table("queries.parquet"),
+            retriever,
+            folder,
+            candidates=deployed.evaluation.candidates,
+            depth=settings.depth,
+            max_train_queries=deployed.training.max_queries,
+            progress=progress(context, "queries retrieved"),
+        )
+
+    artifact = make(
+        context,
+        deployment.store(),
+        keys.CANDIDATES,
+        build,
+        modules=_CANDIDATES,
+        inputs=(passages, queries, evaluation_set, passage_embeddings, dense_index, lexical_index),
+        settings={
+            **settings.model_dump(include={"rrf_k", "depth"}),
+            "candidates": deployed.evaluation.candidates,
+            "max_train_queries": deployed.training.max_queries,
+        },
+    )
+    return output(artifact)
+
+
+ASSETS = [passage_embeddings, dense_index, lexical_index, candidates]

@@ -1,0 +1,241 @@
+"""Release: the serving bundle, the gate's decision on it, and the release itself."""
+
+import dagster as dg
+
+from assets import keys
+from assets.config import GateConfig
+from assets.making import make, output
+from assets.policies import OWNERS, REGISTRY_POOL, WEEKLY, WHEN_INPUTS_CHANGE
+from assets.resources import Deployment
+from models.artifacts import Artifact
+from models.code_version import code_version
+from models.settings import GateSettings
+
+_PARTS = (
+    keys.PASSAGES, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, keys.LARGE_RERANKER, keys.COMPACT_RERANKER,
+    keys.SCORE_CALIBRATION, keys.OFFLINE_EVALUATION, keys.EVALUATION_SET, keys.CANDIDATES,
+)  # fmt: skip
+
+
+@dg.asset(
+    key=keys.RELEASE_CANDIDATE,
+    group_name=keys.RELEASES,
+    kinds={"python", "mlflow"},
+    owners=OWNERS,
+    code_version=code_version("bundle"),
+    automation_condition=WHEN_INPUTS_CHANGE,
+    pool=REGISTRY_POOL,
+    ins={key.path[-1]: dg.AssetIn(key=key) for key in _PARTS},
+)
+def release_candidate(
+    context: dg.AssetExecutionContext,
+    deployment: Deployment,
+    passages: Artifact,
+    passage_embeddings: Artifact,
+    dense_index: Artifact,
+    lexical_index: Artifact,
+    large_reranker: Artifact,
+    compact_reranker: Artifact,
+    score_calibration: Artifact,
+    offline_evaluation: Artifact,
+    evaluation_set: Artifact,
+    candidates: Artifact,
+) -> dg.Output[Artifact]:
+    """The self-contained serving bundle: models, calibration, tiers, indexes, passages and settings; MLflow's challenger."""
+    from models.bundle import BundleParts, write_bundle
+    from models.tracking import CHALLENGER, Tracking
+
+    settings = deployment.settings()
+    parts = BundleParts(
+        passages=passages,
+        passage_embeddings=passage_embeddings,
+        dense_index=dense_index,
+        lexical_index=lexical_index,
+        large_reranker=large_reranker,
+        compact_reranker=compact_reranker,
+        score_calibration=score_calibration,
+        offline_evaluation=offline_evaluation,
+        evaluation_set=evaluation_set,
+        candidates=candidates,
+    )
+
+    def build(folder):
+        bundle = write_bundle(folder, parts, settings)
+        return {name: bundle[name] for name in ("corpus_version", "index_version")}
+
+    sections = ("encoder", "index", "tiers", "generator", "evaluation")
+    artifact = make(
+        context,
+        deployment.store(),
+        keys.RELEASE_CANDIDATE,
+        build,
+        modules=("bundle",),
+        inputs=tuple(getattr(parts, name) for name in parts.versions()),
+        settings={
+            **{name: getattr(settings, name).model_dump() for name in sections},
+            "golden_queries": settings.serving.golden_queries,
+            "max_tokens": settings.training.max_tokens,
+        },
+    )
+    tracking = Tracking.of(settings)
+    version = tracking.ensure_version(tracking.model_name, artifact)
+    tracking.set_alias(CHALLENGER, version)
+    return output(artifact, mlflow_version=version)
+
+
+@dg.asset(
+    key=keys.GATE_DECISION,
+    group_name=keys.RELEASES,
+    kinds={"python"},
+    owners=OWNERS,
+    automation_condition=WHEN_INPUTS_CHANGE,
+    ins={
+        key.path[-1]: dg.AssetIn(key=key)
+        for key in (keys.RELEASE_CANDIDATE, keys.OFFLINE_EVALUATION, keys.CHAMPION_EVALUATION, keys.LATENCY_PROFILE)
+    },
+)
+def gate_decision(
+    context: dg.AssetExecutionContext,
+    config: GateConfig,
+    deployment: Deployment,
+    release_candidate: Artifact,
+    offline_evaluation: Artifact,
+    champion_evaluation: Artifact,
+    latency_profile: Artifact,
+) -> dg.Output[Artifact]:
+    """What the gate decided on the candidate, with every number; kept in the ledger whatever it is."""
+    from models.files import canonical_json
+    from models.gating import gather, judge
+    from models.ledger import Ledger
+
+    settings = deployment.settings()
+    store, ledger = deployment.store(), Ledger(deployment.database())
+    evidence = gather(
+        store,
+        ledger,
+        release_candidate,
+        offline_evaluation,
+        champion_evaluation,
+        latency_profile,
+        settings.evaluation,
+        drift_share=latest_drift_share(deployment),
+    )
+    policy = config.section(GateSettings)
+    decision = judge(evidence, policy, settings)
+    record = ledger.record_gate_decision(
+        candidate_version=release_candidate.data_version,
+        champion_version=evidence.champion_version,
+        verdict=decision.verdict,
+        checks=decision.to_dict(),
+    )
+
+    def build(folder):
+        facts = {"decision_id": record.decision_id, "candidate": release_candidate.data_version, **decision.to_dict()}
+        (folder / "decision.json").write_bytes(canonical_json(facts))
+        return {"verdict": decision.verdict, "checks_failed": sum(not check.passed for check in decision.checks)}
+
+    artifact = make(
+        context,
+        store,
+        keys.GATE_DECISION,
+        build,
+        modules=("gate", "gating"),
+        inputs=(release_candidate, offline_evaluation, champion_evaluation, latency_profile),
+        settings=policy.model_dump(),
+        outside={"record": record.decision_id},
+    )
+    rows = [f"| {c.name} | {c.value} | {c.comparison} {c.threshold} | {c.passed} |" for c in decision.checks]
+    table = "\n".join(["| check | value | threshold | passed |", "|---|---|---|---|", *rows])
+    return output(artifact, checks=dg.MetadataValue.md(table))
+
+
+@dg.asset(
+    key=keys.RELEASE,
+    group_name=keys.RELEASES,
+    kinds={"python", "mlflow"},
+    owners=OWNERS,
+    automation_condition=WHEN_INPUTS_CHANGE,
+    freshness_policy=WEEKLY,
+    pool=REGISTRY_POOL,
+    ins={
+        key.path[-1]: dg.AssetIn(key=key)
+        for key in (
+            keys.GATE_DECISION,
+            keys.RELEASE_CANDIDATE,
+            keys.OFFLINE_EVALUATION,
+            keys.CHAMPION_EVALUATION,
+            keys.LATENCY_PROFILE,
+        )
+    },
+)
+def release(
+    context: dg.AssetExecutionContext,
+    config: GateConfig,
+    deployment: Deployment,
+    gate_decision: Artifact,
+    release_candidate: Artifact,
+    offline_evaluation: Artifact,
+    champion_evaluation: Artifact,
+    latency_profile: Artifact,
+) -> dg.MaterializeResult:
+    """The champion: decided again from the evidence, then MLflow's aliases and the release ledger move to the bundle."""
+    from models.files import digest_json
+    from models.gating import gather, judge
+    from models.ledger import Ledger
+    from models.releasing import Releaser
+    from models.tracking import Tracking
+
+    settings = deployment.settings()
+    store, ledger = deployment.store(), Ledger(deployment.database())
+    releaser = Releaser(ledger, Tracking.of(settings))
+    releaser.repair()
+    evidence = gather(
+        store,
+        ledger,
+        release_candidate,
+        offline_evaluation,
+        champion_evaluation,
+        latency_profile,
+        settings.evaluation,
+        drift_share=latest_drift_share(deployment),
+    )
+    decision = judge(evidence, config.section(GateSettings), settings)
+    recorded = gate_decision.read_json("decision.json")
+    if decision.verdict == "refused" or recorded["candidate"] != release_candidate.data_version:
+        reasons = "\n".join(decision.reasons) or "The gate decided on another candidate; materialize gate_decision again."
+        raise dg.Failure(description=f"Refused; the champion keeps serving.\n{reasons}", allow_retries=False)
+    versions = release_candidate.read_json("bundle.json")["versions"]
+    tracking = releaser.tracking
+    made = releaser.release(
+        bundle_version=release_candidate.data_version,
+        model_version=tracking.ensure_version(tracking.model_name, release_candidate),
+        index_version=str(release_candidate.summary["index_version"]),
+        corpus_version=versions["passages"],
+        large_version=versions["large_reranker"],
+        compact_version=versions["compact_reranker"],
+        settings_digest=digest_json(settings.model_dump(mode="json")),
+        gate_decision_id=recorded["decision_id"],
+        actor=f"dagster run {context.run_id}",
+        reason="gate passed",
+    )
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(made.release_id),
+        metadata={
+            "release_id": made.release_id,
+            "model_version": made.model_version,
+            "bundle_version": made.bundle_version,
+            "index_version": made.index_version,
+            "corpus_version": made.corpus_version,
+        },
+    )
+
+
+def latest_drift_share(deployment: Deployment) -> float | None:
+    """Share of drifted columns in the newest drift report; None where there is none or it was not judged."""
+    from models.drift import SUMMARY_FILE, DriftSummary
+
+    report = deployment.store().newest(keys.artifact_name(keys.DRIFT_REPORT))
+    return None if report is None else DriftSummary.from_dict(report.read_json(SUMMARY_FILE)).share
+
+
+ASSETS = [release_candidate, gate_decision, release]

@@ -1,0 +1,57 @@
+"""Jobs: named selections, and the rollback."""
+
+import dagster as dg
+
+from assets import keys
+from assets.policies import REGISTRY_POOL
+from assets.resources import Deployment
+
+_TAGS = {"team": "ranking"}
+_MONITORING = dg.AssetSelection.groups(keys.MONITORING)
+
+lifecycle = dg.define_asset_job(
+    "lifecycle",
+    selection=dg.AssetSelection.all() - _MONITORING,
+    description="From the corpus to the served release; unchanged stages are reused.",
+    tags=_TAGS,
+)
+refresh_index = dg.define_asset_job(
+    "refresh_index",
+    selection=dg.AssetSelection.groups(keys.CORPUS, keys.INDEX),
+    description="Read the corpus again and rebuild what changed in the indexes.",
+    tags=_TAGS,
+)
+retrain = dg.define_asset_job(
+    "retrain",
+    selection=dg.AssetSelection.groups(keys.TRAINING, keys.EVALUATION, keys.RELEASES, keys.SERVING),
+    description="Train, evaluate, gate and release on the current corpus and indexes.",
+    tags=_TAGS,
+)
+
+
+class RollbackConfig(dg.Config):
+    """What to roll back to, and why."""
+
+    reason: str = "rolled back from Dagster"
+    to: str = ""
+
+
+@dg.op(pool=REGISTRY_POOL)
+def restore_previous_release(context: dg.OpExecutionContext, config: RollbackConfig, deployment: Deployment) -> None:
+    """Restore the whole bundle of the release before, or of release `to`."""
+    from models.ledger import Ledger
+    from models.releasing import Releaser
+    from models.tracking import Tracking
+
+    releaser = Releaser(Ledger(deployment.database()), Tracking.of(deployment.settings()))
+    restored = releaser.rollback(actor=f"dagster run {context.run_id}", reason=config.reason, to=config.to or None)
+    context.log.info(f"{restored.release_id} serves bundle {restored.bundle_version} (MLflow {restored.model_version})")
+
+
+@dg.job(description="Restore the previous release: models, calibration, tiers, index and settings.", tags=_TAGS)
+def rollback() -> None:
+    """One op: the ledger and the aliases move, running services follow."""
+    restore_previous_release()
+
+
+JOBS = [lifecycle, refresh_index, retrain, rollback]
