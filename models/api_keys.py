@@ -8,6 +8,7 @@ import os
 import secrets
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from models.errors import SettingsError
@@ -50,24 +51,25 @@ class KeyCheck:
 
 def _create(path: Path) -> None:
     """Write a new key unless another process has; the file appears whole and private, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".api_key.")
     try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(_PREFIX + secrets.token_urlsafe(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The folder is private and on the same file system, so that the key is never readable and can be linked.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".api_key.") as folder:
+            whole = Path(folder) / "api_key"
+            with whole.open("w", encoding="ascii", opener=_private) as file:
+                file.write(_PREFIX + secrets.token_urlsafe(32) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):
+                os.link(whole, path)
     except OSError as error:
         raise SettingsError(
             f"cannot make {path}: {error.strerror}", f"Set {KEY_VARIABLE}, or make {path.parent} writable."
         ) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+
+
+def _private(name: str, flags: int) -> int:
+    return os.open(name, flags | os.O_EXCL, 0o600)
 
 
 def _read(path: Path) -> str:

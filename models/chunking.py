@@ -80,17 +80,22 @@ def split_documents(
         reach = max_tokens * _WINDOW_CHARACTERS_PER_TOKEN
         windows = [documents[index].text[start : start + reach] for index, start in pending]
         encodings = tokenizer.encode_batch(windows, add_special_tokens=False)
+        rests = [len(documents[index].text) - start for index, start in pending]
+        cuts = [
+            rest if rest == len(window) and len(encoding) <= max_tokens else _find_cut(window, encoding, max_tokens)
+            for rest, window, encoding in zip(rests, windows, encodings, strict=True)
+        ]
         following = []
-        for (index, start), window, encoding in zip(pending, windows, encodings, strict=True):
-            text = documents[index].text
-            if start + len(window) == len(text) and len(encoding) <= max_tokens:
-                cut, resume = len(window), len(window)
-            else:
-                cut = _fit(window, _find_cut(window, encoding, max_tokens), tokenizer, max_tokens)
-                resume = _find_resume(window, encoding, cut, overlap_tokens)
+        for (index, start), window, encoding, cut in zip(
+            pending, windows, encodings, _fit(windows, cuts, tokenizer, max_tokens), strict=True
+        ):
+            text, covered = documents[index].text, spans[index][-1][1] if spans[index] else 0
+            if start + cut <= covered:
+                following.append((index, covered))
+                continue
             spans[index].append((start, start + len(window[:cut].rstrip())))
             if _skip_space(text, start + cut) < len(text):
-                following.append((index, start + resume))
+                following.append((index, start + _find_resume(window, encoding, cut, overlap_tokens)))
         pending = following
     return [_passages(document, pieces) for document, pieces in zip(documents, spans, strict=True)]
 
@@ -108,13 +113,18 @@ def _find_cut(window: str, encoding: Encoding, max_tokens: int) -> int:
     return max(ends[-1] if ends else high, 1)
 
 
-def _fit(window: str, cut: int, tokenizer: Tokenizer, max_tokens: int) -> int:
-    """Shorten a piece that was cut inside a word, where the part alone may have more tokens than it had in the word."""
-    if cut == len(window) or window[cut].isspace() or window[cut - 1].isspace():
-        return cut
-    while cut > 1 and (count := len(tokenizer.encode(window[:cut], add_special_tokens=False))) > max_tokens:
-        cut = max(min(cut - 1, cut * max_tokens // count), 1)
-    return cut
+def _fit(windows: Sequence[str], cuts: Sequence[int], tokenizer: Tokenizer, max_tokens: int) -> list[int]:
+    """Shorten the pieces that have more tokens alone than they had in their window, as parts of words can."""
+    fitted = list(cuts)
+    unsure = [place for place, cut in enumerate(fitted) if cut < len(windows[place])]
+    while unsure:
+        pieces = [windows[place][: fitted[place]].rstrip() for place in unsure]
+        counts = [len(encoding) for encoding in tokenizer.encode_batch(pieces, add_special_tokens=False)]
+        over = {place: count for place, count in zip(unsure, counts, strict=True) if count > max_tokens}
+        unsure = [place for place in over if fitted[place] > 1]
+        for place in unsure:
+            fitted[place] = max(min(fitted[place] - 1, fitted[place] * max_tokens // over[place]), 1)
+    return fitted
 
 
 def _find_resume(window: str, encoding: Encoding, cut: int, overlap_tokens: int) -> int:

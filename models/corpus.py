@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from itertools import islice
@@ -47,12 +48,12 @@ class CorpusTables:
     @property
     def counts(self) -> dict[str, int]:
         """Rows of each table, queries by split, and documents."""
-        splits = self.queries["split"].value_counts()
+        splits = Counter(self.queries["split"])
         return {
-            "documents": int(self.passages["document_id"].nunique()),
+            "documents": len(set(self.passages["document_id"])),
             "passages": len(self.passages),
             "queries": len(self.queries),
-            **{f"queries_{split}": int(splits.get(split, 0)) for split in SPLITS},
+            **{f"queries_{split}": splits[split] for split in SPLITS},
             "judgments": len(self.judgments),
             "quarantined_rows": len(self.quarantined_rows),
         }
@@ -69,17 +70,15 @@ def read_corpus(source: CorpusSource, settings: CorpusSettings, tokenizer: Token
     read_queries = list(_accept(source.queries(), "queries", refused))
     documents = {row.document_id for row in passages}
     known = {query.query_id for query in read_queries}
-    read_judgments = [
-        judgment
-        for number, judgment in enumerate(_accept(source.judgments(), "judgments", refused), 1)
-        if _is_known(judgment, number, known, documents, refused)
-    ]
+    read_judgments = list(
+        _accept(source.judgments(), "judgments", refused, lambda row: _problem(row) or _unknown(row, known, documents))
+    )
     queries, judgments = _frame(read_queries, Query), _frame(read_judgments, Judgment)
     placed = place_queries(queries, judgments, settings.dev_share, settings.test_share)
     leaks = repeated_texts(placed)
     refused += _leak_rows(placed, judgments, leaks)
-    kept = placed[~placed["query_id"].isin(leaks["query_id"])].reset_index(drop=True)
-    judgments = judgments[~judgments["query_id"].isin(leaks["query_id"])]
+    kept = placed.loc[~placed["query_id"].isin(leaks["query_id"])].reset_index(drop=True)
+    judgments = judgments.loc[~judgments["query_id"].isin(leaks["query_id"])]
     return CorpusTables(
         passages=_passage_frame(passages),
         queries=kept,
@@ -94,15 +93,10 @@ def rejected_share(tables: CorpusTables) -> float:
     The worst, because a million good documents would hide that no judgment was usable. Well-formed rows that were kept
     out as leakage between splits do not count.
     """
-    accepted = {
-        "documents": int(tables.passages["document_id"].nunique()),
-        "queries": len(tables.queries),
-        "judgments": len(tables.judgments),
-    }
     quarantined = tables.quarantined_rows
-    refused = quarantined.loc[~quarantined["reason"].str.startswith(LEAKAGE), "table"].value_counts()
-    shares = [int(refused.get(name, 0)) / max(int(refused.get(name, 0)) + count, 1) for name, count in accepted.items()]
-    return max(shares)
+    pairs = zip(quarantined["table"], quarantined["reason"], strict=True)
+    refused = Counter(table for table, reason in pairs if not reason.startswith(LEAKAGE))
+    return max(refused[name] / max(refused[name] + tables.counts[name], 1) for name in _TABLES)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -113,7 +107,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     arrays = {}
     for name in table.columns:
         column = table[name]
-        is_list = column.dtype == object and column.map(lambda value: isinstance(value, list | tuple)).all()
+        is_list = column.dtype == object and all(isinstance(value, list | tuple) for value in column)
         kind = pa.list_(pa.string()) if is_list else pa.string() if isinstance(column.dtype, pd.StringDtype) else None
         arrays[name] = pa.array(column, type=kind, from_pandas=True)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -139,14 +133,19 @@ def _read_passages(
     return rows
 
 
-def _accept(rows: Iterable[Row | RejectedRow], table: str, refused: list[RejectedRow]) -> Iterator[Row]:
+def _accept(
+    rows: Iterable[Row | RejectedRow],
+    table: str,
+    refused: list[RejectedRow],
+    find_problem: Callable[[Row], str] | None = None,
+) -> Iterator[Row]:
     """Yield the rows that hold their contract, each key once; put the others on `refused`."""
     seen: set[Any] = set()
     for number, row in enumerate(rows, 1):
         if isinstance(row, RejectedRow):
             refused.append(row)
             continue
-        key, problem = _key(row), _problem(row)
+        key, problem = _key(row), (find_problem or _problem)(row)
         if not problem and key in seen:
             problem = f"repeats {' '.join(key)}; the first one is kept"
         if problem:
@@ -189,15 +188,11 @@ def _document_problem(document: Document) -> str:
     return ""
 
 
-def _is_known(
-    judgment: Judgment, number: int, queries: set[str], documents: set[str], refused: list[RejectedRow]
-) -> bool:
+def _unknown(judgment: Judgment, queries: set[str], documents: set[str]) -> str:
+    """Which of its query and document are not in the corpus; empty when both are."""
     missing = [f"query {judgment.query_id}"] if judgment.query_id not in queries else []
     missing += [f"document {judgment.document_id}"] if judgment.document_id not in documents else []
-    if missing:
-        reason = f"referential: names unknown {' and '.join(missing)}"
-        refused.append(rejected("judgments", reason, f"judgments row {number}", _show(judgment)))
-    return not missing
+    return f"referential: names unknown {' and '.join(missing)}" if missing else ""
 
 
 def _leak_rows(queries: pd.DataFrame, judgments: pd.DataFrame, leaks: pd.DataFrame) -> list[RejectedRow]:
@@ -206,8 +201,9 @@ def _leak_rows(queries: pd.DataFrame, judgments: pd.DataFrame, leaks: pd.DataFra
     splits = dict(zip(queries["query_id"], queries["split"], strict=True))
     rows = []
     for table, frame in (("queries", queries), ("judgments", judgments)):
-        for record in frame[frame["query_id"].isin(others)].to_dict("records"):
-            query_id = str(record["query_id"])
+        for values in frame.loc[frame["query_id"].isin(list(others))].itertuples(index=False):
+            record = dict(zip(frame.columns, values, strict=True))
+            query_id = record["query_id"]
             other = others[query_id]
             reason = f"{LEAKAGE}: the {splits[query_id]} query {query_id} has the text of {splits[other]} query {other}"
             rows.append(rejected(table, reason, f"query {query_id}", json.dumps(record, ensure_ascii=False)))
@@ -225,7 +221,7 @@ def _frame(rows: list[Any], kind: type) -> pd.DataFrame:
     columns = {}
     for field in fields(kind):
         values = [getattr(row, field.name) for row in rows]
-        columns[field.name] = pd.Series(values, dtype=_TYPES.get(field.name, "str"))  # pyright: ignore[reportArgumentType]
+        columns[field.name] = pd.Series(values, dtype=_TYPES.get(field.name, "str"))
     return pd.DataFrame(columns)
 
 

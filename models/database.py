@@ -35,7 +35,8 @@ from sqlalchemy import (
     make_url,
     text,
 )
-from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError, TimeoutError
+from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from models.errors import RerankOpsError, SettingsError
@@ -222,7 +223,7 @@ class Database:
         with (self._read if read_only else self._write)() as session, session.begin():
             try:
                 session.connection()
-            except (OperationalError, InterfaceError, TimeoutError) as error:
+            except (OperationalError, InterfaceError, PoolTimeoutError) as error:
                 raise self._unreachable(error) from None
             yield session
 
@@ -248,7 +249,7 @@ class Database:
                 if not self._is_current(connection, script):
                     config.attributes["connection"] = connection
                     command.upgrade(config, "head")
-        except (OperationalError, InterfaceError, TimeoutError) as error:
+        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
             raise self._unreachable(error) from None
 
     def close(self) -> None:

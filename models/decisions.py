@@ -377,9 +377,9 @@ def _line(decision: Decision) -> bytes:
 def _insert(database: Database, rows: list[dict[str, Any]]) -> int:
     """Insert the rows that are not there yet; returns how many those were."""
     insert = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[database.dialect]
-    statement = insert(DecisionRow.__table__).on_conflict_do_nothing(index_elements=["decision_id"])
+    statement = insert(DecisionRow).on_conflict_do_nothing(index_elements=["decision_id"])
     with database.session() as session:
-        return session.connection().execute(statement, rows).rowcount
+        return len(session.scalars(statement.returning(DecisionRow.decision_id), rows).all())
 
 
 def _is_about_content(error: Exception) -> bool:

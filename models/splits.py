@@ -31,20 +31,20 @@ class EvaluationTables:
 def assign_splits(queries: pd.DataFrame, judgments: pd.DataFrame, dev_share: float, test_share: float) -> pd.DataFrame:
     """Give every query its split and drop those that would leak; rows (`query_id`, `text`, `split`), sorted by id.
 
-    `queries` has `query_id`, `text`, `split`, `group` (empty where the source says nothing). See `place_queries` for the
-    rule; a training query with the text of a dev or test query is dropped, a dev query with that of a test query too.
+    `queries` has `query_id`, `text`, `split`, `group` (empty where the source says nothing). See `place_queries` for
+    the rule; a training query with the text of a dev or test query is dropped, a dev query with that of a test query.
     """
     placed = place_queries(queries, judgments, dev_share, test_share)
-    return placed[~placed["query_id"].isin(repeated_texts(placed)["query_id"])].reset_index(drop=True)
+    return placed.loc[~placed["query_id"].isin(repeated_texts(placed)["query_id"])].reset_index(drop=True)
 
 
 def place_queries(queries: pd.DataFrame, judgments: pd.DataFrame, dev_share: float, test_share: float) -> pd.DataFrame:
     """`assign_splits` before the leaking queries are dropped.
 
-    A split from the source is kept, except that a source with training queries but without dev (or test) queries has them
-    carved out of train. The others are placed by the hash of their unit, so that they stay where they are as the corpus
-    grows: their `group`, else the connected component of queries that share relevant documents. A component of more
-    than a fifth of the queries (a document that answers everything) is divided query by query.
+    A split from the source is kept, except that a source with training queries but without dev (or test) queries has
+    them carved out of train. The others are placed by the hash of their unit, so that they stay where they are as the
+    corpus grows: their `group`, else the connected component of queries that share relevant documents. A component of
+    more than a fifth of the queries (a document that answers everything) is divided query by query.
     """
     units = _units(queries, judgments)
     given = dict(zip(queries["query_id"], queries["split"], strict=True))
@@ -57,27 +57,26 @@ def place_queries(queries: pd.DataFrame, judgments: pd.DataFrame, dev_share: flo
             query_id: _by_hash(units[query_id], lacking) if split == "train" else split
             for query_id, split in given.items()
         }
-    table = pd.DataFrame(
-        {"query_id": queries["query_id"], "text": queries["text"], "split": queries["query_id"].map(placed)}
-    )
-    return table.astype({name: "str" for name in _COLUMNS}).sort_values("query_id", ignore_index=True)
+    splits = [placed[query_id] for query_id in queries["query_id"]]
+    table = queries[["query_id", "text"]].assign(split=splits).astype(dict.fromkeys(_COLUMNS, "str"))
+    return table.sort_values("query_id", ignore_index=True)
 
 
 def repeated_texts(queries: pd.DataFrame) -> pd.DataFrame:
     """Queries whose normalized text also stands in a stronger split (test over dev over train).
 
-    Rows (`query_id`, `other_id`, `kind`): the query to drop, one with the same text in the strongest split, `same_text`.
+    Rows (`query_id`, `other_id`, `kind`): the query to drop, one of the same text in the strongest split, `same_text`.
     """
     table = pd.DataFrame(
         {
             "query_id": queries["query_id"],
             "key": queries["text"].map(normalize_query),
-            "strength": queries["split"].map(_PRECEDENCE),
+            "strength": [_PRECEDENCE[split] for split in queries["split"]],
         }
     ).sort_values(["strength", "query_id"], ascending=[False, True])
     strongest = table.drop_duplicates("key")
     pairs = table.merge(strongest, on="key", suffixes=("", "_other"))
-    pairs = pairs[pairs["strength"] < pairs["strength_other"]].sort_values("query_id")
+    pairs = pairs.loc[pairs["strength"] < pairs["strength_other"]].sort_values("query_id")
     found = {"query_id": pairs["query_id"], "other_id": pairs["query_id_other"], "kind": "same_text"}
     return pd.DataFrame(found).astype("str").reset_index(drop=True)
 
@@ -88,8 +87,8 @@ def leakage(queries: pd.DataFrame, judgments: pd.DataFrame, passages: pd.DataFra
     Kind `same_text`: the normalized text stands in two splits. Only queries judged on a document of the corpus count,
     as the others neither train nor test anything. Shared documents are no leak: that is for groups to decide.
     """
-    known = judgments[judgments["document_id"].isin(passages["document_id"])]
-    return repeated_texts(queries[queries["query_id"].isin(known["query_id"])])
+    known = judgments.loc[judgments["document_id"].isin(passages["document_id"])]
+    return repeated_texts(queries.loc[queries["query_id"].isin(known["query_id"])])
 
 
 def evaluation_set(
@@ -97,24 +96,23 @@ def evaluation_set(
 ) -> EvaluationTables:
     """Sample the dev and test queries with the smallest hash of their id, so that the sample stays as the corpus grows.
 
-    Only queries with a positive judgment on a document of the corpus are taken; their judgments on documents of the corpus
-    come with them, those of grade 0 too.
+    Only queries with a positive judgment on a document of the corpus are taken; their judgments on documents of the
+    corpus come with them, those of grade 0 too.
     """
-    known = judgments[judgments["document_id"].isin(passages["document_id"])]
-    usable = queries[queries["query_id"].isin(known.loc[known["grade"] > 0, "query_id"])]
-    samples = []
-    for split, count in (("dev", max_dev), ("test", max_test)):
-        rows = usable[usable["split"] == split]
-        samples.append(sample_by_hash(rows, count))
-    chosen = pd.concat(samples)[_COLUMNS].sort_values("query_id", ignore_index=True)
-    kept = known[known["query_id"].isin(chosen["query_id"])]
+    known = judgments.loc[judgments["document_id"].isin(passages["document_id"])]
+    usable = queries.loc[queries["query_id"].isin(known.loc[known["grade"] > 0, "query_id"])]
+    sizes = {"dev": max_dev, "test": max_test}
+    samples = [sample_by_hash(usable.loc[usable["split"] == split], count) for split, count in sizes.items()]
+    chosen = pd.concat(samples).loc[:, _COLUMNS].sort_values("query_id", ignore_index=True)
+    kept = known.loc[known["query_id"].isin(chosen["query_id"])]
     return EvaluationTables(chosen, kept.sort_values(["query_id", "document_id"], ignore_index=True))
 
 
 def sample_by_hash(queries: pd.DataFrame, count: int) -> pd.DataFrame:
     """The `count` queries with the smallest hash of their id: a sample that stays as the corpus grows."""
-    order = queries["query_id"].map(lambda name: hashlib.sha256(name.encode()).hexdigest()).astype("str").sort_values()
-    return queries.loc[order.index[:count]]
+    hashes = [hashlib.sha256(query_id.encode()).digest() for query_id in queries["query_id"]]
+    order = sorted(range(len(hashes)), key=hashes.__getitem__)
+    return queries.iloc[order[:count]]
 
 
 def normalize_query(text: str) -> str:
@@ -147,8 +145,9 @@ def _units(queries: pd.DataFrame, judgments: pd.DataFrame) -> dict[str, str]:
     """
     groups = {q: group for q, group in zip(queries["query_id"], queries["group"], strict=True) if group}
     alone = set(queries["query_id"]) - groups.keys()
-    relevant = judgments[(judgments["grade"] > 0) & judgments["query_id"].isin(alone)]
-    links = _connect(zip(("q:" + relevant["query_id"]), ("d:" + relevant["document_id"]), strict=True))
+    relevant = judgments.loc[(judgments["grade"] > 0) & judgments["query_id"].isin(list(alone))]
+    pairs = zip(relevant["query_id"], relevant["document_id"], strict=True)
+    links = _connect((f"q:{query_id}", f"d:{document_id}") for query_id, document_id in pairs)
     sizes = Counter(links.get(f"q:{query_id}", "") for query_id in alone)
     most = max(_MIN_GIANT, _MAX_COMPONENT_SHARE * len(queries))
     names: dict[str, str] = {}

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets import corpus, evaluation, index, release, training
+from assets import corpus, evaluation, index, release, serving, training
 from assets.resources import ArtifactIOManager, Deployment
 from checks import all_checks
 from orchestration.jobs import JOBS
@@ -12,7 +12,7 @@ from orchestration.sensors import SENSORS
 deployment = Deployment()
 
 defs = dg.Definitions(
-    assets=[*corpus.ASSETS, *index.ASSETS, *training.ASSETS, *evaluation.ASSETS, *release.ASSETS],
+    assets=[*corpus.ASSETS, *index.ASSETS, *training.ASSETS, *evaluation.ASSETS, *release.ASSETS, *serving.ASSETS],
     asset_checks=all_checks(),
     jobs=JOBS,
     schedules=SCHEDULES,

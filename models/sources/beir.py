@@ -19,8 +19,8 @@ _SPLITS = ("test", "dev", "train")
 class BeirSource:
     """Reads a BEIR folder line by line.
 
-    The split of a query is the qrels file in which it is judged; judged in several, test wins over dev and dev over train,
-    and its judgments in the other files are refused as leakage. Queries that no file judges are left out.
+    The split of a query is the qrels file in which it is judged; judged in several, test wins over dev and dev over
+    train, and its judgments in the other files are refused as leakage. Queries that no file judges are left out.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The user's own tables of documents, queries and judgments: parquet, CSV or JSON Lines, the latter two also gzipped."""
+"""The user's own tables of documents, queries and judgments: parquet, or CSV and JSON Lines, plain or gzipped."""
 
 from __future__ import annotations
 
@@ -134,17 +134,18 @@ class FilesSource:
         csv.field_size_limit(MAX_LINE_BYTES)
         try:
             with open_bytes(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline="") as file:
-                reader = csv.reader(file)
+                reader = csv.reader(file, strict=True)
                 header = next(reader, [])
                 columns = self._columns(path, table, header)
                 while True:
-                    position = f"{path.name}:{reader.line_num + 1}"
+                    first = reader.line_num + 1
+                    position = f"{path.name}:{first}"
                     try:
                         fields = next(reader)
                     except StopIteration:
                         return
                     except csv.Error as error:
-                        yield rejected(table, f"not CSV: {error}", position)
+                        yield rejected(table, f"not CSV, lines {first} to {reader.line_num}: {error}", position)
                         continue
                     if not fields:
                         continue
@@ -233,7 +234,7 @@ def _timestamp(value: object) -> str | None:
         except ValueError:
             return None
     if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime(value.year, value.month, value.day)
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
     if not isinstance(value, datetime):
         return None
     return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()

@@ -1,8 +1,8 @@
 """The embedded default corpus: the API documentation of the packages installed beside RerankOps.
 
-Each documented class, function or method is a document (qualified name and signature as title, docstring body as text); the
-docstring's summary sentence, taken out of the document, is the query for it, after CodeSearchNet (Husain et al., 2019,
-https://arxiv.org/abs/1909.09436). Files are parsed, never imported.
+Each documented class, function or method is a document (qualified name and signature as title, docstring body as text);
+the docstring's summary sentence, taken out of the document, is the query for it, after CodeSearchNet (Husain et al.,
+2019, https://arxiv.org/abs/1909.09436). Files are parsed, never imported.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SUMMARY_WORDS = range(4, 41)
 _MAX_SHARING = 5
 """Documents that may share one summary; more, and it asks for none of them."""
 
-_SUMMARY = re.compile(r"(.+?(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\betc)(?<!\bcf)[.!?])(?:\s|$)", re.S)
+_SUMMARY = re.compile(r"(.+?(?<!\be\.g)(?<!\bi\.e)(?<!\bvs)(?<!\betc)(?<!\bcf)(?<!\bw\.r\.t)[.!?])(?:\s|$)", re.S)
 _MARKUP = re.compile(r":[a-zA-Z:]+:`~?([^`]+)`")
 _NO_SENTENCE = re.compile(
     r"parameters\b|args:|arguments:|returns?:|example|notes?:|\.\.|:|>>>|@|.*-----|.*=====|[\w.]+\(.*\)(\s*->.*)?\.?$",
@@ -131,10 +131,11 @@ def installed_files(package: str) -> tuple[str, list[Path]]:
             f"corpus.python_docs.packages: {package!r} is not installed",
             f"Install it beside RerankOps (pip install {package}) or take it off the list.",
         ) from error
-    files = []
-    for entry in distribution.files or []:
-        if entry.suffix == ".py" and entry.parts[0] != ".." and not _SKIPPED_PARTS.intersection(entry.parts):
-            files.append(Path(str(distribution.locate_file(entry))))
+    files = [
+        Path(str(distribution.locate_file(entry)))
+        for entry in distribution.files or []
+        if entry.suffix == ".py" and entry.parts[0] != ".." and not _SKIPPED_PARTS.intersection(entry.parts)
+    ]
     return distribution.version, sorted(files)
 
 
@@ -158,7 +159,7 @@ def is_sentence(summary: str) -> bool:
 
 
 def shorten(text: str, limit: int) -> str:
-    """At most `limit` characters of `text`, cut behind a line or sentence if one ends in the second half, else a word."""
+    """At most `limit` characters of `text`, cut behind a line or sentence that ends in the second half, else a word."""
     if len(text) <= limit:
         return text
     ends = [match.end() for match in _CUT.finditer(text, limit // 2, limit + 1) if match.end() <= limit]
@@ -170,8 +171,8 @@ def shorten(text: str, limit: int) -> str:
 def strip_bodies(text: str) -> str:
     """Python source with the bodies of functions cut down to their docstring, two to three times faster to parse.
 
-    A scan that knows strings and indentation but no grammar: source it misreads seldom parses, so callers parse the original
-    then.
+    A scan that knows strings and indentation but no grammar: source it misreads seldom parses, and callers parse the
+    original then.
     """
     kept, position, start = [], 0, 0
     while match := _STRING_OR_DEF.search(text, position):
@@ -247,7 +248,7 @@ def _signature(node: ast.AST) -> str:
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """Syntax trees hold no garbage cycles but many objects: collecting while they are made costs a third of the time."""
+    """Syntax trees hold no garbage cycles but many objects: collecting while they are made only costs time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -79,10 +79,16 @@ database.close()
 
 
 def begin(ledger: Ledger, bundle: str, **columns: str) -> Release:
-    versions = dict(
-        model_version=f"mlflow-{bundle}", index_version="i1", corpus_version="c1", large_version="l1", compact_version="s1",
-        settings_digest="d1", actor="ada", reason="the gate passed",
-    )  # fmt: skip
+    versions = {
+        "model_version": f"mlflow-{bundle}",
+        "index_version": "i1",
+        "corpus_version": "c1",
+        "large_version": "l1",
+        "compact_version": "s1",
+        "settings_digest": "d1",
+        "actor": "ada",
+        "reason": "the gate passed",
+    }
     return ledger.begin(bundle_version=bundle, **(versions | columns))
 
 
@@ -318,7 +324,7 @@ def test_aliases_that_cannot_be_moved_leave_the_release_pending(database: Databa
 
 def test_of_processes_that_begin_at_once_one_succeeds(database: Database, database_url: str) -> None:
     champion = release(Ledger(database), "b0")
-    processes = [run_python(RACE, database_url, f"b{number}") for number in (1, 2, 3)]
+    processes = [run_python(RACE, database_url, f"b{number}") for number in (1, 2)]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -333,7 +339,7 @@ def test_of_processes_that_begin_at_once_one_succeeds(database: Database, databa
         answers.append(printed.strip())
     (pending,) = Ledger(database).pending()
     assert answers.count(pending.release_id) == 1
-    assert sum("is still pending" in answer for answer in answers) == 2
+    assert sum("is still pending" in answer for answer in answers) == 1
     assert pending.previous_release_id == champion.release_id
 
 

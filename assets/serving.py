@@ -1,0 +1,49 @@
+"""Serving: the running service takes over the release."""
+
+import dagster as dg
+
+from assets import keys
+from assets.policies import OWNERS, READ_RETRIES, WHEN_INPUTS_CHANGE
+from assets.resources import Deployment
+
+
+@dg.asset(
+    key=keys.ONLINE_SCORING,
+    group_name=keys.SERVING,
+    kinds={"fastapi"},
+    owners=OWNERS,
+    deps=[keys.RELEASE],
+    automation_condition=WHEN_INPUTS_CHANGE,
+    retry_policy=READ_RETRIES,
+    check_specs=[
+        dg.AssetCheckSpec("service_serves_release", asset=keys.ONLINE_SCORING, description="The running service serves the champion.")
+    ],
+)
+def online_scoring(context: dg.AssetExecutionContext, deployment: Deployment) -> dg.MaterializeResult:
+    """The champion in the running service: hot-swapped, warmed, its golden queries asked and timed. Without a service, it says so."""
+    from models.deployment import roll_out
+
+    state = roll_out(deployment.settings(), deployment.store(), deployment.database())
+    passed = state.served_release == state.release_id and state.golden_agree
+    return dg.MaterializeResult(
+        metadata={
+            "release_id": state.release_id,
+            "served": state.served_release is not None,
+            "seconds_to_serve": state.seconds,
+            "p50_latency_ms": state.p50_ms,
+            "p95_latency_ms": state.p95_ms,
+            "golden_queries": state.golden_queries,
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="service_serves_release",
+                passed=passed,
+                severity=dg.AssetCheckSeverity.WARN,
+                description=state.message,
+                metadata={"served_release": state.served_release or "none"},
+            )
+        ],
+    )
+
+
+ASSETS = [online_scoring]

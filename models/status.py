@@ -1,0 +1,55 @@
+"""The state of a deployment as one JSON value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.artifacts import ArtifactStore
+from models.database import Database
+from models.incidents import open_incidents
+from models.ledger import Ledger
+from models.releasing import Releaser
+from models.settings import Settings
+from models.tracking import Tracking
+
+
+def deployment_status(settings: Settings) -> dict[str, Any]:
+    """Champion, last gate decision, evaluation by system, objectives and open incidents.
+
+    A release that a crash left pending is finished first. What does not exist yet is None or empty.
+    """
+    database = Database(settings.database_url)
+    database.migrate()
+    try:
+        ledger = Ledger(database)
+        if ledger.pending():
+            Releaser(ledger, Tracking.of(settings)).repair()
+        current = ledger.current()
+        incidents = [{"kind": one.kind, "id": one.incident_id, "evidence": one.evidence} for one in open_incidents(database)]
+    finally:
+        database.close()
+    store = ArtifactStore(settings.artifact_root, settings.home / "cache")
+    gate = store.current("release/gate_decision")
+    evaluation = store.current("evaluation/offline_evaluation")
+    report = evaluation.read_json("report/evaluation.json") if evaluation else None
+    decision = gate.read_json("decision.json") if gate else None
+    return {
+        "champion": None
+        if current is None
+        else {
+            "release_id": current.release_id,
+            "version": current.model_version,
+            "bundle_version": current.bundle_version,
+            "index_version": current.index_version,
+            "corpus_version": current.corpus_version,
+            "action": current.action,
+        },
+        "gate": None
+        if decision is None
+        else {"decision": decision["verdict"], "reasons": decision["reasons"], "checks": decision["checks"]},
+        "evaluation": {} if report is None else report["systems"],
+        "gains": {} if report is None else report["gains"],
+        "best_first_stage": None if report is None else report["best_first_stage"],
+        "objectives": settings.objectives.model_dump(),
+        "incidents": incidents,
+    }
