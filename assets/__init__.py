@@ -1,1 +1,2 @@
-"""What is made: one module per stage of the lifecycle. Thin: read inputs, call one function of models, report metadata."""
+"""What is made: one module per stage of the lifecycle. Thin: read inputs, call one function of models, report
+metadata."""

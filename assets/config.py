@@ -1,6 +1,7 @@
 """Run configuration: the sections of the settings file as Dagster config, shown and editable in the launchpad.
 
-The defaults are the settings in force when the code location was loaded. A value edited in the launchpad is validated by the
+The defaults are the settings in force when the code location was loaded. A value edited in the launchpad is
+validated by the
 same pydantic model, so what is allowed there is what is allowed in the file.
 """
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from models.corpus import CorpusTables
 
 _MODULES = (
-    "corpus", "chunking", "splits", "contracts", "sources.base", "sources.lines", "sources.python_docs", "sources.beir", "sources.files"
+    "corpus", "chunking", "splits", "contracts", "sources.base", "sources.lines", "sources.python_docs",
+    "sources.beir", "sources.files"
 )  # fmt: skip
 _TABLES = {
     keys.PASSAGES: "passages",
@@ -27,7 +28,7 @@ _TABLES = {
     keys.QUARANTINED_ROWS: "quarantined_rows",
 }
 _DESCRIPTIONS = {
-    keys.PASSAGES: "One row per passage: a piece of a document by tokens, with its offsets, access labels and content hash.",
+    keys.PASSAGES: "One row per passage: a piece of a document by tokens, with offsets, labels and hash.",
     keys.QUERIES: "One row per query with its split: train, dev or test, stable as the corpus grows.",
     keys.JUDGMENTS: "One row per judged (query, document) pair with its grade.",
     keys.QUARANTINED_ROWS: "One row per refused input row, with the reason and its place in the source.",
@@ -52,7 +53,8 @@ _DESCRIPTIONS = {
     retry_policy=READ_RETRIES,
 )
 def read(context: dg.AssetExecutionContext, config: CorpusConfig, deployment: Deployment):
-    """Read the corpus source once into four tables; rows that break a contract go to quarantined_rows with the reason."""
+    """Read the corpus source once into four tables; rows that break a contract go to quarantined_rows with the
+    reason."""
     from models.chunking import load_tokenizer
     from models.corpus import read_corpus, write_table
     from models.encoder import tokenizer_file
@@ -80,7 +82,13 @@ def read(context: dg.AssetExecutionContext, config: CorpusConfig, deployment: De
             return {"dagster/row_count": len(table), **tables().counts}
 
         artifact = make(
-            context, store, key, build, modules=_MODULES, settings=settings.model_dump(exclude={"path"}), outside=outside
+            context,
+            store,
+            key,
+            build,
+            modules=_MODULES,
+            settings=settings.model_dump(exclude={"path"}),
+            outside=outside,
         )
         yield output(artifact, output_name=name)
 

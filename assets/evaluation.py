@@ -81,7 +81,8 @@ def scored_candidates(
 def score_calibration(
     context: dg.AssetExecutionContext, deployment: Deployment, evaluation_set: Artifact, scored_candidates: Artifact
 ) -> dg.Output[Artifact]:
-    """How each tier combines first-stage scores and logits into one calibrated probability, fitted on the dev queries."""
+    """How each tier combines first-stage scores and logits into one calibrated probability, fitted on the dev
+    queries."""
 
     def build(folder):
         from models.calibration import fit_calibration
@@ -117,7 +118,8 @@ def offline_evaluation(
     scored_candidates: Artifact,
     score_calibration: Artifact,
 ) -> dg.Output[Artifact]:
-    """Every system on the test queries: metrics with intervals, gains over the best first stage, quality against cost."""
+    """Every system on the test queries: metrics with intervals, gains over the best first stage, quality
+    against cost."""
     settings = config.section(EvaluationSettings)
     tiers = deployment.settings().tiers
 
@@ -135,7 +137,10 @@ def offline_evaluation(
         build,
         modules=_EVALUATE,
         inputs=(evaluation_set, candidates, scored_candidates, score_calibration),
-        settings={**settings.model_dump(), "tiers": tiers.model_dump(include={"compact_candidates", "large_candidates"})},
+        settings={
+            **settings.model_dump(),
+            "tiers": tiers.model_dump(include={"compact_candidates", "large_candidates"}),
+        },
     )
     from models.offline_evaluation import QUALITY_COST, log_evaluation
     from models.tracking import Tracking
@@ -163,7 +168,8 @@ def champion_evaluation(
     passages: Artifact,
     candidates: Artifact,
 ) -> dg.Output[Artifact]:
-    """The champion on the current evaluation set and candidates: its stored numbers where the set is the same, else scored anew."""
+    """The champion on the current evaluation set and candidates: its stored numbers where the set is the same,
+    else scored anew."""
     from models.ledger import Ledger
 
     settings = config.section(EvaluationSettings)

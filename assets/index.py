@@ -150,7 +150,8 @@ def candidates(
     dense_index: Artifact,
     lexical_index: Artifact,
 ) -> dg.Output[Artifact]:
-    """Hybrid candidates of the training and evaluation queries, and the first-stage rankings of the evaluation queries."""
+    """Hybrid candidates of the training and evaluation queries, and the first-stage rankings of the evaluation
+    queries."""
     settings = config.section(IndexSettings)
     deployed = deployment.settings()
 

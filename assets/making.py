@@ -27,7 +27,8 @@ def make(
 ) -> Artifact:
     """Get the artifact of this computation, made only if it never was.
 
-    `modules` of `models/` decide the code version; `outside` names inputs that are no assets (a source, base weights) with
+    `modules` of `models/` decide the code version; `outside` names inputs that are no assets (a source, base
+    weights) with
     their digests.
     """
     artifact = store.get_or_create(

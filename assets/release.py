@@ -12,7 +12,8 @@ from models.code_version import code_version
 from models.settings import GateSettings
 
 _PARTS = (
-    keys.PASSAGES, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, keys.LARGE_RERANKER, keys.COMPACT_RERANKER,
+    keys.PASSAGES, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, keys.LARGE_RERANKER,
+    keys.COMPACT_RERANKER,
     keys.SCORE_CALIBRATION, keys.OFFLINE_EVALUATION, keys.EVALUATION_SET, keys.CANDIDATES,
 )  # fmt: skip
 
@@ -41,7 +42,8 @@ def release_candidate(
     evaluation_set: Artifact,
     candidates: Artifact,
 ) -> dg.Output[Artifact]:
-    """The self-contained serving bundle: models, calibration, tiers, indexes, passages and settings; MLflow's challenger."""
+    """The self-contained serving bundle: models, calibration, tiers, indexes, passages and settings; MLflow's
+    challenger."""
     from models.bundle import BundleParts, write_bundle
     from models.tracking import CHALLENGER, Tracking
 
@@ -178,7 +180,8 @@ def release(
     champion_evaluation: Artifact,
     latency_profile: Artifact,
 ) -> dg.MaterializeResult:
-    """The champion: decided again from the evidence, then MLflow's aliases and the release ledger move to the bundle."""
+    """The champion: decided again from the evidence, then MLflow's aliases and the release ledger move to the
+    bundle."""
     from models.files import digest_json
     from models.gating import gather, judge
     from models.ledger import Ledger
@@ -202,7 +205,9 @@ def release(
     decision = judge(evidence, config.section(GateSettings), settings)
     recorded = gate_decision.read_json("decision.json")
     if decision.verdict == "refused" or recorded["candidate"] != release_candidate.data_version:
-        reasons = "\n".join(decision.reasons) or "The gate decided on another candidate; materialize gate_decision again."
+        reasons = (
+            "\n".join(decision.reasons) or "The gate decided on another candidate; materialize gate_decision again."
+        )
         raise dg.Failure(description=f"Refused; the champion keeps serving.\n{reasons}", allow_retries=False)
     versions = release_candidate.read_json("bundle.json")["versions"]
     tracking = releaser.tracking

@@ -16,11 +16,14 @@ from assets.resources import Deployment
     automation_condition=WHEN_INPUTS_CHANGE,
     retry_policy=READ_RETRIES,
     check_specs=[
-        dg.AssetCheckSpec("service_serves_release", asset=keys.ONLINE_SCORING, description="The running service serves the champion.")
+        dg.AssetCheckSpec(
+            "service_serves_release", asset=keys.ONLINE_SCORING, description="The running service serves the champion."
+        )
     ],
 )
 def online_scoring(context: dg.AssetExecutionContext, deployment: Deployment) -> dg.MaterializeResult:
-    """The champion in the running service: hot-swapped, warmed, its golden queries asked and timed. Without a service, it says so."""
+    """The champion in the running service: hot-swapped, warmed, its golden queries asked and timed. Without a
+    service, it says so."""
     from models.deployment import roll_out
 
     state = roll_out(deployment.settings(), deployment.store(), deployment.database())

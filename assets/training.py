@@ -105,7 +105,9 @@ def large_reranker(
         build,
         modules=_MODEL,
         inputs=(training_examples,),
-        settings=settings.model_dump(exclude={"compact_layers", "compact_pairs", "teacher_weight", "base_model", "max_queries"}),
+        settings=settings.model_dump(
+            exclude={"compact_layers", "compact_pairs", "teacher_weight", "base_model", "max_queries"}
+        ),
         outside={"weights": weights_digest(settings.base_model)},
     )
     return _registered(deployment, artifact, "large", settings)
@@ -153,7 +155,9 @@ def compact_reranker(
     return _registered(deployment, artifact, "compact", settings)
 
 
-def _registered(deployment: Deployment, artifact: Artifact, size: str, settings: TrainingSettings) -> dg.Output[Artifact]:
+def _registered(
+    deployment: Deployment, artifact: Artifact, size: str, settings: TrainingSettings
+) -> dg.Output[Artifact]:
     from models.tracking import Tracking, register_model
 
     version = register_model(Tracking.of(deployment.settings()), artifact, size, settings.model_dump())

@@ -28,7 +28,8 @@ RULES = {
     ],
 )
 def gate(deployment: Deployment) -> Iterator[dg.AssetCheckResult]:
-    """Read the decision and report each rule; a decision `current` passes: the champion was judged when it was released."""
+    """Read the decision and report each rule; a decision `current` passes: the champion was judged when it was
+    released."""
     decision = deployment.store().require(keys.artifact_name(keys.GATE_DECISION)).read_json("decision.json")
     current = decision["verdict"] == "current"
     for name, prefixes in RULES.items():

@@ -56,7 +56,8 @@ def _create(path: Path) -> None:
         # The folder is private and on the same file system, so that the key is never readable and can be linked.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".api_key.") as folder:
             whole = Path(folder) / "api_key"
-            with whole.open("w", encoding="ascii", opener=_private) as file:
+            handle = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w", encoding="ascii") as file:
                 file.write(_PREFIX + secrets.token_urlsafe(32) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -66,10 +67,6 @@ def _create(path: Path) -> None:
         raise SettingsError(
             f"cannot make {path}: {error.strerror}", f"Set {KEY_VARIABLE}, or make {path.parent} writable."
         ) from error
-
-
-def _private(name: str, flags: int) -> int:
-    return os.open(name, flags | os.O_EXCL, 0o600)
 
 
 def _read(path: Path) -> str:

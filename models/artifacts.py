@@ -53,7 +53,8 @@ class FileEntry:
 class Manifest:
     """What an artifact is, what it was made from and by what.
 
-    `inputs` maps upstream asset names to their data versions; `summary` holds counts and measurements to show, which do not
+    `inputs` maps upstream asset names to their data versions; `summary` holds counts and measurements to show,
+    which do not
     decide the version; `seconds` is how long the computation took.
     """
 
@@ -226,7 +227,9 @@ class ArtifactStore:
         """`current`, or an `ArtifactError` that says how to make it."""
         artifact = self.current(asset, partition)
         if artifact is None:
-            raise ArtifactError(f"{asset} has not been made yet", f"Run `rerankops run --select {asset}` with what is upstream.")
+            raise ArtifactError(
+                f"{asset} has not been made yet", f"Run `rerankops run --select {asset}` with what is upstream."
+            )
         return artifact
 
     def remember(self, kind: str, key: Mapping[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """The serving bundle: one self-contained folder with everything that a release serves.
 
-    bundle.json                 versions, settings and limits
-    passages.parquet            texts, titles, places, access labels
-    dense_index/ lexical_index/ encoder/ large/ compact/
-    calibration.json            the scorers of all tiers
-    golden.json                 queries with the scores that a reloaded bundle must reproduce
-    evaluation/                 evaluation.json and per_query.parquet: what the next candidate is compared with
+bundle.json                 versions, settings and limits
+passages.parquet            texts, titles, places, access labels
+dense_index/ lexical_index/ encoder/ large/ compact/
+calibration.json            the scorers of all tiers
+golden.json                 queries with the scores that a reloaded bundle must reproduce
+evaluation/                 evaluation.json and per_query.parquet: what the next candidate is compared with
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def index_version(dense: str, lexical: str) -> str:
 
 
 def write_bundle(folder: Path, parts: BundleParts, settings: Settings) -> dict[str, Any]:
-    """Assemble the bundle in `folder`; files of artifacts are hard-linked where the file system can. Returns bundle.json."""
+    """Assemble the bundle in `folder`; files of artifacts are hard-linked where the file system can. Returns
+    bundle.json."""
     links = {
         "dense_index": parts.dense_index,
         "lexical_index": parts.lexical_index,
@@ -68,7 +69,9 @@ def write_bundle(folder: Path, parts: BundleParts, settings: Settings) -> dict[s
     for name in ("report/evaluation.json", "per_query.parquet"):
         link(parts.offline_evaluation.path(name), folder / "evaluation" / Path(name).name)
     queries = parts.evaluation_set.read_table("queries.parquet")
-    golden = golden_queries(queries, parts.offline_evaluation.read_table("rankings.parquet"), settings.serving.golden_queries)
+    golden = golden_queries(
+        queries, parts.offline_evaluation.read_table("rankings.parquet"), settings.serving.golden_queries
+    )
     (folder / "golden.json").write_bytes(canonical_json(golden))
     versions = parts.versions()
     bundle = {
@@ -79,7 +82,8 @@ def write_bundle(folder: Path, parts: BundleParts, settings: Settings) -> dict[s
         "max_tokens": settings.training.max_tokens,
         "candidates": settings.evaluation.candidates,
         "settings": {
-            name: getattr(settings, name).model_dump() for name in ("encoder", "index", "tiers", "generator", "evaluation")
+            name: getattr(settings, name).model_dump()
+            for name in ("encoder", "index", "tiers", "generator", "evaluation")
         },
     }
     (folder / BUNDLE).write_bytes(canonical_json(bundle))
@@ -112,7 +116,9 @@ class GoldenComparison:
     order_equal: bool
 
 
-def compare_golden(golden: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, float]], tolerance: float) -> GoldenComparison:
+def compare_golden(
+    golden: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, float]], tolerance: float
+) -> GoldenComparison:
     """Compare golden entries with `found`, for each the calibrated scores by passage id of the reloaded bundle.
 
     A passage that is missing counts as a difference of 1. Two passages may change places when their golden scores are

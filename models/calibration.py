@@ -22,7 +22,8 @@ TIER_FEATURES: Mapping[str, tuple[str, ...]] = {
     "large": ("dense", "lexical", "lexical_log", "large"),
     "cascade": ("dense", "lexical", "lexical_log", "compact", "large"),
 }
-"""Inputs of each scorer. `large` stands alone in the evaluation; in serving the large model runs behind the compact one: `cascade`."""
+"""Inputs of each scorer. `large` stands alone in the evaluation; in serving the large model runs behind the
+compact one: `cascade`."""
 
 _RIDGE = 1e-2
 _CLIP = 30.0
@@ -81,7 +82,8 @@ def probability(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 def fit_calibration(scored: pd.DataFrame, judgments: pd.DataFrame) -> Calibration:
     """Fit every tier on the development queries.
 
-    `scored` has `query_id, document_id, dense_score, lexical_score, compact_logit, large_logit`, one row per candidate. Raises
+    `scored` has `query_id, document_id, dense_score, lexical_score, compact_logit, large_logit`, one row per
+    candidate. Raises
     `ContractError` when no query has a relevant candidate.
     """
     relevant = judgments[judgments["grade"] > 0][["query_id", "document_id", "grade"]]
@@ -124,7 +126,9 @@ def _feature(name: str, inputs: Inputs) -> NDArray[np.float64]:
     return np.asarray(inputs[name], dtype=np.float64)
 
 
-def _fit_weights(features: Sequence[str], inputs: Sequence[Inputs], labels: Sequence[NDArray[np.float64]]) -> TierScorer:
+def _fit_weights(
+    features: Sequence[str], inputs: Sequence[Inputs], labels: Sequence[NDArray[np.float64]]
+) -> TierScorer:
     from scipy.optimize import minimize
     from scipy.special import log_softmax, softmax
 

@@ -82,15 +82,16 @@ def build_all_candidates(
 ) -> dict[str, float | int]:
     """Write candidates.parquet (training sample and evaluation queries) and first_stage.parquet to `folder`.
 
-    The training sample is the `max_train_queries` training queries with the smallest hash of their id. first_stage.parquet
-    has the rankings of the evaluation queries with a column `system`. Returns counts and seconds per query of each system.
+    The training sample is the `max_train_queries` training queries with the smallest hash of their id.
+    first_stage.parquet has the rankings of the evaluation queries with a column `system`. Returns counts and
+    the seconds of one query.
     """
     import time
 
     from models.corpus import write_table
     from models.splits import sample_by_hash
 
-    train = sample_by_hash(queries[queries["split"] == "train"], max_train_queries)
+    train = sample_by_hash(queries.loc[queries["split"] == "train"], max_train_queries)
     wanted = pd.concat([train, evaluation_queries]).sort_values("query_id", ignore_index=True)
     table = build_candidates(wanted, retriever, candidates, progress)
     write_table(table, folder / "candidates.parquet")

@@ -1,6 +1,7 @@
 """Data contracts: pandera schemas of the tables and pydantic models of the messages.
 
-Every table that crosses an asset boundary has a schema here; `check_table` names the rows that break it. The version of the
+Every table that crosses an asset boundary has a schema here; `check_table` names the rows that break it. The
+version of the
 messages is `CONTRACT_VERSION`; it changes when a field changes its meaning or disappears.
 """
 
@@ -38,7 +39,9 @@ class _Table(pa.DataFrameModel):
 class Passages(_Table):
     """One row per passage: a piece of a document, with its place in it."""
 
-    passage_id: Series[str] = pa.Field(str_matches=_ID, unique=True, description="Stable id: document id and piece number.")
+    passage_id: Series[str] = pa.Field(
+        str_matches=_ID, unique=True, description="Stable id: document id and piece number."
+    )
     document_id: Series[str] = pa.Field(str_matches=_ID, description="Document that the passage was cut from.")
     title: Series[str] = pa.Field(nullable=False, description="Title of the document; may be empty.")
     text: Series[str] = pa.Field(str_length={"min_value": 1}, description="Text of the passage, never empty.")
@@ -57,7 +60,9 @@ class Passages(_Table):
     @pa.check("access", name="access_is_a_list_of_labels")
     @classmethod
     def _labels(cls, column: Any) -> Any:
-        return column.map(lambda labels: not isinstance(labels, str) and all(isinstance(label, str) for label in labels))
+        return column.map(
+            lambda labels: not isinstance(labels, str) and all(isinstance(label, str) for label in labels)
+        )
 
 
 class Queries(_Table):
@@ -82,7 +87,9 @@ class Judgments(_Table):
 class QuarantinedRows(_Table):
     """One row per input row that was refused, with the reason."""
 
-    table: Series[str] = pa.Field(isin=("documents", "queries", "judgments"), description="Table that it was meant for.")
+    table: Series[str] = pa.Field(
+        isin=("documents", "queries", "judgments"), description="Table that it was meant for."
+    )
     reason: Series[str] = pa.Field(str_length={"min_value": 1}, description="What is wrong with it.")
     position: Series[str] = pa.Field(description="Where it stands in the source, as in corpus.jsonl:17.")
     row: Series[str] = pa.Field(description="The row itself, at most 2,000 characters.")

@@ -19,12 +19,22 @@ def contract_violations(store: ArtifactStore, artifact: Artifact, file: str) -> 
         table = artifact.read_table(file)
         broken = violations(table, TABLES[file])
         examples = [
-            {"column": str(row["column"]), "check": str(row["check"]), "value": str(row["failure_case"])[:200], "row": str(row["index"])}
+            {
+                "column": str(row["column"]),
+                "check": str(row["check"]),
+                "value": str(row["failure_case"])[:200],
+                "row": str(row["index"]),
+            }
             for row in broken.head(_EXAMPLES).to_dict("records")
         ]
         return {"count": len(broken), "rows": len(table), "examples": examples}
 
-    key = {"asset": artifact.asset, "data_version": artifact.data_version, "file": file, "code": code_version("contracts")}
+    key = {
+        "asset": artifact.asset,
+        "data_version": artifact.data_version,
+        "file": file,
+        "code": code_version("contracts"),
+    }
     return store.remember("contracts", key, compute)
 
 
@@ -34,7 +44,9 @@ def require_contracts(store: ArtifactStore, artifact: Artifact) -> None:
         if file in TABLES:
             found = contract_violations(store, artifact, file)
             if found["count"]:
-                rows = "\n".join(f"  row {e['row']}: {e['column']}: {e['check']} (got {e['value']!r})" for e in found["examples"])
+                rows = "\n".join(
+                    f"  row {e['row']}: {e['column']}: {e['check']} (got {e['value']!r})" for e in found["examples"]
+                )
                 raise ContractError(
                     f"{artifact.asset}/{file} breaks its contract in {found['count']} places:\n{rows}",
                     "Mend the asset that makes it, or the source rows, and materialize it again.",

@@ -47,7 +47,9 @@ class TrainingReport:
         return asdict(self)
 
 
-def train_large(examples: pd.DataFrame, settings: TrainingSettings, folder: Path, progress: Progress | None = None) -> TrainingReport:
+def train_large(
+    examples: pd.DataFrame, settings: TrainingSettings, folder: Path, progress: Progress | None = None
+) -> TrainingReport:
     """Fine-tune the large cross-encoder and save it to `folder` (safetensors, config, tokenizer, training.json)."""
     model = _open(str(local_weights(settings.base_model)), settings)
     _freeze(model, settings.frozen_layers)
@@ -58,7 +60,8 @@ def train_large(examples: pd.DataFrame, settings: TrainingSettings, folder: Path
 def train_compact(
     examples: pd.DataFrame, large: Path, settings: TrainingSettings, folder: Path, progress: Progress | None = None
 ) -> TrainingReport:
-    """Train the compact cross-encoder: chosen layers of the large model, distilled from its scores. Saved like the large one."""
+    """Train the compact cross-encoder: chosen layers of the large model, distilled from its scores. Saved like
+    the large one."""
     lists = _lists(examples, settings.compact_pairs)
     if settings.teacher_weight:
         teacher = CrossEncoderScorer.load(large, settings.max_tokens, device=settings.device)
@@ -92,12 +95,16 @@ class CrossEncoderScorer:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         target = torch.device(resolve_device(device))
-        model = AutoModelForSequenceClassification.from_pretrained(str(folder), use_safetensors=True, local_files_only=True)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            str(folder), use_safetensors=True, local_files_only=True
+        )
         dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
         return cls(model.to(target, dtype).eval(), tokenizer, max_tokens, target)
 
-    def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int = 32, progress: Progress | None = None) -> np.ndarray:
+    def logits(
+        self, pairs: Sequence[tuple[str, str]], batch_size: int = 32, progress: Progress | None = None
+    ) -> np.ndarray:
         """float32 [n] relevance logits, in the order of `pairs`."""
         import torch
 
@@ -172,7 +179,9 @@ def _open(source: str, settings: TrainingSettings) -> CrossEncoder:
         activation_fn=torch.nn.Identity(),
         model_kwargs={"use_safetensors": True},
         # Dropout costs a third of the time of a CPU step and showed no gain in runs this short.
-        config_kwargs={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} if settings.dropout == 0 else None,
+        config_kwargs={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        if settings.dropout == 0
+        else None,
     )
 
 

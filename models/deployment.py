@@ -31,7 +31,8 @@ class RollOut:
 def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> RollOut:
     """Make the service swap to the current release, then send each golden query through /v1/answer.
 
-    An answer agrees when its best passage is the golden one, or it was degraded by its budget. Raises `ReleaseError` before the first release.
+    An answer agrees when its best passage is the golden one, or it was degraded by its budget. Raises
+    `ReleaseError` before the first release.
     """
     current = Ledger(database).current()
     if current is None:

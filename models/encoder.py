@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,13 +14,17 @@ from models.errors import ModelFileError, SettingsError
 from models.weights import local_weights
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
+
+    from models.settings import EncoderSettings
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 _BATCHES_PER_REPORT = 8
 _NO_LIMIT = 1_000_000
+"""Tokens; what relative positions allow, within reason."""
 
 
 def passage_text(title: str, text: str) -> str:
@@ -58,7 +63,7 @@ class Encoder:
             local_files_only=True,
             model_kwargs={"use_safetensors": True},
         )
-        limit = int(getattr(loaded.tokenizer, "model_max_length", _NO_LIMIT))
+        limit = _token_limit(loaded, folder)
         if max_tokens > limit:
             raise SettingsError(
                 f"encoder.max_tokens is {max_tokens}, but {model} reads {limit} tokens.", f"Set it to {limit} or less."
@@ -122,6 +127,19 @@ class Encoder:
         return np.asarray(vectors, dtype=np.float32)
 
 
+def _token_limit(model: SentenceTransformer, folder: Path) -> int:
+    """Tokens that the model can read at all: its positions or what its tokenizer declares, whichever is fewer.
+
+    The limit that sentence-transformers puts on the loaded tokenizer is only a preference of who published the model.
+    """
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    limits = [_NO_LIMIT, getattr(config, "max_position_embeddings", None)]
+    declared = folder / "tokenizer_config.json"
+    if declared.is_file():
+        limits.append(json.loads(declared.read_text(encoding="utf-8")).get("model_max_length"))
+    return min(int(limit) for limit in limits if limit and limit > 0)
+
+
 def tokenizer_file(model: str) -> Path:
     """The tokenizer.json of a model named as in the settings."""
     folder = local_weights(model)
@@ -138,7 +156,6 @@ def embed_corpus(
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float | int]:
     """Write embeddings.npy, encoder.json and a copy of the encoder (encoder/) to `folder`; returns counts and speed."""
-    import json
     import shutil
     import time
 
@@ -153,4 +170,8 @@ def embed_corpus(
     np.save(folder / "embeddings.npy", vectors, allow_pickle=False)
     facts = {"max_tokens": settings.max_tokens, "dimensions": encoder.dimensions}
     (folder / "encoder.json").write_text(json.dumps(facts))
-    return {"dagster/row_count": len(vectors), "passages_per_second": round(len(vectors) / max(seconds, 1e-9), 1), **facts}
+    return {
+        "dagster/row_count": len(vectors),
+        "passages_per_second": round(len(vectors) / max(seconds, 1e-9), 1),
+        **facts,
+    }

@@ -24,13 +24,20 @@ class Mined:
 
 
 def mine_examples(
-    queries: pd.DataFrame, judgments: pd.DataFrame, candidates: pd.DataFrame, passages: pd.DataFrame, settings: TrainingSettings
+    queries: pd.DataFrame,
+    judgments: pd.DataFrame,
+    candidates: pd.DataFrame,
+    passages: pd.DataFrame,
+    settings: TrainingSettings,
 ) -> Mined:
     """Lists of one positive and `settings.negatives` negatives for each training query and positive document.
 
-    `candidates` are the hybrid candidates of the queries (contracts.Candidates). The positive is the best ranked passage of a
-    judged document; a query whose positives retrieval missed gives no list, as none would occur in serving. Negatives are drawn from the
-    first `negative_depth` ranks, half of them from the top third. A candidate that the encoder scores above (1 + margin) x the positive is
+    `candidates` are the hybrid candidates of the queries (contracts.Candidates). The positive is the best
+    ranked passage of a
+    judged document; a query whose positives retrieval missed gives no list, as none would occur in serving.
+    Negatives are drawn from the
+    first `negative_depth` ranks, half of them from the top third. A candidate that the encoder scores above (1
+    + margin) x the positive is
     taken for an unjudged positive and left out (cf. the positive-aware mining of NV-Retriever, Moreira et al. 2024).
     """
     train = sample_by_hash(queries[queries["split"] == "train"], settings.max_queries)
@@ -55,7 +62,9 @@ def mine_examples(
         found = found.sort_values("rank")
         best = found[found["document_id"].isin(list(positives))].drop_duplicates("document_id")
         missed += len(positives) - len(best)
-        positive_hashes = {hashes[passage_id] for passage_id in found.loc[found["document_id"].isin(list(positives)), "passage_id"]}
+        positive_hashes = {
+            hashes[passage_id] for passage_id in found.loc[found["document_id"].isin(list(positives)), "passage_id"]
+        }
         pool = found[~found["document_id"].isin(list(positives)) & (found["rank"] <= settings.negative_depth)]
         pool = pool[~pool["passage_id"].map(hashes).isin(positive_hashes)]
         for positive in best.head(2).itertuples(index=False):
@@ -66,12 +75,26 @@ def mine_examples(
                 continue
             used += 1
             label = positives[positive.document_id] / top_grade
-            for kind, value, row in [("positive", label, positive), *(("hard", 0.0, r) for r in chosen.itertuples(index=False))]:
+            for kind, value, row in [
+                ("positive", label, positive),
+                *(("hard", 0.0, r) for r in chosen.itertuples(index=False)),
+            ]:
                 rows.append(
-                    (f"{query_id}", query, row.passage_id, texts[row.passage_id], value, kind, row.dense_score, row.lexical_score)
+                    (
+                        f"{query_id}",
+                        query,
+                        row.passage_id,
+                        texts[row.passage_id],
+                        value,
+                        kind,
+                        row.dense_score,
+                        row.lexical_score,
+                    )
                 )
     columns = ["query_id", "query", "passage_id", "passage", "label", "kind", "dense_score", "lexical_score"]
-    examples = pd.DataFrame(rows, columns=columns).astype({"label": float, "dense_score": float, "lexical_score": float})
+    examples = pd.DataFrame(rows, columns=columns).astype(
+        {"label": float, "dense_score": float, "lexical_score": float}
+    )
     return Mined(examples, len(train), used, missed, filtered)
 
 

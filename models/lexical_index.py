@@ -166,7 +166,8 @@ class LexicalIndex:
         frequency = frequency.reshape(len(texts), len(terms))
         length = np.array([len(text) for text in tokenized], dtype=np.float64)[:, None]
         k1, b = self._bm25.k1, self._bm25.b
-        saturated = frequency / (frequency + k1 * (1 - b + b * length / self._average_length))
+        lengths = k1 * (1 - b + b * length / self._average_length)
+        saturated = np.divide(frequency, frequency + lengths, out=np.zeros_like(frequency), where=frequency > 0)
         return (saturated @ weights).astype(np.float32)
 
     def _idf(self, terms: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 class ResidualListwiseLoss(nn.Module):
     """Cross entropy over each query's list (ListNet, Cao et al. 2007) with the first-stage score as an offset.
 
-    The score of a passage is `logit + first_stage`, so that the model learns what retrieval does not know already. With a teacher, the
+    The score of a passage is `logit + first_stage`, so that the model learns what retrieval does not know
+    already. With a teacher, the
     target distribution is mixed with the softmax of the teacher's scores (Hinton et al., 2015).
 
-    Inputs: (queries, lists of passages); labels: one tensor [passages, 3] per query, columns relevance, first-stage score and
+    Inputs: (queries, lists of passages); labels: one tensor [passages, 3] per query, columns relevance,
+    first-stage score and
     teacher score.
     """
 
@@ -28,7 +30,9 @@ class ResidualListwiseLoss(nn.Module):
         self.model = model
         self.teacher_weight = teacher_weight
 
-    def forward(self, inputs: list[Any], labels: list[Tensor], prompt: str | None = None, task: str | None = None) -> Tensor:
+    def forward(
+        self, inputs: list[Any], labels: list[Tensor], prompt: str | None = None, task: str | None = None
+    ) -> Tensor:
         """Mean loss of the batch."""
         queries, lists = inputs
         sizes = [len(passages) for passages in lists]

@@ -1,4 +1,5 @@
-"""The steps of an offline evaluation on stored artifacts: score, evaluate, compare with the champion, time the bundle."""
+"""The steps of an offline evaluation on stored artifacts: score, evaluate, compare with the champion, time the
+bundle."""
 
 from __future__ import annotations
 
@@ -46,11 +47,17 @@ def score_evaluation_set(
     folder: Path,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write scored.parquet: the candidates of `queries` with both models' logits. Returns counts and seconds per pair."""
-    engines = [CrossEncoderScorer.load(place, training.max_tokens, device=training.device) for place in (compact, large)]
+    """Write scored.parquet: the candidates of `queries` with both models' logits. Returns counts and seconds
+    per pair."""
+    engines = [
+        CrossEncoderScorer.load(place, training.max_tokens, device=training.device) for place in (compact, large)
+    ]
     scored = score_candidates(candidates, queries, passages, engines[0], engines[1], progress)
     write_table(scored.table, folder / "scored.parquet")
-    return {"dagster/row_count": len(scored.table), **{f"seconds_per_pair_{n}": s for n, s in scored.seconds_per_pair.items()}}
+    return {
+        "dagster/row_count": len(scored.table),
+        **{f"seconds_per_pair_{n}": s for n, s in scored.seconds_per_pair.items()},
+    }
 
 
 def evaluate_offline(
@@ -107,7 +114,9 @@ def log_evaluation(tracking: Tracking, artifact: Artifact) -> str:
     metrics = {name: float(value) for name, value in artifact.summary.items() if isinstance(value, int | float)}
     files = [artifact.path(QUALITY_COST), artifact.path("report/evaluation.json")]
     tags = {"rerankops.data_version": artifact.data_version}
-    return tracking.log_run("offline_evaluation", params=artifact.manifest.inputs, metrics=metrics, tags=tags, files=files)
+    return tracking.log_run(
+        "offline_evaluation", params=artifact.manifest.inputs, metrics=metrics, tags=tags, files=files
+    )
 
 
 def evaluate_champion(
@@ -128,7 +137,9 @@ def evaluate_champion(
         return {"champion": "none"}
     facts = bundle.read_json(BUNDLE)
     versions = facts["versions"]
-    same = versions["evaluation_set"] == evaluation_set.data_version and versions["candidates"] == candidates.data_version
+    same = (
+        versions["evaluation_set"] == evaluation_set.data_version and versions["candidates"] == candidates.data_version
+    )
     if same:
         per_query = bundle.read_table("evaluation/per_query.parquet")
     else:
@@ -145,17 +156,23 @@ def evaluate_champion(
         calibration = Calibration.from_dict(bundle.read_json("calibration.json"))
         tiers = TiersSettings.model_validate(facts["settings"]["tiers"])
         stages = candidates.read_table("first_stage.parquet")
-        hybrid = stages[(stages["system"] == "hybrid") & stages["query_id"].isin(test["query_id"])].drop(columns="system")
+        hybrid = stages[(stages["system"] == "hybrid") & stages["query_id"].isin(test["query_id"])].drop(
+            columns="system"
+        )
         rankings = {"hybrid": hybrid, "tiered": rerank(scored.table, calibration, tiers)["tiered"]}
         per_query = evaluate_systems(rankings, judgments, dict.fromkeys(rankings, 0.0), settings).per_query
     write_table(per_query[per_query["system"] == "tiered"].reset_index(drop=True), folder / "per_query.parquet")
     (folder / "champion.json").write_bytes(
-        canonical_json({"champion": bundle.data_version, "evaluation_set": evaluation_set.data_version, "rescored": not same})
+        canonical_json(
+            {"champion": bundle.data_version, "evaluation_set": evaluation_set.data_version, "rescored": not same}
+        )
     )
     return {"champion": bundle.data_version, "rescored": int(not same)}
 
 
-def profile_bundle(bundle: Artifact, settings: Settings, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
+def profile_bundle(
+    bundle: Artifact, settings: Settings, folder: Path, progress: Progress | None = None
+) -> dict[str, Any]:
     """Load the bundle, reproduce its golden scores, and time rerank requests one after the other; writes latency.json.
 
     A request is retrieval and ranking of `serving.candidates` passages inside `tiers.budget_ms`.

@@ -1,6 +1,7 @@
 """Release and rollback: the ledger says what serves, MLflow's aliases follow it.
 
-The order is intent (a pending row), aliases, activation. A process killed in between leaves a pending row; `repair`, which every
+The order is intent (a pending row), aliases, activation. A process killed in between leaves a pending row;
+`repair`, which every
 release, rollback and status call begins with, moves the aliases again and activates it.
 """
 
@@ -54,7 +55,8 @@ class Releaser:
         return self.ledger.activate(pending.release_id)
 
     def rollback(self, *, actor: str, reason: str, to: str | None = None) -> Release:
-        """Restore the whole bundle of the release before, or of release `to`. Raises `ReleaseError` if there is none."""
+        """Restore the whole bundle of the release before, or of release `to`. Raises `ReleaseError` if there
+        is none."""
         self.repair()
         pending = self.ledger.begin_rollback(actor=actor, reason=reason, to=to)
         self._move_aliases(pending)

@@ -14,6 +14,8 @@ from models.errors import ArtifactError
 from models.lexical_index import LexicalIndex
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -27,9 +29,13 @@ class QueryEncoder(Protocol):
     """What the retriever needs of an encoder."""
 
     @property
-    def dimensions(self) -> int: ...
+    def dimensions(self) -> int:
+        """Length of the vectors."""
+        ...
 
-    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]: ...
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Normalized vectors [n, dimensions]."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +127,7 @@ class HybridRetriever:
         filled whenever that many readable passages exist.
         """
         found = self.retrieve_batch([query], top_k, allowed)[0]
-        in_dense, in_lexical = set(found.dense[0].tolist()), set(found.lexical[0].tolist())
+        by_meaning, by_words = set(found.dense[0].tolist()), set(found.lexical[0].tolist())
         return [
             RetrievedPassage(
                 passage_id=self.passage_ids[row],
@@ -130,11 +136,7 @@ class HybridRetriever:
                 retriever_score=fused,
                 dense_score=dense,
                 lexical_score=lexical,
-                retriever="hybrid"
-                if row in in_dense and row in in_lexical
-                else "dense"
-                if row in in_dense
-                else "lexical",
+                retriever=_found_by(row in by_meaning, row in by_words),
                 row=row,
             )
             for rank, (row, fused, dense, lexical) in enumerate(
@@ -192,6 +194,12 @@ class HybridRetriever:
     def _readable(self, labels: frozenset[str]) -> NDArray[np.bool_]:
         masks = [self._labelled[label] for label in labels if label in self._labelled]
         return np.logical_or.reduce([self._public, *masks])
+
+
+def _found_by(meaning: bool, words: bool) -> Literal["dense", "lexical", "hybrid"]:
+    if meaning and words:
+        return "hybrid"
+    return "dense" if meaning else "lexical"
 
 
 def _access_masks(access: Sequence[Collection[str]]) -> tuple[NDArray[np.bool_], dict[str, NDArray[np.bool_]]]:

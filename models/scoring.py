@@ -77,12 +77,16 @@ def rerank(scored: pd.DataFrame, calibration: Calibration, tiers: TiersSettings)
         parts["tiered"].append(_sorted(rows.assign(tier=list(final.tiers)), final.logits, ids))
     extra = {"tiered": ["tier", "dense_score", "lexical_score"]}
     return {
-        name: pd.concat(tables, ignore_index=True)[RANKING_COLUMNS + extra.get(name, [])] for name, tables in parts.items()
+        name: pd.concat(tables, ignore_index=True)[RANKING_COLUMNS + extra.get(name, [])]
+        for name, tables in parts.items()
     }
 
 
 def seconds_per_query(
-    scored: ScoredCandidates | Mapping[str, float], first_stage: Mapping[str, float], per_query: float, tiers: TiersSettings
+    scored: ScoredCandidates | Mapping[str, float],
+    first_stage: Mapping[str, float],
+    per_query: float,
+    tiers: TiersSettings,
 ) -> dict[str, float]:
     """Seconds of each system per query, retrieval included, from the measured seconds of a pair.
 

@@ -13,8 +13,11 @@ class ServiceUnavailable(RerankOpsError):
     """No service answers at the configured address."""
 
 
-def call_service(settings: Settings, method: str, path: str, body: Any = None, timeout_s: float = 120) -> dict[str, Any]:
-    """Call the service with this deployment's key. Raises `ServiceUnavailable` where none listens, `RerankOpsError` on a refusal."""
+def call_service(
+    settings: Settings, method: str, path: str, body: Any = None, timeout_s: float = 120
+) -> dict[str, Any]:
+    """Call the service with this deployment's key. Raises `ServiceUnavailable` where none listens,
+    `RerankOpsError` on a refusal."""
     import httpx
 
     key, _ = service_key(settings.home)

@@ -51,7 +51,9 @@ def load_release(settings: Settings, release: Release) -> LoadedBundle:
     """Open, verify and load the bundle of a release, warmed. Raises `ArtifactError` if a file is missing or altered."""
     store = ArtifactStore(settings.artifact_root, settings.home / "cache")
     artifact = store.open(RELEASE_CANDIDATE, release.bundle_version)
-    return load_bundle(artifact, release_id=release.release_id, model_version=release.model_version, threads=settings.serving.threads)
+    return load_bundle(
+        artifact, release_id=release.release_id, model_version=release.model_version, threads=settings.serving.threads
+    )
 
 
 def load_bundle(artifact: Artifact, *, release_id: str = "", model_version: str = "", threads: int = 0) -> LoadedBundle:
@@ -60,7 +62,9 @@ def load_bundle(artifact: Artifact, *, release_id: str = "", model_version: str 
     bundle = artifact.read_json(BUNDLE)
     if bundle["format"] != 1:
         raise ArtifactError(f"bundle format {bundle['format']} is not known", "Serve it with the version that made it.")
-    identity = Identity(release_id, artifact.data_version, model_version, bundle["index_version"], bundle["corpus_version"])
+    identity = Identity(
+        release_id, artifact.data_version, model_version, bundle["index_version"], bundle["corpus_version"]
+    )
     return LoadedBundle(artifact.folder, bundle, identity, threads)
 
 
@@ -77,23 +81,40 @@ class LoadedBundle:
         self._folder = folder
         self._passages = pd.read_parquet(folder / "passages.parquet")
         self._row_of = {passage_id: row for row, passage_id in enumerate(self._passages["passage_id"])}
-        self._columns = {name: self._passages[name].tolist() for name in ("document_id", "title", "text", "start", "end", "source")}
-        self._texts = [passage_text(title, text) for title, text in zip(self._columns["title"], self._columns["text"], strict=True)]
-        self._known = {_digest(text): row for texts in (self._columns["text"], self._texts) for row, text in enumerate(texts)}
+        self._columns = {
+            name: self._passages[name].tolist() for name in ("document_id", "title", "text", "start", "end", "source")
+        }
+        self._texts = [
+            passage_text(title, text) for title, text in zip(self._columns["title"], self._columns["text"], strict=True)
+        ]
+        self._known = {
+            _digest(text): row for texts in (self._columns["text"], self._texts) for row, text in enumerate(texts)
+        }
         self._encoder = Encoder.load(folder / "encoder", bundle["settings"]["encoder"]["max_tokens"], device="cpu")
         self._dense = DenseIndex.load(folder / "dense_index")
         self._lexical = LexicalIndex.load(folder / "lexical_index")
         self._retriever = HybridRetriever(
-            self._encoder, self._dense, self._lexical, self._passages, IndexSettings.model_validate(bundle["settings"]["index"])
+            self._encoder,
+            self._dense,
+            self._lexical,
+            self._passages,
+            IndexSettings.model_validate(bundle["settings"]["index"]),
         )
-        engines = {name: CrossEncoderScorer.load(folder / name, bundle["max_tokens"], device="cpu") for name in ("compact", "large")}
+        engines = {
+            name: CrossEncoderScorer.load(folder / name, bundle["max_tokens"], device="cpu")
+            for name in ("compact", "large")
+        }
         samples = [("how is this used", text) for text in self._texts[:_WARM_UP]]
         self._costs = {name: CostModel.measure(engine, samples) for name, engine in engines.items()}
         self._encode_ms = self._measure_encoder()
         calibration = Calibration.from_dict(json.loads((folder / "calibration.json").read_bytes()))
         self._lean_dense = calibration.tiers["lean"].mean[calibration.tiers["lean"].features.index("dense")]
         self._reranker = TieredReranker(
-            engines["compact"], engines["large"], calibration, TiersSettings.model_validate(bundle["settings"]["tiers"]), self._costs
+            engines["compact"],
+            engines["large"],
+            calibration,
+            TiersSettings.model_validate(bundle["settings"]["tiers"]),
+            self._costs,
         )
 
     @property
@@ -141,7 +162,9 @@ class LoadedBundle:
             )
             for one in found
         ]
-        return CandidateSet(query=query, candidates=candidates, index_version=self.index_version, corpus_version=self.corpus_version)
+        return CandidateSet(
+            query=query, candidates=candidates, index_version=self.index_version, corpus_version=self.corpus_version
+        )
 
     def rank_candidates(self, query: str, candidates: CandidateSet, budget_ms: float) -> Ranking:
         """Rank retrieved passages; `Ranked.index` is the position in `candidates.candidates`."""
@@ -186,7 +209,9 @@ class LoadedBundle:
         golden = self.golden
         found = []
         for entry in golden:
-            ranking = self.rank_candidates(entry["query"], self.retrieve(entry["query"], self._bundle["candidates"], None), _NO_LIMIT_MS)
+            ranking = self.rank_candidates(
+                entry["query"], self.retrieve(entry["query"], self._bundle["candidates"], None), _NO_LIMIT_MS
+            )
             found.append({str(item.passage_id): item.score for item in ranking.items})
         return compare_golden(golden, found, tolerance)
 
@@ -206,7 +231,8 @@ class LoadedBundle:
     def _dense_scores(
         self, query: str, documents: Sequence[str], lexical: np.ndarray, until: float
     ) -> tuple[np.ndarray, int]:
-        """Cosine of the query with each document, and for how many it was computed; the rest get the mean of the corpus."""
+        """Cosine of the query with each document, and for how many it was computed; the rest get the mean of
+        the corpus."""
         vector = self._encoder.encode_queries([query])
         scores = np.full(len(documents), self._lean_dense, dtype=np.float64)
         rows = [self._known.get(_digest(text)) for text in documents]
@@ -214,13 +240,17 @@ class LoadedBundle:
         if stored:
             picked = np.array([[rows[place] for place in stored]], dtype=np.int64)
             scores[stored] = self._dense.score(vector, picked)[0]
-        fresh = sorted((place for place, row in enumerate(rows) if row is None), key=lambda place: (-lexical[place], place))
+        fresh = sorted(
+            (place for place, row in enumerate(rows) if row is None), key=lambda place: (-lexical[place], place)
+        )
         done = 0
         for start in range(0, len(fresh), _ENCODE_BATCH):
             batch = fresh[start : start + _ENCODE_BATCH]
             if time.perf_counter() + self._encode_ms * len(batch) / 1000 > until:
                 break
-            vectors = self._encoder.encode_passages([""] * len(batch), [documents[place] for place in batch], _ENCODE_BATCH)
+            vectors = self._encoder.encode_passages(
+                [""] * len(batch), [documents[place] for place in batch], _ENCODE_BATCH
+            )
             scores[batch] = vectors @ vector[0]
             done += len(batch)
         return scores, len(stored) + done

@@ -145,7 +145,8 @@ class TrainingSettings(Section):
     negatives: PositiveInt = Field(default=3, description="Negatives per positive.")
     negative_depth: PositiveInt = Field(default=30, description="Hybrid ranks from which hard negatives are drawn.")
     false_negative_margin: Fraction = Field(
-        default=0.1, description="A candidate that the encoder scores above (1 + margin) x the positive is not used as a negative."
+        default=0.1,
+        description="A candidate that the encoder scores above (1 + margin) x the positive is not used as a negative.",
     )
     large_pairs: PositiveInt = Field(
         default=3200, description="Query-passage pairs that the large model is trained on."
@@ -153,8 +154,12 @@ class TrainingSettings(Section):
     compact_pairs: PositiveInt = Field(
         default=3200, description="Query-passage pairs that the compact model is trained on."
     )
-    teacher_weight: Fraction = Field(default=0.5, description="Weight of the large model's scores in the compact one's target.")
-    dropout: Fraction = Field(default=0.0, description="0 turns dropout off (a third faster on CPU); else the model's own rates stay.")
+    teacher_weight: Fraction = Field(
+        default=0.5, description="Weight of the large model's scores in the compact one's target."
+    )
+    dropout: Fraction = Field(
+        default=0.0, description="0 turns dropout off (a third faster on CPU); else the model's own rates stay."
+    )
     batch_queries: PositiveInt = Field(default=8, description="Queries per optimizer step.")
     learning_rate: PositiveFloat = Field(default=1e-4, description="Peak learning rate of AdamW, linear decay.")
     warmup_share: Fraction = Field(default=0.1, description="Share of the steps that warm the learning rate up.")

@@ -49,7 +49,8 @@ class Preset:
 PRESETS: Mapping[str, Preset] = MappingProxyType(
     {
         "tiny": Preset(
-            "A few minutes on two cores, for tests and for a first look. It proves the mechanism, not the ranking: with "
+            "A few minutes on two cores, for tests and for a first look. It proves the mechanism, not the ranking: "
+            "with "
             "this little training no gain can be expected, so the gate lets any gain pass.",
             {
                 "corpus.python_docs.packages": ["httpx", "typer", "pandera", "sentence-transformers"],

@@ -25,7 +25,9 @@ def deployment_status(settings: Settings) -> dict[str, Any]:
         if ledger.pending():
             Releaser(ledger, Tracking.of(settings)).repair()
         current = ledger.current()
-        incidents = [{"kind": one.kind, "id": one.incident_id, "evidence": one.evidence} for one in open_incidents(database)]
+        incidents = [
+            {"kind": one.kind, "id": one.incident_id, "evidence": one.evidence} for one in open_incidents(database)
+        ]
     finally:
         database.close()
     store = ArtifactStore(settings.artifact_root, settings.home / "cache")

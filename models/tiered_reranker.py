@@ -1,6 +1,7 @@
 """Tiered scoring: the lean score for all, the compact model for the best, the large model for the very best.
 
-A time budget decides how far down each model goes: before a batch is scored its time is predicted by a cost model measured
+A time budget decides how far down each model goes: before a batch is scored its time is predicted by a cost
+model measured
 at load, and when the budget would not hold, the rest keeps the score of the tier before and the ranking says so.
 """
 
@@ -47,13 +48,17 @@ def cascade(
     compact_rows: NDArray[np.int64],
     large_rows: NDArray[np.int64],
 ) -> Scored:
-    """Combine what each tier knows: rows in `large_rows` have both models' logits, those in `compact_rows` the compact one's.
+    """Combine what each tier knows: rows in `large_rows` have both models' logits, those in `compact_rows` the
+    compact one's.
 
     Pure. `inputs` holds arrays of one length; the model logits of rows that a model did not score are not read.
     """
     logits = calibration.tiers["lean"].logits(inputs)
     tiers: list[Tier] = ["lean"] * len(logits)
-    names: tuple[tuple[Tier, str, NDArray[np.int64]], ...] = (("compact", "compact", compact_rows), ("large", "cascade", large_rows))
+    names: tuple[tuple[Tier, str, NDArray[np.int64]], ...] = (
+        ("compact", "compact", compact_rows),
+        ("large", "cascade", large_rows),
+    )
     for tier, scorer, rows in names:
         if len(rows):
             part = {name: np.asarray(values)[rows] for name, values in inputs.items()}
@@ -125,7 +130,8 @@ class TieredReranker:
     ) -> Ranking:
         """Rank `texts`, all of the same query, best first.
 
-        `ids` break ties; `dense` and `lexical` [n] are first-stage scores. At most `budget_ms` milliseconds are spent, less
+        `ids` break ties; `dense` and `lexical` [n] are first-stage scores. At most `budget_ms` milliseconds
+        are spent, less
         `tiers.reserve_ms`; `degraded` says that a model did not get as far as the settings ask.
         """
         if not texts:
@@ -143,7 +149,10 @@ class TieredReranker:
         stage_ms: dict[str, float] = {}
         reasons: list[str] = []
         tokens = truncated = 0
-        for tier, wanted in (("compact", self._settings.compact_candidates), ("large", self._settings.large_candidates)):
+        for tier, wanted in (
+            ("compact", self._settings.compact_candidates),
+            ("large", self._settings.large_candidates),
+        ):
             scored = cascade(self._calibration, inputs, rows["compact"], rows["large"])
             pool = rows["compact"] if tier == "large" else np.arange(count)
             chosen = pool[best_rows(scored.logits[pool], [ids[row] for row in pool], wanted)]

@@ -49,7 +49,8 @@ class Tracking:
         history: Mapping[str, Sequence[tuple[int, float]]] | None = None,
         files: Sequence[Path] = (),
     ) -> str:
-        """Log one finished run with its parameters, metrics, metric histories (step, value) and files; returns its id."""
+        """Log one finished run with its parameters, metrics, metric histories (step, value) and files; returns
+        its id."""
         import time
 
         from mlflow.entities import Metric, Param, RunTag
@@ -120,11 +121,16 @@ class Tracking:
 
     def _experiment(self, client: MlflowClient) -> str:
         found = client.get_experiment_by_name(_EXPERIMENT)
-        return found.experiment_id if found else client.create_experiment(_EXPERIMENT, artifact_location=self.artifact_root)
+        return (
+            found.experiment_id
+            if found
+            else client.create_experiment(_EXPERIMENT, artifact_location=self.artifact_root)
+        )
 
 
 def register_model(tracking: Tracking, artifact: Artifact, size: str, params: Mapping[str, Any]) -> str:
-    """Log the training run of a model made now and register it; a reused model keeps its version. Returns the version."""
+    """Log the training run of a model made now and register it; a reused model keeps its version. Returns the
+    version."""
     run_id = None
     if not artifact.reused:
         summary = artifact.summary

@@ -19,7 +19,12 @@ from rich.table import Table
 from models.errors import RerankOpsError
 from models.settings import Settings, as_environment, load_settings
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="The life of a cross-encoder reranker, in one application.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="The life of a cross-encoder reranker, in one application.",
+)
 _out = Console()
 _err = Console(stderr=True)
 
@@ -222,7 +227,9 @@ def _show_status(found: dict[str, Any]) -> None:
         _out.print(table)
     champion = found["champion"]
     _out.print(
-        "No release yet." if champion is None else f"champion: version {champion['version']}, {champion['release_id']}, "
+        "No release yet."
+        if champion is None
+        else f"champion: version {champion['version']}, {champion['release_id']}, "
         f"bundle {champion['bundle_version']}, index {champion['index_version']}, corpus {champion['corpus_version']}"
     )
     for incident in found["incidents"]:

@@ -103,7 +103,9 @@ class _Watcher(threading.Thread):
             error = event.step_failure_data.error
             cause = error.cause if error is not None and error.cause is not None else error
             described = event.step_failure_data.user_failure_data
-            message = described.description if described is not None else cause.message if cause is not None else "failed"
+            message = (
+                described.description if described is not None else cause.message if cause is not None else "failed"
+            )
             self._outcome.failures[event.step_key] = (message or "failed").strip()
         elif event.event_type_value == "ASSET_CHECK_EVALUATION":
             check = event.asset_check_evaluation_data

@@ -5,7 +5,9 @@ import dagster as dg
 from assets.resources import Deployment
 
 
-@dg.run_failure_sensor(description="Opens an incident for each failed run.", default_status=dg.DefaultSensorStatus.RUNNING)
+@dg.run_failure_sensor(
+    description="Opens an incident for each failed run.", default_status=dg.DefaultSensorStatus.RUNNING
+)
 def incident_on_failure(context: dg.RunFailureSensorContext) -> None:
     """Record the failed run with its first error; the same run opens one incident."""
     from models.incidents import open_incident
@@ -19,7 +21,9 @@ def incident_on_failure(context: dg.RunFailureSensorContext) -> None:
 
 
 automation = dg.AutomationConditionSensorDefinition(
-    "automation", target=dg.AssetSelection.all(), description="Requests assets whose inputs changed and passed their checks."
+    "automation",
+    target=dg.AssetSelection.all(),
+    description="Requests assets whose inputs changed and passed their checks.",
 )
 
 SENSORS = [incident_on_failure, automation]

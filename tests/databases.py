@@ -20,7 +20,17 @@ import pytest
 
 from models.database import Database
 
-__all__ = ["database", "database_url", "new_database_url", "postgresql_server"]
+__all__ = [
+    "RunPython",
+    "database",
+    "database_url",
+    "new_database_url",
+    "postgresql_server",
+    "run_python",
+    "start_together",
+]
+
+RunPython = Callable[..., subprocess.Popen[str]]
 
 _START_ATTEMPTS = 3
 _OWNERS = ("postgres", "nobody")  # PostgreSQL refuses to run as root.
@@ -180,17 +190,44 @@ def database(database_url: str) -> Iterator[Database]:
     fresh.close()
 
 
-def run_python(code: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start a process that runs `code` with this interpreter, from the root of the checkout."""
-    root = Path(__file__).resolve().parent.parent
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        cwd=root,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def run_python() -> Iterator[RunPython]:
+    """A function that starts a process running `code` with `arguments` from the checkout; it ends with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str, *arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *arguments],
+            cwd=Path(__file__).resolve().parent.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def start_together(processes: list[subprocess.Popen[str]]) -> list[str]:
+    """Let processes that print `ready` and then read a line go on at once; returns what each prints until its end."""
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    printed = []
+    for process in processes:
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        printed.append(output)
+    return printed
 
 
 def _execute(server: str, statement: str) -> None:

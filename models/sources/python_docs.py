@@ -43,6 +43,7 @@ _NO_SENTENCE = re.compile(
 _CUT = re.compile(r"\n|[.!?](?=\s)")
 
 _STRING_OR_DEF = re.compile(r'"""|\'\'\'|^([ \t]*)(?:async[ \t]+)?def[ \t]', re.M)
+_DEF = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]", re.M)
 _HEADER_END = re.compile(r":[ \t]*(?:#[^\n]*)?\n")
 _DOCSTRING = re.compile(r'(?:\s|#[^\n]*\n)*[rRuU]?("""|\'\'\')(?:[^"\'\\]+|\\.|(?!\1).)*\1[^\n]*\n?', re.S)
 
@@ -188,6 +189,9 @@ def strip_bodies(text: str) -> str:
         header = _HEADER_END.search(text, match.end())
         if header is None:
             break
+        if _DEF.search(text, match.end(), header.start()):
+            position = match.end()
+            continue
         docstring = _DOCSTRING.match(text, header.end())
         body = docstring.end() if docstring else header.end()
         dedent = re.compile(rf"^[ \t]{{0,{len(indent)}}}[^\s#]", re.M).search(text, body)

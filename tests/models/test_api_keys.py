@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from models.api_keys import KEY_VARIABLE, KeyCheck, caller_name, service_key
 from models.errors import SettingsError
-from tests.databases import run_python
+from tests.databases import RunPython, run_python, start_together
+
+__all__ = ["run_python"]
 
 RACE = """
 import sys
@@ -78,20 +80,9 @@ def test_a_home_that_cannot_be_written_names_the_variable(tmp_path: Path) -> Non
         service_key(tmp_path / "file")
 
 
-def test_processes_that_start_at_once_agree(tmp_path: Path) -> None:
+def test_processes_that_start_at_once_agree(tmp_path: Path, run_python: RunPython) -> None:
     processes = [run_python(RACE, str(tmp_path)) for _ in range(2)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    printed = []
-    for process in processes:
-        keys, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
-        printed.append(keys.split())
+    printed = [keys.split() for keys in start_together(processes)]
     assert printed[0] == printed[1]
     assert len(set(printed[0])) == 20
 

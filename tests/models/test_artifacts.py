@@ -50,7 +50,7 @@ def never(folder: Path) -> dict[str, Any]:
     raise AssertionError("the stored artifact should have been reused")
 
 
-def create(store: ArtifactStore, build: Callable[[Path], Any] = writing("words", rows=1), **changes: Any) -> Artifact:
+def create(store: ArtifactStore, build: Callable[[Path], Any] = writing("words", rows=1), **changes: Any) -> Artifact:  # noqa: B008
     arguments: dict[str, Any] = {"code_version": "c1", "inputs": {"up": "v1"}, "settings": {"k": 1}}
     return store.get_or_create(ASSET, build=build, **(arguments | changes))
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 from functools import cache
 from pathlib import Path
 
@@ -65,11 +66,11 @@ def test_cuts_fall_between_words_where_no_sentence_ends() -> None:
 def test_neighbours_share_the_overlap() -> None:
     text = " ".join(f"w{n}" for n in range(400))
     rows = split_document(_document(text), _tokenizer(), 60, 20)
-    shared = [_count(text[right.start : left.end]) for left, right in zip(rows, rows[1:], strict=False)]
+    shared = [_count(text[right.start : left.end]) for left, right in itertools.pairwise(rows)]
     assert max(shared) <= 20
     assert min(shared) >= 15
     apart = split_document(_document(text), _tokenizer(), 60, 0)
-    assert all(left.end <= right.start for left, right in zip(apart, apart[1:], strict=False))
+    assert all(left.end <= right.start for left, right in itertools.pairwise(apart))
 
 
 def test_batch_gives_what_single_documents_give() -> None:
@@ -87,7 +88,22 @@ def test_passages_stay_short_where_text_has_few_tokens() -> None:
 
 
 _WORDS = st.sampled_from(
-    ["river", "naïve", "Ünterwäsche", "东京都", "мир", "x" * 120, "a.b", "1,000", "🙂👍🏽", "\u200b", "e\u0301", "\x00", "ﬁ", "ﷺ"]
+    [
+        "river",
+        "naïve",
+        "Ünterwäsche",
+        "东京都",
+        "мир",
+        "x" * 120,
+        "a.b",
+        "1,000",
+        "🙂👍🏽",
+        "\u200b",
+        "e\u0301",
+        "\x00",
+        "ﬁ",
+        "ﷺ",
+    ]
 )
 _GLUE = st.sampled_from([" ", "  ", "\n", "\n\n", ". ", "", "\u3000", "。", "! "])
 _TEXTS = st.one_of(

@@ -21,9 +21,17 @@ from sqlalchemy.exc import IntegrityError, StatementError
 
 from models.database import VERSION_TABLE, Base, Database, DatabaseError, DecisionRow, GateDecisionRow, IncidentRow
 from models.errors import SettingsError
-from tests.databases import database, database_url, new_database_url, postgresql_server, run_python
+from tests.databases import (
+    RunPython,
+    database,
+    database_url,
+    new_database_url,
+    postgresql_server,
+    run_python,
+    start_together,
+)
 
-__all__ = ["database", "database_url", "new_database_url", "postgresql_server"]
+__all__ = ["database", "database_url", "new_database_url", "postgresql_server", "run_python"]
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -109,18 +117,9 @@ def test_migrate_twice_changes_nothing(database: Database, database_url: str) ->
         assert session.get(GateDecisionRow, "g-1") is not None
 
 
-def test_processes_that_start_at_once_all_migrate(database_url: str) -> None:
+def test_processes_that_start_at_once_all_migrate(database_url: str, run_python: RunPython) -> None:
     processes = [run_python(MIGRATE, database_url) for _ in range(2)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    for process in processes:
-        _, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
+    start_together(processes)
     assert revisions(database_url) == ["0001"]
 
 

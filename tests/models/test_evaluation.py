@@ -94,7 +94,7 @@ def test_rerankers_are_compared_with_the_best_first_stage(report: EvaluationRepo
 
 
 def test_what_a_system_does_not_return_counts_zero(rankings: dict[str, pd.DataFrame]) -> None:
-    half = {query_id: 1 for query_id in QUERIES[:20]} | {query_id: 0 for query_id in QUERIES[20:30]}
+    half = dict.fromkeys(QUERIES[:20], 1) | dict.fromkeys(QUERIES[20:30], 0)
     report = evaluate_systems({"dense": rankings["dense"], "tiered": ranking(half)}, JUDGMENTS, SECONDS, SETTINGS)
 
     assert report.systems["tiered"].queries == 40

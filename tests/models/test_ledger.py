@@ -13,9 +13,17 @@ from sqlalchemy.exc import IntegrityError
 from models.database import Database
 from models.errors import ReleaseError
 from models.ledger import Ledger, Release, complete_pending
-from tests.databases import database, database_url, new_database_url, postgresql_server, run_python
+from tests.databases import (
+    RunPython,
+    database,
+    database_url,
+    new_database_url,
+    postgresql_server,
+    run_python,
+    start_together,
+)
 
-__all__ = ["database", "database_url", "new_database_url", "postgresql_server"]
+__all__ = ["database", "database_url", "new_database_url", "postgresql_server", "run_python"]
 
 BEGIN = """
 import os, signal, sys
@@ -275,7 +283,9 @@ def test_the_database_itself_refuses_a_second_pending_row(database: Database) ->
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 @pytest.mark.parametrize("code", [KILLED_BEFORE_THE_ALIASES, KILLED_WHILE_MOVING_ALIASES])
-def test_a_process_killed_before_activation_is_repaired(database: Database, database_url: str, code: str) -> None:
+def test_a_process_killed_before_activation_is_repaired(
+    database: Database, database_url: str, code: str, run_python: RunPython
+) -> None:
     ledger = Ledger(database)
     champion = release(ledger, "b1")
     process = run_python(code, database_url)
@@ -299,7 +309,9 @@ def test_a_process_killed_before_activation_is_repaired(database: Database, data
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_a_process_killed_inside_begin_leaves_nothing(database: Database, database_url: str) -> None:
+def test_a_process_killed_inside_begin_leaves_nothing(
+    database: Database, database_url: str, run_python: RunPython
+) -> None:
     ledger = Ledger(database)
     champion = release(ledger, "b1")
     process = run_python(KILLED_INSIDE_THE_TRANSACTION, database_url)
@@ -322,21 +334,12 @@ def test_aliases_that_cannot_be_moved_leave_the_release_pending(database: Databa
     assert ledger.current() is None
 
 
-def test_of_processes_that_begin_at_once_one_succeeds(database: Database, database_url: str) -> None:
+def test_of_processes_that_begin_at_once_one_succeeds(
+    database: Database, database_url: str, run_python: RunPython
+) -> None:
     champion = release(Ledger(database), "b0")
     processes = [run_python(RACE, database_url, f"b{number}") for number in (1, 2)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    answers = []
-    for process in processes:
-        printed, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
-        answers.append(printed.strip())
+    answers = [printed.strip() for printed in start_together(processes)]
     (pending,) = Ledger(database).pending()
     assert answers.count(pending.release_id) == 1
     assert sum("is still pending" in answer for answer in answers) == 1

