@@ -90,10 +90,11 @@ def split_documents(
             pending, windows, encodings, _fit(windows, cuts, tokenizer, max_tokens), strict=True
         ):
             text, covered = documents[index].text, spans[index][-1][1] if spans[index] else 0
-            if start + cut <= covered:
+            end = start + len(window[:cut].rstrip())
+            if end <= covered:
                 following.append((index, covered))
                 continue
-            spans[index].append((start, start + len(window[:cut].rstrip())))
+            spans[index].append((start, end))
             if _skip_space(text, start + cut) < len(text):
                 following.append((index, start + _find_resume(window, encoding, cut, overlap_tokens)))
         pending = following

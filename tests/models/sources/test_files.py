@@ -58,8 +58,10 @@ def _source(
     tables = {"documents": documents, "queries": queries, "judgments": judgments}
     for name, rows in tables.items():
         _save(folder / f"{name}.{suffix}", rows)
-    names = {name: f"{name}.{suffix}" for name in tables}
-    return FilesSource(folder, FilesSettings(**names, columns=columns or {}))
+    names = [f"{name}.{suffix}" for name in tables]
+    return FilesSource(
+        folder, FilesSettings(documents=names[0], queries=names[1], judgments=names[2], columns=columns or {})
+    )
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "csv.gz", "jsonl", "jsonl.gz"])
@@ -205,13 +207,13 @@ def test_a_file_that_breaks_off_is_a_source_error(tmp_path: Path, suffix: str) -
 def test_unknown_kinds_missing_files_and_unknown_columns_are_named(tmp_path: Path) -> None:
     _source(tmp_path, "csv")
     (tmp_path / "documents.xlsx").touch()
-    names = {"queries": "queries.csv", "judgments": "judgments.csv"}
+    settings = FilesSettings(documents="documents.csv", queries="queries.csv", judgments="judgments.csv")
     with pytest.raises(SourceError, match=r"corpus\.files\.documents: .*xlsx is of no known kind"):
-        FilesSource(tmp_path, FilesSettings(documents="documents.xlsx", **names))
+        FilesSource(tmp_path, settings.model_copy(update={"documents": "documents.xlsx"}))
     with pytest.raises(SourceError, match=r"corpus\.files\.documents: no file missing\.csv in "):
-        FilesSource(tmp_path, FilesSettings(documents="missing.csv", **names))
+        FilesSource(tmp_path, settings.model_copy(update={"documents": "missing.csv"}))
     with pytest.raises(SourceError, match="'txet' is none of our columns"):
-        FilesSource(tmp_path, FilesSettings(documents="documents.csv", **names, columns={"txet": "body"}))
+        FilesSource(tmp_path, settings.model_copy(update={"columns": {"txet": "body"}}))
     with pytest.raises(SourceError, match=r"corpus\.path: no folder at"):
         open_source(CorpusSettings(source="files", path="x"), tmp_path / "x")
 

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from models.candidates import build_all_candidates, build_candidates, first_stage_rankings
+from models.contracts import Candidates, check_table
+from models.dense_index import DenseIndex, build
+from models.lexical_index import LexicalIndex
+from models.retriever import HybridRetriever
+from models.settings import IndexSettings
+from models.splits import sample_by_hash
+
+TEXTS = [
+    "The oven bakes bread at high heat.",
+    "Bread dough rises overnight in the fridge.",
+    "A bicycle has two wheels and a chain.",
+    "Oil the bicycle chain after rain.",
+    "Thunder follows lightning.",
+    "Rain falls from clouds.",
+]
+TOPICS = ["bread", "bicycle", "chain", "thunder", "rain", "oven"]
+
+
+class TopicEncoder:
+    """Embeds a text by the topics that it names."""
+
+    dimensions = len(TOPICS)
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = np.array([[0.1 + (topic in text.lower()) for topic in TOPICS] for text in texts], dtype=np.float32)
+        vectors = vectors.reshape(len(texts), self.dimensions)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def retriever() -> HybridRetriever:
+    ids = [f"doc{row // 2}#{row % 2}" for row in range(len(TEXTS))]
+    passages = pd.DataFrame(
+        {
+            "passage_id": ids,
+            "document_id": [f"doc{row // 2}" for row in range(len(TEXTS))],
+            "access": [["hr"] if row == 1 else [] for row in range(len(TEXTS))],
+        }
+    )
+    dense = DenseIndex(build(TopicEncoder().encode_queries(TEXTS)), ids)
+    return HybridRetriever(TopicEncoder(), dense, LexicalIndex.build(TEXTS, ids), passages, IndexSettings(depth=4))
+
+
+def queries_of(*texts: str, split: str = "test") -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "query_id": [f"{split}-{row}" for row in range(len(texts))],
+            "text": list(texts),
+            "split": [split] * len(texts),
+        }
+    )
+
+
+def test_candidates_keep_their_contract_and_the_retrievers_order(retriever: HybridRetriever) -> None:
+    queries = queries_of("bread in the oven", "bicycle chain", "unheard xyzzy")
+    table = build_candidates(queries, retriever, 3)
+    check_table(table, Candidates, "candidates")
+    for query in queries.itertuples():
+        rows = table[table["query_id"] == query.query_id]
+        found = retriever.retrieve(str(query.text), 3, None)
+        assert rows["rank"].tolist() == [1, 2, 3]
+        for column in ("passage_id", "document_id", "retriever_score", "dense_score", "lexical_score"):
+            assert rows[column].tolist() == [getattr(one, column) for one in found]
+    assert table["query_id"].drop_duplicates().tolist() == queries["query_id"].tolist()
+
+
+def test_offline_candidates_include_passages_that_need_a_label(retriever: HybridRetriever) -> None:
+    assert "doc0#1" in build_candidates(queries_of("bread dough"), retriever, 2)["passage_id"].tolist()
+
+
+def test_no_queries_give_an_empty_table_under_the_contract(retriever: HybridRetriever) -> None:
+    table = build_candidates(queries_of(), retriever, 3)
+    assert len(table) == 0
+    check_table(table, Candidates, "candidates")
+    assert all(len(ranking) == 0 for ranking in first_stage_rankings(queries_of(), retriever, 3).values())
+
+
+def test_progress_is_reported(retriever: HybridRetriever) -> None:
+    seen: list[tuple[int, int]] = []
+    build_candidates(queries_of(*["bread"] * 70), retriever, 2, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(64, 70), (70, 70)]
+
+
+def test_each_first_stage_is_ranked_by_its_own_score(retriever: HybridRetriever) -> None:
+    queries = queries_of("bicycle chain", "rain", "unheard xyzzy")
+    rankings = first_stage_rankings(queries, retriever, 3)
+    assert set(rankings) == {"bm25", "dense", "hybrid"}
+    texts = dict(zip(retriever.passage_ids, TEXTS, strict=True))
+    lexical = LexicalIndex.build(TEXTS, retriever.passage_ids)
+    for name, table in rankings.items():
+        assert list(table.columns) == ["query_id", "passage_id", "document_id", "rank", "score"]
+        for _, rows in table.groupby("query_id"):
+            assert rows["rank"].tolist() == list(range(1, len(rows) + 1))
+            assert len(rows) <= 3
+            assert rows["score"].is_monotonic_decreasing, name
+        assert [name.partition("#")[0] for name in table["passage_id"]] == table["document_id"].tolist()
+    for row in rankings["bm25"].itertuples():
+        query = queries.set_index("query_id").loc[str(row.query_id), "text"]
+        place = retriever.passage_ids.index(str(row.passage_id))
+        assert row.score == pytest.approx(float(lexical.scores(str(query))[place]), abs=1e-6)
+    assert "test-2" not in rankings["bm25"]["query_id"].tolist()
+    dense = rankings["dense"].iloc[0]
+    vectors = TopicEncoder().encode_queries(["bicycle chain", texts[dense["passage_id"]]])
+    assert dense["score"] == pytest.approx(float(vectors[0] @ vectors[1]), abs=1e-6)
+
+
+def test_the_hybrid_ranking_is_that_of_the_candidates(retriever: HybridRetriever) -> None:
+    queries = queries_of("bread in the oven", "rain on the bicycle")
+    hybrid = first_stage_rankings(queries, retriever, 4)["hybrid"]
+    candidates = build_candidates(queries, retriever, 4)
+    pd.testing.assert_frame_equal(
+        hybrid.rename(columns={"score": "retriever_score"}),
+        candidates[[*hybrid.columns.drop("score").tolist(), "retriever_score"]],
+    )
+
+
+def test_the_tables_of_a_run_hold_the_training_sample_and_the_evaluation_queries(
+    retriever: HybridRetriever, tmp_path: Path
+) -> None:
+    train = queries_of("bread", "chain", "thunder", "rain", "oven", split="train")
+    dev, test = queries_of("bicycle", split="dev"), queries_of("bread dough", "lightning", split="test")
+    evaluation = pd.concat([dev, test.iloc[:1]], ignore_index=True)
+    facts = build_all_candidates(
+        pd.concat([train, dev, test], ignore_index=True),
+        evaluation,
+        retriever,
+        tmp_path,
+        candidates=3,
+        depth=4,
+        max_train_queries=2,
+    )
+    table = pd.read_parquet(tmp_path / "candidates.parquet")
+    check_table(table, Candidates, "candidates.parquet")
+    sampled = sample_by_hash(train, 2)["query_id"].tolist()
+    assert set(table["query_id"]) == {*sampled, "dev-0", "test-0"}
+    assert table["query_id"].is_monotonic_increasing
+    stages = pd.read_parquet(tmp_path / "first_stage.parquet")
+    assert set(stages["query_id"]) == {"dev-0", "test-0"}
+    assert set(stages["system"]) == {"bm25", "dense", "hybrid"}
+    assert facts["dagster/row_count"] == len(table)
+    assert facts["queries"] == 4
+    assert facts["seconds_per_query"] > 0
