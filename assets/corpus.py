@@ -1,3 +1,5 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """The corpus: passages, queries and judgments under contracts, what was refused, and the frozen evaluation set."""
 
 from functools import cache

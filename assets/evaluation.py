@@ -1,3 +1,5 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """Offline evaluation: scored candidates, calibration, all systems against each other, and the champion's side."""
 
 import dagster as dg

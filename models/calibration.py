@@ -1,3 +1,5 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """One calibrated score per tier: a learned combination of the first-stage scores and the cross-encoders' logits.
 
 The weights are fitted listwise on the development queries (softmax cross entropy over each query's candidates), then

@@ -25,12 +25,12 @@ SPLITS = ("train", "dev", "test")
 TIERS = ("cached", "large", "compact", "lean")
 Tier = Literal["cached", "large", "compact", "lean"]
 
-_ID = r"^\S(?:.{0,510}\S)?$"
+_ID = r"^\S(?:.{0,510}\S)?\Z"
 _MAX_SHOWN = 20
 
 
 class _Table(pa.DataFrameModel):
-    class Config:
+    class Config:  # pyright: ignore[reportIncompatibleVariableOverride]
         strict = True
         coerce = False
         ordered = False
@@ -69,7 +69,7 @@ class Queries(_Table):
     """One row per query, with the split it belongs to for good."""
 
     query_id: Series[str] = pa.Field(str_matches=_ID, unique=True, description="Stable id.")
-    text: Series[str] = pa.Field(str_matches=r"\S", description="The question, with at least one visible character.")
+    text: Series[str] = pa.Field(str_matches=r"\s*\S", description="The question, with at least one visible character.")
     split: Series[str] = pa.Field(isin=SPLITS, description="train, dev or test.")
 
 
@@ -114,7 +114,7 @@ class TrainingExamples(_Table):
     """One row per (query, passage) pair for training; the pairs of one query form a list."""
 
     query_id: Series[str] = pa.Field(str_matches=_ID, description="Training query.")
-    query: Series[str] = pa.Field(str_matches=r"\S", description="Its text.")
+    query: Series[str] = pa.Field(str_matches=r"\s*\S", description="Its text.")
     passage_id: Series[str] = pa.Field(str_matches=_ID, description="Passage.")
     passage: Series[str] = pa.Field(str_length={"min_value": 1}, description="Title and text as the model reads them.")
     label: Series[float] = pa.Field(ge=0, le=1, description="Grade divided by the highest grade; 0 for negatives.")

@@ -1,3 +1,5 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """Training examples: each training query's positives with hard negatives mined from the hybrid candidates."""
 
 from __future__ import annotations

@@ -1,3 +1,5 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """The steps of an offline evaluation on stored artifacts: score, evaluate, compare with the champion, time the
 bundle."""
 

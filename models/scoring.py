@@ -1,3 +1,5 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """Offline scoring: both cross-encoders over the candidates of the evaluation queries, and the rankings they give."""
 
 from __future__ import annotations

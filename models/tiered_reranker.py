@@ -155,7 +155,7 @@ class TieredReranker:
         ):
             scored = cascade(self._calibration, inputs, rows["compact"], rows["large"])
             pool = rows["compact"] if tier == "large" else np.arange(count)
-            chosen = pool[best_rows(scored.logits[pool], [ids[row] for row in pool], wanted)]
+            chosen = pool[best_rows(scored.logits[pool], [ids[int(row)] for row in pool], wanted)]
             started = self._clock()
             done, read, cut = self._score(tier, query, texts, chosen, inputs[tier], deadline)
             stage_ms[tier] = 1000 * (self._clock() - started)
@@ -195,7 +195,7 @@ class TieredReranker:
         tokens = truncated = 0
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
-            pairs = [(query, texts[row]) for row in batch]
+            pairs = [(query, texts[int(row)]) for row in batch]
             sizes = [len(encoding) for encoding in engine.encode(pairs)]  # pyright: ignore[reportArgumentType]
             padded = max(sizes) * len(sizes)
             started = self._clock()
