@@ -280,7 +280,11 @@ class ArtifactStore:
     def _remove_abandoned(self) -> None:
         limit = time.time() - _ABANDONED_AFTER_S
         for folder in self._work.iterdir():
-            if folder.stat().st_mtime < limit:
+            try:
+                modified = folder.stat().st_mtime
+            except FileNotFoundError:  # another process has just renamed it into place
+                continue
+            if modified < limit:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _exists(self, place: str) -> bool:
