@@ -43,7 +43,6 @@ _NO_SENTENCE = re.compile(
 _CUT = re.compile(r"\n|[.!?](?=\s)")
 
 _STRING_OR_DEF = re.compile(r'"""|\'\'\'|^([ \t]*)(?:async[ \t]+)?def[ \t]', re.M)
-_DEF = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]", re.M)
 _HEADER_END = re.compile(r":[ \t]*(?:#[^\n]*)?\n")
 _DOCSTRING = re.compile(r'(?:\s|#[^\n]*\n)*[rRuU]?("""|\'\'\')(?:[^"\'\\]+|\\.|(?!\1).)*\1[^\n]*\n?', re.S)
 
@@ -189,12 +188,14 @@ def strip_bodies(text: str) -> str:
         header = _HEADER_END.search(text, match.end())
         if header is None:
             break
-        if _DEF.search(text, match.end(), header.start()):
+        outside = re.compile(rf"^[ \t]{{0,{len(indent)}}}[^\s#)\]}}]", re.M)
+        between = (match.end(), header.start())
+        if outside.search(text, *between) or _STRING_OR_DEF.search(text, *between):
             position = match.end()
             continue
         docstring = _DOCSTRING.match(text, header.end())
         body = docstring.end() if docstring else header.end()
-        dedent = re.compile(rf"^[ \t]{{0,{len(indent)}}}[^\s#]", re.M).search(text, body)
+        dedent = outside.search(text, body)
         position = dedent.start() if dedent else len(text)
         kept.append(text[start:body] + f"{indent} pass\n" if not docstring else text[start:body])
         start = position

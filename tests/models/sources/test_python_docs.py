@@ -224,6 +224,16 @@ dedented text
 
     def bare(self): return "def x(): pass"
 
+class B:
+    def stub(self) -> int: ...
+
+class C:
+    """Shown as::
+
+        def example(self):
+            return 2
+    """
+
 def last(a=":", b=(
     1, 2)):
     x = 1
