@@ -1,50 +1,59 @@
-"""Run configuration: the sections of the settings file as Dagster config, shown and editable in the launchpad.
+"""The settings in Dagster's launchpad: their sections as config classes, for the resource `deployment`.
 
-The defaults are the settings in force when the code location was loaded. A value edited in the launchpad is
-validated by the
-same pydantic model, so what is allowed there is what is allowed in the file.
+A run has one configuration for all of its assets and checks, so a value that several of them read cannot differ between
+them. See docs/decisions/0005-one-run-configuration.md.
 """
 
-from typing import Any, Literal, TypeVar, get_origin
+from collections.abc import Collection
+from typing import Any, Literal, get_origin
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from models.errors import SettingsError
 from models.settings import Settings, load_settings
-
-SectionType = TypeVar("SectionType", bound=BaseModel)
+from models.settings_file import allowed
 
 
 class SectionConfig(dg.Config):
     """A section of the settings in the launchpad."""
 
+    # Without it a misspelt key of a config object in Python is dropped in silence.
     model_config = ConfigDict(extra="forbid")
 
-    def section(self, kind: type[SectionType]) -> SectionType:
-        """The values as the typed section. Raises `SettingsError` naming the key."""
-        try:
-            return kind.model_validate(self.model_dump())
-        except ValidationError as error:
-            lines = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
-            raise SettingsError("\n".join(lines), "Correct the run configuration in the launchpad.") from error
 
-
-def launchpad(name: str, section: BaseModel) -> type[SectionConfig]:
+def launchpad(name: str, section: BaseModel, leave_out: Collection[str] = ()) -> type[SectionConfig]:
     """A Dagster config class with the keys of `section` and its values as defaults."""
     fields: dict[str, Any] = {}
     for key, field in type(section).model_fields.items():
         value = getattr(section, key)
+        if key in leave_out:
+            continue
         if isinstance(value, BaseModel):
             nested = launchpad(f"{name}_{key}", value)
             fields[key] = (nested, nested())
         else:
-            fields[key] = (_plain(field.annotation), Field(default=value, description=field.description))
+            description = " ".join(part for part in (field.description, allowed(field)) if part)
+            fields[key] = (_plain(field.annotation), Field(default=value, description=description))
     return create_model(name, __base__=SectionConfig, __doc__=type(section).__doc__, **fields)
 
 
+def edits(config: dg.Config, prefix: str = "") -> dict[str, Any]:
+    """What a run's configuration changes, by dotted key: the values that differ from the defaults in the launchpad.
+
+    Everything else follows the settings file and the environment of the process that runs the step.
+    """
+    changed: dict[str, Any] = {}
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, SectionConfig):
+            changed |= edits(value, f"{prefix}{name}.")
+        elif value != field.default:
+            changed[f"{prefix}{name}"] = value
+    return changed
+
+
 def _plain(annotation: Any) -> Any:
-    """Dagster has no literals in config: their type stands in, and the section's own validation narrows it."""
+    """Dagster has no literals in config: their type stands in, and the validation of the settings narrows it."""
     return str if get_origin(annotation) is Literal else annotation
 
 
@@ -52,28 +61,43 @@ _SETTINGS: Settings = load_settings()
 
 
 class CorpusConfig(launchpad("CorpusConfig", _SETTINGS.corpus)):
-    """`[corpus]` of the settings."""
+    """Where documents, queries and judgments come from, and how documents become passages."""
 
 
 class EncoderConfig(launchpad("EncoderConfig", _SETTINGS.encoder)):
-    """`[encoder]` of the settings."""
+    """The bi-encoder that embeds passages and queries."""
 
 
 class IndexConfig(launchpad("IndexConfig", _SETTINGS.index)):
-    """`[index]` of the settings."""
+    """First-stage retrieval."""
 
 
 class TrainingConfig(launchpad("TrainingConfig", _SETTINGS.training)):
-    """`[training]` of the settings."""
+    """Fine-tuning of the two cross-encoders."""
 
 
 class EvaluationConfig(launchpad("EvaluationConfig", _SETTINGS.evaluation)):
-    """`[evaluation]` of the settings."""
+    """Offline evaluation."""
 
 
 class GateConfig(launchpad("GateConfig", _SETTINGS.gate)):
-    """`[gate]` of the settings."""
+    """What a candidate must show before it is released."""
+
+
+class TiersConfig(launchpad("TiersConfig", _SETTINGS.tiers)):
+    """How many candidates each tier may score, and in what time."""
+
+
+class ObjectivesConfig(launchpad("ObjectivesConfig", _SETTINGS.objectives)):
+    """What the gate asks of the latency of a rerank request."""
+
+
+class ServingConfig(
+    # What is left out is read by the service when it starts, and by no run.
+    launchpad("ServingConfig", _SETTINGS.serving, ("max_documents", "max_request_bytes", "poll_seconds"))
+):
+    """The service that a release is rolled out to, and the requests that the latency profile times."""
 
 
 class MonitoringConfig(launchpad("MonitoringConfig", _SETTINGS.monitoring)):
-    """`[monitoring]` of the settings."""
+    """Decision log and drift."""

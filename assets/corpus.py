@@ -2,27 +2,31 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """The corpus: passages, queries and judgments under contracts, what was refused, and the frozen evaluation set."""
 
+from collections.abc import Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from assets import keys
-from assets.config import CorpusConfig, EvaluationConfig
 from assets.making import make, output
-from assets.policies import OWNERS, READ_RETRIES, WHEN_INPUTS_CHANGE
+from assets.policies import NO_CONFIG, OWNERS, READ_RETRIES, WHEN_INPUTS_CHANGE, no_retries_of_what_is_certain
 from assets.resources import Deployment
 from models.artifacts import Artifact
 from models.code_version import code_version
-from models.settings import CorpusSettings, EvaluationSettings
+from models.settings import ROOT, values_of
 
 if TYPE_CHECKING:
     from models.corpus import CorpusTables
 
-_MODULES = (
-    "corpus", "chunking", "splits", "contracts", "sources.base", "sources.lines", "sources.python_docs",
-    "sources.beir", "sources.files"
+_SOURCES = (f"sources.{path.stem}" for path in (ROOT / "models" / "sources").glob("*.py"))
+_MODULES = ("corpus", "chunking", "splits", "contracts", *sorted(_SOURCES))
+_SETTINGS = (
+    "corpus.source", "corpus.max_decompressed_bytes", "corpus.passage_tokens", "corpus.overlap_tokens",
+    "corpus.dev_share", "corpus.test_share",
 )  # fmt: skip
+"""What decides the tables, beside the source's fingerprint: that stands for its path and the settings of its kind."""
+
 _TABLES = {
     keys.PASSAGES: "passages",
     keys.QUERIES: "queries",
@@ -52,25 +56,30 @@ _DESCRIPTIONS = {
         for key, name in _TABLES.items()
     },
     can_subset=True,
+    config_schema=NO_CONFIG,
     retry_policy=READ_RETRIES,
 )
-def read(context: dg.AssetExecutionContext, config: CorpusConfig, deployment: Deployment):
+def read(context: dg.AssetExecutionContext, deployment: Deployment):
     """Read the corpus source once into four tables; rows that break a contract go to quarantined_rows with the
     reason."""
+    with no_retries_of_what_is_certain():
+        yield from _read(context, deployment)
+
+
+def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator[dg.Output[Artifact]]:
     from models.chunking import load_tokenizer
     from models.corpus import read_corpus, write_table
     from models.encoder import tokenizer_file
     from models.sources import open_source
 
-    settings = config.section(CorpusSettings)
-    place = deployment.settings().resolve(settings.path)
-    source = open_source(settings, place)
-    tokenizer_path = tokenizer_file(deployment.settings().encoder.model)
+    settings = deployment.settings()
+    source = open_source(settings.corpus, settings.corpus_path)
+    tokenizer_path = tokenizer_file(settings.encoder.model)
 
     @cache
     def tables() -> "CorpusTables":
-        context.log.info(f"reading {settings.source}")
-        return read_corpus(source, settings, load_tokenizer(tokenizer_path))
+        context.log.info(f"reading {settings.corpus.source}")
+        return read_corpus(source, settings.corpus, load_tokenizer(tokenizer_path))
 
     outside = {"source": source.fingerprint(), "tokenizer": _digest(tokenizer_path)}
     store = deployment.store()
@@ -89,7 +98,7 @@ def read(context: dg.AssetExecutionContext, config: CorpusConfig, deployment: De
             key,
             build,
             modules=_MODULES,
-            settings=settings.model_dump(exclude={"path"}),
+            settings=values_of(settings, *_SETTINGS),
             outside=outside,
         )
         yield output(artifact, output_name=name)
@@ -100,6 +109,7 @@ def read(context: dg.AssetExecutionContext, config: CorpusConfig, deployment: De
     group_name=keys.CORPUS,
     kinds={"python", "parquet"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     code_version=code_version("splits"),
     automation_condition=WHEN_INPUTS_CHANGE,
     ins={
@@ -110,14 +120,13 @@ def read(context: dg.AssetExecutionContext, config: CorpusConfig, deployment: De
 )
 def evaluation_set(
     context: dg.AssetExecutionContext,
-    config: EvaluationConfig,
     deployment: Deployment,
     queries: Artifact,
     judgments: Artifact,
     passages: Artifact,
 ) -> dg.Output[Artifact]:
     """The frozen development and test queries with their judgments: what every candidate is judged on."""
-    settings = config.section(EvaluationSettings)
+    settings = deployment.settings()
 
     def build(folder):
         from models.corpus import write_table
@@ -127,8 +136,8 @@ def evaluation_set(
             queries.read_table("queries.parquet"),
             judgments.read_table("judgments.parquet"),
             passages.read_table("passages.parquet", ["passage_id", "document_id"]),
-            settings.max_dev_queries,
-            settings.max_test_queries,
+            settings.evaluation.max_dev_queries,
+            settings.evaluation.max_test_queries,
         )
         write_table(tables.queries, folder / "queries.parquet")
         write_table(tables.judgments, folder / "judgments.parquet")
@@ -140,7 +149,6 @@ def evaluation_set(
             "judgments": len(tables.judgments),
         }
 
-    limits = settings.model_dump(include={"max_dev_queries", "max_test_queries"})
     artifact = make(
         context,
         deployment.store(),
@@ -148,7 +156,7 @@ def evaluation_set(
         build,
         modules=("splits",),
         inputs=(queries, judgments, passages),
-        settings=limits,
+        settings=values_of(settings, "evaluation.max_dev_queries", "evaluation.max_test_queries"),
     )
     return output(artifact)
 

@@ -5,18 +5,18 @@
 import dagster as dg
 
 from assets import keys
-from assets.config import EvaluationConfig
 from assets.making import image, make, output, progress
-from assets.policies import MODEL_POOL, OWNERS, WHEN_INPUTS_CHANGE
+from assets.policies import MODEL_POOL, NO_CONFIG, OWNERS, WHEN_INPUTS_CHANGE
 from assets.resources import Deployment
 from models.artifacts import Artifact
 from models.code_version import code_version
-from models.settings import EvaluationSettings
+from models.settings import values_of
 
-_SCORE = ("scoring", "cross_encoder")
+_SCORE = ("scoring", "cross_encoder", "pair_head", "pair_tokens")
 _CALIBRATE = ("calibration",)
 _EVALUATE = ("evaluation", "metrics", "significance", "scoring", "calibration", "tiered_reranker", "offline_evaluation")
 _CHAMPION = (*_EVALUATE, "cross_encoder")
+_RESAMPLING = ("evaluation.resamples", "evaluation.confidence")
 
 
 def _ins(*asset_keys: dg.AssetKey) -> dict[str, dg.AssetIn]:
@@ -28,6 +28,7 @@ def _ins(*asset_keys: dg.AssetKey) -> dict[str, dg.AssetIn]:
     group_name=keys.EVALUATION,
     kinds={"python", "huggingface"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     code_version=code_version(*_SCORE),
     automation_condition=WHEN_INPUTS_CHANGE,
     pool=MODEL_POOL,
@@ -43,7 +44,7 @@ def scored_candidates(
     compact_reranker: Artifact,
 ) -> dg.Output[Artifact]:
     """The candidates of the development and test queries with the logits of both cross-encoders."""
-    training = deployment.settings().training
+    settings = deployment.settings()
 
     def build(folder):
         from models.offline_evaluation import score_evaluation_set
@@ -54,7 +55,7 @@ def scored_candidates(
             passages.read_table("passages.parquet"),
             compact_reranker.folder,
             large_reranker.folder,
-            training,
+            settings.training,
             folder,
             progress(context, "pairs scored"),
         )
@@ -66,7 +67,7 @@ def scored_candidates(
         build,
         modules=_SCORE,
         inputs=(evaluation_set, passages, candidates, large_reranker, compact_reranker),
-        settings={"max_tokens": training.max_tokens},
+        settings=values_of(settings, "training.max_tokens"),
     )
     return output(artifact)
 
@@ -76,6 +77,7 @@ def scored_candidates(
     group_name=keys.EVALUATION,
     kinds={"python"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     code_version=code_version(*_CALIBRATE),
     automation_condition=WHEN_INPUTS_CHANGE,
     ins=_ins(keys.EVALUATION_SET, keys.SCORED_CANDIDATES),
@@ -107,13 +109,13 @@ def score_calibration(
     group_name=keys.EVALUATION,
     kinds={"python", "mlflow"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     code_version=code_version(*_EVALUATE),
     automation_condition=WHEN_INPUTS_CHANGE,
     ins=_ins(keys.EVALUATION_SET, keys.CANDIDATES, keys.SCORED_CANDIDATES, keys.SCORE_CALIBRATION),
 )
 def offline_evaluation(
     context: dg.AssetExecutionContext,
-    config: EvaluationConfig,
     deployment: Deployment,
     evaluation_set: Artifact,
     candidates: Artifact,
@@ -122,14 +124,19 @@ def offline_evaluation(
 ) -> dg.Output[Artifact]:
     """Every system on the test queries: metrics with intervals, gains over the best first stage, quality
     against cost."""
-    settings = config.section(EvaluationSettings)
-    tiers = deployment.settings().tiers
+    settings = deployment.settings()
 
     def build(folder):
         from models.offline_evaluation import evaluate_offline
 
         return evaluate_offline(
-            evaluation_set, candidates, scored_candidates, score_calibration, settings, tiers, folder
+            evaluation_set,
+            candidates,
+            scored_candidates,
+            score_calibration,
+            settings.evaluation,
+            settings.tiers,
+            folder,
         )
 
     artifact = make(
@@ -139,16 +146,13 @@ def offline_evaluation(
         build,
         modules=_EVALUATE,
         inputs=(evaluation_set, candidates, scored_candidates, score_calibration),
-        settings={
-            **settings.model_dump(),
-            "tiers": tiers.model_dump(include={"compact_candidates", "large_candidates"}),
-        },
+        settings=values_of(settings, *_RESAMPLING, "tiers.compact_candidates", "tiers.large_candidates"),
     )
     from models.offline_evaluation import QUALITY_COST, log_evaluation
     from models.tracking import Tracking
 
     if not artifact.reused:
-        log_evaluation(Tracking.of(deployment.settings()), artifact)
+        log_evaluation(Tracking.of(settings), artifact)
     return output(artifact, quality_against_cost=image(artifact.path(QUALITY_COST)))
 
 
@@ -157,6 +161,7 @@ def offline_evaluation(
     group_name=keys.EVALUATION,
     kinds={"python"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     code_version=code_version(*_CHAMPION),
     automation_condition=WHEN_INPUTS_CHANGE,
     pool=MODEL_POOL,
@@ -164,7 +169,6 @@ def offline_evaluation(
 )
 def champion_evaluation(
     context: dg.AssetExecutionContext,
-    config: EvaluationConfig,
     deployment: Deployment,
     evaluation_set: Artifact,
     passages: Artifact,
@@ -173,16 +177,19 @@ def champion_evaluation(
     """The champion on the current evaluation set and candidates: its stored numbers where the set is the same,
     else scored anew."""
     from models.ledger import Ledger
+    from models.releasing import Releaser
+    from models.tracking import Tracking
 
-    settings = config.section(EvaluationSettings)
-    store = deployment.store()
-    champion = Ledger(deployment.database()).current()
+    settings = deployment.settings()
+    store, ledger = deployment.store(), Ledger(deployment.database())
+    Releaser(ledger, Tracking.of(settings)).repair()
+    champion = ledger.current()
 
     def build(folder):
         from models.offline_evaluation import evaluate_champion
 
         bundle = None if champion is None else store.open("release/release_candidate", champion.bundle_version)
-        return evaluate_champion(bundle, evaluation_set, passages, candidates, settings, folder)
+        return evaluate_champion(bundle, evaluation_set, passages, candidates, settings.evaluation, folder)
 
     artifact = make(
         context,
@@ -191,7 +198,7 @@ def champion_evaluation(
         build,
         modules=_CHAMPION,
         inputs=(evaluation_set, passages, candidates),
-        settings=settings.model_dump(include={"resamples", "confidence"}),
+        settings=values_of(settings, *_RESAMPLING),
         outside={"champion": champion.bundle_version if champion else ""},
     )
     return output(artifact)
@@ -202,6 +209,7 @@ def champion_evaluation(
     group_name=keys.EVALUATION,
     kinds={"python"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     code_version=code_version("serving", "tiered_reranker", "latency"),
     automation_condition=WHEN_INPUTS_CHANGE,
     pool=MODEL_POOL,
@@ -225,7 +233,9 @@ def latency_profile(
         build,
         modules=("serving", "tiered_reranker", "latency"),
         inputs=(release_candidate,),
-        settings={"golden": settings.gate.max_golden_difference, "budget_ms": settings.tiers.budget_ms},
+        settings=values_of(
+            settings, "gate.max_golden_difference", "tiers.budget_ms", "serving.candidates", "serving.threads"
+        ),
     )
     return output(artifact)
 

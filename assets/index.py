@@ -3,15 +3,14 @@
 import dagster as dg
 
 from assets import keys
-from assets.config import EncoderConfig, IndexConfig
-from assets.making import make, output, progress
-from assets.policies import MODEL_POOL, OWNERS, WHEN_INPUTS_CHANGE
+from assets.making import make, output, predecessor, progress
+from assets.policies import MODEL_POOL, NO_CONFIG, OWNERS, WHEN_INPUTS_CHANGE
 from assets.resources import Deployment
 from models.artifacts import Artifact
 from models.code_version import code_version
-from models.settings import EncoderSettings, IndexSettings
+from models.settings import values_of
 
-_EMBED = ("encoder", "weights")
+_EMBED = ("embedding", "encoder", "weights")
 _DENSE = ("dense_index",)
 _LEXICAL = ("lexical_index",)
 _CANDIDATES = ("candidates", "retriever", "dense_index", "lexical_index", "encoder")
@@ -22,39 +21,46 @@ _CANDIDATES = ("candidates", "retriever", "dense_index", "lexical_index", "encod
     group_name=keys.INDEX,
     kinds={"python", "huggingface"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     code_version=code_version(*_EMBED),
     automation_condition=WHEN_INPUTS_CHANGE,
     pool=MODEL_POOL,
     ins={"passages": dg.AssetIn(key=keys.PASSAGES)},
 )
 def passage_embeddings(
-    context: dg.AssetExecutionContext, config: EncoderConfig, deployment: Deployment, passages: Artifact
+    context: dg.AssetExecutionContext, deployment: Deployment, passages: Artifact
 ) -> dg.Output[Artifact]:
     """One normalized vector per passage, row i being row i of passages, with a copy of the encoder that made them."""
+    from models.files import digest_json
     from models.weights import local_weights, weights_digest
 
-    settings = config.section(EncoderSettings)
+    settings, store = deployment.settings(), deployment.store()
+    read = values_of(settings, "encoder.max_tokens")
+    outside = {"weights": weights_digest(settings.encoder.model)}
 
     def build(folder):
-        from models.encoder import embed_corpus
+        from models.embedding import embed_corpus
 
+        before = predecessor(store, keys.PASSAGE_EMBEDDINGS, modules=_EMBED, settings=read, outside=outside)
         return embed_corpus(
-            passages.read_table("passages.parquet"),
-            local_weights(settings.model),
-            settings,
+            passages.read_table("passages.parquet", ["title", "text", "content_hash"]),
+            local_weights(settings.encoder.model),
+            settings.encoder,
             folder,
-            progress(context, "passages embedded"),
+            checkpoint=store.scratch(f"embeddings-{digest_json([code_version(*_EMBED), read, outside])[:24]}"),
+            previous=before and before.folder,
+            progress=progress(context, "passages embedded"),
         )
 
     artifact = make(
         context,
-        deployment.store(),
+        store,
         keys.PASSAGE_EMBEDDINGS,
         build,
         modules=_EMBED,
         inputs=(passages,),
-        settings=settings.model_dump(include={"max_tokens"}),
-        outside={"weights": weights_digest(settings.model)},
+        settings=read,
+        outside=outside,
     )
     return output(artifact)
 
@@ -64,6 +70,7 @@ def passage_embeddings(
     group_name=keys.INDEX,
     kinds={"faiss"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     code_version=code_version(*_DENSE),
     automation_condition=WHEN_INPUTS_CHANGE,
     ins={"passages": dg.AssetIn(key=keys.PASSAGES), "passage_embeddings": dg.AssetIn(key=keys.PASSAGE_EMBEDDINGS)},
@@ -91,15 +98,14 @@ def dense_index(
     group_name=keys.INDEX,
     kinds={"python"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     code_version=code_version(*_LEXICAL),
     automation_condition=WHEN_INPUTS_CHANGE,
     ins={"passages": dg.AssetIn(key=keys.PASSAGES)},
 )
-def lexical_index(
-    context: dg.AssetExecutionContext, config: IndexConfig, deployment: Deployment, passages: Artifact
-) -> dg.Output[Artifact]:
+def lexical_index(context: dg.AssetExecutionContext, deployment: Deployment, passages: Artifact) -> dg.Output[Artifact]:
     """The BM25 index over titles and texts."""
-    settings = config.section(IndexSettings)
+    settings = deployment.settings()
 
     def build(folder):
         from models.encoder import passage_text
@@ -107,7 +113,8 @@ def lexical_index(
 
         table = passages.read_table("passages.parquet", ["passage_id", "title", "text"])
         texts = [passage_text(title, text) for title, text in zip(table["title"], table["text"], strict=True)]
-        LexicalIndex.build(texts, table["passage_id"].tolist(), settings.bm25_k1, settings.bm25_b).save(folder)
+        index = LexicalIndex.build(texts, table["passage_id"].tolist(), settings.index.bm25_k1, settings.index.bm25_b)
+        index.save(folder)
         return {"dagster/row_count": len(texts)}
 
     artifact = make(
@@ -117,7 +124,7 @@ def lexical_index(
         build,
         modules=_LEXICAL,
         inputs=(passages,),
-        settings=settings.model_dump(include={"bm25_k1", "bm25_b"}),
+        settings=values_of(settings, "index.bm25_k1", "index.bm25_b"),
     )
     return output(artifact)
 
@@ -127,6 +134,7 @@ def lexical_index(
     group_name=keys.INDEX,
     kinds={"python", "faiss"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     code_version=code_version(*_CANDIDATES),
     automation_condition=WHEN_INPUTS_CHANGE,
     pool=MODEL_POOL,
@@ -141,7 +149,6 @@ def lexical_index(
 )
 def candidates(
     context: dg.AssetExecutionContext,
-    config: IndexConfig,
     deployment: Deployment,
     passages: Artifact,
     queries: Artifact,
@@ -152,8 +159,7 @@ def candidates(
 ) -> dg.Output[Artifact]:
     """Hybrid candidates of the training and evaluation queries, and the first-stage rankings of the evaluation
     queries."""
-    settings = config.section(IndexSettings)
-    deployed = deployment.settings()
+    settings = deployment.settings()
 
     def build(folder):
         from models.candidates import build_all_candidates
@@ -165,16 +171,16 @@ def candidates(
             max_tokens=passage_embeddings.read_json("encoder.json")["max_tokens"],
             dense=dense_index.folder,
             lexical=lexical_index.folder,
-            settings=settings,
+            settings=settings.index,
         )
         return build_all_candidates(
             queries.read_table("queries.parquet"),
             evaluation_set.read_table("queries.parquet"),
             retriever,
             folder,
-            candidates=deployed.evaluation.candidates,
-            depth=settings.depth,
-            max_train_queries=deployed.training.max_queries,
+            candidates=settings.evaluation.candidates,
+            depth=settings.index.depth,
+            max_train_queries=settings.training.max_queries,
             progress=progress(context, "queries retrieved"),
         )
 
@@ -185,11 +191,7 @@ def candidates(
         build,
         modules=_CANDIDATES,
         inputs=(passages, queries, evaluation_set, passage_embeddings, dense_index, lexical_index),
-        settings={
-            **settings.model_dump(include={"rrf_k", "depth"}),
-            "candidates": deployed.evaluation.candidates,
-            "max_train_queries": deployed.training.max_queries,
-        },
+        settings=values_of(settings, "index.rrf_k", "index.depth", "evaluation.candidates", "training.max_queries"),
     )
     return output(artifact)
 

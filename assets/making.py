@@ -29,7 +29,7 @@ def make(
 
     `modules` of `models/` decide the code version; `outside` names inputs that are no assets (a source, base
     weights) with
-    their digests.
+    their digests. The artifact's data version becomes the asset's.
     """
     artifact = store.get_or_create(
         artifact_name(key),
@@ -38,18 +38,49 @@ def make(
         settings=settings or {},
         build=build,
     )
+    # `Output(data_version=)` is beta and warns at every asset; the context says the same without.
+    context.set_data_version(key, dg.DataVersion(artifact.data_version))
     state = "unchanged, reused" if artifact.reused else f"made in {artifact.manifest.seconds:.1f} s"
     context.log.info(f"{artifact.asset} {artifact.data_version}: {state}")
     return artifact
 
 
+def predecessor(
+    store: ArtifactStore,
+    key: dg.AssetKey,
+    *,
+    modules: tuple[str, ...],
+    settings: Mapping[str, Any] | None = None,
+    outside: Mapping[str, str] | None = None,
+) -> Artifact | None:
+    """The current artifact of an asset, compared with its digests, if `make` with these arguments made it.
+
+    A build may take over from it what its own inputs left alone. None where there is none, or other code or settings
+    made it.
+    """
+    current = store.current(artifact_name(key))
+    if current is None:
+        return None
+    manifest = current.manifest
+    # The names of assets have a slash; what comes from outside has none.
+    others = {name: digest for name, digest in manifest.inputs.items() if "/" not in name}
+    made_alike = (manifest.code_version, manifest.settings, others) == (
+        code_version(*modules),
+        dict(settings or {}),
+        dict(outside or {}),
+    )
+    if not made_alike:
+        return None
+    current.verify()
+    return current
+
+
 def output(artifact: Artifact, *, output_name: str = "result", **metadata: Any) -> dg.Output[Artifact]:
-    """The artifact as an asset's output: its data version, numbers that plot, and where it is."""
+    """The artifact as an asset's output, with numbers that plot and where it is."""
     numbers = {name: value for name, value in artifact.summary.items() if isinstance(value, int | float | str)}
     return dg.Output(
         artifact,
         output_name=output_name,
-        data_version=dg.DataVersion(artifact.data_version),
         metadata={
             **numbers,
             **metadata,

@@ -1,18 +1,64 @@
 """Automation conditions, freshness, retries, pools and owners."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 
+from models.errors import RerankOpsError
+
 OWNERS = ["team:ranking"]
 
-WHEN_INPUTS_CHANGE = (
-    dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
-).with_label("eager, after the blocking checks upstream passed")
-"""Plain `eager` ignores failed blocking checks of another run."""
+NO_CONFIG: dict[str, Any] = {}
+"""Schema of an asset's own configuration. What a run is configured with goes to the resource `deployment`; without a
+schema Dagster would take anything here and drop it in silence."""
+
+_Condition = dg.AutomationCondition
+_NEW_INPUT = (
+    _Condition.any_deps_match(
+        (_Condition.data_version_changed() & ~_Condition.executed_with_root_target()).with_label("content_changed")
+        | _Condition.will_be_requested()
+    )
+).with_label("any_deps_changed")
+_CHECKED = _Condition.all_checks_match(_Condition.check_passed(), blocking_only=True) | _Condition.will_be_requested()
+_CHECKED_INPUTS = _Condition.all_deps_match(
+    (_CHECKED & _Condition.all_deps_match(_CHECKED)) | _Condition.will_be_requested()
+).with_label("blocking_checks_passed")
+
+WHEN_INPUTS_CHANGE = (_Condition.eager().replace("any_deps_updated", _NEW_INPUT) & _CHECKED_INPUTS).with_label(
+    "when inputs change, after their blocking checks passed"
+)
+"""Dagster's `eager` with two differences.
+
+An input that was materialized again with the same content starts nothing: reading an unchanged corpus trains no models.
+
+Plain `eager` ignores blocking checks that failed in another run. Here those of the inputs, and of what the inputs were
+made from, must have passed, so that nothing is made of old and new halves while one of them waits for its check. Inputs
+that are requested at the same tick are made in the same run, which runs their checks and stops behind a failed one; so
+the whole graph follows a change in one run. (`all_deps_blocking_checks_passed` asks for the check to be requested,
+which holds only for checks with a condition of their own, and would split that run.)
+"""
 
 READ_RETRIES = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 """For what reads a source or calls a service. Training and gates have none: they do not fail by chance."""
+
+
+@contextmanager
+def no_retries_of_what_is_certain() -> Iterator[None]:
+    """Around the body of an asset with retries: an expected error that nothing outside caused will not pass by waiting.
+
+    A file that is not there is such a one. A connection that broke, or a disk that did not answer, is the cause of the
+    error that tells of it, and is tried again.
+    """
+    try:
+        yield
+    except RerankOpsError as error:
+        if error.__cause__ is not None:
+            raise
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+
 
 MODEL_POOL = "models"
 """Work that fills the machine: one at a time."""

@@ -3,19 +3,23 @@
 import dagster as dg
 
 from assets import keys
-from assets.config import GateConfig
 from assets.making import make, output
-from assets.policies import OWNERS, REGISTRY_POOL, WEEKLY, WHEN_INPUTS_CHANGE
+from assets.policies import NO_CONFIG, OWNERS, REGISTRY_POOL, WEEKLY, WHEN_INPUTS_CHANGE
 from assets.resources import Deployment
 from models.artifacts import Artifact
 from models.code_version import code_version
-from models.settings import GateSettings
+from models.settings import values_of
 
 _PARTS = (
     keys.PASSAGES, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, keys.LARGE_RERANKER,
     keys.COMPACT_RERANKER,
     keys.SCORE_CALIBRATION, keys.OFFLINE_EVALUATION, keys.EVALUATION_SET, keys.CANDIDATES,
 )  # fmt: skip
+_EVIDENCE = (keys.RELEASE_CANDIDATE, keys.OFFLINE_EVALUATION, keys.CHAMPION_EVALUATION, keys.LATENCY_PROFILE)
+_SERVED = (
+    "encoder", "index", "tiers", "generator", "evaluation", "serving.golden_queries", "training.max_tokens",
+)  # fmt: skip
+"""Settings that the bundle records for serving."""
 
 
 @dg.asset(
@@ -23,10 +27,11 @@ _PARTS = (
     group_name=keys.RELEASES,
     kinds={"python", "mlflow"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     code_version=code_version("bundle"),
     automation_condition=WHEN_INPUTS_CHANGE,
     pool=REGISTRY_POOL,
-    ins={key.path[-1]: dg.AssetIn(key=key) for key in _PARTS},
+    ins={key.path[-1]: dg.AssetIn(key=key) for key in (*_PARTS, keys.SCORED_CANDIDATES)},
 )
 def release_candidate(
     context: dg.AssetExecutionContext,
@@ -41,10 +46,12 @@ def release_candidate(
     offline_evaluation: Artifact,
     evaluation_set: Artifact,
     candidates: Artifact,
+    scored_candidates: Artifact,
 ) -> dg.Output[Artifact]:
     """The self-contained serving bundle: models, calibration, tiers, indexes, passages and settings; MLflow's
-    challenger."""
+    challenger. Refused where its parts were not made from each other, or with different settings."""
     from models.bundle import BundleParts, write_bundle
+    from models.provenance import require_one_origin
     from models.tracking import CHALLENGER, Tracking
 
     settings = deployment.settings()
@@ -60,24 +67,22 @@ def release_candidate(
         evaluation_set=evaluation_set,
         candidates=candidates,
     )
+    inputs = tuple(getattr(parts, name) for name in parts.versions())
+    # The scored candidates are no part, but calibration and evaluation go back to the models through them.
+    made_with = require_one_origin((*inputs, scored_candidates), values_of(settings, *_SERVED))
 
     def build(folder):
         bundle = write_bundle(folder, parts, settings)
         return {name: bundle[name] for name in ("corpus_version", "index_version")}
 
-    sections = ("encoder", "index", "tiers", "generator", "evaluation")
     artifact = make(
         context,
         deployment.store(),
         keys.RELEASE_CANDIDATE,
         build,
         modules=("bundle",),
-        inputs=tuple(getattr(parts, name) for name in parts.versions()),
-        settings={
-            **{name: getattr(settings, name).model_dump() for name in sections},
-            "golden_queries": settings.serving.golden_queries,
-            "max_tokens": settings.training.max_tokens,
-        },
+        inputs=inputs,
+        settings=made_with,
     )
     tracking = Tracking.of(settings)
     version = tracking.ensure_version(tracking.model_name, artifact)
@@ -90,15 +95,12 @@ def release_candidate(
     group_name=keys.RELEASES,
     kinds={"python"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     automation_condition=WHEN_INPUTS_CHANGE,
-    ins={
-        key.path[-1]: dg.AssetIn(key=key)
-        for key in (keys.RELEASE_CANDIDATE, keys.OFFLINE_EVALUATION, keys.CHAMPION_EVALUATION, keys.LATENCY_PROFILE)
-    },
+    ins={key.path[-1]: dg.AssetIn(key=key) for key in _EVIDENCE},
 )
 def gate_decision(
     context: dg.AssetExecutionContext,
-    config: GateConfig,
     deployment: Deployment,
     release_candidate: Artifact,
     offline_evaluation: Artifact,
@@ -122,8 +124,7 @@ def gate_decision(
         settings.evaluation,
         drift_share=latest_drift_share(deployment),
     )
-    policy = config.section(GateSettings)
-    decision = judge(evidence, policy, settings)
+    decision = judge(evidence, settings.gate, settings)
     record = ledger.record_gate_decision(
         candidate_version=release_candidate.data_version,
         champion_version=evidence.champion_version,
@@ -143,7 +144,7 @@ def gate_decision(
         build,
         modules=("gate", "gating"),
         inputs=(release_candidate, offline_evaluation, champion_evaluation, latency_profile),
-        settings=policy.model_dump(),
+        settings=values_of(settings, "gate", "objectives"),
         outside={"record": record.decision_id},
     )
     rows = [f"| {c.name} | {c.value} | {c.comparison} {c.threshold} | {c.passed} |" for c in decision.checks]
@@ -156,23 +157,14 @@ def gate_decision(
     group_name=keys.RELEASES,
     kinds={"python", "mlflow"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     automation_condition=WHEN_INPUTS_CHANGE,
     freshness_policy=WEEKLY,
     pool=REGISTRY_POOL,
-    ins={
-        key.path[-1]: dg.AssetIn(key=key)
-        for key in (
-            keys.GATE_DECISION,
-            keys.RELEASE_CANDIDATE,
-            keys.OFFLINE_EVALUATION,
-            keys.CHAMPION_EVALUATION,
-            keys.LATENCY_PROFILE,
-        )
-    },
+    ins={key.path[-1]: dg.AssetIn(key=key) for key in (keys.GATE_DECISION, *_EVIDENCE)},
 )
 def release(
     context: dg.AssetExecutionContext,
-    config: GateConfig,
     deployment: Deployment,
     gate_decision: Artifact,
     release_candidate: Artifact,
@@ -182,7 +174,6 @@ def release(
 ) -> dg.MaterializeResult:
     """The champion: decided again from the evidence, then MLflow's aliases and the release ledger move to the
     bundle."""
-    from models.files import digest_json
     from models.gating import gather, judge
     from models.ledger import Ledger
     from models.releasing import Releaser
@@ -202,13 +193,20 @@ def release(
         settings.evaluation,
         drift_share=latest_drift_share(deployment),
     )
-    decision = judge(evidence, config.section(GateSettings), settings)
+    decision = judge(evidence, settings.gate, settings)
     recorded = gate_decision.read_json("decision.json")
-    if decision.verdict == "refused" or recorded["candidate"] != release_candidate.data_version:
-        reasons = (
-            "\n".join(decision.reasons) or "The gate decided on another candidate; materialize gate_decision again."
+    reasons = [*decision.reasons]
+    if recorded["candidate"] != release_candidate.data_version:
+        reasons.append("The gate decided on another candidate; materialize gate_decision again.")
+    elif recorded["verdict"] == "refused" and not reasons:
+        reasons.append("The recorded decision is a refusal; materialize gate_decision again with what now holds.")
+    if reasons:
+        lines = "\n".join(reasons)
+        raise dg.Failure(
+            description=f"Refused; the champion keeps serving.\n{lines}",
+            metadata={"refused": True},
+            allow_retries=False,
         )
-        raise dg.Failure(description=f"Refused; the champion keeps serving.\n{reasons}", allow_retries=False)
     versions = release_candidate.read_json("bundle.json")["versions"]
     tracking = releaser.tracking
     made = releaser.release(
@@ -218,7 +216,7 @@ def release(
         corpus_version=versions["passages"],
         large_version=versions["large_reranker"],
         compact_version=versions["compact_reranker"],
-        settings_digest=digest_json(settings.model_dump(mode="json")),
+        settings_digest=release_candidate.manifest.settings_digest,
         gate_decision_id=recorded["decision_id"],
         actor=f"dagster run {context.run_id}",
         reason="gate passed",
@@ -236,11 +234,17 @@ def release(
 
 
 def latest_drift_share(deployment: Deployment) -> float | None:
-    """Share of drifted columns in the newest drift report; None where there is none or it was not judged."""
-    from models.drift import SUMMARY_FILE, DriftSummary
+    """Share of drifted columns in the newest drift report that counts at the gate; None where none does.
 
-    report = deployment.store().newest(keys.artifact_name(keys.DRIFT_REPORT))
-    return None if report is None else DriftSummary.from_dict(report.read_json(SUMMARY_FILE)).share
+    Reports count that were judged, are at most a week old, and are about the bundle that serves and the evaluation set
+    in use; `models.monitoring.drift_share_for_gate` says why.
+    """
+    from datetime import UTC, datetime
+
+    from models.ledger import Ledger
+    from models.monitoring import drift_share_for_gate
+
+    return drift_share_for_gate(deployment.store(), Ledger(deployment.database()), datetime.now(UTC).date())
 
 
 ASSETS = [release_candidate, gate_decision, release]

@@ -3,7 +3,21 @@
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from pydantic import ConfigDict, PrivateAttr
 
+from assets.config import (
+    CorpusConfig,
+    EncoderConfig,
+    EvaluationConfig,
+    GateConfig,
+    IndexConfig,
+    MonitoringConfig,
+    ObjectivesConfig,
+    ServingConfig,
+    TiersConfig,
+    TrainingConfig,
+    edits,
+)
 from assets.keys import artifact_name
 from models.artifacts import Artifact, ArtifactStore
 from models.settings import Settings, load_settings
@@ -13,15 +27,35 @@ if TYPE_CHECKING:
 
 
 class Deployment(dg.ConfigurableResource):
-    """Where this deployment keeps things: its settings, artifact store and database.
+    """Where this deployment keeps things, and the settings that a run works with: edit them here in the launchpad.
 
-    The settings are read from the file and the environment in the process that runs the step, so every run of one
-    deployment sees the same ones.
+    The settings are read once, when a run starts, from the file and the environment of its process; what the run's
+    configuration changes is laid over them, for every asset and check of the run alike.
     """
 
+    # Without it a misspelt section is dropped in silence.
+    model_config = ConfigDict(extra="forbid")
+
+    corpus: CorpusConfig = CorpusConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    index: IndexConfig = IndexConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    gate: GateConfig = GateConfig()
+    tiers: TiersConfig = TiersConfig()
+    objectives: ObjectivesConfig = ObjectivesConfig()
+    serving: ServingConfig = ServingConfig()
+    monitoring: MonitoringConfig = MonitoringConfig()
+
+    _of_run: Settings | None = PrivateAttr(default=None)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Read the settings of a run; a value that is not allowed is refused before the first step."""
+        self._of_run = load_settings(values=edits(self))
+
     def settings(self) -> Settings:
-        """The validated settings."""
-        return load_settings()
+        """The validated settings: those of the run, outside a run those in force now. Raises `SettingsError`."""
+        return self._of_run or load_settings(values=edits(self))
 
     def store(self) -> ArtifactStore:
         """The artifact store."""

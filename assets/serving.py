@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets import keys
-from assets.policies import OWNERS, READ_RETRIES, WHEN_INPUTS_CHANGE
+from assets.policies import NO_CONFIG, OWNERS, READ_RETRIES, WHEN_INPUTS_CHANGE
 from assets.resources import Deployment
 
 
@@ -12,6 +12,7 @@ from assets.resources import Deployment
     group_name=keys.SERVING,
     kinds={"fastapi"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     deps=[keys.RELEASE],
     automation_condition=WHEN_INPUTS_CHANGE,
     retry_policy=READ_RETRIES,

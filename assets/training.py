@@ -3,16 +3,19 @@
 import dagster as dg
 
 from assets import keys
-from assets.config import TrainingConfig
 from assets.making import make, output, progress
-from assets.policies import MODEL_POOL, OWNERS, WHEN_INPUTS_CHANGE
+from assets.policies import MODEL_POOL, NO_CONFIG, OWNERS, WHEN_INPUTS_CHANGE
 from assets.resources import Deployment
 from models.artifacts import Artifact
 from models.code_version import code_version
-from models.settings import TrainingSettings
+from models.settings import Settings, values_of
 
 _EXAMPLES = ("hard_negatives",)
-_MODEL = ("cross_encoder", "listwise_loss")
+_MODEL = ("cross_encoder", "listwise_loss", "pair_head", "pair_tokens")
+_ELSEWHERE = {"training.base_model", "training.max_queries"}
+"""Keys that reach the models through other inputs: the digest of the weights, the training examples."""
+_NOT_OF_LARGE = _ELSEWHERE | {"training.compact_layers", "training.compact_pairs", "training.teacher_weight"}
+_NOT_OF_COMPACT = _ELSEWHERE | {"training.frozen_layers"}
 
 
 @dg.asset(
@@ -20,6 +23,7 @@ _MODEL = ("cross_encoder", "listwise_loss")
     group_name=keys.TRAINING,
     kinds={"python", "parquet"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     code_version=code_version(*_EXAMPLES),
     automation_condition=WHEN_INPUTS_CHANGE,
     ins={
@@ -31,7 +35,6 @@ _MODEL = ("cross_encoder", "listwise_loss")
 )
 def training_examples(
     context: dg.AssetExecutionContext,
-    config: TrainingConfig,
     deployment: Deployment,
     passages: Artifact,
     queries: Artifact,
@@ -39,7 +42,7 @@ def training_examples(
     candidates: Artifact,
 ) -> dg.Output[Artifact]:
     """Lists of one positive and its hard negatives, mined from the hybrid candidates of the training queries."""
-    settings = config.section(TrainingSettings)
+    settings = deployment.settings()
 
     def build(folder):
         from models.corpus import write_table
@@ -50,7 +53,7 @@ def training_examples(
             judgments.read_table("judgments.parquet"),
             candidates.read_table("candidates.parquet"),
             passages.read_table("passages.parquet"),
-            settings,
+            settings.training,
         )
         write_table(mined.examples, folder / "training_examples.parquet")
         return {
@@ -61,7 +64,7 @@ def training_examples(
             "false_negatives_filtered": mined.false_negatives_filtered,
         }
 
-    names = {"max_queries", "negatives", "negative_depth", "false_negative_margin", "seed"}
+    names = ("max_queries", "negatives", "negative_depth", "false_negative_margin", "seed")
     artifact = make(
         context,
         deployment.store(),
@@ -69,7 +72,7 @@ def training_examples(
         build,
         modules=_EXAMPLES,
         inputs=(passages, queries, judgments, candidates),
-        settings=settings.model_dump(include=names),
+        settings=values_of(settings, *(f"training.{name}" for name in names)),
     )
     return output(artifact)
 
@@ -79,24 +82,25 @@ def training_examples(
     group_name=keys.TRAINING,
     kinds={"huggingface", "mlflow"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     code_version=code_version(*_MODEL),
     automation_condition=WHEN_INPUTS_CHANGE,
     pool=MODEL_POOL,
     ins={"training_examples": dg.AssetIn(key=keys.TRAINING_EXAMPLES)},
 )
 def large_reranker(
-    context: dg.AssetExecutionContext, config: TrainingConfig, deployment: Deployment, training_examples: Artifact
+    context: dg.AssetExecutionContext, deployment: Deployment, training_examples: Artifact
 ) -> dg.Output[Artifact]:
     """The large cross-encoder, fine-tuned on the training examples."""
     from models.weights import weights_digest
 
-    settings = config.section(TrainingSettings)
+    settings = deployment.settings()
 
     def build(folder):
         from models.cross_encoder import train_large
 
         examples = training_examples.read_table("training_examples.parquet")
-        return train_large(examples, settings, folder, progress(context, "training steps")).to_dict()
+        return train_large(examples, settings.training, folder, progress(context, "training steps")).to_dict()
 
     artifact = make(
         context,
@@ -105,12 +109,10 @@ def large_reranker(
         build,
         modules=_MODEL,
         inputs=(training_examples,),
-        settings=settings.model_dump(
-            exclude={"compact_layers", "compact_pairs", "teacher_weight", "base_model", "max_queries"}
-        ),
-        outside={"weights": weights_digest(settings.base_model)},
+        settings=values_of(settings, "training", without=_NOT_OF_LARGE),
+        outside={"weights": weights_digest(settings.training.base_model)},
     )
-    return _registered(deployment, artifact, "large", settings)
+    return _registered(artifact, "large", settings)
 
 
 @dg.asset(
@@ -118,6 +120,7 @@ def large_reranker(
     group_name=keys.TRAINING,
     kinds={"huggingface", "mlflow"},
     owners=OWNERS,
+    config_schema=NO_CONFIG,
     code_version=code_version(*_MODEL),
     automation_condition=WHEN_INPUTS_CHANGE,
     pool=MODEL_POOL,
@@ -128,19 +131,20 @@ def large_reranker(
 )
 def compact_reranker(
     context: dg.AssetExecutionContext,
-    config: TrainingConfig,
     deployment: Deployment,
     training_examples: Artifact,
     large_reranker: Artifact,
 ) -> dg.Output[Artifact]:
     """The compact cross-encoder: chosen layers of the large one, trained on with the large one as teacher."""
-    settings = config.section(TrainingSettings)
+    settings = deployment.settings()
 
     def build(folder):
         from models.cross_encoder import train_compact
 
         examples = training_examples.read_table("training_examples.parquet")
-        report = train_compact(examples, large_reranker.folder, settings, folder, progress(context, "training steps"))
+        report = train_compact(
+            examples, large_reranker.folder, settings.training, folder, progress(context, "training steps")
+        )
         return report.to_dict()
 
     artifact = make(
@@ -150,17 +154,15 @@ def compact_reranker(
         build,
         modules=_MODEL,
         inputs=(training_examples, large_reranker),
-        settings=settings.model_dump(exclude={"large_pairs", "frozen_layers", "base_model", "max_queries"}),
+        settings=values_of(settings, "training", without=_NOT_OF_COMPACT),
     )
-    return _registered(deployment, artifact, "compact", settings)
+    return _registered(artifact, "compact", settings)
 
 
-def _registered(
-    deployment: Deployment, artifact: Artifact, size: str, settings: TrainingSettings
-) -> dg.Output[Artifact]:
+def _registered(artifact: Artifact, size: str, settings: Settings) -> dg.Output[Artifact]:
     from models.tracking import Tracking, register_model
 
-    version = register_model(Tracking.of(deployment.settings()), artifact, size, settings.model_dump())
+    version = register_model(Tracking.of(settings), artifact, size, settings.training.model_dump())
     return output(artifact, mlflow_version=version)
 
 

@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets import keys
+from assets.partitions import checked_partition
 from assets.resources import Deployment
 from checks.results import check_result
 from models.errors import ArtifactError
@@ -10,12 +11,18 @@ from models.errors import ArtifactError
 
 @dg.asset_check(asset=keys.DRIFT_REPORT)
 def drift_share(context: dg.AssetCheckExecutionContext, deployment: Deployment) -> dg.AssetCheckResult:
-    """Drifted columns are at most gate.max_drift_share of the compared ones; too few decisions are not judged."""
-    from models.drift import PAGE_FILE, SUMMARY_FILE, DriftSummary
+    """Drifted columns are at most gate.max_drift_share of the compared ones; too few decisions are not judged. More
+    open an incident, one a day."""
+    from models.drift import PAGE_FILE
+    from models.monitoring import open_drift_incident, read_summary
 
     limit = deployment.settings().gate.max_drift_share
-    artifact = deployment.store().require(keys.artifact_name(keys.DRIFT_REPORT), _partition(context))
-    summary = DriftSummary.from_dict(artifact.read_json(SUMMARY_FILE))
+    partition = checked_partition(context, keys.DRIFT_REPORT)
+    if partition is None:
+        raise ArtifactError("there is no drift report yet", "Materialize monitoring/drift_report for a day first.")
+    artifact = deployment.store().require(keys.artifact_name(keys.DRIFT_REPORT), partition)
+    summary = read_summary(artifact)
+    open_drift_incident(deployment.database(), artifact, limit)
     page = artifact.path(PAGE_FILE) if PAGE_FILE in artifact.manifest.files else None
     if summary.share is None:
         return check_result(
@@ -34,16 +41,6 @@ def drift_share(context: dg.AssetCheckExecutionContext, deployment: Deployment) 
         ],
         report=page,
     )
-
-
-def _partition(context: dg.AssetCheckExecutionContext) -> str | None:
-    """The partition of the run, else the one that was materialized last."""
-    if context.has_partition_key:
-        return context.partition_key
-    event = context.instance.get_latest_materialization_event(keys.DRIFT_REPORT)
-    if event is None or event.asset_materialization is None:
-        raise ArtifactError("there is no drift report yet", "Materialize monitoring/drift_report for a day first.")
-    return event.asset_materialization.partition
 
 
 CHECKS: tuple[dg.AssetChecksDefinition, ...] = (drift_share,)

@@ -3,8 +3,12 @@
 Layout under the root (any fsspec URL):
 
     objects/<asset>/<data_version>/...files..., manifest.json
-    memo/<asset>/<step_digest>.json      which data version a computation gave: the same step is not run again
-    current/<asset>[/<partition>].json   the version that downstream assets read
+    steps/<asset>/<step>.json            the manifest of a computation that was done: it is not done again
+    memo/<kind>/<digest>.json            results of checks, remembered
+    current/<asset>[/<partition>].json   the version that downstream assets read, and the step that gave it
+
+Two computations may give the same content, as when a setting changes that turns out not to matter. They share the
+folder; `Artifact.manifest` says which inputs and settings the one at hand was made from.
 
 A computation writes into a temporary folder; the folder gets its name when it is complete. A process killed at any
 point leaves the store as it was, plus a temporary folder that the next `ArtifactStore` on that root may remove.
@@ -19,7 +23,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +72,11 @@ class Manifest:
     summary: Mapping[str, Any]
     seconds: float
     created_at: str
+
+    @property
+    def step(self) -> str:
+        """Name of the computation: the digest of what it was made by and from."""
+        return _step(self.asset, self.code_version, self.inputs, self.settings_digest)
 
     def to_json(self) -> bytes:
         """Canonical JSON."""
@@ -160,12 +169,9 @@ class ArtifactStore:
         and settings give the stored artifact, with `reused` set.
         """
         settings_digest = digest_json(settings)
-        step = digest_json({"asset": asset, "code": code_version, "inputs": dict(inputs), "settings": settings_digest})
-        memo = f"memo/{asset}/{step}.json"
-        known = self._read_json(memo)
-        if known is not None and self._exists(f"objects/{asset}/{known['data_version']}/{MANIFEST}"):
-            artifact = self.open(asset, known["data_version"])
-            return Artifact(artifact.manifest, artifact.folder, reused=True)
+        known = self._open_step(asset, _step(asset, code_version, inputs, settings_digest))
+        if known is not None:
+            return replace(known, reused=True)
 
         self._work.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned()
@@ -189,8 +195,12 @@ class ArtifactStore:
             self._commit(folder, manifest)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        self._write_json(memo, {"data_version": manifest.data_version})
-        return self.open(asset, manifest.data_version)
+        self._write(f"steps/{asset}/{manifest.step}.json", manifest.to_json())
+        return self._made_by(manifest)
+
+    def scratch(self, name: str) -> Path:
+        """A folder on this machine for what a killed computation can go on from; deleted a day after its last use."""
+        return self._work / name
 
     def open(self, asset: str, data_version: str) -> Artifact:
         """Return an artifact by name and version, fetched to this machine. Raises `ArtifactError` if there is none."""
@@ -208,20 +218,15 @@ class ArtifactStore:
 
     def point(self, artifact: Artifact, partition: str | None = None) -> None:
         """Make `artifact` the one that downstream assets read."""
-        self._write_json(_pointer(artifact.asset, partition), {"data_version": artifact.data_version})
+        target = {"data_version": artifact.data_version, "step": artifact.manifest.step}
+        self._write_json(_pointer(artifact.asset, partition), target)
 
     def current(self, asset: str, partition: str | None = None) -> Artifact | None:
         """The artifact that downstream assets read, or None before the first one."""
         pointer = self._read_json(_pointer(asset, partition))
-        return None if pointer is None else self.open(asset, pointer["data_version"])
-
-    def newest(self, asset: str) -> Artifact | None:
-        """The artifact of the greatest partition key of a partitioned asset, or None before the first one."""
-        folder = f"{self._root}/current/{asset}"
-        if not self._fs.isdir(folder):
+        if pointer is None:
             return None
-        partitions = sorted(name.rpartition("/")[2].removesuffix(".json") for name in self._fs.ls(folder, detail=False))
-        return self.current(asset, partitions[-1]) if partitions else None
+        return self._open_step(asset, pointer.get("step", "")) or self.open(asset, pointer["data_version"])
 
     def require(self, asset: str, partition: str | None = None) -> Artifact:
         """`current`, or an `ArtifactError` that says how to make it."""
@@ -240,6 +245,19 @@ class ArtifactStore:
             known = compute()
             self._write_json(place, known)
         return known
+
+    def _open_step(self, asset: str, step: str) -> Artifact | None:
+        """What a computation gave, None if it was never done or its content was deleted."""
+        data = self._read(f"steps/{asset}/{step}.json")
+        if data is None:
+            return None
+        manifest = Manifest.from_json(data)
+        return self._made_by(manifest) if self._exists(f"objects/{asset}/{manifest.data_version}/{MANIFEST}") else None
+
+    def _made_by(self, manifest: Manifest) -> Artifact:
+        """The stored content with the manifest of the computation; its files are those that were stored first."""
+        stored = self.open(manifest.asset, manifest.data_version)
+        return Artifact(replace(manifest, files=stored.manifest.files), stored.folder)
 
     def _commit(self, folder: Path, manifest: Manifest) -> None:
         place = f"objects/{manifest.asset}/{manifest.data_version}"
@@ -300,11 +318,18 @@ class ArtifactStore:
         data = self._read(place)
         return None if data is None else json.loads(data)
 
-    def _write_json(self, place: str, value: Any) -> None:
+    def _write(self, place: str, data: bytes) -> None:
         if self.is_local:
-            write_atomically(Path(self._root) / place, canonical_json(value))
+            write_atomically(Path(self._root) / place, data)
         else:
-            self._fs.pipe_file(f"{self._root}/{place}", canonical_json(value))
+            self._fs.pipe_file(f"{self._root}/{place}", data)
+
+    def _write_json(self, place: str, value: Any) -> None:
+        self._write(place, canonical_json(value))
+
+
+def _step(asset: str, code_version: str, inputs: Mapping[str, str], settings_digest: str) -> str:
+    return digest_json({"asset": asset, "code": code_version, "inputs": dict(inputs), "settings": settings_digest})
 
 
 def _pointer(asset: str, partition: str | None) -> str:

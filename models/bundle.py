@@ -12,8 +12,6 @@ evaluation/                 evaluation.json and per_query.parquet: what the next
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from models.artifacts import Artifact
-from models.files import canonical_json, digest_json
+from models.files import canonical_json, digest_json, link_or_copy
 from models.settings import Settings
 
 BUNDLE = "bundle.json"
@@ -66,10 +64,10 @@ def write_bundle(folder: Path, parts: BundleParts, settings: Settings) -> dict[s
     for name, artifact in links.items():
         _link_all(artifact, folder / name)
     _link_all(parts.passage_embeddings, folder, below="encoder/")
-    link(parts.passages.path("passages.parquet"), folder / "passages.parquet")
-    link(parts.score_calibration.path("calibration.json"), folder / "calibration.json")
+    link_or_copy(parts.passages.path("passages.parquet"), folder / "passages.parquet")
+    link_or_copy(parts.score_calibration.path("calibration.json"), folder / "calibration.json")
     for name in ("report/evaluation.json", "per_query.parquet"):
-        link(parts.offline_evaluation.path(name), folder / "evaluation" / Path(name).name)
+        link_or_copy(parts.offline_evaluation.path(name), folder / "evaluation" / Path(name).name)
     queries = parts.evaluation_set.read_table("queries.parquet")
     golden = golden_queries(
         queries, parts.offline_evaluation.read_table("rankings.parquet"), settings.serving.golden_queries
@@ -141,16 +139,7 @@ def compare_golden(
     return GoldenComparison(len(golden), largest, bool(order_equal and golden))
 
 
-def link(source: Path, target: Path) -> None:
-    """Hard-link a file of an immutable artifact, or copy it where links cannot be had."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
 def _link_all(artifact: Artifact, folder: Path, below: str = "") -> None:
     for name in artifact.manifest.files:
         if name.startswith(below):
-            link(artifact.path(name), folder / name)
+            link_or_copy(artifact.path(name), folder / name)

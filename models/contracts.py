@@ -8,8 +8,9 @@ messages is `CONTRACT_VERSION`; it changes when a field changes its meaning or d
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import pandas as pd
 import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 from pandera.typing import Series
@@ -17,13 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.errors import ContractError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 CONTRACT_VERSION = "1"
 SPLITS = ("train", "dev", "test")
 TIERS = ("cached", "large", "compact", "lean")
 Tier = Literal["cached", "large", "compact", "lean"]
+
+PROBE_HEADER = "X-RerankOps-Probe"
+PROBE_CALLER = "probe"
+"""Requests with this header are the deployment's own: recorded under this caller, and no traffic to monitoring."""
 
 _ID = r"^\S(?:.{0,510}\S)?\Z"
 _MAX_SHOWN = 20
@@ -123,6 +125,48 @@ class TrainingExamples(_Table):
     lexical_score: Series[float] = pa.Field(ge=0, description="BM25 score.")
 
 
+class DecisionLog(_Table):
+    """One row per answered request of one UTC day; `GET /v1/decisions/{decision_id}` has the whole record.
+
+    The numbers are the features that drift is judged on (`models.drift.FEATURES`), missing where they are unknown: a
+    request without a ranking has no scores, and texts of the caller's own have no first-stage scores.
+    """
+
+    decision_id: Series[str] = pa.Field(str_matches=_ID, unique=True, description="Id of the decision.")
+    trace_id: Series[str] = pa.Field(description="Trace of the request.")
+    time: Series[pd.DatetimeTZDtype] = pa.Field(
+        dtype_kwargs={"unit": "us", "tz": "UTC"}, description="When it was answered, UTC."
+    )
+    endpoint: Series[str] = pa.Field(str_startswith="/", description="Path that was called.")
+    caller: Series[str] = pa.Field(ne=PROBE_CALLER, description="Who called, as a digest of the key; never a probe.")
+    experiment_arm: Series[str] = pa.Field(description="Arm of the experiment; champion outside of one.")
+    release_id: Series[str] = pa.Field(description="Release that answered.")
+    model_version: Series[str] = pa.Field(description="Its MLflow version.")
+    index_version: Series[str] = pa.Field(description="Its index.")
+    corpus_version: Series[str] = pa.Field(description="Its corpus.")
+    degraded: Series[bool] = pa.Field(description="Whether the budget or a fault cost quality.")
+    degraded_reason: Series[str] = pa.Field(description="Why; empty otherwise.")
+    answered: Series[bool] = pa.Field(description="Whether a text was given, beside the ranking.")
+    citations: Series[int] = pa.Field(ge=0, description="Quotes in that text.")
+    passages: Series[int] = pa.Field(ge=0, description="Ranked texts.")
+    query: Series[str] = pa.Field(description="The question.")
+    query_characters: Series[int] = pa.Field(ge=0, description="Its length in characters.")
+    query_words: Series[int] = pa.Field(ge=0, description="Its length in words.")
+    top_score: Series[float] = pa.Field(ge=0, le=1, nullable=True, description="Best calibrated score.")
+    mean_top10_score: Series[float] = pa.Field(ge=0, le=1, nullable=True, description="Mean of the best ten.")
+    score_gap: Series[float] = pa.Field(ge=0, le=1, nullable=True, description="Best minus second score.")
+    top_dense_score: Series[float] = pa.Field(ge=-1.001, le=1.001, nullable=True, description="Highest cosine.")
+    top_lexical_score: Series[float] = pa.Field(ge=0, nullable=True, description="Highest BM25 score.")
+    share_scored_by_large: Series[float] = pa.Field(ge=0, le=1, nullable=True, description="Share, large tier.")
+    latency_ms: Series[float] = pa.Field(ge=0, nullable=True, description="Milliseconds in the service.")
+
+    @pa.dataframe_check(name="one_day")
+    @classmethod
+    def _one_day(cls, table: Any) -> Any:
+        days = table["time"].dt.floor("D")
+        return days == days.min()
+
+
 TABLES: dict[str, type[_Table]] = {
     "passages.parquet": Passages,
     "queries.parquet": Queries,
@@ -130,6 +174,7 @@ TABLES: dict[str, type[_Table]] = {
     "quarantined_rows.parquet": QuarantinedRows,
     "candidates.parquet": Candidates,
     "training_examples.parquet": TrainingExamples,
+    "decision_log.parquet": DecisionLog,
 }
 """Which contract a file of an artifact answers to."""
 
@@ -141,8 +186,6 @@ def violations(table: pd.DataFrame, schema: type[_Table]) -> pd.DataFrame:
     except SchemaErrors as error:
         cases = error.failure_cases
         return cases[["column", "check", "failure_case", "index"]].reset_index(drop=True)
-    import pandas as pd
-
     return pd.DataFrame(columns=["column", "check", "failure_case", "index"])
 
 

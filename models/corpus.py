@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,8 +16,10 @@ import pandas as pd
 
 from models.chunking import PassageRow, split_documents
 from models.contracts import SPLITS
+from models.errors import SourceError
 from models.settings import CorpusSettings
 from models.sources.base import LEAKAGE, CorpusSource, rejected
+from models.spill import SortedSpill, Spill, write_rows, writing
 from models.splits import place_queries, repeated_texts
 from models.types import Document, Judgment, Query, RejectedRow
 
@@ -32,8 +34,13 @@ _ID_CHARACTERS = 500
 """The contract allows 512; the rest is for the number of the passage."""
 
 _MAX_GRADE = 100
+_TITLE_CHARACTERS = 2000
+_LABEL_CHARACTERS = 5000
+"""Of all labels together: with title and source, what every passage of a document repeats."""
+
+_MANY_REFUSED = 100_000
 _TABLES = ("documents", "queries", "judgments")
-_TYPES: dict[str, str] = {"start": "int64", "end": "int64", "grade": "int64", "access": "object"}
+_TYPES: dict[str, str] = {"grade": "int64"}
 
 
 @dataclass(frozen=True)
@@ -48,43 +55,65 @@ class CorpusTables:
     @property
     def counts(self) -> dict[str, int]:
         """Rows of each table, queries by split, and documents."""
-        splits = Counter(self.queries["split"])
-        return {
-            "documents": len(set(self.passages["document_id"])),
-            "passages": len(self.passages),
-            "queries": len(self.queries),
-            **{f"queries_{split}": splits[split] for split in SPLITS},
-            "judgments": len(self.judgments),
-            "quarantined_rows": len(self.quarantined_rows),
-        }
+        documents = len(set(self.passages["document_id"]))
+        splits = list(self.queries["split"])
+        return _counts(documents, len(self.passages), splits, len(self.judgments), len(self.quarantined_rows))
+
+
+def write_corpus(
+    source: CorpusSource, settings: CorpusSettings, tokenizer: Tokenizer, folder: Path, fingerprint: str = ""
+) -> dict[str, int]:
+    """Read a source into `folder` as passages, queries, judgments and quarantined_rows (.parquet); return their counts.
+
+    No row raises: what is malformed, repeated (the first wins), breaks its contract, names an unknown row or leaks
+    between splits goes to quarantine. Memory holds the queries, the judgments and the ids of the documents; passages
+    and refused rows are sorted and written on disk.
+
+    Raises `SourceError` when the source cannot be read, refuses most of very many rows, or is no longer what
+    `fingerprint` says (by default, what it was at the start) when all is read, and `ArtifactError` when the disk is
+    full. A process that is killed leaves files in `folder` that nobody refers to.
+    """
+    fingerprint = fingerprint or source.fingerprint()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".spill-") as work:
+        refused = {table: _Refused(table, Path(work)) for table in _TABLES}
+        passages = SortedSpill(PassageRow, Path(work), key=lambda row: (row.document_id, row.start))
+        documents = _spill_passages(source, settings, tokenizer, passages, refused["documents"])
+        read_queries = list(_accept(source.queries(), refused["queries"]))
+        known = {query.query_id for query in read_queries}
+        read_judgments = list(
+            _accept(
+                source.judgments(), refused["judgments"], lambda row: _problem(row) or _unknown(row, known, documents)
+            )
+        )
+        if source.fingerprint() != fingerprint:
+            raise SourceError("the corpus source changed while it was read", "Run again when it is at rest.")
+        queries, judgments = _frame(read_queries, Query), _frame(read_judgments, Judgment)
+        placed = place_queries(queries, judgments, settings.dev_share, settings.test_share)
+        leaks = repeated_texts(placed)
+        for row in _leak_rows(placed, judgments, leaks):
+            refused[row.table].spill.add([row])
+        placed = placed.loc[~placed["query_id"].isin(leaks["query_id"])].reset_index(drop=True)
+        judgments = judgments.loc[~judgments["query_id"].isin(leaks["query_id"])]
+        judgments = judgments.sort_values(["query_id", "document_id"], ignore_index=True)
+        quarantined = chain.from_iterable(refused[table].spill for table in _TABLES)
+        written = write_rows(passages, PassageRow, folder / "passages.parquet")
+        write_table(placed, folder / "queries.parquet")
+        write_table(judgments, folder / "judgments.parquet")
+        quarantine = write_rows(quarantined, RejectedRow, folder / "quarantined_rows.parquet")
+    return _counts(len(documents), written, list(placed["split"]), len(judgments), quarantine)
 
 
 def read_corpus(source: CorpusSource, settings: CorpusSettings, tokenizer: Tokenizer) -> CorpusTables:
-    """Read a source into passages, split queries, judgments and quarantined rows.
-
-    No row raises: what is malformed, repeated (the first wins), breaks its contract, names an unknown row or leaks
-    between splits goes to quarantine. Raises `SourceError` when the source itself cannot be read.
-    """
-    refused: list[RejectedRow] = []
-    passages = _read_passages(source, settings, tokenizer, refused)
-    read_queries = list(_accept(source.queries(), "queries", refused))
-    documents = {row.document_id for row in passages}
-    known = {query.query_id for query in read_queries}
-    read_judgments = list(
-        _accept(source.judgments(), "judgments", refused, lambda row: _problem(row) or _unknown(row, known, documents))
-    )
-    queries, judgments = _frame(read_queries, Query), _frame(read_judgments, Judgment)
-    placed = place_queries(queries, judgments, settings.dev_share, settings.test_share)
-    leaks = repeated_texts(placed)
-    refused += _leak_rows(placed, judgments, leaks)
-    kept = placed.loc[~placed["query_id"].isin(leaks["query_id"])].reset_index(drop=True)
-    judgments = judgments.loc[~judgments["query_id"].isin(leaks["query_id"])]
-    return CorpusTables(
-        passages=_passage_frame(passages),
-        queries=kept,
-        judgments=judgments.sort_values(["query_id", "document_id"], ignore_index=True),
-        quarantined_rows=_frame(sorted(refused, key=lambda row: _TABLES.index(row.table)), RejectedRow),
-    )
+    """`write_corpus` into a temporary folder, with the tables in memory."""
+    with tempfile.TemporaryDirectory() as work:
+        write_corpus(source, settings, tokenizer, Path(work))
+        passages, *others = (
+            pd.read_parquet(Path(work) / f"{table}.parquet")
+            for table in ("passages", "queries", "judgments", "quarantined_rows")
+        )
+    passages["access"] = pd.Series([list(labels) for labels in passages["access"]], dtype=object)
+    return CorpusTables(passages, *others)
 
 
 def rejected_share(tables: CorpusTables) -> float:
@@ -110,46 +139,83 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         is_list = column.dtype == object and all(isinstance(value, list | tuple) for value in column)
         kind = pa.list_(pa.string()) if is_list else pa.string() if isinstance(column.dtype, pd.StringDtype) else None
         arrays[name] = pa.array(column, type=kind, from_pandas=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(arrays), path, compression="zstd")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(arrays), path, compression="zstd")
 
 
-def _read_passages(
-    source: CorpusSource, settings: CorpusSettings, tokenizer: Tokenizer, refused: list[RejectedRow]
-) -> list[PassageRow]:
-    rows: list[PassageRow] = []
+def _counts(documents: int, passages: int, splits: list[str], judgments: int, quarantined: int) -> dict[str, int]:
+    by_split = Counter(splits)
+    return {
+        "documents": documents,
+        "passages": passages,
+        "queries": len(splits),
+        **{f"queries_{split}": by_split[split] for split in SPLITS},
+        "judgments": judgments,
+        "quarantined_rows": quarantined,
+    }
+
+
+class _Refused:
+    """The refused rows of a table, on disk."""
+
+    def __init__(self, table: str, folder: Path) -> None:
+        self.table = table
+        self.spill = Spill(RejectedRow, folder / f"refused-{table}.arrow")
+        self._count = 0
+
+    def add(self, row: RejectedRow, accepted: int) -> None:
+        """Add a row; `accepted` is how many were not refused. Raises `SourceError` where most of very many are."""
+        self.spill.add([row])
+        self._count += not row.reason.startswith(LEAKAGE)
+        if self._count > max(_MANY_REFUSED, accepted):
+            raise SourceError(
+                f"{self._count:,} of the first {self._count + accepted:,} {self.table} were refused, the last at "
+                f"{row.position}: {row.reason}",
+                "This is not the corpus that the settings describe: correct corpus.source and its section.",
+            )
+
+
+def _spill_passages(
+    source: CorpusSource,
+    settings: CorpusSettings,
+    tokenizer: Tokenizer,
+    spill: SortedSpill[PassageRow],
+    refused: _Refused,
+) -> set[str]:
+    """Cut the documents into passages on `spill`; return the ids of those that were."""
+    kept: set[str] = set()
     taken: set[str] = set()
-    documents = _accept(source.documents(), "documents", refused)
+    documents = _accept(source.documents(), refused)
     while batch := list(islice(documents, _BATCH_DOCUMENTS)):
         pieces = split_documents(batch, tokenizer, settings.passage_tokens, settings.overlap_tokens)
         for document, passages in zip(batch, pieces, strict=True):
             repeated = [row.passage_id for row in passages if row.passage_id in taken]
             if repeated:
                 reason = f"passage id {repeated[0]} is taken by another document"
-                refused.append(rejected("documents", reason, document.document_id, _show(document)))
+                refused.add(rejected("documents", reason, document.document_id, asdict(document)), len(kept))
             else:
-                rows += passages
+                spill.add(passages)
+                kept.add(document.document_id)
                 taken.update(row.passage_id for row in passages)
-    return rows
+    return kept
 
 
 def _accept(
-    rows: Iterable[Row | RejectedRow],
-    table: str,
-    refused: list[RejectedRow],
-    find_problem: Callable[[Row], str] | None = None,
+    rows: Iterable[Row | RejectedRow], refused: _Refused, find_problem: Callable[[Row], str] | None = None
 ) -> Iterator[Row]:
     """Yield the rows that hold their contract, each key once; put the others on `refused`."""
     seen: set[Any] = set()
     for number, row in enumerate(rows, 1):
         if isinstance(row, RejectedRow):
-            refused.append(row)
+            refused.add(row, len(seen))
             continue
         key, problem = _key(row), (find_problem or _problem)(row)
         if not problem and key in seen:
             problem = f"repeats {' '.join(key)}; the first one is kept"
         if problem:
-            refused.append(rejected(table, problem, f"{table} row {number}", _show(row)))
+            position = f"{refused.table} row {number}"
+            refused.add(rejected(refused.table, problem, position, asdict(row)), len(seen))
         else:
             seen.add(key)
             yield row
@@ -163,8 +229,11 @@ def _key(row: Document | Query | Judgment) -> tuple[str, ...]:
 
 def _problem(row: Document | Query | Judgment) -> str:
     """Why a row breaks its contract; empty when it holds."""
-    if not _is_unicode(row):
+    texts = _texts(row)
+    if not all(map(_is_unicode, texts)):
         return "not valid Unicode: it holds a lone surrogate"
+    if any("\0" in text for text in texts):
+        return "it holds a NUL character, as no text does"
     for name in _key(row):
         if len(name) > _ID_CHARACTERS or not _ID.fullmatch(name):
             return f"an id must have 1 to {_ID_CHARACTERS} characters, on one line, without space at its ends"
@@ -180,6 +249,10 @@ def _problem(row: Document | Query | Judgment) -> str:
 def _document_problem(document: Document) -> str:
     if not all(label.strip() for label in document.access):
         return "an access label is empty"
+    if len(document.title) > _TITLE_CHARACTERS or len(document.source) > _TITLE_CHARACTERS:
+        return f"title or source is longer than {_TITLE_CHARACTERS:,} characters"
+    if sum(map(len, document.access)) > _LABEL_CHARACTERS:
+        return f"the access labels are longer than {_LABEL_CHARACTERS:,} characters"
     if document.updated_at is not None:
         try:
             datetime.fromisoformat(document.updated_at)
@@ -206,14 +279,8 @@ def _leak_rows(queries: pd.DataFrame, judgments: pd.DataFrame, leaks: pd.DataFra
             query_id = record["query_id"]
             other = others[query_id]
             reason = f"{LEAKAGE}: the {splits[query_id]} query {query_id} has the text of {splits[other]} query {other}"
-            rows.append(rejected(table, reason, f"query {query_id}", json.dumps(record, ensure_ascii=False)))
+            rows.append(rejected(table, reason, f"query {query_id}", record))
     return rows
-
-
-def _passage_frame(rows: list[PassageRow]) -> pd.DataFrame:
-    ordered = sorted(rows, key=lambda row: (row.document_id, row.start))
-    frame = _frame(ordered, PassageRow)
-    return frame.assign(access=pd.Series([list(row.access) for row in ordered], dtype=object))
 
 
 def _frame(rows: list[Any], kind: type) -> pd.DataFrame:
@@ -225,18 +292,15 @@ def _frame(rows: list[Any], kind: type) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _is_unicode(row: Document | Query | Judgment) -> bool:
+def _texts(row: Document | Query | Judgment) -> list[str]:
     values = [getattr(row, field.name) for field in fields(row)]
     texts = [value for value in values if isinstance(value, str)]
-    if isinstance(row, Document):
-        texts += row.access
+    return [*texts, *row.access] if isinstance(row, Document) else texts
+
+
+def _is_unicode(text: str) -> bool:
     try:
-        for text in texts:
-            text.encode()
+        text.encode()
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _show(row: Document | Query | Judgment) -> str:
-    return json.dumps(asdict(row), ensure_ascii=False)

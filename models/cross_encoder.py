@@ -16,18 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from models.pair_tokens import PairTokenizer
 from models.settings import TrainingSettings
 from models.weights import local_weights
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers.cross_encoder import CrossEncoder
+    from tokenizers import Encoding
 
 Progress = Callable[[int, int], None]
 
-FIRST_STAGE_SCALE = 10.0
-"""Weight of the cosine similarity in the training offset: it spreads over about .5, so this makes it some logits."""
-_MODEL_FILES = ("config.json", "model.safetensors")
+HEAD_PARAMETERS = r"(.*\.)?(interaction|first_token|classifier)(\..*)?"
+"""Names of the parameters that start untrained, and so learn at `training.head_learning_rate`."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def train_large(
     examples: pd.DataFrame, settings: TrainingSettings, folder: Path, progress: Progress | None = None
 ) -> TrainingReport:
     """Fine-tune the large cross-encoder and save it to `folder` (safetensors, config, tokenizer, training.json)."""
-    model = _open(str(local_weights(settings.base_model)), settings)
+    model = _open(local_weights(settings.base_model), settings)
     _freeze(model, settings.frozen_layers)
     lists = _lists(examples, settings.large_pairs)
     return _train(model, lists, settings, folder, teacher_weight=0.0, progress=progress)
@@ -62,55 +63,60 @@ def train_compact(
 ) -> TrainingReport:
     """Train the compact cross-encoder: chosen layers of the large model, distilled from its scores. Saved like
     the large one."""
-    lists = _lists(examples, settings.compact_pairs)
+    lists = _lists(examples, settings.compact_pairs, skip_pairs=settings.large_pairs)
     if settings.teacher_weight:
         teacher = CrossEncoderScorer.load(large, settings.max_tokens, device=settings.device)
         pairs = [(item["query"], passage) for item in lists for passage in item["passages"]]
         logits = iter(teacher.logits(pairs).tolist())
         for item in lists:
-            item["labels"] = [[label, first, first + next(logits)] for label, first, _ in item["labels"]]
-    model = _open(str(large), settings)
+            item["labels"] = [[label, next(logits)] for label, _ in item["labels"]]
+    model = _open(large, settings)
     _keep_layers(model, settings.compact_layers)
     return _train(model, lists, settings, folder, teacher_weight=settings.teacher_weight, progress=progress)
-
-
-def first_stage_offset(dense_scores: np.ndarray) -> np.ndarray:
-    """What is added to the logit in training: the scaled cosine similarity."""
-    return FIRST_STAGE_SCALE * np.asarray(dense_scores, dtype=np.float64)
 
 
 class CrossEncoderScorer:
     """Scores (query, passage) pairs in batches of similar length. Only the passage is cut when a pair is too long."""
 
-    def __init__(self, model: Any, tokenizer: Any, max_tokens: int, device: torch.device) -> None:
+    def __init__(self, model: Any, head: Any, tokenizer: PairTokenizer, device: torch.device) -> None:
         self._model = model
+        self._head = head
         self._tokenizer = tokenizer
         self._device = device
-        self.max_tokens = max_tokens
+        self.max_tokens = tokenizer.max_tokens
 
     @classmethod
     def load(cls, folder: Path, max_tokens: int, device: str = "cpu") -> CrossEncoderScorer:
-        """Load from a local folder of safetensors, in inference mode."""
+        """Load from a local folder of safetensors, in inference mode: a pair head where there is one, else the model's
+        own classification head."""
         import torch
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+        from models.pair_head import FOLDER, PairHead
 
         target = torch.device(resolve_device(device))
-        model = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), use_safetensors=True, local_files_only=True
-        )
         dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
+        has_head = (folder / FOLDER).is_dir()
+        kind = AutoModel if has_head else AutoModelForSequenceClassification
+        model = kind.from_pretrained(str(folder), use_safetensors=True, local_files_only=True)
+        head = PairHead.load(str(folder), FOLDER, local_files_only=True).to(target).eval() if has_head else None
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        return cls(model.to(target, dtype).eval(), tokenizer, max_tokens, target)
+        return cls(model.to(target, dtype).eval(), head, PairTokenizer(tokenizer, max_tokens), target)
 
     def logits(
         self, pairs: Sequence[tuple[str, str]], batch_size: int = 32, progress: Progress | None = None
     ) -> np.ndarray:
         """float32 [n] relevance logits, in the order of `pairs`."""
+        return self.logits_of(self.encode(pairs), batch_size, progress)
+
+    def logits_of(
+        self, encoded: Sequence[Encoding], batch_size: int = 32, progress: Progress | None = None
+    ) -> np.ndarray:
+        """float32 [n] relevance logits of pairs that `encode` has encoded."""
         import torch
 
-        encoded = self.encode(pairs)
-        order = sorted(range(len(pairs)), key=lambda i: len(encoded[i]))
-        scores = np.empty(len(pairs), dtype=np.float32)
+        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+        scores = np.empty(len(encoded), dtype=np.float32)
         with torch.inference_mode():
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]
@@ -119,39 +125,17 @@ class CrossEncoderScorer:
                     progress(min(start + batch_size, len(order)), len(order))
         return scores
 
-    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Any]:
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
         """Token ids of each pair, cut to `max_tokens`; a query may take half of them."""
-        if not pairs:
-            return []
-        backend = self._tokenizer.backend_tokenizer
-        backend.no_padding()
-        backend.enable_truncation(max_length=self.max_tokens // 2, strategy="longest_first")
-        queries = {query: None for query, _ in pairs}
-        cut = {
-            query: query if len(encoding.overflowing) == 0 else query[: encoding.offsets[-2][1]]
-            for query, encoding in zip(queries, backend.encode_batch(list(queries)), strict=True)
-        }
-        backend.enable_truncation(max_length=self.max_tokens, strategy="only_second")
-        return backend.encode_batch([(cut[query], passage) for query, passage in pairs])
+        return self._tokenizer.encode(pairs)
 
-    def _forward(self, encodings: list[Any]) -> np.ndarray:
-        import torch
-
-        width = max(len(encoding) for encoding in encodings)
-        ids = torch.zeros((len(encodings), width), dtype=torch.long)
-        types = torch.zeros_like(ids)
-        mask = torch.zeros_like(ids)
-        ids.fill_(self._tokenizer.pad_token_id or 0)
-        for row, encoding in enumerate(encodings):
-            size = len(encoding)
-            ids[row, :size] = torch.tensor(encoding.ids)
-            types[row, :size] = torch.tensor(encoding.type_ids)
-            mask[row, :size] = 1
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in self._tokenizer.model_input_names:
-            inputs["token_type_ids"] = types
-        output = self._model(**{name: tensor.to(self._device) for name, tensor in inputs.items()})
-        return output.logits.float().squeeze(-1).cpu().numpy()
+    def _forward(self, encodings: list[Encoding]) -> np.ndarray:
+        inputs = {name: tensor.to(self._device) for name, tensor in self._tokenizer.pad(encodings).items()}
+        output = self._model(**inputs)
+        if self._head is None:
+            return output.logits.float().squeeze(-1).cpu().numpy()
+        scores = self._head.score(output.last_hidden_state, inputs["input_ids"], inputs["attention_mask"])
+        return scores.cpu().numpy()
 
 
 def resolve_device(device: str) -> str:
@@ -165,24 +149,58 @@ def resolve_device(device: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _open(source: str, settings: TrainingSettings) -> CrossEncoder:
+def reduced_precision(settings: TrainingSettings) -> bool:
+    """Whether matrices are multiplied in bfloat16, weights staying in float32: by setting, or where `auto` finds a GPU
+    or a CPU with instructions for it, which halves the time of a step."""
     import torch
+
+    if settings.precision != "auto":
+        return settings.precision == "bf16"
+    device = resolve_device(settings.device)
+    if device == "cpu":
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return device == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def _open(source: Path, settings: TrainingSettings) -> CrossEncoder:
+    """A model to train: one that has a classification or pair head keeps it, any other gets a new pair head."""
+    import torch
+    from sentence_transformers.base.modules import Transformer
     from sentence_transformers.cross_encoder import CrossEncoder
-    from transformers import set_seed
+    from transformers import AutoConfig, set_seed
+
+    from models.pair_head import FOLDER, PairHead
 
     set_seed(settings.seed)
-    return CrossEncoder(
-        source,
-        num_labels=1,
-        max_length=settings.max_tokens,
-        device=resolve_device(settings.device),
-        activation_fn=torch.nn.Identity(),
-        model_kwargs={"use_safetensors": True},
-        # Dropout costs a third of the time of a CPU step and showed no gain in runs this short.
-        config_kwargs={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-        if settings.dropout == 0
-        else None,
+    common: dict[str, Any] = {"device": resolve_device(settings.device), "activation_fn": torch.nn.Identity()}
+    weights = {"use_safetensors": True}
+    # Dropout costs a third of the time of a CPU step and showed no gain in runs this short.
+    quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} if settings.dropout == 0 else {}
+    architectures = AutoConfig.from_pretrained(str(source), local_files_only=True).architectures or [""]
+    if architectures[0].endswith("ForSequenceClassification"):
+        return CrossEncoder(
+            str(source),
+            num_labels=1,
+            max_length=settings.max_tokens,
+            model_kwargs=weights,
+            config_kwargs=quiet or None,
+            local_files_only=True,
+            **common,
+        )
+    body = Transformer(
+        str(source),
+        transformer_task="feature-extraction",
+        max_seq_length=settings.max_tokens,
+        model_kwargs={**weights, "local_files_only": True},
+        config_kwargs={**quiet, "local_files_only": True},
     )
+    if (source / FOLDER).is_dir():
+        head = PairHead.load(str(source), FOLDER, local_files_only=True)
+    else:
+        tokenizer = body.tokenizer
+        head = PairHead(body.model.config.hidden_size, tokenizer.sep_token_id, sorted(tokenizer.all_special_ids))
+    return CrossEncoder(modules=[body, head], **common)
 
 
 def _encoder_layers(model: CrossEncoder) -> tuple[Any, str]:
@@ -217,17 +235,23 @@ def _keep_layers(model: CrossEncoder, layers: Sequence[int]) -> None:
     model.model.config.num_hidden_layers = len(layers)
 
 
-def _lists(examples: pd.DataFrame, max_pairs: int) -> list[dict[str, Any]]:
-    """One item per consecutive list (a positive and the negatives behind it), until `max_pairs` pairs."""
+def _lists(examples: pd.DataFrame, max_pairs: int, skip_pairs: int = 0) -> list[dict[str, Any]]:
+    """One item per consecutive list (a positive and the negatives behind it), until `max_pairs` pairs.
+
+    It starts behind the first `skip_pairs` pairs and goes on at the beginning when the lists run out: what a teacher
+    was trained on comes last, since its scores there are too sure to be worth learning from.
+    """
     starts = (examples["kind"] == "positive").cumsum()
+    groups = [rows for _, rows in examples.groupby(starts, sort=False)]
+    ends = np.cumsum([len(rows) for rows in groups])
+    first = int(np.searchsorted(ends, skip_pairs, side="right")) if skip_pairs else 0
     items: list[dict[str, Any]] = []
     pairs = 0
-    for _, rows in examples.groupby(starts, sort=False):
+    for rows in groups[first:] + groups[:first]:
         if pairs + len(rows) > max_pairs:
             break
         pairs += len(rows)
-        offsets = first_stage_offset(rows["dense_score"].to_numpy())
-        labels = [[float(label), float(offset), 0.0] for label, offset in zip(rows["label"], offsets, strict=True)]
+        labels = [[float(label), 0.0] for label in rows["label"]]
         items.append({"query": rows["query"].iloc[0], "passages": rows["passage"].tolist(), "labels": labels})
     return items
 
@@ -247,7 +271,7 @@ def _train(
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from transformers import TrainerCallback
 
-    from models.listwise_loss import ResidualListwiseLoss
+    from models.listwise_loss import ListwiseLoss
 
     class Report(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -255,13 +279,14 @@ def _train(
                 progress(state.global_step, state.max_steps)
 
     steps = math.ceil(len(lists) / settings.batch_queries)
-    on_gpu = resolve_device(settings.device) == "cuda"
+    pairs = PairTokenizer(model.tokenizer, settings.max_tokens)
     with tempfile.TemporaryDirectory() as scratch:
         arguments = CrossEncoderTrainingArguments(
             output_dir=scratch,
             num_train_epochs=1,
             per_device_train_batch_size=settings.batch_queries,
             learning_rate=settings.learning_rate,
+            learning_rate_mapping={HEAD_PARAMETERS: settings.head_learning_rate},
             warmup_steps=round(settings.warmup_share * steps),
             lr_scheduler_type="linear",
             optim="adamw_torch_fused",
@@ -269,7 +294,7 @@ def _train(
             max_grad_norm=1.0,
             seed=settings.seed,
             data_seed=settings.seed,
-            bf16=on_gpu,
+            bf16=reduced_precision(settings),
             use_cpu=resolve_device(settings.device) == "cpu",
             dataloader_pin_memory=False,
             logging_steps=max(1, steps // 20),
@@ -281,7 +306,7 @@ def _train(
             model=model,
             args=arguments,
             train_dataset=Dataset.from_list(lists),
-            loss=ResidualListwiseLoss(model, teacher_weight),
+            loss=ListwiseLoss(model, pairs, teacher_weight),
             callbacks=[Report()],
         )
         trainer.train()
@@ -296,7 +321,6 @@ def _train(
         steps=trainer.state.global_step,
         loss=history,
     )
-    model.model.save_pretrained(str(folder), safe_serialization=True)
-    model.tokenizer.save_pretrained(str(folder))
+    model.save_pretrained(str(folder), create_model_card=False)
     (folder / "training.json").write_text(json.dumps(report.to_dict()))
     return report

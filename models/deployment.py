@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from models.artifacts import ArtifactStore
+from models.contracts import PROBE_HEADER
 from models.database import Database
 from models.errors import ReleaseError
 from models.latency import summarize
@@ -29,7 +30,7 @@ class RollOut:
 
 
 def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> RollOut:
-    """Make the service swap to the current release, then send each golden query through /v1/answer.
+    """Make the service swap to the current release, then send each golden query through /v1/answer, marked as a probe.
 
     An answer agrees when its best passage is the golden one, or it was degraded by its budget. Raises
     `ReleaseError` before the first release.
@@ -42,10 +43,11 @@ def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> Ro
     except ServiceUnavailable as error:
         return RollOut(current.release_id, None, 0.0, 0.0, 0.0, 0, False, f"{error.message} {error.hint}")
     golden = store.open("release/release_candidate", current.bundle_version).read_json("golden.json")
+    probe = {PROBE_HEADER: "golden query"}
     samples, agree = [], True
     for entry in golden:
         started = time.perf_counter()
-        answer = call_service(settings, "POST", "/v1/answer", {"query": entry["query"]})
+        answer = call_service(settings, "POST", "/v1/answer", {"query": entry["query"]}, headers=probe)
         samples.append(1000 * (time.perf_counter() - started))
         best = answer["passages"][0]["passage_id"] if answer["passages"] else None
         agree &= bool(answer["degraded"]) or best == entry["passage_ids"][0]

@@ -99,9 +99,20 @@ class DriftSummary:
         return cls(**{**values, "columns": columns})
 
 
-def features_from_decisions(decisions: Iterable[Decision]) -> pd.DataFrame:
-    """One row of `FEATURES` per decision. A decision without a ranking has NaN scores."""
-    return _feature_table([_decision_features(decision) for decision in decisions])
+def decision_features(decision: Decision) -> dict[str, Any]:
+    """`FEATURES` of one decision. Without a ranking its scores are NaN, and so are the first-stage scores of texts that
+    the caller brought along: retrieval did not choose them."""
+    ranking = sorted(decision.ranking, key=lambda item: item["rank"])
+    retrieved = decision.candidates or ranking
+    return {
+        "row_id": decision.decision_id,
+        **_query_features(decision.query),
+        **_score_features([item["score"] for item in ranking]),
+        "top_dense_score": _highest(item.get("dense_score") for item in retrieved),
+        "top_lexical_score": _highest(item.get("lexical_score") for item in retrieved),
+        "share_scored_by_large": _share_of_large([item.get("tier", "") for item in ranking]),
+        "latency_ms": _latency_ms(decision.stage_ms),
+    }
 
 
 def features_from_rankings(queries: pd.DataFrame, rankings: pd.DataFrame) -> pd.DataFrame:
@@ -163,20 +174,6 @@ def sample_by_hash(table: pd.DataFrame, max_rows: int) -> pd.DataFrame:
     digests = [hashlib.sha256(str(row_id).encode()).hexdigest() for row_id in table["row_id"]]
     order = sorted(range(len(table)), key=digests.__getitem__)
     return table.iloc[order[:max_rows]].reset_index(drop=True)
-
-
-def _decision_features(decision: Decision) -> dict[str, Any]:
-    ranking = sorted(decision.ranking, key=lambda item: item["rank"])
-    retrieved = decision.candidates or ranking
-    return {
-        "row_id": decision.decision_id,
-        **_query_features(decision.query),
-        **_score_features([item["score"] for item in ranking]),
-        "top_dense_score": _highest(item.get("dense_score") for item in retrieved),
-        "top_lexical_score": _highest(item.get("lexical_score") for item in retrieved),
-        "share_scored_by_large": _share_of_large([item.get("tier", "") for item in ranking]),
-        "latency_ms": _latency_ms(decision.stage_ms),
-    }
 
 
 def _query_features(text: str) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -14,15 +15,17 @@ from models.errors import ModelFileError, SettingsError
 from models.weights import local_weights
 
 if TYPE_CHECKING:
-    import pandas as pd
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
 
-    from models.settings import EncoderSettings
-
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Task = Literal["query", "document"]
+
+_PROMPTS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
+"""Names of a model's prompts, the first that it has, as `encode_query` and `encode_document` look for them."""
 
 _BATCHES_PER_REPORT = 8
+_TOKENIZED_TOGETHER = 1024
 _NO_LIMIT = 1_000_000
 """Tokens; what relative positions allow, within reason."""
 
@@ -35,8 +38,13 @@ def passage_text(title: str, text: str) -> str:
 class Encoder:
     """A sentence-transformers model whose vectors are float32 of length 1, so that a dot product is their cosine.
 
-    Prompts that the model's own configuration sets for queries and documents are used. Calls from several threads take
-    turns: the tokenizer cannot be shared.
+    Prompts that the model's own configuration sets for queries and documents are used. Texts are computed in batches of
+    one length in tokens. Without padding a vector does not depend on what else is in its batch, so that passages
+    embedded one by one as a corpus changes have the bits that embedding the whole corpus gives them. That holds where
+    the matrix product computes a row alike whatever the number of rows, as Intel MKL does; elsewhere the last bits may
+    differ.
+
+    Several threads may share an encoder; they take turns with the tokenizer.
     """
 
     def __init__(self, model: SentenceTransformer, folder: Path) -> None:
@@ -69,7 +77,7 @@ class Encoder:
                 f"encoder.max_tokens is {max_tokens}, but {model} reads {limit} tokens.", f"Set it to {limit} or less."
             )
         loaded.max_seq_length = max_tokens
-        return cls(loaded, folder)
+        return cls(loaded.eval(), folder)
 
     @property
     def dimensions(self) -> int:
@@ -92,39 +100,83 @@ class Encoder:
         self,
         titles: Sequence[str],
         texts: Sequence[str],
-        batch_size: int = 32,
+        batch_size: int = 8,
         progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float32]:
-        """Vectors [n, dimensions] in the order given; `progress` gets (passages done, n) every few batches.
-
-        Passages are encoded longest first, so that a batch has little padding.
-        """
+        """Vectors [n, dimensions] in the order given; `progress` gets (passages done, n) every few batches."""
         passages = [passage_text(title, text) for title, text in zip(titles, texts, strict=True)]
-        vectors = np.empty((len(passages), self.dimensions), dtype=np.float32)
-        order = np.argsort([-len(passage) for passage in passages], kind="stable")
-        step = batch_size * _BATCHES_PER_REPORT
-        for start in range(0, len(passages), step):
-            rows = order[start : start + step]
-            with self._lock:
-                vectors[rows] = self._model.encode_document(
-                    [passages[row] for row in rows],
-                    batch_size=batch_size,
-                    normalize_embeddings=True,
-                    show_progress_bar=False,
-                )
-            if progress is not None:
-                progress(min(start + step, len(passages)), len(passages))
+        return self._encode(passages, "document", batch_size, progress)
+
+    def encode_queries(self, texts: Sequence[str], batch_size: int = 32) -> NDArray[np.float32]:
+        """Vectors [n, dimensions] in the order given."""
+        return self._encode(list(texts), "query", batch_size)
+
+    def _encode(
+        self, texts: list[str], task: Task, batch_size: int, progress: Callable[[int, int], None] | None = None
+    ) -> NDArray[np.float32]:
+        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        batches = batches_of_one_length(self._token_counts(texts, task), batch_size)
+        computed = self._compute([[texts[row] for row in rows] for rows in batches], task)
+        done = 0
+        for number, (rows, found) in enumerate(zip(batches, computed, strict=True), start=1):
+            vectors[rows] = found
+            done += len(rows)
+            if progress is not None and (number % _BATCHES_PER_REPORT == 0 or number == len(batches)):
+                progress(done, len(texts))
         return vectors
 
-    def encode_queries(self, texts: Sequence[str], batch_size: int = 64) -> NDArray[np.float32]:
-        """Vectors [n, dimensions] in the order given."""
-        if not texts:
-            return np.empty((0, self.dimensions), dtype=np.float32)
+    def _compute(self, batches: Sequence[list[str]], task: Task) -> Iterator[NDArray[np.float32]]:
+        """Vectors of each batch, in order. On a CPU each core takes a batch of its own.
+
+        Threads inside the matrix products wait for each other at every layer, and for whatever else the machine does.
+        """
+        import torch
+
+        threads = torch.get_num_threads()
+        workers = min(threads, len(batches)) if self._model.device.type == "cpu" else 1
+        if workers < 2:
+            yield from (self._forward(batch, task) for batch in batches)
+            return
+        try:
+            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                yield from pool.map(lambda batch: self._forward(batch, task), batches)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _forward(self, texts: list[str], task: Task) -> NDArray[np.float32]:
+        """What `SentenceTransformer.encode` does with one batch."""
+        import torch
+        from sentence_transformers.util import batch_to_device, truncate_embeddings
+
+        features = batch_to_device(self._features(texts, task), self._model.device)
+        with torch.inference_mode():
+            vectors = self._model(features, task=task)["sentence_embedding"]
+            if self._model.truncate_dim is not None:
+                vectors = truncate_embeddings(vectors, self._model.truncate_dim)
+            return torch.nn.functional.normalize(vectors.float(), p=2, dim=1).cpu().numpy()
+
+    def _features(self, texts: list[str], task: Task) -> dict[str, Any]:
+        prompts, names = self._model.prompts, _PROMPTS[task]
+        name = next((name for name in names if name in prompts), self._model.default_prompt_name)
         with self._lock:
-            vectors = self._model.encode_query(
-                list(texts), batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
-            )
-        return np.asarray(vectors, dtype=np.float32)
+            return self._model.preprocess(texts, prompt=prompts.get(name) if name else None, task=task)
+
+    def _token_counts(self, texts: Sequence[str], task: Task) -> NDArray[np.int64]:
+        """Tokens [n] of each text as the model reads it; zeros for a model that pads nothing."""
+        counts = np.zeros(len(texts), dtype=np.int64)
+        for start in range(0, len(texts), _TOKENIZED_TOGETHER):
+            part = texts[start : start + _TOKENIZED_TOGETHER]
+            mask = self._features(list(part), task).get("attention_mask")
+            if mask is not None:
+                counts[start : start + len(part)] = mask.sum(dim=1).numpy()
+        return counts
+
+
+def batches_of_one_length(counts: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Rows of `counts` in batches of at most `batch_size` that have the same count, the longest first."""
+    order = np.argsort(-counts, kind="stable")
+    lengths = np.split(order, np.flatnonzero(np.diff(counts[order])) + 1)
+    return [rows[start : start + batch_size] for rows in lengths for start in range(0, len(rows), batch_size)]
 
 
 def _token_limit(model: SentenceTransformer, folder: Path) -> int:
@@ -146,32 +198,3 @@ def tokenizer_file(model: str) -> Path:
     if not (folder / "tokenizer.json").is_file():
         raise ModelFileError(f"{folder} has no tokenizer.json.", "Save the model with a fast tokenizer.")
     return folder / "tokenizer.json"
-
-
-def embed_corpus(
-    passages: pd.DataFrame,
-    weights: Path,
-    settings: EncoderSettings,
-    folder: Path,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, float | int]:
-    """Write embeddings.npy, encoder.json and a copy of the encoder (encoder/) to `folder`; returns counts and speed."""
-    import shutil
-    import time
-
-    ignored = shutil.ignore_patterns("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "onnx", "openvino", ".git*")
-    shutil.copytree(weights, folder / "encoder", ignore=ignored, copy_function=shutil.copyfile)
-    encoder = Encoder.load(folder / "encoder", settings.max_tokens)
-    started = time.perf_counter()
-    vectors = encoder.encode_passages(
-        passages["title"].tolist(), passages["text"].tolist(), settings.batch_size, progress
-    )
-    seconds = time.perf_counter() - started
-    np.save(folder / "embeddings.npy", vectors, allow_pickle=False)
-    facts = {"max_tokens": settings.max_tokens, "dimensions": encoder.dimensions}
-    (folder / "encoder.json").write_text(json.dumps(facts))
-    return {
-        "dagster/row_count": len(vectors),
-        "passages_per_second": round(len(vectors) / max(seconds, 1e-9), 1),
-        **facts,
-    }

@@ -1,4 +1,4 @@
-"""The training objective: listwise cross entropy on the cross-encoder's logit added to the first-stage score.
+"""The training objective: listwise cross entropy, with a teacher's scores as soft targets.
 
 Imported only where a model is trained, so torch stands at module level here.
 """
@@ -12,22 +12,21 @@ from sentence_transformers.cross_encoder import CrossEncoder
 from sentence_transformers.util import batch_to_device
 from torch import Tensor, nn
 
+from models.pair_tokens import PairTokenizer
 
-class ResidualListwiseLoss(nn.Module):
-    """Cross entropy over each query's list (ListNet, Cao et al. 2007) with the first-stage score as an offset.
 
-    The score of a passage is `logit + first_stage`, so that the model learns what retrieval does not know
-    already. With a teacher, the
-    target distribution is mixed with the softmax of the teacher's scores (Hinton et al., 2015).
+class ListwiseLoss(nn.Module):
+    """Cross entropy over each query's list of passages (ListNet, Cao et al., 2007).
 
-    Inputs: (queries, lists of passages); labels: one tensor [passages, 3] per query, columns relevance,
-    first-stage score and
-    teacher score.
+    With a teacher, the target distribution is mixed with the softmax of the teacher's scores (Hinton et al., 2015).
+
+    Inputs: (queries, lists of passages); labels: one tensor [passages, 2] per query, relevance and teacher score.
     """
 
-    def __init__(self, model: CrossEncoder, teacher_weight: float = 0.0) -> None:
+    def __init__(self, model: CrossEncoder, tokenizer: PairTokenizer, teacher_weight: float = 0.0) -> None:
         super().__init__()
         self.model = model
+        self.tokenizer = tokenizer
         self.teacher_weight = teacher_weight
 
     def forward(
@@ -37,15 +36,15 @@ class ResidualListwiseLoss(nn.Module):
         queries, lists = inputs
         sizes = [len(passages) for passages in lists]
         pairs = [(query, passage) for query, passages in zip(queries, lists, strict=True) for passage in passages]
-        tokens = batch_to_device(self.model.preprocess(pairs, prompt=prompt, task=task), self.model.device)
+        tokens = batch_to_device(self.tokenizer.pad(self.tokenizer.encode(pairs)), self.model.device)
         logits = self.model(tokens)["scores"].view(-1).float()
         losses = []
         for part, label in zip(torch.split(logits, sizes), labels, strict=True):
-            relevance, first_stage, teacher = label.to(part.device).float().unbind(dim=1)
+            relevance, teacher = label.to(part.device).float().unbind(dim=1)
             target = relevance / relevance.sum()
             if self.teacher_weight:
                 target = (1 - self.teacher_weight) * target + self.teacher_weight * teacher.softmax(dim=0)
-            losses.append(nn.functional.cross_entropy(part + first_stage, target))
+            losses.append(nn.functional.cross_entropy(part, target))
         return torch.stack(losses).mean()
 
     def get_config_dict(self) -> dict[str, Any]:

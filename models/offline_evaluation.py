@@ -18,7 +18,7 @@ from models.bundle import BUNDLE
 from models.calibration import Calibration
 from models.corpus import write_table
 from models.cross_encoder import CrossEncoderScorer
-from models.evaluation import EvaluationReport, evaluate_systems
+from models.evaluation import FIRST_STAGES, EvaluationReport, evaluate_systems
 from models.files import canonical_json
 from models.latency import summarize
 from models.scoring import rerank, score_candidates, seconds_per_query
@@ -85,7 +85,7 @@ def evaluate_offline(
         **rerank(scored, calibration, tiers),
     }
     per_query = len(scored) / max(len(test), 1)
-    first = dict.fromkeys(("bm25", "dense", "hybrid"), float(candidates.summary["seconds_per_query"]))
+    first = {name: float(candidates.summary[f"seconds_per_query_{name}"]) for name in FIRST_STAGES}
     pair = {name: float(scored_candidates.summary[f"seconds_per_pair_{name}"]) for name in ("compact", "large")}
     report = evaluate_systems(rankings, judgments, seconds_per_query(pair, first, per_query, tiers), settings)
     write_table(report.per_query, folder / "per_query.parquet")

@@ -167,6 +167,19 @@ class HybridRetriever:
                 progress(len(results), len(queries))
         return results
 
+    def search_dense(self, queries: Sequence[str], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Vector search alone, without an access filter: rows [n, k] and scores [n, k] as of `DenseIndex.search`."""
+        blocks = [
+            self._dense.search(self._encoder.encode_queries(queries[start : start + _BLOCK]), k)
+            for start in range(0, len(queries), _BLOCK)
+        ]
+        rows = np.concatenate([np.empty((0, k), dtype=np.int64), *(rows for rows, _ in blocks)])
+        return rows, np.concatenate([np.empty((0, k), dtype=np.float32), *(scores for _, scores in blocks)])
+
+    def search_lexical(self, queries: Sequence[str], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Word search alone, without an access filter: rows [n, k] and scores [n, k] as of `LexicalIndex.search`."""
+        return self._lexical.search(queries, k)
+
     def _retrieve_block(
         self, queries: Sequence[str], top_k: int, readable: NDArray[np.bool_] | None
     ) -> Iterator[Retrieval]:

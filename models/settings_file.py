@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
 
-import tomlkit
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -101,7 +101,7 @@ def _section(model: type[BaseModel], prefix: str) -> Iterator[str]:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             tables.append((f"{prefix}{name}", kind))
             continue
-        yield from _comment(" ".join(part for part in (field.description, _allowed(field)) if part))
+        yield from _comment(" ".join(part for part in (field.description, allowed(field)) if part))
         yield _assignment(name, field.get_default(call_default_factory=True))
     for path, kind in tables:
         yield ""
@@ -122,11 +122,11 @@ def _overlay(preset: str, values: Mapping[str, Any]) -> Iterator[str]:
             yield _assignment(name, value)
 
 
-def _allowed(field: FieldInfo) -> str:
+def allowed(field: FieldInfo) -> str:
     """What a field accepts, in words; empty where its type says it all."""
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     if len(choices) > 1:
-        return f"One of {', '.join(map(_value, choices))}."
+        return f"One of {', '.join(map(json.dumps, choices))}."
     above, low, high = (_bound(field, name) for name in ("gt", "ge", "le"))
     if above is not None:
         return f"Above {above}."
@@ -153,6 +153,8 @@ def _value(value: Any) -> str:
     if isinstance(value, Mapping):
         pairs = ", ".join(f"{_value(str(name))} = {_value(item)}" for name, item in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
+    import tomlkit  # The code location loads this module for `allowed`, and would pay for it.
+
     return tomlkit.item(value).as_string()
 
 

@@ -1,8 +1,8 @@
 """Tiered scoring: the lean score for all, the compact model for the best, the large model for the very best.
 
-A time budget decides how far down each model goes: before a batch is scored its time is predicted by a cost
-model measured
-at load, and when the budget would not hold, the rest keeps the score of the tier before and the ranking says so.
+A time budget decides how far down each model goes: before a batch is scored its time is predicted by a cost model
+measured at load, and when the budget would not hold, the rest keeps the score of the tier before and the ranking says
+so.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from models.contracts import Tier
 from models.serving_types import Ranked, Ranking
 from models.settings import TiersSettings
 
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
 _BATCH = 16
 _FRESH_SHARE = 0.2
 """Weight of the newest measurement in the running time per token."""
@@ -28,10 +31,8 @@ _FRESH_SHARE = 0.2
 class PairScorer(Protocol):
     """What a cross-encoder engine offers."""
 
-    max_tokens: int
-
-    def logits(self, pairs: Sequence[tuple[str, str]], batch_size: int = 32) -> np.ndarray: ...
-    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[object]: ...
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]: ...
+    def logits_of(self, encoded: Sequence[Encoding], batch_size: int = 32) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,11 @@ class CostModel:
     @classmethod
     def measure(cls, scorer: PairScorer, samples: Sequence[tuple[str, str]]) -> CostModel:
         """Score the samples twice; the second time counts, the first warms up."""
-        pairs = list(samples)
-        tokens = sum(len(encoding) for encoding in scorer.encode(pairs))  # pyright: ignore[reportArgumentType]
-        scorer.logits(pairs, _BATCH)
+        encoded = scorer.encode(samples)
+        scorer.logits_of(encoded, _BATCH)
         started = time.perf_counter()
-        scorer.logits(pairs, _BATCH)
+        scorer.logits_of(encoded, _BATCH)
+        tokens = sum(len(encoding) for encoding in encoded)
         return cls(1000 * (time.perf_counter() - started) / max(tokens, 1))
 
     def predict(self, tokens: int) -> float:
@@ -130,9 +131,8 @@ class TieredReranker:
     ) -> Ranking:
         """Rank `texts`, all of the same query, best first.
 
-        `ids` break ties; `dense` and `lexical` [n] are first-stage scores. At most `budget_ms` milliseconds
-        are spent, less
-        `tiers.reserve_ms`; `degraded` says that a model did not get as far as the settings ask.
+        `ids` break ties; `dense` and `lexical` [n] are first-stage scores. At most `budget_ms` milliseconds are spent,
+        less `tiers.reserve_ms`; `degraded` says that a model did not get as far as the settings ask.
         """
         if not texts:
             return Ranking([])
@@ -149,10 +149,13 @@ class TieredReranker:
         stage_ms: dict[str, float] = {}
         reasons: list[str] = []
         tokens = truncated = 0
-        for tier, wanted in (
+        wanted = count
+        for tier, most in (
             ("compact", self._settings.compact_candidates),
             ("large", self._settings.large_candidates),
         ):
+            # The large model runs behind the compact one, so it is never asked for more.
+            wanted = min(wanted, most)
             scored = cascade(self._calibration, inputs, rows["compact"], rows["large"])
             pool = rows["compact"] if tier == "large" else np.arange(count)
             chosen = pool[best_rows(scored.logits[pool], [ids[int(row)] for row in pool], wanted)]
@@ -162,8 +165,8 @@ class TieredReranker:
             rows[tier] = chosen[:done]
             tokens += read
             truncated = max(truncated, cut)
-            if done < min(wanted, count):
-                reasons.append(f"{tier} scored {done} of {min(wanted, count)} inside the budget")
+            if done < wanted:
+                reasons.append(f"{tier} scored {done} of {wanted} inside the budget")
         final = cascade(self._calibration, inputs, rows["compact"], rows["large"])
         scores = probability(final.logits)
         order = sorted(range(count), key=lambda row: (-final.logits[row], ids[row]))
@@ -195,14 +198,14 @@ class TieredReranker:
         tokens = truncated = 0
         for start in range(0, len(rows), _BATCH):
             batch = rows[start : start + _BATCH]
-            pairs = [(query, texts[int(row)]) for row in batch]
-            sizes = [len(encoding) for encoding in engine.encode(pairs)]  # pyright: ignore[reportArgumentType]
+            encoded = engine.encode([(query, texts[int(row)]) for row in batch])
+            sizes = [len(encoding) for encoding in encoded]
             padded = max(sizes) * len(sizes)
             started = self._clock()
             if started + cost.predict(padded) / 1000 > deadline:
                 return start, tokens, truncated
-            logits[batch] = engine.logits(pairs, _BATCH)
+            logits[batch] = engine.logits_of(encoded, _BATCH)
             cost.observe(padded, 1000 * (self._clock() - started))
             tokens += sum(sizes)
-            truncated += sum(size >= engine.max_tokens for size in sizes)
+            truncated += sum(bool(encoding.overflowing) for encoding in encoded)
         return len(rows), tokens, truncated

@@ -1,23 +1,34 @@
-"""The command line. Exit codes of `run` and `demo`: 0 released or already current, 3 the gate refused, 1 failed."""
+"""The command line.
+
+Exit codes of `run` and `demo`: 0 released or already current, 3 the gate refused, 1 failed, 130 interrupted.
+"""
 
 from __future__ import annotations
 
 import getpass
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from models.errors import RerankOpsError
+from models.errors import RerankOpsError, SettingsError
 from models.settings import Settings, as_environment, load_settings
+from orchestration.terminal import Interrupted, err, libraries_write_to, new_log, out, watch
+
+if TYPE_CHECKING:
+    from orchestration.lifecycle import Outcome
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,29 +36,72 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="The life of a cross-encoder reranker, in one application.",
 )
-_out = Console()
-_err = Console(stderr=True)
 
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override one setting: section.key=value. Repeatable.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output.")]
 _SYSTEMS = ("bm25", "dense", "hybrid", "lean", "compact", "large", "tiered")
 _DEMO_QUESTION = "How do I compute the pairwise distances between the rows of a matrix?"
+_START_S = 120
+_WORDS = {
+    "released": "released",
+    "current": "already current: the champion is what was made",
+    "made": "made; the selection has no release",
+    "refused": "refused by the gate; what served before keeps serving",
+    "failed": "failed",
+}
 
 
 def main() -> None:
-    """Entry point: expected failures are told without a traceback."""
+    """Entry point: failures are told without a traceback, and say what to do next."""
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()
+    except Interrupted as interrupted:
+        _end_now(interrupted.code)
     except RerankOpsError as error:
-        _err.print(f"[bold red]error:[/] {error.message}", highlight=False)
-        if error.hint:
-            _err.print(error.hint, highlight=False)
-        sys.exit(1)
+        _fail(error.message, error.hint)
+    except Exception as error:
+        log = new_log(Settings().home, "error")
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        _fail(f"unexpected {type(error).__name__}: {error}", f"The traceback is in {log}.")
+
+
+def _interrupt(number: int, _frame: object) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)  # A second one ends the process at once.
+    raise Interrupted(number)
+
+
+def _end_now(code: int) -> NoReturn:
+    """End without waiting for the thread of a run: whatever it writes is written whole or not at all."""
+    if "--json" in sys.argv:
+        _print_json({"exit_code": code, "error": "interrupted", "hint": ""})
+    for stream in (sys.stdout, sys.stderr, out.file, err.file):
+        stream.flush()
+    os._exit(code)
+
+
+def _fail(message: str, hint: str) -> NoReturn:
+    err.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
+    if hint:
+        err.print(hint, markup=False, soft_wrap=True)
+    if "--json" in sys.argv:
+        _print_json({"exit_code": 1, "error": message, "hint": hint})
+    sys.exit(1)
+
+
+def _print_json(value: Any) -> None:
+    out.file.write(json.dumps(value) + "\n")
 
 
 def _settings(overrides: list[str] | None) -> Settings:
     settings = load_settings(overrides or ())
     os.environ.update(as_environment(overrides or ()))
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"RERANKOPS_HOME: {settings.home} cannot be used: {error.strerror}"
+        raise SettingsError(message, "Name a folder that can be written.") from error
     return settings
 
 
@@ -58,32 +112,39 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Materialize the lifecycle: corpus, index, training, evaluation, gate, release."""
-    settings = _settings(overrides)
-    code = _run(settings, select, quiet=as_json)
+    outcome, found = _run(_settings(overrides), select, quiet=as_json)
     if as_json:
-        print(json.dumps({"exit_code": code, **_status(settings)}))  # noqa: T201
-    raise typer.Exit(code)
+        told = {"exit_code": outcome.code, "outcome": outcome.verdict, "run_id": outcome.run_id}
+        _print_json({**told, "failures": outcome.failures, **found})
+    raise typer.Exit(outcome.code)
 
 
-def _run(settings: Settings, select: str | None, *, quiet: bool) -> int:
-    from orchestration.lifecycle import run_lifecycle
-
-    console = _err if quiet else _out
+def _run(settings: Settings, select: str | None, *, quiet: bool) -> tuple[Outcome, dict[str, Any]]:
+    """Run the lifecycle and show how it went, on standard error if `quiet`; returns the outcome and the status."""
+    console = err if quiet else out
     started = time.perf_counter()
+    log = new_log(settings.home, "run")
+    with libraries_write_to(log):
+        console.print(f"deployment {settings.home}, log {log}", markup=False, soft_wrap=True)
+        try:
+            with watch(console) as progress:
+                from orchestration.lifecycle import run_lifecycle
 
-    def show(line: str) -> None:
-        console.print(f"[dim]{time.perf_counter() - started:7.1f} s[/]  {line}", highlight=False)
-
-    outcome = run_lifecycle(settings, select, show)
-    slow = {name: seconds for name, seconds in outcome.seconds.items() if seconds >= 1}
-    console.print(_minutes(slow))
-    if not quiet:
-        _show_status(_status(settings))
-    for step, reason in outcome.failures.items():
-        _err.print(f"[bold red]{step}:[/] {reason}", highlight=False)
-    words = {0: "released, or already current", 3: "refused by the gate; the champion keeps serving", 1: "failed"}
-    console.print(f"{words[outcome.code]} after {(time.perf_counter() - started) / 60:.1f} min")
-    return outcome.code
+                outcome = run_lifecycle(settings, select, progress)
+        except Interrupted:
+            err.print("Interrupted. What is finished is kept; the next `rerankops run` resumes there.", soft_wrap=True)
+            raise
+        slow = {name: seconds for name, seconds in outcome.seconds.items() if seconds >= 1}
+        console.print(_minutes(slow))
+        found = _status(settings)
+        if not quiet:
+            _show_status(found)
+        for where, reason in outcome.failures.items():
+            err.print(f"[bold red]{escape(where)}:[/] {escape(reason)}", soft_wrap=True)
+        if outcome.verdict == "failed":
+            err.print(f"Correct it and run again: what is finished is kept. The log is {log}.", soft_wrap=True)
+    console.print(f"{_WORDS[outcome.verdict]}, after {(time.perf_counter() - started) / 60:.1f} min")
+    return outcome, found
 
 
 @app.command()
@@ -101,24 +162,26 @@ def query(text: str, overrides: Set = None, as_json: Json = False) -> None:
 
     answer = call_service(_settings(overrides), "POST", "/v1/answer", {"query": text})
     if as_json:
-        print(json.dumps(answer))  # noqa: T201
+        _print_json(answer)
         return
-    _out.print(f"\n[bold]{text}[/]\n{answer['answer']}\n", highlight=False)
+    out.print(f"\n[bold]{escape(text)}[/]\n{escape(answer['answer'])}\n")
     for number, citation in enumerate(answer["citations"], 1):
-        _out.print(f"[{number}] {citation['title']}", markup=False, highlight=False)
+        out.print(f"[{number}] {citation['title']}", markup=False)
     table = Table("rank", "score", "tier", "passage")
     for passage in answer["passages"][:5]:
-        table.add_row(str(passage["rank"]), f"{passage['score']:.3f}", passage["tier"], passage["passage_id"])
-    _out.print(table)
-    _out.print(f"decision {answer['decision_id']}", highlight=False)
+        table.add_row(str(passage["rank"]), f"{passage['score']:.3f}", passage["tier"], escape(passage["passage_id"]))
+    out.print(table)
+    out.print(f"decision {answer['decision_id']}", markup=False)
 
 
 @app.command()
 def status(overrides: Set = None, as_json: Json = False) -> None:
     """Champion, last gate decision, evaluation, objectives and open incidents."""
-    found = _status(_settings(overrides))
+    settings = _settings(overrides)
+    with libraries_write_to(settings.home / "logs" / "commands.log"):
+        found = _status(settings)
     if as_json:
-        print(json.dumps(found))  # noqa: T201
+        _print_json(found)
     else:
         _show_status(found)
 
@@ -128,6 +191,7 @@ def rollback(
     to: Annotated[str | None, typer.Option(help="Release id; the release before when left out.")] = None,
     reason: Annotated[str, typer.Option(help="Why, for the ledger.")] = "rolled back from the command line",
     overrides: Set = None,
+    as_json: Json = False,
 ) -> None:
     """Restore the whole bundle of an earlier release and make the running service serve it."""
     from models.database import Database
@@ -138,27 +202,50 @@ def rollback(
     from models.tracking import Tracking
 
     settings = _settings(overrides)
-    database = Database(settings.database_url)
-    database.migrate()
-    restored = Releaser(Ledger(database), Tracking.of(settings)).rollback(actor=getpass.getuser(), reason=reason, to=to)
-    open_incident(database, "rollback", {"release_id": restored.release_id, "reason": reason})
-    database.close()
-    _out.print(f"{restored.release_id}: bundle {restored.bundle_version}, MLflow version {restored.model_version}")
+    with libraries_write_to(settings.home / "logs" / "commands.log"):
+        database = Database(settings.database_url)
+        database.migrate()
+        releaser = Releaser(Ledger(database), Tracking.of(settings))
+        restored = releaser.rollback(actor=getpass.getuser(), reason=reason, to=to)
+        open_incident(database, "rollback", {"release_id": restored.release_id, "reason": reason})
+        database.close()
     try:
         swap = call_service(settings, "POST", "/v1/release/refresh")
-        _out.print(f"The service serves it after {swap['seconds']:.1f} s.")
     except ServiceUnavailable:
-        _out.print("No service runs; the next `rerankops serve` serves it.")
+        swap = None
+    if as_json:
+        _print_json(
+            {
+                "release_id": restored.release_id,
+                "bundle_version": restored.bundle_version,
+                "version": restored.model_version,
+                "served": swap is not None,
+            }
+        )
+        return
+    out.print(f"{restored.release_id}: bundle {restored.bundle_version}, MLflow version {restored.model_version}")
+    out.print(
+        "No service runs; the next `rerankops serve` serves it."
+        if swap is None
+        else f"The service serves it after {swap['seconds']:.1f} s."
+    )
 
 
 @app.command()
-def dev(overrides: Set = None) -> None:
+def dev(
+    port: Annotated[int, typer.Option(help="Port of the web server.")] = 3000,
+    overrides: Set = None,
+) -> None:
     """Dagster's web server and daemon on this deployment."""
     from orchestration.instance import WORKSPACE, prepare_instance
 
-    prepare_instance(_settings(overrides))
-    program = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE)]
-    raise typer.Exit(subprocess.call(program, cwd=WORKSPACE.parent))
+    settings = _settings(overrides)
+    prepare_instance(settings)
+    os.chdir(WORKSPACE.parent)
+    sys.stdout.flush()
+    # In place of this process, so that Dagster gets the signals itself.
+    program = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE), "-h", "127.0.0.1", "-p", str(port)]
+    os.execv(program[0], program)
 
 
 @app.command()
@@ -166,36 +253,54 @@ def demo(overrides: Set = None) -> None:
     """The whole life on the configured corpus: run, release, serve and answer a question."""
     settings = _settings(overrides)
     with _service(settings):
-        code = _run(settings, None, quiet=False)
-        if code == 0:
+        outcome, _ = _run(settings, None, quiet=False)
+        if outcome.code == 0:
             query(_DEMO_QUESTION)
-    _out.print("Go on with `rerankops serve`, `rerankops query` and `rerankops dev`.")
-    raise typer.Exit(code)
+    out.print("Go on with `rerankops serve`, `rerankops query` and `rerankops dev`.")
+    raise typer.Exit(outcome.code)
 
 
 @contextmanager
 def _service(settings: Settings) -> Iterator[None]:
     """A service of this deployment as a child process, stopped at the end."""
+    _require_free(settings.serving.host, settings.serving.port)
+    log = new_log(settings.home, "serve")
+    with log.open("ab") as file:
+        child = subprocess.Popen([sys.executable, "-m", "orchestration.cli", "serve"], stdout=file, stderr=file)
+    try:
+        _wait_for_service(settings, child, log)
+        yield
+    finally:
+        child.terminate()
+        child.wait()
+
+
+def _wait_for_service(settings: Settings, child: subprocess.Popen[bytes], log: Path) -> None:
     import httpx
 
-    logs = settings.home / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
     address = f"http://{settings.serving.host}:{settings.serving.port}/health"
-    with (logs / "serve.log").open("ab") as log:
-        child = subprocess.Popen([sys.executable, "-m", "orchestration.cli", "serve"], stdout=log, stderr=log)
+    deadline = time.monotonic() + _START_S
+    while child.poll() is None and time.monotonic() < deadline:
         try:
-            for _ in range(240):
-                if child.poll() is not None:
-                    raise RerankOpsError("the service did not start", f"Its log is {log.name}.")
-                try:
-                    httpx.get(address, timeout=2)
-                    break
-                except httpx.TransportError:
-                    time.sleep(0.5)
-            yield
-        finally:
-            child.terminate()
-            child.wait()
+            httpx.get(address, timeout=2)
+            return
+        except httpx.TransportError:
+            time.sleep(0.5)
+    last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+    raise RerankOpsError(f"the service did not start: {''.join(last)}", f"Its log is {log}.")
+
+
+def _require_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise RerankOpsError(
+                f"serving.port: {host}:{port} cannot be used: {error.strerror}",
+                f"Stop what listens there, or choose another port: --set serving.port={port + 1}.",
+            ) from error
 
 
 def _status(settings: Settings) -> dict[str, Any]:
@@ -213,27 +318,44 @@ def _show_status(found: dict[str, Any]) -> None:
                 low, high = result["interval"]
                 values = [f"{result[measure]:.3f}" for measure in measures]
                 table.add_row(name, *values, f"{low:.3f} to {high:.3f}", f"{1000 * result['seconds_per_query']:.0f}")
-        _out.print(table)
+        out.print(table)
         gain = found["gains"]["tiered"]
-        _out.print(
+        out.print(
             f"tiered over {gain['baseline']}: {gain['difference']:+.4f} nDCG@10 "
             f"({gain['low']:+.4f} to {gain['high']:+.4f}), p = {gain['p_value']:.4f}, {gain['queries']} queries"
         )
     if found["gate"]:
-        table = Table("check", "value", "threshold", "passed", title=f"Gate: {found['gate']['decision']}")
-        for check in found["gate"]["checks"]:
-            limit = f"{check['comparison']} {check['threshold']}"
-            table.add_row(check["name"], str(check["value"]), limit, "yes" if check["passed"] else "[red]no[/]")
-        _out.print(table)
+        out.print(_gate_table(found["gate"]))
     champion = found["champion"]
-    _out.print(
+    out.print(
         "No release yet."
         if champion is None
         else f"champion: version {champion['version']}, {champion['release_id']}, "
         f"bundle {champion['bundle_version']}, index {champion['index_version']}, corpus {champion['corpus_version']}"
     )
     for incident in found["incidents"]:
-        _out.print(f"open incident: {incident['kind']} {incident['id']}")
+        out.print(f"open incident: {incident['kind']} {incident['id']}")
+
+
+def _gate_table(gate: dict[str, Any]) -> Table:
+    """The rules of the gate; contracts that hold share a row."""
+    table = Table("check", "value", "threshold", "passed", title=f"Gate: {gate['decision']}")
+    contracts = [check for check in gate["checks"] if check["name"].startswith("contract:")]
+    held = [check for check in contracts if check["passed"]]
+    table.add_row("contracts", f"{len(held)} hold", f"== {len(contracts)}", _passed(len(held) == len(contracts)))
+    for check in gate["checks"]:
+        if check not in held:
+            limit = f"{check['comparison']} {_number(check['threshold'])}"
+            table.add_row(check["name"], _number(check["value"]), limit, _passed(check["passed"]))
+    return table
+
+
+def _passed(passed: bool) -> str:
+    return "yes" if passed else "[red]no[/]"
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
 def _minutes(seconds: dict[str, float]) -> Table:

@@ -2,22 +2,31 @@
 
 import dagster as dg
 
-from assets import corpus, evaluation, index, release, serving, training
+from assets import corpus, evaluation, index, monitoring, release, serving, training
 from assets.resources import ArtifactIOManager, Deployment
 from checks import all_checks
+from orchestration.executor import one_process
 from orchestration.jobs import JOBS
 from orchestration.schedules import SCHEDULES
 from orchestration.sensors import SENSORS
 
-deployment = Deployment()
+# Its configuration is shown in the launchpad; the IO manager gets the one that the run configured.
+deployment = Deployment.configure_at_launch()
 
 defs = dg.Definitions(
-    assets=[*corpus.ASSETS, *index.ASSETS, *training.ASSETS, *evaluation.ASSETS, *release.ASSETS, *serving.ASSETS],
+    assets=[
+        *corpus.ASSETS,
+        *index.ASSETS,
+        *training.ASSETS,
+        *evaluation.ASSETS,
+        *release.ASSETS,
+        *serving.ASSETS,
+        *monitoring.ASSETS,
+    ],
     asset_checks=all_checks(),
     jobs=JOBS,
     schedules=SCHEDULES,
     sensors=SENSORS,
     resources={"deployment": deployment, "io_manager": ArtifactIOManager(deployment=deployment)},
-    # One process per run: the heavy imports are paid once, and the models share the machine.
-    executor=dg.in_process_executor,
+    executor=one_process,
 )

@@ -1,6 +1,7 @@
 """Jobs: named selections, and the rollback."""
 
 import dagster as dg
+from pydantic import ConfigDict, Field
 
 from assets import keys
 from assets.policies import REGISTRY_POOL
@@ -28,12 +29,21 @@ retrain = dg.define_asset_job(
     tags=_TAGS,
 )
 
+monitor = dg.define_asset_job(
+    "monitor",
+    selection=_MONITORING,
+    description="Decision log and drift report of one day.",
+    tags=_TAGS,
+)
+
 
 class RollbackConfig(dg.Config):
     """What to roll back to, and why."""
 
-    reason: str = "rolled back from Dagster"
-    to: str = ""
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(default="rolled back from Dagster", description="Why, for the ledger.")
+    to: str = Field(default="", description="Release id; empty is the release before.")
 
 
 @dg.op(pool=REGISTRY_POOL)
@@ -54,4 +64,4 @@ def rollback() -> None:
     restore_previous_release()
 
 
-JOBS = [lifecycle, refresh_index, retrain, rollback]
+JOBS = [lifecycle, refresh_index, retrain, monitor, rollback]

@@ -1,61 +1,140 @@
-"""Runs the asset graph in this process, for the command line: the same assets, configuration and instance as the UI."""
+"""Runs the asset graph for the command line: the same job, configuration and instance as in Dagster's UI.
 
+The run works in a thread, the caller's thread follows its event log. So an interrupt is noticed at once, also while a
+library computes, and Dagster does not take it for a step that failed and has retries left.
+"""
+
+import difflib
 import threading
 import uuid
-from collections.abc import Callable
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
+from models.errors import RerankOpsError
 from models.settings import Settings
 from orchestration.instance import prepare_instance
+from orchestration.liveness import alive, bury_dead_runs, free_slots
 
 if TYPE_CHECKING:
-    from dagster import DagsterInstance, EventLogEntry
+    import dagster as dg
+    from dagster_shared.error import SerializableErrorInfo
 
 RELEASED, FAILED, REFUSED = 0, 1, 3
 _POLL_S = 0.5
+_EXAMPLE_LINES = 7
 
-Show = Callable[[str], None]
+
+class Watch(Protocol):
+    """Someone who wants to see a run."""
+
+    def started(self, step: str) -> None:
+        """A step has begun."""
+
+    def said(self, line: str) -> None:
+        """A step, or the run, has something to say."""
+
+    def ended(self, step: str) -> None:
+        """A step has ended, one way or the other."""
 
 
 @dataclass
 class Outcome:
-    """How a run ended: the exit code, seconds of each step, and what failed with its reason."""
+    """How a run ended.
 
-    code: int = RELEASED
+    `verdict` is released, current (nothing to release), made (the selection has no release), refused or failed;
+    `seconds` is the time of each step; `failures` says of each asset or step what went wrong.
+    """
+
+    run_id: str
+    verdict: str = "failed"
     seconds: dict[str, float] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def code(self) -> int:
+        """The exit code of the command line."""
+        return {"refused": REFUSED, "failed": FAILED}.get(self.verdict, RELEASED)
 
-def run_lifecycle(settings: Settings, selection: str | None, show: Show) -> Outcome:
-    """Materialize the lifecycle, or what a Dagster selection of it names; `show` takes lines of progress."""
+
+def run_lifecycle(settings: Settings, selection: str | None, watch: Watch) -> Outcome:
+    """Materialize the lifecycle, or what a Dagster selection names of it.
+
+    Raises `RerankOpsError` for a selection of nothing. When the caller's thread is interrupted, the run is marked as
+    canceled and the exception goes on; the thread of the run then works until the process ends.
+    """
     prepare_instance(settings)
     import dagster as dg
 
     from orchestration.definitions import defs
 
     job = defs.resolve_job_def("lifecycle")
-    chosen = None
-    if selection:
-        chosen = sorted(dg.AssetSelection.from_string(selection).resolve(defs.resolve_asset_graph()), key=str)
-    outcome, run_id = Outcome(), str(uuid.uuid4())
-    with dg.DagsterInstance.get() as instance:
-        watcher = _Watcher(instance, run_id, outcome, show)
-        watcher.start()
-        try:
+    chosen, left_out = select_assets(defs, job, selection)
+    if left_out:
+        watch.said(f"left out, as they are made per day in Dagster: {', '.join(left_out)}")
+    outcome = Outcome(str(uuid.uuid4()))
+    with dg.DagsterInstance.get() as instance, alive(settings, outcome.run_id):
+        for run_id in bury_dead_runs(instance, settings):
+            watch.said(f"run {run_id} was killed; it is marked as failed, and this run goes on where it stopped")
+        follower = _Follower(instance, outcome, watch)
+
+        def execute() -> None:
             result = job.execute_in_process(
                 instance=instance,
-                run_id=run_id,
+                run_id=outcome.run_id,
                 raise_on_error=False,
                 asset_selection=chosen,
-                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                run_config={"loggers": {"console": {"config": {"log_level": "INFO"}}}},
             )
-        finally:
-            watcher.finish()
-    if not result.success:
-        gate_only = set(outcome.failures) <= {"gate", "release__release"}
-        outcome.code = REFUSED if gate_only and latest_verdict(settings) == "refused" else FAILED
+            follower.success = result.success
+
+        follower.follow(execute)
+    outcome.verdict = _verdict(settings, follower, chosen)
     return outcome
+
+
+def select_assets(
+    defs: "dg.Definitions", job: "dg.JobDefinition", selection: str | None
+) -> tuple[list["dg.AssetKey"] | None, list[str]]:
+    """The keys of `job` that a Dagster selection names, and the names of those that are not in it; None is all.
+
+    Raises `RerankOpsError` for an unknown name, a selection that cannot be read, or one of nothing.
+    """
+    import dagster as dg
+
+    if selection is None:
+        return None, []
+    graph = defs.resolve_asset_graph()
+    names = {key.to_user_string(): key for key in graph.get_all_asset_keys()}
+    groups = {str(graph.get(key).group_name) for key in names.values()}
+    try:
+        # Dagster's parser warns about a call of its own, and takes a warning that is an error for a bad selection.
+        with warnings.catch_warnings(action="ignore", category=dg.BetaWarning):
+            found = {key.to_user_string() for key in dg.AssetSelection.from_string(selection).resolve(graph)}
+    except dg.DagsterError as error:
+        raise _no_selection(selection, names, groups, "is no selection that Dagster understands") from error
+    of_job = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
+    if not found:
+        raise _no_selection(selection, names, groups, "selects no asset")
+    if not found & of_job:
+        raise RerankOpsError(
+            f"--select {selection}: {', '.join(sorted(found))} is not part of the lifecycle",
+            "It is made for one day at a time: materialize that day's partition in Dagster, `rerankops dev`.",
+        )
+    return [names[name] for name in sorted(found & of_job)], sorted(found - of_job)
+
+
+def _no_selection(selection: str, names: Sequence[str] | Any, groups: set[str], what: str) -> RerankOpsError:
+    noun = selection.rpartition(":")[2].strip("+*\"' ")
+    near = [name for name in names if name.rpartition("/")[2] == noun] or difflib.get_close_matches(noun, [*names], n=3)
+    examples = 'Name an asset (corpus/passages), it with all that is upstream (+key:"index/candidates"), or a group'
+    hint = (
+        f"Did you mean {' or '.join(near)}?"
+        if near
+        else f"{examples}: {', '.join(f'group:{g}' for g in sorted(groups))}."
+    )
+    return RerankOpsError(f"--select {selection}: {what}", hint)
 
 
 def latest_verdict(settings: Settings) -> str | None:
@@ -66,53 +145,130 @@ def latest_verdict(settings: Settings) -> str | None:
     return None if artifact is None else str(artifact.summary["verdict"])
 
 
-class _Watcher(threading.Thread):
-    """Follows the event log of a run while it runs in another thread."""
+def _verdict(settings: Settings, follower: "_Follower", chosen: list["dg.AssetKey"] | None) -> str:
+    from assets import keys
 
-    def __init__(self, instance: "DagsterInstance", run_id: str, outcome: Outcome, show: Show) -> None:
-        super().__init__(daemon=True)
-        self._instance, self._run_id, self._outcome, self._show = instance, run_id, outcome, show
-        self._ending = threading.Event()
+    if follower.success:
+        releases = chosen is None or keys.RELEASE in chosen
+        return (latest_verdict(settings) or "made") if releases else "made"
+    return "refused" if follower.refused and not follower.broken else "failed"
+
+
+class _Follower:
+    """Follows the event log of a run while it works in a thread."""
+
+    def __init__(self, instance: "dg.DagsterInstance", outcome: Outcome, watch: Watch) -> None:
+        self._instance, self._outcome, self._watch = instance, outcome, watch
         self._cursor: str | None = None
+        self.success = False
+        self.refused = False
+        """The gate refused."""
+        self.broken = False
+        """Something else failed."""
 
-    def run(self) -> None:
-        while not self._ending.wait(_POLL_S):
+    def follow(self, execute: Any) -> None:
+        """Run `execute` in a thread to its end, and raise what it raised."""
+        raised: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                execute()
+            except BaseException as error:
+                raised.append(error)
+
+        worker = threading.Thread(target=work, name="run", daemon=True)
+        try:
+            worker.start()
+            while worker.is_alive():
+                worker.join(_POLL_S)
+                self._drain()
             self._drain()
+        except BaseException:
+            self._cancel()
+            raise
+        if raised:
+            raise raised[0]
 
-    def finish(self) -> None:
-        """Stop, after the last events were shown."""
-        self._ending.set()
-        self.join()
-        self._drain()
+    def _cancel(self) -> None:
+        run = self._instance.get_run_by_id(self._outcome.run_id)
+        if run is not None and not run.is_finished:
+            self._instance.report_run_canceled(run, "Interrupted on the command line.")
+        free_slots(self._instance)
 
     def _drain(self) -> None:
         more = True
         while more:
-            found = self._instance.get_records_for_run(self._run_id, cursor=self._cursor)
+            found = self._instance.get_records_for_run(self._outcome.run_id, cursor=self._cursor)
             for record in found.records:
                 self._take(record.event_log_entry)
             self._cursor, more = found.cursor, found.has_more and bool(found.records)
 
-    def _take(self, entry: "EventLogEntry") -> None:
+    def _take(self, entry: "dg.EventLogEntry") -> None:
         event = entry.dagster_event
         if event is None:
-            self._show(entry.user_message)
-        elif event.is_step_success and event.step_key:
-            self._outcome.seconds[event.step_key] = event.step_success_data.duration_ms / 1000
-        elif event.is_step_failure and event.step_key:
-            error = event.step_failure_data.error
-            cause = error.cause if error is not None and error.cause is not None else error
-            described = event.step_failure_data.user_failure_data
-            message = (
-                described.description if described is not None else cause.message if cause is not None else "failed"
-            )
-            self._outcome.failures[event.step_key] = (message or "failed").strip()
+            self._watch.said(entry.user_message)
+            return
+        step = event.step_key or ""
+        if event.is_step_start:
+            self._watch.started(step)
+        elif event.is_step_success:
+            self._outcome.seconds[step] = event.step_success_data.duration_ms / 1000
+            self._watch.ended(step)
+        elif event.is_step_up_for_retry:
+            self._watch.said(f"{step} failed and is tried again: {_explain(event.step_retry_data.error)}")
+        elif event.is_step_failure:
+            self._watch.ended(step)
+            self._step_failed(step, event.step_failure_data)
         elif event.event_type_value == "ASSET_CHECK_EVALUATION":
-            check = event.asset_check_evaluation_data
-            if not check.passed:
-                step = "gate" if check.asset_key.path[-1] == "gate_decision" else "/".join(check.asset_key.path)
-                line = f"{check.check_name}: {check.description}"
-                self._show(f"check failed: {step} {line}")
-                if check.blocking:
-                    earlier = self._outcome.failures.get(step)
-                    self._outcome.failures[step] = f"{earlier}\n{line}" if earlier else line
+            self._checked(event.asset_check_evaluation_data)
+        elif event.is_engine_event and step and "pool" in event.engine_event_data.metadata:
+            self._watch.said(f"{step} waits for another run: {event.message}")
+        elif event.is_run_failure and not self._outcome.failures:
+            self._fail("run", _explain(event.job_failure_data.error) or event.message or "failed")
+
+    def _step_failed(self, step: str, data: Any) -> None:
+        described = data.user_failure_data
+        if data.error is not None and data.error.cls_name == "DagsterAssetCheckFailedError":
+            return  # Its checks have told already.
+        if described is None:
+            self._fail(step, _explain(data.error))
+        elif "refused" in described.metadata:
+            self.refused = True
+            self._add(step, described.description or "refused")
+        else:
+            self._fail(step, described.description or _explain(data.error))
+
+    def _checked(self, check: Any) -> None:
+        if check.passed:
+            return
+        asset = check.asset_key.to_user_string()
+        line = f"{check.check_name}: {check.description}"
+        self._watch.said(f"check failed: {asset} {line}")
+        if not check.blocking or check.severity.value != "ERROR":
+            return
+        if asset == "release/gate_decision":
+            self.refused = True
+            self._add(asset, line)
+        else:
+            examples = check.metadata.get("examples")
+            rows = str(examples.value).splitlines()[:_EXAMPLE_LINES] if examples is not None else []
+            self._fail(asset, "\n".join([line, *rows]))
+
+    def _fail(self, where: str, why: str) -> None:
+        self.broken = True
+        self._add(where, why)
+
+    def _add(self, where: str, why: str) -> None:
+        earlier = self._outcome.failures.get(where)
+        self._outcome.failures[where] = f"{earlier}\n{why}" if earlier else why
+
+
+def _explain(error: "SerializableErrorInfo | None") -> str:
+    """What an error says, without Dagster's wrapping; an expected one without its class."""
+    while error is not None and (error.cls_name or "").startswith(("Dagster", "RetryRequested")) and error.cause:
+        error = error.cause
+    if error is None:
+        return ""
+    message = error.message.strip()
+    kind, _, rest = message.partition(": ")
+    return rest if kind.startswith(("models.", "services.")) else f"{message}\nUnexpected; the traceback is in the log."

@@ -1,23 +1,71 @@
-"""Sensors: automation, and incidents for failed runs."""
+"""Sensors: automation, a corpus source that changed, and incidents for failed runs."""
 
 import dagster as dg
 
+from assets import keys
 from assets.resources import Deployment
+from checks.gate import gate
+from models.settings import load_settings
+from orchestration.jobs import refresh_index
+from orchestration.liveness import bury_dead_runs
+
+_ERROR_CHARACTERS = 2000
+_LOOK_EVERY_S = 600
+_BURY_EVERY_S = 60
 
 
 @dg.run_failure_sensor(
     description="Opens an incident for each failed run.", default_status=dg.DefaultSensorStatus.RUNNING
 )
 def incident_on_failure(context: dg.RunFailureSensorContext) -> None:
-    """Record the failed run with its first error; the same run opens one incident."""
+    """Record the failed run with its first error; the same run opens one incident. A candidate that the gate refused is
+    one of kind `gate`, all else is a fault."""
     from models.incidents import open_incident
 
-    evidence = {
-        "run_id": context.dagster_run.run_id,
-        "job": context.dagster_run.job_name,
-        "error": (context.failure_event.message or "")[:2000],
-    }
-    open_incident(Deployment().database(), "fault", evidence, dedupe_key=f"run:{context.dagster_run.run_id}")
+    run = context.dagster_run
+    errors = [
+        (event.step_key, event.step_failure_data.error)
+        for event in context.get_step_failure_events()
+        if event.step_failure_data.error is not None
+    ]
+    # Of a run that failed outside a step, as at its start, the event's message is all there is.
+    step, message = None, context.failure_event.message or ""
+    if errors:
+        step, error = errors[0]
+        message = (error.cause or error).message
+    evidence = {"run_id": run.run_id, "job": run.job_name, "step": step, "error": message[:_ERROR_CHARACTERS]}
+    kind = "gate" if step == gate.op.name else "fault"
+    open_incident(Deployment().database(), kind, evidence, dedupe_key=f"run:{run.run_id}")
+
+
+@dg.sensor(
+    job=refresh_index,
+    minimum_interval_seconds=_LOOK_EVERY_S,
+    description="Reads the corpus again and refreshes the indexes when the corpus source has changed.",
+)
+def corpus_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    """Request `refresh_index` once for each change of the source; the automation takes it from there.
+
+    A look costs names, sizes and times of the files, or versions of the packages; content is read only after these
+    changed (`models.source_changes`).
+    """
+    from models.source_changes import Seen, look
+
+    deployment = Deployment()
+    passages = deployment.store().current(keys.artifact_name(keys.PASSAGES))
+    if passages is None:
+        return dg.SensorResult(skip_reason="No corpus has been read yet; run the job lifecycle first.")
+    settings = deployment.settings()
+    read_from = passages.manifest.inputs["source"]
+    found = look(settings.corpus, settings.corpus_path, read_from, Seen.from_json(context.cursor))
+    cursor = found.seen.to_json()
+    if not found.changed:
+        return dg.SensorResult(skip_reason=found.message, cursor=cursor)
+    context.log.info(found.message)
+    # The count lets a change that was taken back come again; the corpus that is left, one after a reset of the cursor.
+    run_key = f"{found.seen.fingerprint}:{passages.data_version}:{found.seen.changes}"
+    tags = {"rerankops/source": found.seen.fingerprint[:24]}
+    return dg.SensorResult(run_requests=[dg.RunRequest(run_key=run_key, tags=tags)], cursor=cursor)
 
 
 automation = dg.AutomationConditionSensorDefinition(
@@ -26,4 +74,16 @@ automation = dg.AutomationConditionSensorDefinition(
     description="Requests assets whose inputs changed and passed their checks.",
 )
 
-SENSORS = [incident_on_failure, automation]
+
+@dg.sensor(
+    minimum_interval_seconds=_BURY_EVERY_S,
+    description="Marks runs whose process was killed as failed, so that the queue and the pools go on.",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def killed_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+    """Requests nothing; see `orchestration.liveness`."""
+    dead = bury_dead_runs(context.instance, load_settings())
+    return dg.SkipReason(f"killed runs: {', '.join(dead) or 'none'}")
+
+
+SENSORS = [incident_on_failure, corpus_changed, automation, killed_runs]

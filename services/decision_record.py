@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from fastapi import Request, Response
 
-from models.contracts import CandidateSet, Citation, Decision
+from models.contracts import PROBE_CALLER, PROBE_HEADER, CandidateSet, Citation, Decision
 from models.serving_types import Ranking, ServedBundle
 from services.context import ServiceContext
 from services.schemas import Versions
@@ -60,7 +60,7 @@ def decide(
     answer: str | None = None,
     citations: Sequence[Citation] = (),
 ) -> Decision:
-    """The record of one answered request."""
+    """The record of one answered request; one with `PROBE_HEADER` is recorded under `PROBE_CALLER`."""
     if isinstance(candidates, CandidateSet):
         shown = [candidate.model_dump() for candidate in candidates.candidates]
     else:
@@ -70,7 +70,7 @@ def decide(
         trace_id=request.scope["trace_id"],
         time=datetime.now(UTC),
         endpoint=endpoint,
-        caller=request.scope["state"]["caller"],
+        caller=PROBE_CALLER if PROBE_HEADER in request.headers else request.scope["state"]["caller"],
         query=query,
         candidates=shown,
         ranking=[

@@ -20,6 +20,9 @@ from models.database import DatabaseError
 from models.errors import RerankOpsError
 
 _MAX_PROBLEMS = 5
+_MAX_NAME = 40
+_NO_OBJECT = ("missing", "model_attributes_type")
+"""What pydantic says of a body that is empty, another JSON value, or no JSON by its Content-Type."""
 
 
 class ServiceError(RerankOpsError):
@@ -158,7 +161,14 @@ def _from_validation(problems: Sequence[Mapping[str, Any]]) -> ServiceError:
     """One error that names each field and what is wrong with it, never the value that the caller sent."""
     if any(problem["type"] == "json_invalid" for problem in problems):
         return MalformedRequest("The body is not valid JSON")
-    named = [(".".join(str(part) for part in problem["loc"][1:]), str(problem["msg"])) for problem in problems]
+    if any(tuple(problem["loc"]) == ("body",) and problem["type"] in _NO_OBJECT for problem in problems):
+        return InvalidRequest("The body is not a JSON object", "Send one, with Content-Type: application/json")
+    named = [(_field(problem["loc"]), str(problem["msg"])) for problem in problems]
     text = "; ".join(f"{name or 'body'}: {message}" for name, message in named[:_MAX_PROBLEMS])
     more = f" and {len(named) - _MAX_PROBLEMS} more" if len(named) > _MAX_PROBLEMS else ""
     return InvalidRequest(text + more, param=named[0][0] or None)
+
+
+def _field(place: Sequence[str | int]) -> str:
+    """The dotted name of a request field. A name that we do not know is the caller's own, so it is kept short."""
+    return ".".join(str(part)[:_MAX_NAME] for part in place[1:])

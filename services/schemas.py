@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 from models.contracts import Citation, Tier
 
@@ -12,8 +13,17 @@ API_VERSION = "2"
 MAX_TIMEOUT_MS = 60_000.0
 MAX_TOP_K = 1000
 
-Question = Annotated[str, StringConstraints(pattern=r"^[^\x00]*[^\s\x00][^\x00]*$")]
+
+def _check_question(text: str) -> str:
+    if "\x00" in text or not text.strip():
+        raise PydanticCustomError("unreadable", "Input should have a visible character, and no NUL")
+    return text
+
+
+Question = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_question)]
 """Some visible character, and no NUL, which PostgreSQL cannot store."""
+Text = Annotated[str, StringConstraints(min_length=0)]
+"""Any text. A constraint, even this one, makes pydantic look at the characters and refuse lone surrogates."""
 TimeoutMs = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_MS, allow_inf_nan=False)]
 
 
@@ -28,7 +38,7 @@ class RerankRequest(BaseModel):
         description="`champion`, the registered model's name, or the served version, pinned.",
     )
     query: Question = Field(description="The search query.")
-    documents: list[str] = Field(min_length=1, description="Texts to rank, at most serving.max_documents.")
+    documents: list[Text] = Field(min_length=1, description="Texts to rank, at most serving.max_documents.")
     top_n: int | None = Field(default=None, ge=1, description="Results returned; all when left out.")
     max_tokens_per_doc: int | None = Field(
         default=None, ge=1, description="Accepted; documents are cut to what the served model reads."

@@ -9,12 +9,20 @@ from models.settings import CorpusSettings
 from models.sources.base import CorpusSource
 from models.sources.beir import BeirSource
 from models.sources.files import FilesSource
+from models.sources.folder import FolderSource
+from models.sources.huggingface import HuggingFaceSource
+from models.sources.ir_datasets import IrDatasetsSource
 from models.sources.python_docs import PythonDocsSource
+from models.sources.sql import SqlSource
 
 SOURCES: dict[str, Callable[[CorpusSettings, Path], CorpusSource]] = {
     "python-docs": lambda settings, folder: PythonDocsSource(settings.python_docs),
-    "beir": lambda settings, folder: BeirSource(folder),
-    "files": lambda settings, folder: FilesSource(folder, settings.files),
+    "beir": lambda settings, folder: BeirSource(folder, settings.max_decompressed_bytes),
+    "files": lambda settings, folder: FilesSource(folder, settings.files, settings.max_decompressed_bytes),
+    "folder": lambda settings, folder: FolderSource(folder, settings.folder, settings.max_decompressed_bytes),
+    "sql": lambda settings, folder: SqlSource(settings.sql, folder),
+    "ir_datasets": lambda settings, folder: IrDatasetsSource(settings.ir_datasets),
+    "huggingface": lambda settings, folder: HuggingFaceSource(settings.huggingface, folder),
 }
 """How each kind of `corpus.source` is opened."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import errno
+import importlib.util
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +24,8 @@ class CorpusSource(Protocol):
     """A corpus that can be read again and again, each time with the same result.
 
     Rows that cannot be read come as `RejectedRow` in the place where they stood; a missing or unreadable file raises
-    `SourceError`.
+    `SourceError`, and nothing else is raised. No state is kept between two readings: after a kill a new reading starts
+    from the first row and, as the order of the rows does not matter to the sorted tables, ends with the same artifacts.
     """
 
     def fingerprint(self) -> str:
@@ -42,10 +46,35 @@ class CorpusSource(Protocol):
 
 
 def rejected(table: str, reason: str, position: str, row: object = "") -> RejectedRow:
-    """A `RejectedRow` with the row shortened to what a quarantine table keeps, and always valid Unicode."""
-    text = row.decode("utf-8", "replace") if isinstance(row, bytes) else str(row)
-    shown = text[:ROW_CHARACTERS].encode("utf-8", "replace").decode("utf-8")
-    return RejectedRow(table, reason.encode("utf-8", "replace").decode("utf-8"), position, shown)
+    """A `RejectedRow` with the row shortened to what a quarantine table keeps, and always valid Unicode.
+
+    A mapping is shown as JSON, so that it can be read in again.
+    """
+    return RejectedRow(table, _valid(reason, ROW_CHARACTERS), _valid(position, ROW_CHARACTERS), _show(row))
+
+
+def _show(row: object) -> str:
+    if isinstance(row, bytes):
+        return _valid(row[: 4 * ROW_CHARACTERS].decode("utf-8", "replace"), ROW_CHARACTERS)
+    try:
+        text = json.dumps(row, ensure_ascii=False, default=str) if isinstance(row, Mapping) else str(row)
+    except (ValueError, TypeError, RecursionError):  # nested too deep, or holding itself, or keys that are no text
+        text = f"a {type(row).__name__} that cannot be shown"
+    return _valid(text, ROW_CHARACTERS)
+
+
+def _valid(text: str, limit: int) -> str:
+    return text[:limit].encode("utf-8", "replace").decode("utf-8")
+
+
+def unreadable(path: Path, error: BaseException) -> SourceError:
+    """The `SourceError` for a file that cannot be opened or read to its end."""
+    hint = "Fetch or write the file again; it may be cut short."
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
+        hint = "Let the user that RerankOps runs as read it."
+    elif isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP):
+        hint = "Put a file there, or correct corpus.path."
+    return SourceError(f"{path} cannot be read: {error}", hint)
 
 
 def require_file(folder: Path, names: Iterable[str], key: str) -> Path:
@@ -65,27 +94,24 @@ def require_folder(folder: Path) -> None:
 
 
 def digest_files(kind: str, files: Iterable[Path], folder: Path, settings: object = None) -> str:
-    """SHA-256 (hex) over the kind of source, the content digests of `files` and the settings that steer the reading."""
-    digests = {path.relative_to(folder).as_posix(): digest_file(path) for path in files}
+    """SHA-256 (hex) over the kind of source, the content digests of `files` and the settings that steer the reading.
+
+    Raises `SourceError` naming a file that cannot be read.
+    """
+    digests = {}
+    for path in files:
+        try:
+            digests[path.relative_to(folder).as_posix()] = digest_file(path)
+        except OSError as error:
+            raise unreadable(path, error) from error
     return digest_json({"kind": kind, "files": digests, "settings": settings})
 
 
-def as_id(value: object) -> str:
-    """An identifier as text: strings trimmed, integers written out, everything else an empty string."""
-    if isinstance(value, str):
-        return value.strip()
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
-
-
-def as_grade(value: object) -> int | None:
-    """A grade as an integer, from an integer, an integral float or their text; None for anything else."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, float):
-        return int(value) if value.is_integer() else None
-    if isinstance(value, str):
-        digits = value.strip()
-        return int(digits) if digits.removeprefix("-").isdecimal() and len(digits) < 10 else None
-    return None
+def require_extra(extra: str, *modules: str) -> None:
+    """Raise `SourceError` that names the extra of RerankOps if one of its modules is not installed."""
+    missing = [name for name in modules if importlib.util.find_spec(name.partition(".")[0]) is None]
+    if missing:
+        raise SourceError(
+            f"corpus.source: the {extra} extra is not installed ({', '.join(missing)} missing)",
+            f"Run `pip install 'rerankops[{extra}]'` in the environment of RerankOps, or `make setup` in a checkout.",
+        )

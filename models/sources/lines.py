@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from models.errors import SourceError
-from models.sources.base import rejected
+from models.settings import MAX_DECOMPRESSED_BYTES
+from models.sources.base import rejected, unreadable
 from models.types import RejectedRow
 
 MAX_LINE_BYTES = 10_000_000
@@ -22,31 +23,46 @@ def open_bytes(path: Path) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
 
 
-def read_lines(path: Path, max_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[int, bytes | None]]:
-    """Yield (line number from 1, line without its end) of a file; None stands for a line over `max_bytes`.
+def read_lines(
+    path: Path,
+    max_bytes: int = MAX_LINE_BYTES,
+    max_decompressed: int = MAX_DECOMPRESSED_BYTES,
+    *,
+    keep_ends: bool = False,
+) -> Iterator[tuple[int, bytes | None]]:
+    """Yield (line number from 1, line) of a file; None stands for a line over `max_bytes`.
 
-    Memory stays below `max_bytes` whatever the file. Raises `SourceError` when the file breaks off or is not gzip.
+    Lines come without their end unless `keep_ends`. Memory stays below `max_bytes` whatever the file. Raises
+    `SourceError` when the file cannot be opened, breaks off, is not gzip, or, gzipped, expands to more than
+    `max_decompressed` bytes.
     """
+    limit = max_decompressed if path.suffix == ".gz" else None
     try:
         with open_bytes(path) as file:
-            number = 0
+            number = size = 0
             while line := file.readline(max_bytes + 1):
                 number += 1
-                if len(line) > max_bytes:
-                    while line and not line.endswith(b"\n"):
-                        line = file.readline(max_bytes)
+                size += len(line)
+                too_long = len(line) > max_bytes
+                while too_long and line and not line.endswith(b"\n"):
+                    line = file.readline(max_bytes)
+                    size += len(line)
+                    _check_size(path, size, limit)
+                _check_size(path, size, limit)
+                if too_long:
                     yield number, None
                     continue
-                yield number, line.removeprefix(_BOM if number == 1 else b"").rstrip(b"\r\n")
+                line = line.removeprefix(_BOM if number == 1 else b"")
+                yield number, line if keep_ends else line.rstrip(b"\r\n")
     except (EOFError, OSError, zlib.error) as error:
-        raise SourceError(
-            f"{path} cannot be read: {error}", "Fetch or write the file again; it may be cut short."
-        ) from error
+        raise unreadable(path, error) from error
 
 
-def read_text_lines(path: Path, table: str, max_bytes: int = MAX_LINE_BYTES) -> Iterator[tuple[str, str] | RejectedRow]:
+def read_text_lines(
+    path: Path, table: str, max_bytes: int = MAX_LINE_BYTES, max_decompressed: int = MAX_DECOMPRESSED_BYTES
+) -> Iterator[tuple[str, str] | RejectedRow]:
     """Yield (position, text) of the lines that are not blank; lines too long or not UTF-8 come as `RejectedRow`."""
-    for number, line in read_lines(path, max_bytes):
+    for number, line in read_lines(path, max_bytes, max_decompressed):
         position = f"{path.name}:{number}"
         if line is None:
             yield rejected(table, f"line is longer than {max_bytes:,} bytes", position)
@@ -57,9 +73,11 @@ def read_text_lines(path: Path, table: str, max_bytes: int = MAX_LINE_BYTES) -> 
                 yield rejected(table, f"not UTF-8 at byte {error.start} of the line", position, line)
 
 
-def read_json_lines(path: Path, table: str) -> Iterator[tuple[str, dict[str, Any]] | RejectedRow]:
+def read_json_lines(
+    path: Path, table: str, max_decompressed: int = MAX_DECOMPRESSED_BYTES
+) -> Iterator[tuple[str, dict[str, Any]] | RejectedRow]:
     """Yield (position, object) of a JSON Lines file; lines that hold no JSON object come as `RejectedRow`."""
-    for item in read_text_lines(path, table):
+    for item in read_text_lines(path, table, max_decompressed=max_decompressed):
         if isinstance(item, RejectedRow):
             yield item
             continue
@@ -73,3 +91,14 @@ def read_json_lines(path: Path, table: str) -> Iterator[tuple[str, dict[str, Any
             yield position, value
         else:
             yield rejected(table, f"a JSON object is expected, not {type(value).__name__}", position, line)
+
+
+def too_large(path: Path, limit: int) -> SourceError:
+    """The `SourceError` for a file that expands to more than it may."""
+    hint = "Raise corpus.max_decompressed_bytes if the file is meant to be so large."
+    return SourceError(f"{path} expands to more than {limit:,} bytes", hint)
+
+
+def _check_size(path: Path, size: int, limit: int | None) -> None:
+    if limit is not None and size > limit:
+        raise too_large(path, limit)

@@ -23,6 +23,7 @@ from pathlib import Path
 from models.errors import SourceError
 from models.files import digest_json
 from models.settings import PythonDocsSettings
+from models.sources.base import unreadable
 from models.types import Document, Judgment, Query
 
 _SKIPPED_PARTS = {"tests", "test", "testing", "_vendor", "vendor", "vendored_packages", "node_modules", "examples"}
@@ -44,7 +45,8 @@ _CUT = re.compile(r"\n|[.!?](?=\s)")
 
 _STRING_OR_DEF = re.compile(r'"""|\'\'\'|^([ \t]*)(?:async[ \t]+)?def[ \t]', re.M)
 _HEADER_END = re.compile(r":[ \t]*(?:#[^\n]*)?\n")
-_DOCSTRING = re.compile(r'(?:\s|#[^\n]*\n)*[rRuU]?("""|\'\'\')(?:[^"\'\\]+|\\.|(?!\1).)*\1[^\n]*\n?', re.S)
+# Possessive, as every way to cut up an unclosed string would be tried otherwise: exponentially many.
+_DOCSTRING = re.compile(r'(?:\s|#[^\n]*\n)*+[rRuU]?("""|\'\'\')(?:[^"\'\\]++|\\.|(?!\1)["\'])*+\1[^\n]*\n?', re.S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +208,10 @@ def _read_package(package: str) -> Iterator[_Object]:
     _, files = installed_files(package)
     root = Path(str(metadata.distribution(package).locate_file("")))
     for path in files:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except OSError as error:
+            raise unreadable(path, error) from error
         if len(text) > _FILE_CHARACTERS or '"""' not in text:
             continue
         tree = _parse(strip_bodies(text)) or _parse(text)

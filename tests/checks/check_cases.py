@@ -29,9 +29,13 @@ def use_home(home: Path, monkeypatch: pytest.MonkeyPatch, **settings: str) -> De
 
 
 def write_artifact(
-    store: ArtifactStore, asset: str, tables: Tables, files: Mapping[str, bytes] | None = None
+    store: ArtifactStore,
+    asset: str,
+    tables: Tables,
+    files: Mapping[str, bytes] | None = None,
+    inputs: Mapping[str, str] | None = None,
 ) -> Artifact:
-    """Put tables and files into the store as a new version of `asset`."""
+    """Put tables and files into the store as a new version of `asset`, made from `inputs`."""
 
     def build(folder: Path) -> dict[str, Any]:
         for name, table in tables.items():
@@ -41,11 +45,11 @@ def write_artifact(
             (folder / name).write_bytes(data)
         return {}
 
-    content = {name: table.to_json() for name, table in tables.items()} | {
+    content = {name: table.to_json(date_format="iso") for name, table in tables.items()} | {
         name: data.decode() for name, data in (files or {}).items()
     }
     return store.get_or_create(
-        asset, code_version="1", inputs={}, settings={"content": digest_json(content)}, build=build
+        asset, code_version="1", inputs=inputs or {}, settings={"content": digest_json(content)}, build=build
     )
 
 

@@ -8,8 +8,10 @@ from assets import keys
 from assets.resources import Deployment
 from checks import contracts, leakage
 from models.artifacts import ArtifactStore
+from models.monitoring import decision_table
 from tests.checks import corpus_tables
 from tests.checks.check_cases import run_checks, shown, table_asset, use_home, write_artifact
+from tests.traffic import decision
 
 _CANDIDATES = pd.DataFrame(
     {
@@ -40,6 +42,12 @@ _CASES = {
         "training_examples.parquet",
         corpus_tables.training_examples(),
         {"label": 2.0},
+    ),
+    "decision_log": (
+        keys.DECISION_LOG,
+        "decision_log.parquet",
+        decision_table([decision("d1"), decision("d2")]),
+        {"top_score": 1.5},
     ),
 }
 
@@ -91,40 +99,13 @@ def test_an_unchanged_artifact_is_checked_once(tmp_path, monkeypatch) -> None:
     assert found["contract"].passed
 
 
-def _corpus(refused: int) -> list[dg.AssetsDefinition]:
-    return [
-        table_asset(keys.PASSAGES, {"passages.parquet": corpus_tables.passages(98)}),
-        table_asset(keys.QUERIES, {"queries.parquet": corpus_tables.queries()}),
-        table_asset(keys.JUDGMENTS, {"judgments.parquet": corpus_tables.judgments()}),
-        table_asset(keys.QUARANTINED_ROWS, {"quarantined_rows.parquet": corpus_tables.quarantined_rows(refused)}),
-    ]
-
-
-def test_rejected_share_is_held_against_its_setting(tmp_path, monkeypatch) -> None:
-    deployment = use_home(tmp_path, monkeypatch, CORPUS__MAX_REJECTED_SHARE="0.02")
-    _, found = run_checks(deployment, _corpus(refused=2), [contracts.rejected_share])
-    assert found["rejected_share"].passed
-    assert shown(found["rejected_share"])["value"] == pytest.approx(0.02)
-
-    result, found = run_checks(deployment, _corpus(refused=3), [contracts.rejected_share])
-    assert not result.success
-    assert not found["rejected_share"].passed
-    assert shown(found["rejected_share"])["value"] == pytest.approx(3 / 101)
-    assert shown(found["rejected_share"])["threshold"] == 0.02
-    assert "corpus.jsonl:2" in shown(found["rejected_share"])["examples"]
-
-    monkeypatch.setenv("RERANKOPS_CORPUS__MAX_REJECTED_SHARE", "0.05")
-    assert run_checks(deployment, _corpus(refused=3), [contracts.rejected_share])[1]["rejected_share"].passed
-
-
-def test_checks_also_work_where_one_step_makes_the_whole_corpus(tmp_path, monkeypatch) -> None:
-    """A check that waits for several outputs of one multi-asset must not be a cycle."""
-    deployment = use_home(tmp_path, monkeypatch)
+def _corpus(refused: int) -> dg.AssetsDefinition:
+    """The corpus with `refused` refused rows, made by one step as in assets/corpus.py."""
     tables = {
         keys.PASSAGES: corpus_tables.passages(98),
         keys.QUERIES: corpus_tables.queries(),
         keys.JUDGMENTS: corpus_tables.judgments(),
-        keys.QUARANTINED_ROWS: corpus_tables.quarantined_rows(9),
+        keys.QUARANTINED_ROWS: corpus_tables.quarantined_rows(refused),
     }
 
     @dg.multi_asset(outs={key.path[-1]: dg.AssetOut(key=key, io_manager_key="io_manager") for key in tables})
@@ -134,11 +115,34 @@ def test_checks_also_work_where_one_step_makes_the_whole_corpus(tmp_path, monkey
             artifact = write_artifact(deployment.store(), keys.artifact_name(key), {f"{name}.parquet": table})
             yield dg.Output(artifact, output_name=name)
 
-    below = table_asset(dg.AssetKey("below"), {}, deps=[keys.PASSAGES, keys.QUARANTINED_ROWS])
-    result, found = run_checks(deployment, [corpus, below], [contracts.rejected_share, *leakage.CHECKS[:2]])
+    return corpus
+
+
+def test_rejected_share_is_held_against_its_setting(tmp_path, monkeypatch) -> None:
+    deployment = use_home(tmp_path, monkeypatch, CORPUS__MAX_REJECTED_SHARE="0.02")
+    _, found = run_checks(deployment, [_corpus(refused=2)], [contracts.rejected_share])
+    assert found["rejected_share"].passed
+    assert shown(found["rejected_share"])["value"] == pytest.approx(0.02)
+
+    result, found = run_checks(deployment, [_corpus(refused=3)], [contracts.rejected_share])
+    assert not result.success
+    assert not found["rejected_share"].passed
+    assert shown(found["rejected_share"])["value"] == pytest.approx(3 / 101)
+    assert shown(found["rejected_share"])["threshold"] == 0.02
+    assert "corpus.jsonl:2" in shown(found["rejected_share"])["examples"]
+
+    monkeypatch.setenv("RERANKOPS_CORPUS__MAX_REJECTED_SHARE", "0.05")
+    assert run_checks(deployment, [_corpus(refused=3)], [contracts.rejected_share])[1]["rejected_share"].passed
+
+
+def test_too_many_refused_rows_stop_what_is_made_from_the_passages(tmp_path, monkeypatch) -> None:
+    """Also the check of judgments, which waits for passages. Waiting for outputs of one step must not be a cycle."""
+    deployment = use_home(tmp_path, monkeypatch)
+    below = table_asset(dg.AssetKey("below"), {}, deps=[keys.PASSAGES])
+    assets, checks = [_corpus(refused=9), below], [contracts.rejected_share, *leakage.CHECKS[:2]]
+    result, found = run_checks(deployment, assets, checks)
     assert {name: evaluation.passed for name, evaluation in found.items()} == {
         "rejected_share": False,
-        "references_resolve": True,
         "splits_are_disjoint": True,
     }
     assert not result.success

@@ -12,6 +12,8 @@ from assets.resources import Deployment
 from checks.drift import drift_share
 from models.artifacts import Artifact
 from models.drift import PAGE_FILE, SUMMARY_FILE, ColumnDrift, DriftSummary
+from models.incidents import open_incidents
+from models.monitoring import WINDOW_FILE
 from tests.checks.check_cases import run_checks, shown, use_home, write_artifact
 
 
@@ -24,7 +26,8 @@ def _report(summaries: dict[str, DriftSummary]) -> dg.AssetsDefinition:
     @dg.asset(key=keys.DRIFT_REPORT, partitions_def=DAYS, io_manager_key="io_manager")
     def drift_report(context: dg.AssetExecutionContext, deployment: Deployment) -> Artifact:
         summary = summaries[context.partition_key]
-        files = {SUMMARY_FILE: json.dumps(summary.to_dict()).encode()}
+        window = {"day": context.partition_key, "bundle_version": "b", "reference": "evaluation"}
+        files = {SUMMARY_FILE: json.dumps(summary.to_dict()).encode(), WINDOW_FILE: json.dumps(window).encode()}
         if summary.judged:
             files[PAGE_FILE] = b"<html></html>"
         return write_artifact(deployment.store(), "monitoring/drift_report", {}, files)
@@ -45,6 +48,8 @@ def test_share_is_held_against_the_gate(drifted: int, passes: bool, tmp_path: Pa
     assert shown(evaluation)["judged"] is True
     assert Path(shown(evaluation)["report"]).is_file()
     assert shown(evaluation)["examples"].count("| column_") == drifted
+    incidents = open_incidents(deployment.database(), "drift")
+    assert [incident.evidence["day"] for incident in incidents] == ([] if passes else ["2026-01-02"])
 
 
 def test_too_few_decisions_pass_unjudged(tmp_path: Path, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,28 @@ def test_reports_are_kept_but_do_not_name_it(store: ArtifactStore) -> None:
     second = create(store, with_report("tuesday"), code_version="c2")
     assert first.data_version == second.data_version
     assert first.path("report/plot.html").read_text() == "monday"
+
+
+def test_two_computations_of_one_content_share_its_files_and_keep_their_lineage(store: ArtifactStore) -> None:
+    first = create(store)
+    second = create(store, settings={"k": 2}, inputs={"up": "v2"})
+    assert (first.data_version, first.folder) == (second.data_version, second.folder)
+    assert (second.manifest.settings, second.manifest.inputs) == ({"k": 2}, {"up": "v2"})
+    store.point(second)
+    assert store.current(ASSET) == second
+    again = create(store, never)
+    assert (again.manifest, again.reused) == (first.manifest, True)
+
+
+def test_a_deleted_content_is_made_again(store: ArtifactStore) -> None:
+    first = create(store)
+    store.point(first)
+    shutil.rmtree(first.folder)
+    with pytest.raises(ArtifactError, match="no artifact corpus/passages"):
+        store.current(ASSET)
+    again = create(store)
+    assert (again.data_version, again.reused) == (first.data_version, False)
+    assert store.current(ASSET) == again
 
 
 def test_tables_are_read_with_the_columns_asked_for(store: ArtifactStore) -> None:

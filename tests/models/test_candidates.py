@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from models.candidates import build_all_candidates, build_candidates, first_stage_rankings
+from models.candidates import build_all_candidates, build_candidates, first_stage_rankings, seconds_per_query
 from models.contracts import Candidates, check_table
 from models.dense_index import DenseIndex, build
 from models.lexical_index import LexicalIndex
@@ -127,6 +127,46 @@ def test_the_hybrid_ranking_is_that_of_the_candidates(retriever: HybridRetriever
     )
 
 
+def test_each_first_stage_is_timed_by_itself(retriever: HybridRetriever, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    class SlowEncoder(TopicEncoder):
+        def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            nonlocal now
+            now += 2.0 * len(texts)
+            return super().encode_queries(texts)
+
+    class SlowIndex(LexicalIndex):
+        def scores(self, query: str) -> NDArray[np.float32]:
+            nonlocal now
+            now += 0.5
+            return super().scores(query)
+
+    ids = list(retriever.passage_ids)
+    passages = pd.DataFrame({"passage_id": ids, "document_id": retriever.document_ids, "access": [[]] * len(ids)})
+    slow = HybridRetriever(
+        SlowEncoder(),
+        DenseIndex(build(TopicEncoder().encode_queries(TEXTS)), ids),
+        SlowIndex.build(TEXTS, ids),
+        passages,
+        IndexSettings(depth=4),
+    )
+    monkeypatch.setattr("models.candidates.time.perf_counter", lambda: now)
+    assert seconds_per_query(queries_of(*["bread"] * 70), slow, 3) == {"bm25": 0.5, "dense": 2.0, "hybrid": 2.5}
+    assert seconds_per_query(queries_of(), slow, 3) == {"bm25": 0.0, "dense": 0.0, "hybrid": 0.0}
+
+
+def test_each_stage_alone_finds_what_it_finds_in_the_hybrid(retriever: HybridRetriever) -> None:
+    queries = queries_of(*["bicycle chain", "rain", "unheard xyzzy"] * 30)
+    rankings = first_stage_rankings(queries, retriever, 3)
+    for name, search in (("dense", retriever.search_dense), ("bm25", retriever.search_lexical)):
+        rows, scores = search(queries["text"].tolist(), 3)
+        found = rows >= 0
+        assert [retriever.passage_ids[row] for row in rows[found]] == rankings[name]["passage_id"].tolist()
+        np.testing.assert_array_equal(scores[found], rankings[name]["score"].to_numpy())
+    assert retriever.search_dense([], 3)[0].shape == (0, 3)
+
+
 def test_the_tables_of_a_run_hold_the_training_sample_and_the_evaluation_queries(
     retriever: HybridRetriever, tmp_path: Path
 ) -> None:
@@ -152,4 +192,4 @@ def test_the_tables_of_a_run_hold_the_training_sample_and_the_evaluation_queries
     assert set(stages["system"]) == {"bm25", "dense", "hybrid"}
     assert facts["dagster/row_count"] == len(table)
     assert facts["queries"] == 4
-    assert facts["seconds_per_query"] > 0
+    assert all(facts[f"seconds_per_query_{name}"] > 0 for name in ("bm25", "dense", "hybrid"))

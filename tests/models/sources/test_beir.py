@@ -109,20 +109,28 @@ def test_bad_rows_are_rejected_with_reason_and_position(tmp_path: Path) -> None:
     assert [place for place, _ in _rejected(source.documents())] == [f"corpus.jsonl:{n}" for n in range(2, 8)]
     reasons = [reason for _, reason in _rejected(source.documents())]
     assert reasons[0].startswith("not JSON")
-    assert reasons[1:4] == ["no _id", "neither title nor text", "title and text must be strings"]
-    assert _rejected(source.queries()) == [("queries.jsonl:2", "no text"), ("queries.jsonl:3", "no _id")]
+    assert reasons[1:] == [
+        "_id: missing",
+        "neither title nor text",
+        "text: not text",
+        "a JSON object is expected, not list",
+        "_id: neither text nor an integer",
+    ]
+    assert _rejected(source.queries()) == [("queries.jsonl:2", "text: missing"), ("queries.jsonl:3", "_id: missing")]
     assert _rejected(source.judgments()) == [
-        ("qrels/test.tsv:3", "grade 'much' is not an integer"),
+        ("qrels/test.tsv:3", "grade: not an integer"),
         ("qrels/test.tsv:4", "2 tab-separated fields instead of 3"),
-        ("qrels/test.tsv:5", "grade '1.5' is not an integer"),
-        ("qrels/test.tsv:6", "no query or document id"),
+        ("qrels/test.tsv:5", "grade: not an integer"),
+        ("qrels/test.tsv:6", "query_id: missing"),
     ]
     assert sum(isinstance(row, Document) for row in source.documents()) == 1
 
 
-def test_qrels_without_a_header_lose_no_row(tmp_path: Path) -> None:
-    source = _write(tmp_path, [{"_id": "d", "text": "x"}], [{"_id": "q", "text": "y?"}], {"test": "q\td\t1\n"})
-    assert list(source.judgments()) == [Judgment("q", "d", 1)]
+@pytest.mark.parametrize("first", ["q\td\t1\n", "q\td\tmuch\n", "q\td\n"])
+def test_qrels_without_a_header_lose_no_row(tmp_path: Path, first: str) -> None:
+    source = _write(tmp_path, [{"_id": "d", "text": "x"}], [{"_id": "q", "text": "y?"}], {"test": first + "q\td\t2\n"})
+    assert len(list(source.judgments())) == 2
+    assert list(source.judgments())[1] == Judgment("q", "d", 2)
 
 
 def test_fingerprint_follows_the_content(tmp_path: Path) -> None:

@@ -155,10 +155,10 @@ def test_bad_values_are_rejected_with_their_place(tmp_path: Path) -> None:
         [{"query_id": "q", "document_id": "d", "grade": grade} for grade in (1, 2.0, "3", 1.5, True, None, "x")],
     )
     assert [(row.position, row.reason) for row in source.documents() if isinstance(row, RejectedRow)] == [
-        ("documents.jsonl:2", "no document_id"),
-        ("documents.jsonl:3", "no text"),
-        ("documents.jsonl:4", "no text"),
-        ("documents.jsonl:5", "updated_at is not an ISO 8601 time"),
+        ("documents.jsonl:2", "document_id: missing"),
+        ("documents.jsonl:3", "text: not text"),
+        ("documents.jsonl:4", "no column 'text'"),
+        ("documents.jsonl:5", "updated_at: not an ISO 8601 time"),
     ]
     assert [row.position for row in source.queries() if isinstance(row, RejectedRow)] == [
         "queries.jsonl:2",
@@ -183,8 +183,8 @@ def test_broken_csv_rows_cost_only_themselves(tmp_path: Path) -> None:
         ("documents.csv:3", "1 fields instead of 2"),
         ("documents.csv:4", "3 fields instead of 2"),
         ("documents.csv:5", "not UTF-8"),
-        ("documents.csv:8", "not CSV, lines 8 to 8"),
-        ("documents.csv:10", "not CSV, lines 10 to 10"),
+        ("documents.csv:8", "not CSV"),
+        ("documents.csv:10", "not CSV"),
     ]
 
 

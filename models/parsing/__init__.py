@@ -1,0 +1,1 @@
+"""Files of documents turned into text, in a process of its own."""

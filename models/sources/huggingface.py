@@ -1,0 +1,150 @@
+"""Hugging Face data sets, of the Hub or of a folder: one for each table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.errors import SourceError
+from models.settings import HuggingFaceSettings
+from models.sources.base import digest_files, require_extra
+from models.sources.judged_splits import SPLITS, JudgedSplits
+from models.sources.raw_rows import Row, place_judgments, read_documents, read_judgments, read_queries
+from models.sources.tables import ColumnNames, arrow_rows
+from models.types import Document, Judgment, Query, RejectedRow
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_TABLES = ("documents", "queries", "judgments")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_BATCH_ROWS = 32
+_SAVED = ("state.json", "dataset_dict.json")
+
+
+class HuggingFaceSource:
+    """Reads data sets as they stream, without a copy on this machine.
+
+    A set of the Hub is read at a commit, so that the same settings give the same rows; one of a folder, written with
+    `save_to_disk` or a folder of data files, is told by its content. `settings.columns` maps our column names to
+    theirs, as for files. With `settings.judgment_splits`, a query belongs to the split that judges it (`JudgedSplits`).
+    A row that `datasets` itself cannot read ends the reading with a `SourceError`, as it tells no more than that; a
+    reading that was cut off is begun anew.
+    """
+
+    def __init__(self, settings: HuggingFaceSettings, folder: Path) -> None:
+        require_extra("huggingface", "datasets")
+        self.settings = settings
+        self.folder = folder
+        self._names = ColumnNames(settings.columns, "corpus.huggingface.columns")
+        for split in settings.judgment_splits:
+            if split not in SPLITS:
+                raise SourceError(
+                    f"corpus.huggingface.judgment_splits: {split!r} is none of ours",
+                    f"Ours: {', '.join(SPLITS)}.",
+                )
+        for table in _TABLES:
+            self._require(table)
+        self._judged = JudgedSplits(
+            {
+                ours: partial(self._judgments_of, theirs)
+                for ours, theirs in (settings.judgment_splits or {"": settings.judgments.split}).items()
+            }
+        )
+
+    def fingerprint(self) -> str:
+        """Digest of the contents of folders, commits of the Hub, the settings and the version of `datasets`."""
+        content = {}
+        for table in _TABLES:
+            folder = self._folder(table)
+            if folder is not None:
+                files = sorted(path for path in folder.rglob("*") if path.is_file())
+                content[table] = digest_files(table, files, folder)
+        known = {"settings": self.settings.model_dump(), "datasets": metadata.version("datasets"), "content": content}
+        return digest_files("huggingface", [], self.folder, known)
+
+    def documents(self) -> Iterator[Document | RejectedRow]:
+        """Yield the documents; `source` defaults to the name of the data set."""
+        return read_documents(self._rows("documents"), self.settings.documents.path)
+
+    def queries(self) -> Iterator[Query | RejectedRow]:
+        """Yield the queries; with `judgment_splits`, those that are judged."""
+        for query in read_queries(self._rows("queries")):
+            if isinstance(query, RejectedRow) or not self.settings.judgment_splits:
+                yield query
+            elif (split := self._judged.of_queries().get(query.query_id)) is not None:
+                yield Query(query.query_id, query.text, split, query.group)
+
+    def judgments(self) -> Iterator[Judgment | RejectedRow]:
+        """Yield the judgments, with `judgment_splits` those of test first."""
+        return self._judged.judgments() if self.settings.judgment_splits else read_judgments(self._rows("judgments"))
+
+    def _judgments_of(self, split: str) -> Iterator[tuple[str, Judgment] | RejectedRow]:
+        return place_judgments(self._rows("judgments", split))
+
+    def _require(self, table: str) -> None:
+        place, key = getattr(self.settings, table), f"corpus.huggingface.{table}"
+        if not place.path:
+            if table == "documents":
+                raise SourceError(f"{key}.path is empty", "Name a data set of the Hub or a folder.")
+            return
+        if self._folder(table) is None and not _COMMIT.fullmatch(place.revision):
+            raise SourceError(
+                f"{key}: {place.path} is no folder below {self.folder}, and on the Hub it needs a commit",
+                f"Correct {key}.path, or set {key}.revision to the 40 hex digits of a commit of the data set.",
+            )
+
+    def _folder(self, table: str) -> Path | None:
+        path = getattr(self.settings, table).path
+        return self.folder / path if path and (self.folder / path).is_dir() else None
+
+    def _rows(self, table: str, split: str = "") -> Iterator[Row | RejectedRow]:
+        path = getattr(self.settings, table).path
+        if not path:
+            return
+        columns: dict[str, str] | None = None
+        number = 0
+        for batch in self._batches(table, split or getattr(self.settings, table).split):
+            if columns is None:
+                columns = self._names.require(f"{path} ({table})", table, batch.schema.names)
+            chosen = batch.select(list(dict.fromkeys(columns.values())))
+            for row in arrow_rows(chosen, table, path, number):
+                yield row if isinstance(row, RejectedRow) else (row[0], {o: row[1][t] for o, t in columns.items()})
+            number += batch.num_rows
+
+    def _batches(self, table: str, split: str) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of a split in batches; raises nothing but `SourceError`."""
+        place = getattr(self.settings, table)
+        try:
+            data = self._open(table, split)
+            for rows in data.with_format("arrow").iter(batch_size=_BATCH_ROWS):
+                yield from rows.to_batches()
+        except SourceError:
+            raise
+        except Exception as error:  # what builders, file systems, parsers and the network raise, of every kind
+            raise SourceError(
+                f"corpus.huggingface.{table}: {place.path} cannot be read: {type(error).__name__}: {error}",
+                "Check path, config, split and revision; without a network, point path at a folder.",
+            ) from error
+
+    def _open(self, table: str, split: str) -> Any:
+        from datasets import DatasetDict, load_dataset, load_from_disk
+
+        place, folder = getattr(self.settings, table), self._folder(table)
+        if folder is None or not any((folder / name).is_file() for name in _SAVED):
+            source = place.path if folder is None else str(folder)
+            revision = place.revision if folder is None else None
+            return load_dataset(source, place.config or None, split=split, revision=revision, streaming=True)
+        saved = load_from_disk(str(folder))
+        if not isinstance(saved, DatasetDict):
+            return saved
+        if split not in saved:
+            raise SourceError(
+                f"corpus.huggingface.{table}.split: {place.path} has no split {split!r}",
+                f"It has: {', '.join(map(str, saved))}.",
+            )
+        return saved[split]

@@ -1,0 +1,158 @@
+"""Data sets of the library ir_datasets (MacAvaney et al., 2021, https://arxiv.org/abs/2103.02280)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import metadata
+from typing import Any
+
+from pydantic import Field
+
+from models.errors import SourceError
+from models.files import digest_json
+from models.settings import IrDatasetsSettings
+from models.sources.base import require_extra
+from models.sources.judged_splits import JudgedSplits
+from models.sources.raw_rows import Grade, Id, JudgmentRow, Label, RawRow, Row, Text, parse, place_judgments
+from models.types import Document, Judgment, Query, RejectedRow
+
+_PARTS = {"documents": "docs", "queries": "queries", "judgments": "qrels"}
+
+
+class IrDocument(RawRow):
+    """A document of ir_datasets; one without a field `text` is read as its `default_text()`."""
+
+    document_id: Id = Field(validation_alias="doc_id", description="Text, not empty.")
+    title: Label = Field(default="", description="Text, where the data set has titles.")
+    text: Text = Field(description="Text with a visible character.")
+
+
+class IrQuery(RawRow):
+    """A query of ir_datasets; one without a field `text` is read as its `default_text()`."""
+
+    query_id: Id = Field(description="Text, not empty.")
+    text: Text = Field(description="Text with a visible character.")
+
+
+class IrJudgment(JudgmentRow):
+    """A judgment (qrel) of ir_datasets."""
+
+    document_id: Id = Field(validation_alias="doc_id", description="A document's id.")
+    grade: Grade = Field(validation_alias="relevance", description="An integer; below 0, as TREC marks spam, is 0.")
+
+
+class IrDatasetsSource:
+    """Reads documents of one data set, and queries and judgments of those of the splits.
+
+    Either `settings.queries` names a data set whose queries RerankOps splits, or `settings.train`, `.dev` and `.test`
+    name those of the splits: a query judged in several counts where `JudgedSplits` says, and one that none judges is
+    left out. ir_datasets fetches what it lacks on the first reading, checks it and streams it; one that was cut off is
+    begun anew. Raises `SourceError` naming the setting, and with what ir_datasets says.
+    """
+
+    def __init__(self, settings: IrDatasetsSettings) -> None:
+        require_extra("ir-datasets", "ir_datasets")
+        self.settings = settings
+        named = {split: name for split in ("train", "dev", "test") if (name := getattr(settings, split))}
+        if settings.queries and named:
+            raise SourceError(
+                f"corpus.ir_datasets: queries and {', '.join(named)} are both set",
+                "Name one data set that RerankOps splits, or one for each split.",
+            )
+        self._sets = {"": settings.queries} if settings.queries else named
+        self._require("documents", "documents", settings.documents)
+        for split, name in self._sets.items():
+            self._require(split or "queries", "queries", name)
+            self._require(split or "queries", "judgments", name)
+        self._judged = JudgedSplits({split: partial(self._judgments_of, name) for split, name in self._sets.items()})
+
+    def fingerprint(self) -> str:
+        """Digest of the names and the version of ir_datasets, and of all rows unless the sets are published."""
+        content = "" if self.settings.published else self._digest()
+        version = metadata.version("ir_datasets")
+        return digest_json({"content": content, "version": version, "settings": self.settings.model_dump()})
+
+    def documents(self) -> Iterator[Document | RejectedRow]:
+        """Yield the documents."""
+        name = self.settings.documents
+        for position, record in _rows(name, "documents"):
+            row = parse(IrDocument, record, "documents", position)
+            if isinstance(row, RejectedRow):
+                yield row
+            else:
+                yield Document(row.document_id, row.title, row.text, source=name)
+
+    def queries(self) -> Iterator[Query | RejectedRow]:
+        """Yield the judged queries, each once, with their split."""
+        splits = self._judged.of_queries()
+        for split, name in self._sets.items():
+            for position, record in _rows(name, "queries"):
+                row = parse(IrQuery, record, "queries", position)
+                if isinstance(row, RejectedRow):
+                    yield row
+                elif splits.get(row.query_id) == split:
+                    yield Query(row.query_id, row.text, split=split)
+
+    def judgments(self) -> Iterator[Judgment | RejectedRow]:
+        """Yield the judgments of all sets, test first."""
+        return self._judged.judgments()
+
+    def _judgments_of(self, name: str) -> Iterator[tuple[str, Judgment] | RejectedRow]:
+        for item in place_judgments(_rows(name, "judgments"), IrJudgment):
+            if isinstance(item, RejectedRow) or item[1].grade >= 0:
+                yield item
+            else:
+                yield item[0], Judgment(item[1].query_id, item[1].document_id, 0)
+
+    def _digest(self) -> str:
+        digest = hashlib.sha256()
+        names = [("documents", self.settings.documents)]
+        names += [(part, name) for name in self._sets.values() for part in ("queries", "judgments")]
+        for part, name in names:
+            for _, record in _rows(name, part):
+                digest.update(repr(record).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+    def _require(self, key: str, part: str, name: str) -> None:
+        """Raise `SourceError` if the data set does not exist or has no such part."""
+        if not name:
+            raise SourceError(f"corpus.ir_datasets.{key} is empty", "Name a data set, as beir/scifact.")
+        if not _guard(lambda: _load(name, key).has(_PARTS[part]), name):
+            raise SourceError(f"corpus.ir_datasets.{key}: {name} has no {part}", "Name a data set that has them.")
+
+
+def _load(name: str, key: str) -> Any:
+    import ir_datasets
+
+    try:
+        return ir_datasets.load(name)
+    except KeyError as error:
+        raise SourceError(
+            f"corpus.ir_datasets.{key}: ir_datasets knows no {name!r}", "https://ir-datasets.com lists what there is."
+        ) from error
+
+
+def _rows(name: str, part: str) -> Iterator[Row]:
+    """Yield (position, fields) of a part of a data set; raises nothing but `SourceError`."""
+    rows = _guard(lambda: iter(getattr(_load(name, part), f"{_PARTS[part]}_iter")()), name)
+    number = 0
+    while (row := _guard(lambda: next(rows, None), name)) is not None:
+        number += 1
+        record = _guard(row._asdict, name)
+        if "text" not in record and hasattr(row, "default_text"):
+            record["text"] = _guard(row.default_text, name)
+        yield f"{name} {part} row {number}", record
+
+
+def _guard(call: Callable[[], Any], name: str) -> Any:
+    try:
+        return call()
+    except SourceError:
+        raise
+    except Exception as error:  # what its loaders, parsers and the network raise, of every kind
+        raise SourceError(
+            f"ir_datasets cannot read {name}: {type(error).__name__}: {error}",
+            "If it could not be fetched, fetch it where there is a network and set IR_DATASETS_HOME to that folder.",
+        ) from error

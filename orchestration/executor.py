@@ -1,0 +1,41 @@
+"""The executor of all runs: one process per run, so that heavy imports are paid once and models share the machine."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from models.settings import load_settings
+from orchestration.liveness import alive
+
+if TYPE_CHECKING:
+    from dagster._core.execution.context.system import PlanOrchestrationContext
+    from dagster._core.execution.plan.plan import ExecutionPlan
+    from dagster._core.execution.retries import RetryMode
+
+
+class _Alive(dg.Executor):
+    """Another executor, with the run marked as alive while it works."""
+
+    def __init__(self, inner: dg.Executor) -> None:
+        self._inner = inner
+
+    @property
+    def retries(self) -> "RetryMode":
+        """How the steps are retried."""
+        return self._inner.retries
+
+    def execute(
+        self, plan_context: "PlanOrchestrationContext", execution_plan: "ExecutionPlan"
+    ) -> Iterator[dg.DagsterEvent]:
+        """Execute the steps, yielding their events."""
+        with alive(load_settings(), plan_context.run_id):
+            yield from self._inner.execute(plan_context, execution_plan)
+
+
+@dg.executor(name="in_process", config_schema=dg.in_process_executor.config_schema.as_field())
+def one_process(context: dg.InitExecutorContext) -> dg.Executor:
+    """All steps in the process of the run, which is marked as alive."""
+    create = dg.in_process_executor.executor_creation_fn
+    assert create is not None
+    return _Alive(create(context))

@@ -1,0 +1,143 @@
+"""The gate on real candidates: a trained one passes, one with shuffled weights does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from models.artifacts import Artifact, ArtifactStore
+from models.database import Database
+from models.errors import ArtifactError
+from models.gate import GateDecision
+from models.gating import CHECKED, gather, judge
+from models.ledger import Ledger
+from tests.small_bundle import Candidate, Small, evidence_for, put_in_service
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    database = Database(f"sqlite:///{tmp_path / 'records.db'}")
+    database.migrate()
+    yield Ledger(database)
+    database.close()
+
+
+def decide(small: Small, ledger: Ledger, candidate: Candidate) -> GateDecision:
+    """The decision under the gate's defaults."""
+    return judge(evidence_for(small, ledger, candidate), small.settings.gate, small.settings)
+
+
+def failing(decision: GateDecision) -> set[str]:
+    return {check.name for check in decision.checks if not check.passed}
+
+
+def test_a_trained_candidate_is_released_before_there_is_a_champion(small: Small, ledger: Ledger) -> None:
+    evidence = evidence_for(small, ledger, small.first)
+    decision = judge(evidence, small.settings.gate, small.settings)
+    assert (decision.verdict, failing(decision)) == ("released", set())
+    assert evidence.gain is not None
+    assert (evidence.gain.candidate, evidence.gain.queries) == ("tiered", 24)
+    assert evidence.gain.difference > 0.05
+    assert (evidence.champion, evidence.champion_version) == (None, None)
+    assert evidence.golden_max_difference is not None
+    assert evidence.golden_max_difference < 1e-3
+    assert set(evidence.contracts_hold.values()) == {True}
+    assert {name.rpartition("/")[0] for name in evidence.contracts_hold} == set(CHECKED)
+
+
+def test_a_candidate_with_shuffled_weights_is_refused_for_what_it_scores(small: Small, ledger: Ledger) -> None:
+    assert failing(decide(small, ledger, small.shuffled())) >= {"gain_p_value"}
+    champion = put_in_service(ledger, small.first, "1")
+    evidence = evidence_for(small, ledger, small.shuffled())
+    decision = judge(evidence, small.settings.gate, small.settings)
+    assert decision.verdict == "refused"
+    assert failing(decision) >= {"gain_p_value", "champion_loss"}
+    assert decision.champion_version == champion.bundle_version
+    assert evidence.champion is not None
+    assert evidence.champion.difference < -0.05
+    assert any("may be worse than what is serving" in reason for reason in decision.reasons)
+    assert ledger.current() == champion
+
+
+def test_a_candidate_that_ranks_as_the_champion_does_is_released(small: Small, ledger: Ledger) -> None:
+    put_in_service(ledger, small.first, "1")
+    other = small.alike(golden_queries=3)
+    assert other.bundle.data_version != small.first.bundle.data_version
+    evidence = evidence_for(small, ledger, other)
+    assert judge(evidence, small.settings.gate, small.settings).verdict == "released"
+    assert evidence.champion is not None
+    assert (evidence.champion.difference, evidence.champion.same) == (0.0, 24)
+
+
+def test_the_champion_itself_is_current(small: Small, ledger: Ledger) -> None:
+    put_in_service(ledger, small.first, "1")
+    assert decide(small, ledger, small.first).verdict == "current"
+
+
+def test_a_candidate_that_was_rolled_back_is_refused_unless_allowed(small: Small, ledger: Ledger) -> None:
+    put_in_service(ledger, small.alike(golden_queries=3), "1")
+    put_in_service(ledger, small.first, "2")
+    ledger.activate(ledger.begin_rollback(actor="me", reason="slow").release_id)
+    assert failing(decide(small, ledger, small.first)) == {"rolled_back"}
+    allowing = small.settings.gate.model_copy(update={"allow_rolled_back": True})
+    assert judge(evidence_for(small, ledger, small.first), allowing, small.settings).verdict == "released"
+
+
+def test_objectives_that_are_missed_refuse(small: Small, ledger: Ledger) -> None:
+    evidence = evidence_for(small, ledger, small.first)
+    objectives = small.settings.objectives.model_copy(update={"p95_ms": 1e-3, "p99_ms": 1e-3})
+    strict = small.settings.model_copy(update={"objectives": objectives})
+    assert failing(judge(evidence, strict.gate, strict)) == {"p95_ms", "p99_ms"}
+
+
+def test_evidence_about_another_champion_is_refused(small: Small, ledger: Ledger, tmp_path: Path) -> None:
+    evidence_for(small, ledger, small.first)
+    before = small.store.require("evaluation/champion_evaluation")
+    latency = small.store.require("evaluation/latency_profile")
+    put_in_service(ledger, small.alike(golden_queries=3), "1")
+    first = small.first
+    with pytest.raises(ArtifactError, match="champion_evaluation is about champion None"):
+        gather(small.store, ledger, first.bundle, first.evaluation, before, latency, small.settings.evaluation, None)
+
+
+def test_evidence_about_another_candidate_is_refused(small: Small, ledger: Ledger) -> None:
+    evidence_for(small, ledger, small.first)
+    evaluation = small.store.require("evaluation/champion_evaluation")
+    latency = small.store.require("evaluation/latency_profile")
+    other = small.shuffled()
+    with pytest.raises(ArtifactError, match="evaluation/latency_profile was made from release/release_candidate"):
+        gather(
+            small.store, ledger, other.bundle, other.evaluation, evaluation, latency, small.settings.evaluation, None
+        )
+
+
+def test_a_table_that_breaks_its_contract_refuses(small: Small, ledger: Ledger, tmp_path: Path) -> None:
+    evidence_for(small, ledger, small.first)
+    evaluation = small.store.require("evaluation/champion_evaluation")
+    latency = small.store.require("evaluation/latency_profile")
+    store = _Other(small, tmp_path)
+    evidence = gather(
+        store, ledger, small.first.bundle, small.first.evaluation, evaluation, latency, small.settings.evaluation, None
+    )
+    decision = judge(evidence, small.settings.gate, small.settings)
+    assert failing(decision) == {"contract:corpus/judgments/judgments.parquet"}
+
+
+class _Other(ArtifactStore):
+    """The small deployment's artifacts, with judgments whose grades are out of bounds."""
+
+    def __init__(self, small: Small, folder: Path) -> None:
+        super().__init__(str(folder / "artifacts"), folder / "cache")
+        self._small = small
+        table = small.artifacts["corpus/judgments"].read_table("judgments.parquet")
+
+        def build(place: Path) -> dict[str, int]:
+            table.assign(grade=-1).to_parquet(place / "judgments.parquet")
+            return {}
+
+        self._broken = self.get_or_create("corpus/judgments", code_version="1", inputs={}, settings={}, build=build)
+
+    def require(self, asset: str, partition: str | None = None) -> Artifact:
+        return self._broken if asset == self._broken.asset else self._small.artifacts[asset]

@@ -1,0 +1,124 @@
+"""Runs whose process was killed, with real processes, a real instance and real pools."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from models.settings import ROOT, Settings
+from orchestration.instance import prepare_instance
+from orchestration.liveness import alive, bury_dead_runs
+
+WAITING = """
+    import sys, time
+    from pathlib import Path
+    import dagster as dg
+    from orchestration.executor import one_process
+
+    @dg.op(pool="models")
+    def work() -> None:
+        if "wait" in sys.argv:
+            Path("started").touch()
+            time.sleep(600)
+
+    @dg.job(executor_def=one_process)
+    def training() -> None:
+        work()
+
+    if __name__ == "__main__":
+        with dg.DagsterInstance.get() as instance:
+            done = dg.execute_job(dg.reconstructable(training), instance)
+            print(done.run_id, done.success)
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("RERANKOPS_HOME", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", "")  # so that it is put back
+    (tmp_path / "waiting.py").write_text(textwrap.dedent(WAITING))
+    settings = Settings()
+    prepare_instance(settings)
+    return settings
+
+
+@pytest.fixture
+def instance(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "waiting.py", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    while not path.exists():
+        assert process.poll() is None, "it ended before it began"
+        time.sleep(0.05)
+
+
+def states(instance: dg.DagsterInstance) -> list[dg.DagsterRunStatus]:
+    return [run.status for run in instance.get_runs()]
+
+
+def holders(instance: dg.DagsterInstance) -> set[str]:
+    return set(instance.event_log_storage.get_concurrency_info("models").active_run_ids)
+
+
+def test_a_killed_run_is_marked_and_its_pool_slot_freed(
+    settings: Settings, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    process = start(tmp_path, "wait")
+    wait_for(tmp_path / "started", process)
+    (run,) = instance.get_runs()
+    assert (run.status, holders(instance)) == (dg.DagsterRunStatus.STARTED, {run.run_id})
+    assert bury_dead_runs(instance, settings) == [], "it lives"
+
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert (states(instance), holders(instance)) == ([dg.DagsterRunStatus.STARTED], {run.run_id}), "nobody told Dagster"
+
+    assert bury_dead_runs(instance, settings) == [run.run_id]
+    assert (states(instance), holders(instance)) == ([dg.DagsterRunStatus.FAILURE], set())
+    assert list((settings.home / "dagster" / "running").iterdir()) == []
+    assert bury_dead_runs(instance, settings) == []
+    told, _ = start(tmp_path).communicate(timeout=120)
+    assert told.split()[1] == "True", "the next run gets the slot"
+
+
+def test_the_slot_of_an_ended_or_deleted_run_is_freed(settings: Settings, instance: dg.DagsterInstance) -> None:
+    storage = instance.event_log_storage
+    storage.initialize_concurrency_limit_to_default("models")
+    storage.claim_concurrency_slot("models", "00000000-0000-0000-0000-000000000000", "work")
+    assert holders(instance)
+    bury_dead_runs(instance, settings)
+    assert not holders(instance)
+
+
+def test_a_run_without_a_lock_is_left_alone(settings: Settings, instance: dg.DagsterInstance) -> None:
+    @dg.job
+    def queued() -> None:
+        """Nothing."""
+
+    run = instance.create_run_for_job(queued, status=dg.DagsterRunStatus.STARTED)
+    assert bury_dead_runs(instance, settings) == []
+    with alive(settings, run.run_id):
+        assert bury_dead_runs(instance, settings) == []
+    assert states(instance) == [dg.DagsterRunStatus.STARTED]

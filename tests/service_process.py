@@ -1,0 +1,100 @@
+"""The service as users start it: a process of its own on a free port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_LISTENS = "Uvicorn running on"
+
+
+@dataclass
+class ServiceProcess:
+    """A started `rerankops serve`."""
+
+    process: subprocess.Popen[str]
+    url: str
+    home: Path
+    log: list[str] = field(default_factory=list)
+    printed: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """The key that the service made on its first start."""
+        return (self.home / "api_key").read_text().strip()
+
+    def stop(self) -> int:
+        """End it as a supervisor does; returns the exit code when its last line is in `log`."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def service_environment(home: Path, port: int, settings: Mapping[str, str]) -> dict[str, str]:
+    """Environment variables of a deployment in `home` with default settings but for `settings` (SECTION__KEY)."""
+    file = home / "settings.toml"
+    file.write_text("", encoding="utf-8")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RERANKOPS_")}
+    given = {"SERVING__PORT": str(port), **settings}
+    own = {"RERANKOPS_HOME": str(home), "RERANKOPS_SETTINGS": str(file)}
+    return inherited | own | {f"RERANKOPS_{name}": value for name, value in given.items()}
+
+
+@contextmanager
+def start_service(home: Path, **settings: str) -> Iterator[ServiceProcess]:
+    """Start the service and wait until it listens; it ends with the block."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orchestration.cli", "serve"],
+        cwd=ROOT,
+        env=service_environment(home, port, settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    started = ServiceProcess(process, f"http://127.0.0.1:{port}", home)
+    listens, ended = threading.Event(), threading.Event()
+
+    def follow_log() -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            started.log.append(line)
+            if _LISTENS in line:
+                listens.set()
+        ended.set()
+        listens.set()
+
+    def follow_output() -> None:
+        assert process.stdout is not None
+        started.printed.extend(process.stdout)
+
+    followers = [threading.Thread(target=follow) for follow in (follow_log, follow_output)]
+    for follower in followers:
+        follower.start()
+    try:
+        listens.wait()
+        assert not ended.is_set(), "the service did not start:\n" + "".join(started.log)
+        yield started
+    finally:
+        if process.poll() is None:
+            started.stop()
+        for follower in followers:
+            follower.join()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()

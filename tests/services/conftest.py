@@ -1,0 +1,86 @@
+"""One running app over the small deployment for all tests of the HTTP interface, called in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from models.database import Database
+from models.decisions import DecisionWriter
+from models.ledger import Ledger, Release
+from models.serving import load_release
+from models.settings import Settings
+from services.app import create_app
+from tests.small_bundle import Small, put_in_service
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from services.release_watcher import LoadRelease
+
+KEY = "rk_the-key-of-the-tests"
+AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
+
+
+@dataclass(frozen=True)
+class Service:
+    """An app with the parts behind it."""
+
+    app: FastAPI
+    settings: Settings
+    ledger: Ledger
+    database: Database
+    writer: DecisionWriter
+
+
+@contextmanager
+def service_in(folder: Path, settings: Settings, load: LoadRelease = load_release) -> Iterator[Service]:
+    """An app with a new database in `folder`; not started."""
+    database = Database(f"sqlite:///{folder / 'records' / 'records.db'}")
+    database.migrate()
+    try:
+        with DecisionWriter(database, folder / "spool" / "decisions.jsonl", flush_s=0.01) as writer:
+            ledger = Ledger(database)
+            app = create_app(settings, ledger=ledger, load=load, writer=writer, database=database, key=KEY)
+            yield Service(app, settings, ledger, database, writer)
+    finally:
+        database.close()
+
+
+@dataclass(frozen=True)
+class Running:
+    """A started service with a client that has the key and one that has none."""
+
+    service: Service
+    release: Release
+    client: TestClient
+    stranger: TestClient
+
+    def rerank(self, query: str, documents: list[str], **fields: Any) -> Any:
+        """The JSON of /v2/rerank, which must succeed."""
+        response = self.client.post(
+            "/v2/rerank", json={"model": "champion", "query": query, "documents": documents, **fields}
+        )
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    def answer(self, query: str, **fields: Any) -> Any:
+        """The JSON of /v1/answer, which must succeed."""
+        response = self.client.post("/v1/answer", json={"query": query, **fields})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+
+@pytest.fixture(scope="session")
+def running(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The small deployment's first candidate, released and served."""
+    with service_in(tmp_path_factory.mktemp("service"), small.settings) as service:
+        release = put_in_service(service.ledger, small.first, "7")
+        with TestClient(service.app, headers=AUTHORIZED, raise_server_exceptions=False) as client:
+            yield Running(service, release, client, TestClient(service.app, raise_server_exceptions=False))

@@ -1,0 +1,85 @@
+"""A bundle that does what a test tells it to, for what no healthy bundle does: fail, block, or return nonsense.
+
+The tests of answers and scores use real bundles; this one stands in where the subject is what surrounds a bundle.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from models.contracts import Candidate, CandidateSet
+from models.ledger import Ledger, Release
+from models.serving_types import PassageRecord, Ranked, Ranking
+from models.settings import Settings
+
+PASSAGE = PassageRecord("p1", "d1", "Loom", "Oil the loom every week.", 0, 24, "handbook")
+
+
+def in_given_order(count: int) -> Ranking:
+    """A valid ranking of `count` texts."""
+    return Ranking([Ranked(place, None, 1 / (2 + place), 0.0, "lean", 0.0, 0.0) for place in range(count)])
+
+
+@dataclass
+class ScriptedBundle:
+    """Implements `models.serving_types.ServedBundle`."""
+
+    release_id: str
+    bundle_version: str
+    model_version: str = "1"
+    index_version: str = "i"
+    corpus_version: str = "c"
+    rank: Callable[[int], Ranking] = in_given_order
+    closed: threading.Event = field(default_factory=threading.Event)
+    asked: list[str] = field(default_factory=list)
+
+    def retrieve(self, query: str, top_k: int, labels: frozenset[str]) -> CandidateSet:
+        found = Candidate(passage_id="p1", rank=1, retriever_score=1.0, dense_score=0.5, lexical_score=1.0)
+        return CandidateSet(query=query, candidates=[found], index_version="i", corpus_version="c")
+
+    def rank_candidates(self, query: str, candidates: CandidateSet, budget_ms: float) -> Ranking:
+        return in_given_order(len(candidates.candidates))
+
+    def rank_documents(self, query: str, documents: Sequence[str], budget_ms: float) -> Ranking:
+        assert not self.closed.is_set(), "a closed bundle was asked"
+        self.asked.append(query)
+        return self.rank(len(documents))
+
+    def passage(self, passage_id: str) -> PassageRecord:
+        return PASSAGE
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Loader:
+    """Loads scripted bundles; `broken` names bundle versions with the error that loading them raises."""
+
+    def __init__(self) -> None:
+        self.broken: dict[str, Exception] = {}
+        self.loaded: list[ScriptedBundle] = []
+
+    def __call__(self, settings: Settings, release: Release) -> ScriptedBundle:
+        if release.bundle_version in self.broken:
+            raise self.broken[release.bundle_version]
+        bundle = ScriptedBundle(release.release_id, release.bundle_version, release.model_version)
+        self.loaded.append(bundle)
+        return bundle
+
+
+def release_bundle(ledger: Ledger, bundle_version: str, model_version: str = "1") -> Release:
+    """Make a bundle the current release of a ledger."""
+    begun = ledger.begin(
+        bundle_version=bundle_version,
+        model_version=model_version,
+        index_version="i",
+        corpus_version="c",
+        large_version="l",
+        compact_version="s",
+        settings_digest="d",
+        actor="test",
+        reason="test",
+    )
+    return ledger.activate(begun.release_id)

@@ -1,0 +1,145 @@
+"""POST /v1/answer and GET /v1/decisions/{id} over the small deployment."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from models.answer import NO_ANSWER
+from models.contracts import Decision
+from models.serving import LoadedBundle
+from tests.services.conftest import Running
+from tests.small_bundle import BUDGET_MS, QUESTION, SECRET, STAFF, Handbook, Small, in_force
+
+KEY_QUESTION = "where does the spare key hang"
+ALSO_ASKED = [
+    "who sweeps bench 9 of the workshop",
+    "how is the loom started",
+    "where does the hay baler stay in winter",
+]
+
+
+def passage_ids(found: Any) -> list[str]:
+    return [passage["passage_id"] for passage in found["passages"]]
+
+
+@pytest.mark.parametrize("question", [QUESTION, *ALSO_ASKED])
+def test_every_citation_quotes_the_document_where_it_says(running: Running, question: str) -> None:
+    found = running.answer(question)
+    assert found["citations"]
+    for citation in found["citations"]:
+        text = Handbook().text_of(citation["document_id"])
+        assert text[citation["start"] : citation["end"]] == citation["quote"]
+        assert citation["passage_id"] in passage_ids(found)
+        assert citation["quote"] in found["answer"]
+    marks = [int(mark) for mark in re.findall(r"\[(\d+)\]", found["answer"])]
+    assert marks == list(range(1, len(found["citations"]) + 1))
+
+
+def test_offsets_count_from_the_start_of_the_document_not_of_the_passage(running: Running) -> None:
+    found = running.answer("who sweeps bench 9 of the workshop")
+    later = [citation for citation in found["citations"] if citation["document_id"] == "rules"]
+    assert later
+    assert max(citation["start"] for citation in later) > 200
+
+
+def test_the_answer_comes_from_the_edition_in_force(running: Running) -> None:
+    found = running.answer(QUESTION)
+    assert found["citations"][0]["document_id"] == f"water filter/cleaning/{in_force('water filter', 'cleaning')}"
+
+
+def test_the_ranking_is_that_of_the_bundle(running: Running, loaded: LoadedBundle) -> None:
+    found = running.answer(QUESTION)
+    candidates = loaded.retrieve(QUESTION, running.service.settings.serving.candidates)
+    direct = loaded.rank_candidates(QUESTION, candidates, BUDGET_MS)
+    assert passage_ids(found) == [item.passage_id for item in direct.items]
+    assert [p["score"] for p in found["passages"]] == pytest.approx([item.score for item in direct.items], abs=1e-6)
+    assert [p["rank"] for p in found["passages"]] == list(range(1, len(direct.items) + 1))
+    assert found["versions"] == {
+        name: getattr(running.release, name)
+        for name in ("release_id", "bundle_version", "model_version", "index_version", "corpus_version")
+    }
+
+
+@pytest.mark.parametrize("labels", [[], ["guests"], ["staf", "Staff", "staff "]])
+def test_a_labelled_passage_is_neither_shown_nor_quoted_to_others(
+    running: Running, small: Small, labels: list[str]
+) -> None:
+    found = running.answer(KEY_QUESTION, labels=labels, top_k=1000, max_passages=1000)
+    passages = small.artifacts["corpus/passages"].read_table("passages.parquet")
+    readable = passages[passages["access"].map(len) == 0]
+    assert len(readable) == len(passages) - 1
+    assert sorted(passage_ids(found)) == sorted(readable["passage_id"])
+    assert SECRET not in str(found)
+
+
+def test_a_labelled_passage_is_found_by_who_holds_the_label(running: Running) -> None:
+    found = running.answer(KEY_QUESTION, labels=["guests", STAFF])
+    assert SECRET in str(found["citations"])
+    assert SECRET in [passage["text"] for passage in found["passages"]]
+
+
+def test_how_many_are_retrieved_and_returned_is_the_callers_choice(running: Running) -> None:
+    assert len(running.answer(QUESTION)["passages"]) == running.service.settings.serving.candidates
+    assert len(running.answer(QUESTION, top_k=3)["passages"]) == 3
+    assert len(running.answer(QUESTION, top_k=12, max_passages=5)["passages"]) == 5
+    assert len(running.answer(QUESTION, top_k=12)["passages"]) == 10
+    assert len(running.answer(QUESTION, top_k=1)["passages"]) == 1
+
+
+def test_without_time_the_first_stage_answers(running: Running) -> None:
+    response = running.client.post("/v1/answer", json={"query": QUESTION, "timeout_ms": 0.001})
+    found = response.json()
+    assert response.status_code == 200
+    assert found["degraded"] is True
+    assert {passage["tier"] for passage in found["passages"]} == {"lean"}
+    assert "compact scored 0 of" in found["degraded_reason"]
+    assert response.headers["X-Degraded"] == "true"
+    assert found["citations"]
+
+
+def test_a_question_about_something_else_is_not_answered(running: Running) -> None:
+    found = running.answer("xylophone quartet")
+    assert found["answer"] == NO_ANSWER
+    assert found["citations"] == []
+    assert found["passages"]
+
+
+def test_stages_are_timed_once_each_and_fit_into_the_total(running: Running) -> None:
+    stage_ms = running.answer(QUESTION)["stage_ms"]
+    assert set(stage_ms) == {"queue", "retrieve", "compact", "large", "answer", "total"}
+    assert all(milliseconds >= 0 for milliseconds in stage_ms.values())
+    parts = sum(milliseconds for stage, milliseconds in stage_ms.items() if stage != "total")
+    assert parts <= stage_ms["total"] + 0.05  # Each is rounded to a hundredth.
+
+
+def test_the_decision_is_stored_and_returned_whole(running: Running) -> None:
+    response = running.client.post("/v1/answer", json={"query": QUESTION, "labels": [STAFF]})
+    found = response.json()
+    record = Decision.model_validate(running.client.get(f"/v1/decisions/{found['decision_id']}").json())
+    assert response.headers["X-Decision-Id"] == record.decision_id
+    assert response.headers["X-Trace-Id"] == record.trace_id
+    assert (record.endpoint, record.query, record.answer) == ("/v1/answer", QUESTION, found["answer"])
+    assert [citation.model_dump() for citation in record.citations] == found["citations"]
+    assert sorted(candidate["rank"] for candidate in record.candidates) == list(range(1, 9))
+    assert all({"dense_score", "lexical_score", "retriever_score"} <= set(one) for one in record.candidates)
+    assert [entry["passage_id"] for entry in record.ranking] == passage_ids(found)
+    for entry in record.ranking:
+        assert record.candidates[entry["index"]]["passage_id"] == entry["passage_id"]
+    assert [(e["score"], e["tier"]) for e in record.ranking] == [(p["score"], p["tier"]) for p in found["passages"]]
+    assert record.release_id == running.release.release_id
+    assert {stage: round(ms, 2) for stage, ms in record.stage_ms.items()} == found["stage_ms"]
+
+
+def test_a_decision_is_for_who_has_the_key(running: Running) -> None:
+    found = running.answer(QUESTION)
+    assert running.stranger.get(f"/v1/decisions/{found['decision_id']}").status_code == 401
+
+
+@pytest.mark.parametrize("name", ["x" * 32, "0" * 31, "0" * 33, "A" * 32, "%2e%2e", "0" * 31 + "%00", "' OR 1=1 --"])
+def test_an_id_of_another_form_is_refused(running: Running, name: str) -> None:
+    response = running.client.get(f"/v1/decisions/{name}")
+    assert response.status_code in (404, 422)
+    assert response.json()["error"]["code"] in ("invalid_request", "not_found")

@@ -1,0 +1,129 @@
+"""GET /health, /health/ready and /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from models.errors import ArtifactError
+from tests.services.conftest import AUTHORIZED, KEY, Running, Service, service_in
+from tests.services.scripted_bundle import Loader, release_bundle
+from tests.small_bundle import small_settings
+
+RERANK = {"model": "champion", "query": "a secret question", "documents": ["a secret text", "b"]}
+VERSIONS = ("release_id", "bundle_version", "model_version", "index_version", "corpus_version")
+
+
+@pytest.fixture
+def loader() -> Loader:
+    return Loader()
+
+
+@pytest.fixture
+def service(tmp_path: Path, loader: Loader) -> Iterator[Service]:
+    with service_in(tmp_path, small_settings(tmp_path), loader) as made:
+        yield made
+
+
+def samples(client: TestClient) -> dict[tuple[str, ...], float]:
+    """Value of each metric by its name and sorted label values."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    return {
+        (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_a_service_without_a_release_lives_and_is_not_ready(service: Service) -> None:
+    with TestClient(service.app) as client:
+        health, ready = client.get("/health"), client.get("/health/ready")
+        refused = client.post("/v2/rerank", json=RERANK, headers=AUTHORIZED)
+    assert (health.status_code, ready.status_code, refused.status_code) == (200, 503, 503)
+    assert health.json() == ready.json()
+    assert (health.json()["status"], health.json()["ready"], health.json()["served"]) == ("no_release", False, None)
+    assert ready.headers["Retry-After"] == refused.headers["Retry-After"] == "5"
+    assert refused.json()["error"]["code"] == "no_release"
+
+
+def test_a_ready_service_says_what_it_serves(running: Running) -> None:
+    for path in ("/health", "/health/ready"):
+        response = running.stranger.get(path)
+        assert response.status_code == 200
+        found = response.json()
+        assert (found["status"], found["ready"], found["load_failure"]) == ("ok", True, None)
+        assert found["served"] == {name: getattr(running.release, name) for name in VERSIONS}
+        assert found["ledger_reachable"] is True
+
+
+def test_a_newer_release_that_fails_makes_it_stale_and_only_the_key_shows_why(service: Service, loader: Loader) -> None:
+    first = release_bundle(service.ledger, "b1")
+    loader.broken["b2"] = ArtifactError("large/model.safetensors differs from its digest")
+    with TestClient(service.app) as client:
+        second = release_bundle(service.ledger, "b2", "2")
+        assert client.post("/v1/release/refresh", headers=AUTHORIZED).status_code == 500
+        stranger = client.get("/health").json()
+        known = client.get("/health", headers=AUTHORIZED).json()
+        assert client.get("/health/ready").status_code == 200
+    assert (stranger["status"], stranger["served"]["release_id"]) == ("stale", first.release_id)
+    assert stranger["load_failure"]["release_id"] == second.release_id
+    assert stranger["load_failure"]["message"] is None
+    assert "differs from its digest" in known["load_failure"]["message"]
+    wrong = {"Authorization": "Bearer other"}
+    assert client.get("/health", headers=wrong).json()["load_failure"]["message"] is None
+
+
+def test_a_first_release_that_fails_is_not_ready(service: Service, loader: Loader) -> None:
+    release_bundle(service.ledger, "b1")
+    loader.broken["b1"] = ArtifactError("gone")
+    with TestClient(service.app) as client:
+        assert client.get("/health/ready").status_code == 503
+        assert client.get("/health").json()["status"] == "no_release"
+        refused = client.post("/v2/rerank", json=RERANK, headers=AUTHORIZED)
+        assert "does not load" in refused.json()["message"]
+
+
+def test_requests_rankings_and_decisions_are_counted(service: Service) -> None:
+    release = release_bundle(service.ledger, "b1", "4")
+    with TestClient(service.app, headers=AUTHORIZED) as client:
+        found = client.post("/v2/rerank", json=RERANK).json()
+        client.post("/v2/rerank", json={})
+        client.get(f"/v1/decisions/{found['id']}")
+        client.get("/unknown/path")
+        client.request("BREW", "/v2/rerank")
+        counted = samples(client)
+    assert counted["rerankops_requests_total", "POST", "/v2/rerank", "200"] == 1
+    assert counted["rerankops_requests_total", "POST", "/v2/rerank", "422"] == 1
+    assert counted["rerankops_requests_total", "GET", "/v1/decisions/{decision_id}", "200"] == 1
+    assert counted["rerankops_requests_total", "GET", "unmatched", "404"] == 1
+    assert counted["rerankops_requests_total", "other", "/v2/rerank", "405"] == 1
+    assert counted["rerankops_scored_total", "lean"] == 2
+    assert counted["rerankops_request_seconds_count", "/v2/rerank"] == 3
+    assert counted[("rerankops_decisions_written",)] == 1
+    assert counted[("rerankops_decisions_lost",)] == counted[("rerankops_decisions_pending",)] == 0
+    assert counted["rerankops_release_info", "b1", "c", "i", "4", release.release_id] == 1
+    assert counted["rerankops_release_loads_total", "loaded"] == 1
+
+
+def test_metrics_hold_no_text_no_key_and_no_ids_of_requests(service: Service) -> None:
+    release_bundle(service.ledger, "b1")
+    with TestClient(service.app, headers=AUTHORIZED) as client:
+        found = client.post("/v2/rerank", json=RERANK).json()
+        client.get(f"/v1/decisions/{found['id']}")
+        text = client.get("/metrics").text
+    for secret in ("secret", KEY, found["id"]):
+        assert secret not in text
+
+
+def test_the_objectives_are_bucket_bounds(tmp_path: Path) -> None:
+    settings = small_settings(tmp_path, objectives={"p95_ms": 321, "p99_ms": 987})
+    with service_in(tmp_path, settings, Loader()) as service:
+        release_bundle(service.ledger, "b1")
+        with TestClient(service.app, headers=AUTHORIZED) as client:
+            client.post("/v2/rerank", json=RERANK)
+            bounds = {labels[0] for name, *labels in samples(client) if name == "rerankops_request_seconds_bucket"}
+    assert {"0.321", "0.987"} <= bounds

@@ -1,0 +1,367 @@
+"""Which bundle serves: swaps under load, releases that do not load, and the end of a bundle."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from models.database import Database
+from models.errors import ArtifactError, ReleaseError
+from models.ledger import Ledger, Release
+from models.serving import LoadedBundle, load_bundle
+from models.serving_types import Ranking
+from models.settings import Settings
+from services.errors import NothingServed, Overloaded, ReleaseLoadFailed
+from services.release_watcher import MAX_QUEUED, ReleaseWatcher, ServedRelease
+from services.telemetry import Telemetry
+from tests.services.conftest import AUTHORIZED, service_in
+from tests.services.scripted_bundle import Loader, ScriptedBundle, in_given_order, release_bundle
+from tests.small_bundle import BUDGET_MS, Small, put_in_service, small_settings
+
+QUERY = "how is the hay baler started"
+DOCUMENTS = [f"{note} Open the main valve of the hay baler." for note in ("It is withdrawn.", "It is in force.")]
+ASKING = 4
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    database = Database(f"sqlite:///{tmp_path / 'records.db'}")
+    database.migrate()
+    yield Ledger(database)
+    database.close()
+
+
+@pytest.fixture
+def loader() -> Loader:
+    return Loader()
+
+
+@pytest.fixture
+def watcher(tmp_path: Path, ledger: Ledger, loader: Loader) -> Iterator[ReleaseWatcher]:
+    """A watcher that looks at the ledger when it is told to, and once at its start."""
+    settings = small_settings(tmp_path)
+    made = ReleaseWatcher(settings, ledger, loader, Telemetry(settings.objectives))
+    yield made
+    made.stop()
+
+
+def ask(watcher: ReleaseWatcher, query: str = "q") -> str:
+    """Which bundle version ranks a text."""
+
+    def job(bundle: Any) -> str:
+        bundle.rank_documents(query, ["a"], 0.0)
+        return bundle.bundle_version
+
+    return asyncio.run(watcher.run(job))
+
+
+def test_a_swap_under_load_fails_nothing_and_mixes_nothing(small: Small, loaded: LoadedBundle, tmp_path: Path) -> None:
+    other = load_bundle(small.shuffled().bundle)
+    expected = {
+        "1": {item.index: item.score for item in loaded.rank_documents(QUERY, DOCUMENTS, BUDGET_MS).items},
+        "2": {item.index: item.score for item in other.rank_documents(QUERY, DOCUMENTS, BUDGET_MS).items},
+    }
+    assert min(abs(expected["1"][place] - expected["2"][place]) for place in (0, 1)) > 0.01
+    with service_in(tmp_path, small.settings) as service:
+        releases = {"1": put_in_service(service.ledger, small.first, "1")}
+
+        async def keep_asking(client: httpx.AsyncClient, first: asyncio.Event, swapped: asyncio.Event) -> list[Any]:
+            answers: list[Any] = []
+            last = False
+            while not last:
+                last = swapped.is_set()
+                body = {"model": "champion", "query": QUERY, "documents": DOCUMENTS}
+                answers.append(await client.post("/v2/rerank", json=body))
+                first.set()
+            return answers
+
+        async def go() -> list[list[Any]]:
+            swapped = asyncio.Event()
+            transport = httpx.ASGITransport(service.app)
+            async with (
+                service.app.router.lifespan_context(service.app),
+                httpx.AsyncClient(
+                    transport=transport, base_url="http://service", headers=AUTHORIZED, timeout=None
+                ) as client,
+                asyncio.TaskGroup() as group,
+            ):
+                started = [asyncio.Event() for _ in range(ASKING)]
+                callers = [group.create_task(keep_asking(client, first, swapped)) for first in started]
+                for first in started:
+                    await first.wait()
+                releases["2"] = put_in_service(service.ledger, small.shuffled(), "2")
+                swap = await client.post("/v1/release/refresh")
+                assert swap.json()["swapped"] is True
+                assert swap.json()["release_id"] == releases["2"].release_id
+                swapped.set()
+            return [caller.result() for caller in callers]
+
+        callers = asyncio.run(go())
+    for answers in callers:
+        served = []
+        for answer in answers:
+            assert answer.status_code == 200, answer.text
+            found = answer.json()
+            version = found["meta"]["model_version"]
+            served.append(version)
+            assert found["meta"]["release_id"] == answer.headers["X-Release-Id"] == releases[version].release_id
+            scores = {result["index"]: result["relevance_score"] for result in found["results"]}
+            assert scores == pytest.approx(expected[version], abs=1e-5)
+        assert served == sorted(served), "no caller falls back to the release before"
+        assert (served[0], served[-1]) == ("1", "2")
+
+
+def test_a_pinned_version_is_refused_once_another_serves(tmp_path: Path) -> None:
+    with service_in(tmp_path, small_settings(tmp_path), Loader()) as service:
+        release_bundle(service.ledger, "b1", "1")
+
+        async def go() -> list[int]:
+            transport = httpx.ASGITransport(service.app)
+            async with (
+                service.app.router.lifespan_context(service.app),
+                httpx.AsyncClient(transport=transport, base_url="http://service", headers=AUTHORIZED) as client,
+            ):
+                body = {"model": "1", "query": QUERY, "documents": DOCUMENTS}
+                before = await client.post("/v2/rerank", json=body)
+                release_bundle(service.ledger, "b2", "2")
+                await client.post("/v1/release/refresh")
+                after = await client.post("/v2/rerank", json=body)
+                return [before.status_code, after.status_code]
+
+        assert asyncio.run(go()) == [200, 404]
+
+
+def test_a_request_that_was_queued_before_the_swap_gets_the_release_it_was_queued_for(
+    watcher: ReleaseWatcher, ledger: Ledger, loader: Loader
+) -> None:
+    release_bundle(ledger, "b1")
+    watcher.start()
+    first = loader.loaded[0]
+    inside, go_on = threading.Event(), threading.Event()
+
+    def block(count: int) -> Ranking:
+        inside.set()
+        assert go_on.wait(30)
+        return in_given_order(count)
+
+    first.rank = block
+    with ThreadPoolExecutor(3) as threads:
+        running = threads.submit(ask, watcher)
+        assert inside.wait(30)
+        queued = threads.submit(ask, watcher, "queued")
+        while watcher._served is None or watcher._served.waiting < 2:
+            threading.Event().wait(0.001)
+        release_bundle(ledger, "b2", "2")
+        swap = watcher.refresh()
+        assert swap is not None
+        assert swap.swapped
+        assert ask(watcher) == "b2"
+        assert not first.closed.is_set()
+        go_on.set()
+        assert (running.result(30), queued.result(30)) == ("b1", "b1")
+    assert first.closed.wait(30)
+    assert first.asked[-1] == "queued"
+    assert not loader.loaded[1].closed.is_set()
+
+
+def test_refreshing_a_release_that_serves_loads_nothing(
+    watcher: ReleaseWatcher, ledger: Ledger, loader: Loader
+) -> None:
+    release = release_bundle(ledger, "b1")
+    watcher.start()
+    swap = watcher.refresh()
+    assert swap is not None
+    assert (swap.swapped, swap.release.release_id, swap.warm_up_ms) == (False, release.release_id, {})
+    assert len(loader.loaded) == 1
+
+
+@pytest.mark.parametrize("error", [ArtifactError("a file differs", "make it again"), MemoryError("CUDA /opt/x")])
+def test_a_broken_release_leaves_the_served_one_serving(
+    watcher: ReleaseWatcher, ledger: Ledger, loader: Loader, error: Exception
+) -> None:
+    first = release_bundle(ledger, "b1")
+    watcher.start()
+    loader.broken["b2"] = error
+    second = release_bundle(ledger, "b2", "2")
+    with pytest.raises(ReleaseLoadFailed, match=second.release_id) as raised:
+        watcher.refresh()
+    assert "/opt" not in str(raised.value)
+    assert watcher.served is not None
+    assert watcher.served.release_id == first.release_id
+    assert ask(watcher) == "b1"
+    assert watcher.fault is not None
+    assert (watcher.fault.release_id, watcher.fault.attempts) == (second.release_id, 1)
+    assert watcher.fault.error == type(error).__name__
+
+
+def test_a_broken_release_is_tried_again_later_or_when_asked_and_forgotten_once_it_loads(
+    watcher: ReleaseWatcher, ledger: Ledger, loader: Loader
+) -> None:
+    loader.broken["b1"] = ArtifactError("not there yet")
+    release_bundle(ledger, "b1")
+    watcher.start()
+    with pytest.raises(NothingServed, match="does not load"):
+        ask(watcher)
+    first = watcher.fault
+    watcher.look()
+    assert watcher.fault is first, "a look before the retry is due leaves it alone"
+    with pytest.raises(ReleaseLoadFailed):
+        watcher.refresh()
+    assert watcher.fault is not None
+    assert first is not None
+    assert (first.attempts, watcher.fault.attempts) == (1, 2)
+    assert watcher.fault.retry_at - first.retry_at > 25, "the pause doubles"
+    del loader.broken["b1"]
+    watcher.refresh()
+    assert watcher.fault is None
+    assert ask(watcher) == "b1"
+
+
+def test_a_newer_release_is_loaded_though_the_one_before_is_being_waited_for(
+    watcher: ReleaseWatcher, ledger: Ledger, loader: Loader
+) -> None:
+    loader.broken["b1"] = ArtifactError("gone")
+    release_bundle(ledger, "b1")
+    watcher.start()
+    release_bundle(ledger, "b2", "2")
+    watcher.look()
+    assert ask(watcher) == "b2"
+    assert watcher.fault is None
+
+
+@pytest.mark.parametrize("wrong", ["release_id", "bundle_version"])
+def test_a_bundle_that_is_not_the_release_is_refused_and_closed(tmp_path: Path, ledger: Ledger, wrong: str) -> None:
+    loaded: list[ScriptedBundle] = []
+
+    def load(settings: Settings, release: Release) -> ScriptedBundle:
+        identity = {"release_id": release.release_id, "bundle_version": release.bundle_version, wrong: "other"}
+        loaded.append(ScriptedBundle(**identity))
+        return loaded[-1]
+
+    settings = small_settings(tmp_path)
+    watcher = ReleaseWatcher(settings, ledger, load, Telemetry(settings.objectives))
+    release_bundle(ledger, "b1")
+    with pytest.raises(ReleaseLoadFailed, match="loaded as"):
+        watcher.refresh()
+    assert loaded[0].closed.is_set()
+    assert watcher.served is None
+
+
+def test_a_bundle_that_answers_nonsense_while_warming_up_is_refused_and_closed(tmp_path: Path, ledger: Ledger) -> None:
+    loaded: list[ScriptedBundle] = []
+
+    def load(settings: Settings, release: Release) -> ScriptedBundle:
+        loaded.append(ScriptedBundle(release.release_id, release.bundle_version, rank=lambda count: in_given_order(0)))
+        return loaded[-1]
+
+    settings = small_settings(tmp_path)
+    watcher = ReleaseWatcher(settings, ledger, load, Telemetry(settings.objectives))
+    release_bundle(ledger, "b1")
+    with pytest.raises(ReleaseLoadFailed, match="warm-up: rank_documents"):
+        watcher.refresh()
+    assert loaded[0].closed.is_set()
+
+
+def test_a_ledger_that_is_away_changes_nothing_and_is_noticed(watcher: ReleaseWatcher, ledger: Ledger) -> None:
+    release_bundle(ledger, "b1")
+    watcher.start()
+    real, ledger.current = ledger.current, lambda: (_ for _ in ()).throw(ReleaseError("away"))  # pyright: ignore[reportAttributeAccessIssue]
+    watcher.look()
+    assert watcher.ledger_reachable is False
+    assert ask(watcher) == "b1"
+    ledger.current = real
+    watcher.look()
+    assert watcher.ledger_reachable is True
+
+
+def test_the_queue_has_an_end(watcher: ReleaseWatcher, ledger: Ledger, loader: Loader) -> None:
+    release_bundle(ledger, "b1")
+    watcher.start()
+    inside, go_on = threading.Event(), threading.Event()
+
+    def block(bundle: Any) -> str:
+        inside.set()
+        assert go_on.wait(30)
+        return bundle.bundle_version
+
+    async def go() -> list[Any]:
+        waiting = [asyncio.ensure_future(watcher.run(block)) for _ in range(MAX_QUEUED)]
+        while not inside.is_set():
+            await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await watcher.run(block)
+        waiting[-1].cancel()
+        await asyncio.sleep(0)
+        after_a_client_left = asyncio.ensure_future(watcher.run(block))
+        await asyncio.sleep(0)
+        go_on.set()
+        return await asyncio.gather(*waiting[:-1], after_a_client_left)
+
+    assert asyncio.run(go()) == ["b1"] * MAX_QUEUED
+    assert watcher._served is not None
+    assert watcher._served.waiting == 0
+
+
+def test_a_job_that_raises_hurts_only_its_request(watcher: ReleaseWatcher, ledger: Ledger) -> None:
+    release_bundle(ledger, "b1")
+    watcher.start()
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(watcher.run(lambda bundle: 1 / 0))
+    assert ask(watcher) == "b1"
+
+
+def test_the_bundle_is_closed_behind_the_last_job(tmp_path: Path, ledger: Ledger, loader: Loader) -> None:
+    served = ServedRelease(release_bundle(ledger, "b1"))
+    served.open(small_settings(tmp_path), loader)
+    go_on = threading.Event()
+    blocked = served.submit(lambda bundle: go_on.wait(30))
+    jobs = [served.submit(lambda bundle: loader.loaded[0].closed.is_set()) for _ in range(5)]
+    closing = served.retire()
+    assert not closing.done()
+    go_on.set()
+    closing.result(30)
+    assert blocked.result(0)
+    assert [job.result(0) for job in jobs] == [False] * 5
+    assert loader.loaded[0].closed.is_set()
+    with pytest.raises(RuntimeError):
+        served.submit(lambda bundle: None)
+
+
+def test_stopping_closes_the_bundle_and_serves_no_more(watcher: ReleaseWatcher, ledger: Ledger, loader: Loader) -> None:
+    release_bundle(ledger, "b1")
+    watcher.start()
+    watcher.stop()
+    assert loader.loaded[0].closed.is_set()
+    with pytest.raises(NothingServed):
+        ask(watcher)
+    release_bundle(ledger, "b2", "2")
+    assert watcher.refresh() is None
+    assert len(loader.loaded) == 1
+
+
+def test_a_new_release_is_found_without_being_told(tmp_path: Path, ledger: Ledger, loader: Loader) -> None:
+    settings = small_settings(tmp_path, serving={"poll_seconds": 0.01, "candidates": 8})
+    swapped = threading.Event()
+
+    def load(settings: Settings, release: Release) -> ScriptedBundle:
+        bundle = loader(settings, release)
+        if release.bundle_version == "b2":
+            swapped.set()
+        return bundle
+
+    watcher = ReleaseWatcher(settings, ledger, load, Telemetry(settings.objectives))
+    watcher.start()
+    assert watcher.served is None
+    release_bundle(ledger, "b1")
+    release_bundle(ledger, "b2", "2")
+    assert swapped.wait(30)
+    assert watcher.refresh() is not None  # Waits for the load that goes on.
+    assert ask(watcher) == "b2"
+    watcher.stop()

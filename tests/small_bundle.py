@@ -1,0 +1,483 @@
+"""A small deployment, real from end to end: a corpus, indexes, trained models, an evaluation and serving bundles.
+
+The corpus is a workshop's handbook. Each task stands in it twice, in the edition that is in force and in a withdrawn
+one, of the same words: word and vector search cannot tell them apart, while a cross-encoder learns to from a few dozen
+pairs. So the reranker's gain is real and significant, and goes away with its weights.
+
+Importing this module loads nothing heavy. `tests/conftest.py` makes `small` available to every test.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from models.artifacts import Artifact, ArtifactStore
+    from models.gate import GateEvidence
+    from models.ledger import Ledger, Release
+    from models.settings import Settings
+    from models.types import Document, Judgment, Query
+
+MACHINES: Mapping[str, str] = {
+    "bread oven": "train",
+    "steam boiler": "train",
+    "garden pump": "train",
+    "coffee grinder": "train",
+    "paper press": "train",
+    "sewing machine": "dev",
+    "wood lathe": "dev",
+    "gas burner": "dev",
+    "water filter": "test",
+    "chain saw": "test",
+    "hay baler": "test",
+    "loom": "test",
+}
+TASKS: Mapping[str, tuple[str, str, tuple[str, str]]] = {
+    "cleaning": (
+        "Wash the {machine} with warm water and {number} grams of soda, then dry it with a cloth.",
+        "A brush with soft hair reaches the corners.",
+        ("how do I clean the {machine}", "what washes dirt off a {machine}"),
+    ),
+    "starting": (
+        "Open the main valve of the {machine}, wait {number} seconds and press the green button.",
+        "The lamp turns on when it runs.",
+        ("how is the {machine} started", "which button makes the {machine} run"),
+    ),
+    "storing": (
+        "Cover the {machine} with a sheet of linen and keep it at {number} degrees through the winter.",
+        "Mice stay away from a dry room.",
+        ("where does the {machine} stay in winter", "how to store a {machine} for months"),
+    ),
+}
+NOTES: tuple[tuple[str, str], ...] = tuple(
+    (f"This edition is {good}.", f"This edition is {bad}.")
+    for good, bad in (
+        ("valid", "void"),
+        ("current", "obsolete"),
+        ("approved", "rejected"),
+        ("correct", "wrong"),
+        ("confirmed", "cancelled"),
+        ("reliable", "faulty"),
+        ("accepted", "refused"),
+        ("recommended", "forbidden"),
+        ("maintained", "abandoned"),
+        ("accurate", "erroneous"),
+        ("official", "withdrawn"),
+        ("modern", "outdated"),
+    )
+)
+"""What is said of the edition in force and of the other one: each task has words of its own for it."""
+STAFF = "staff"
+SECRET = "The spare key of the workshop hangs behind the calendar in the office."
+HANDBOOK = " ".join(
+    f"Rule {number}: whoever leaves the workshop in the month number {number} sweeps bench {number} and signs the book."
+    for number in range(1, 13)
+)
+QUESTION = "how do I clean the water filter"
+BUDGET_MS = 60_000.0
+"""Time enough for every tier on a busy machine: tests that want a degraded answer ask for less."""
+
+
+class Handbook:
+    """The corpus source: two editions of each task, one document of several passages, one that only staff may read."""
+
+    def fingerprint(self) -> str:
+        from models.files import digest_json
+
+        return digest_json([MACHINES, TASKS, HANDBOOK, SECRET])
+
+    def documents(self) -> Iterator[Document]:
+        from models.types import Document
+
+        for place, machine in enumerate(MACHINES):
+            for task, (sentence, remark, _) in TASKS.items():
+                for edition in (1, 2):
+                    note = notes(machine, task)[edition != in_force(machine, task)]
+                    said = sentence.format(machine=machine, number=10 * place + 3 * edition)
+                    text = f"{note} {said} {remark}"
+                    yield Document(f"{machine}/{task}/{edition}", f"{machine}, {task}", text, "handbook")
+        yield Document("rules", "House rules", HANDBOOK, "handbook")
+        yield Document("key", "Spare key", SECRET, "office", access=(STAFF,))
+
+    def queries(self) -> Iterator[Query]:
+        from models.types import Query
+
+        for machine, split in MACHINES.items():
+            for task, (_, _, questions) in TASKS.items():
+                for number, question in enumerate(questions):
+                    yield Query(f"{machine}/{task}/{number}", question.format(machine=machine), split, machine)
+
+    def judgments(self) -> Iterator[Judgment]:
+        from models.types import Judgment
+
+        for query in self.queries():
+            machine, task, _ = query.query_id.split("/")
+            for edition in (1, 2):
+                yield Judgment(query.query_id, f"{machine}/{task}/{edition}", int(edition == in_force(machine, task)))
+
+    def text_of(self, document_id: str) -> str:
+        """The whole text of a document."""
+        return next(document.text for document in self.documents() if document.document_id == document_id)
+
+
+def in_force(machine: str, task: str) -> int:
+    """The edition (1 or 2) that holds; evenly spread, so that no order of ids gives it away."""
+    return 1 + (list(MACHINES).index(machine) + list(TASKS).index(task)) % 2
+
+
+def notes(machine: str, task: str) -> tuple[str, str]:
+    """What is said of the edition in force and of the other one. Every split has each pair of words."""
+    same_split = [name for name, split in MACHINES.items() if split == MACHINES[machine]]
+    return NOTES[(len(TASKS) * same_split.index(machine) + list(TASKS).index(task)) % len(NOTES)]
+
+
+def small_settings(home: Path, **changes: Mapping[str, Any]) -> Settings:
+    """Settings of a deployment in `home`; `changes` lays tables over some sections."""
+    from models.settings import Settings
+
+    values: dict[str, dict[str, Any]] = {
+        "corpus": {"passage_tokens": 48, "overlap_tokens": 8},
+        "encoder": {"max_tokens": 64},
+        "index": {"depth": 30},
+        "training": {
+            "max_tokens": 64,
+            "negatives": 2,
+            "negative_depth": 3,
+            "large_pairs": 90,
+            "compact_pairs": 90,
+            "compact_layers": [0, 2, 5],
+            "batch_queries": 4,
+            "learning_rate": 5e-4,
+            "device": "cpu",
+        },
+        "evaluation": {"candidates": 8, "resamples": 2000},
+        "tiers": {"budget_ms": BUDGET_MS, "compact_candidates": 8, "large_candidates": 4},
+        "objectives": {"p95_ms": BUDGET_MS, "p99_ms": BUDGET_MS},
+        "serving": {"candidates": 8, "golden_queries": 4, "poll_seconds": 3600},
+        "storage": {
+            "artifacts": str(home / "artifacts"),
+            "database_url": f"sqlite:///{home / 'rerankops.db'}",
+            "mlflow_uri": f"sqlite:///{home / 'mlflow.db'}",
+        },
+    }
+    for section, table in changes.items():
+        values[section] = {**values.get(section, {}), **table}
+    return Settings.model_validate(values)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A serving bundle and what the gate reads about it."""
+
+    bundle: Artifact
+    evaluation: Artifact
+    large: Artifact
+    compact: Artifact
+
+
+@dataclass(frozen=True)
+class Small:
+    """A deployment up to its first release candidate: the artifacts by asset name, and how to make further ones."""
+
+    home: Path
+    settings: Settings
+    store: ArtifactStore
+    artifacts: Mapping[str, Artifact]
+    first: Candidate
+    _shuffled: list[Candidate] = field(default_factory=list)
+
+    def shuffled(self) -> Candidate:
+        """A candidate whose models have the first one's weights in random places: loads, runs, and knows nothing."""
+        if not self._shuffled:
+            models = [_shuffle(self.store, artifact) for artifact in (self.first.large, self.first.compact)]
+            self._shuffled.append(make_candidate(self.store, self.settings, self.artifacts, *models))
+        return self._shuffled[0]
+
+    def alike(self, golden_queries: int) -> Candidate:
+        """A candidate of the same models that ranks as the first one does, and is another bundle."""
+        settings = self.settings.model_copy(
+            update={"serving": self.settings.serving.model_copy(update={"golden_queries": golden_queries})}
+        )
+        return make_candidate(self.store, settings, self.artifacts, self.first.large, self.first.compact)
+
+
+def build_small(home: Path) -> Small:
+    """Make the whole deployment in `home`: half a minute on two cores, most of it loading libraries."""
+    import numpy as np
+
+    from models import candidates, dense_index, embedding, encoder, hard_negatives, lexical_index, retriever, splits
+    from models.artifacts import ArtifactStore
+    from models.chunking import load_tokenizer
+    from models.corpus import read_corpus, write_table
+    from models.cross_encoder import train_compact, train_large
+    from models.weights import local_weights
+
+    settings = small_settings(home)
+    store = ArtifactStore(settings.artifact_root, home / "cache")
+    made: dict[str, Artifact] = {}
+    weights = local_weights(settings.encoder.model)
+
+    def make(asset: str, build: Callable[[Path], Mapping[str, Any] | None], *inputs: str) -> Artifact:
+        return _keep(store, made, asset, build, *inputs)
+
+    tables = read_corpus(Handbook(), settings.corpus, load_tokenizer(weights))
+    for name in ("passages", "queries", "judgments", "quarantined_rows"):
+        make(f"corpus/{name}", lambda folder, n=name: write_table(getattr(tables, n), folder / f"{n}.parquet"))
+    passages, queries, judgments = tables.passages, tables.queries, tables.judgments
+    evaluated = splits.evaluation_set(queries, judgments, passages, 1000, 1000)
+
+    def write_evaluation_set(folder: Path) -> None:
+        write_table(evaluated.queries, folder / "queries.parquet")
+        write_table(evaluated.judgments, folder / "judgments.parquet")
+
+    make("corpus/evaluation_set", write_evaluation_set, "corpus/queries", "corpus/judgments")
+    vectors = make(
+        "index/passage_embeddings",
+        lambda folder: embedding.embed_corpus(passages, weights, settings.encoder, folder),
+        "corpus/passages",
+    )
+    ids = passages["passage_id"].tolist()
+    texts = [encoder.passage_text(*row) for row in zip(passages["title"], passages["text"], strict=True)]
+    embeddings = np.load(vectors.path("embeddings.npy"), allow_pickle=False)
+    dense = make("index/dense_index", lambda folder: dense_index.write(folder, embeddings, ids), "corpus/passages")
+    lexical = make(
+        "index/lexical_index",
+        lambda folder: lexical_index.LexicalIndex.build(texts, ids).save(folder),
+        "corpus/passages",
+    )
+    first_stage = retriever.open_retriever(
+        passages,
+        encoder=vectors.folder / "encoder",
+        max_tokens=settings.encoder.max_tokens,
+        dense=dense.folder,
+        lexical=lexical.folder,
+        settings=settings.index,
+    )
+    found = make(
+        "index/candidates",
+        lambda folder: candidates.build_all_candidates(
+            queries,
+            evaluated.queries,
+            first_stage,
+            folder,
+            candidates=settings.evaluation.candidates,
+            depth=settings.index.depth,
+            max_train_queries=settings.training.max_queries,
+        ),
+        "index/dense_index",
+        "index/lexical_index",
+        "corpus/evaluation_set",
+    )
+    mined = hard_negatives.mine_examples(
+        queries, judgments, found.read_table("candidates.parquet"), passages, settings.training
+    )
+    make(
+        "training/training_examples",
+        lambda folder: write_table(mined.examples, folder / "training_examples.parquet"),
+        "index/candidates",
+    )
+    large = make(
+        "training/large_reranker",
+        lambda folder: train_large(mined.examples, settings.training, folder).to_dict(),
+        "training/training_examples",
+    )
+    compact = make(
+        "training/compact_reranker",
+        lambda folder: train_compact(mined.examples, large.folder, settings.training, folder).to_dict(),
+        "training/training_examples",
+        "training/large_reranker",
+    )
+    return Small(home, settings, store, made, make_candidate(store, settings, made, large, compact))
+
+
+def make_candidate(
+    store: ArtifactStore, settings: Settings, artifacts: Mapping[str, Artifact], large: Artifact, compact: Artifact
+) -> Candidate:
+    """Score, calibrate and evaluate two models on the evaluation set, and write their serving bundle."""
+    from models.bundle import BundleParts, write_bundle
+    from models.calibration import fit_calibration
+    from models.files import canonical_json
+    from models.offline_evaluation import evaluate_offline, score_evaluation_set, split_of
+
+    made = dict(artifacts) | {"training/large_reranker": large, "training/compact_reranker": compact}
+    evaluation_set = made["corpus/evaluation_set"]
+
+    def calibrate(folder: Path) -> None:
+        queries, judgments = split_of(evaluation_set, "dev")
+        table = scored.read_table("scored.parquet")
+        calibration = fit_calibration(table[table["query_id"].isin(queries["query_id"])], judgments)
+        (folder / "calibration.json").write_bytes(canonical_json(calibration.to_dict()))
+
+    scored = _keep(
+        store,
+        made,
+        "evaluation/scored_candidates",
+        lambda folder: score_evaluation_set(
+            made["index/candidates"].read_table("candidates.parquet"),
+            evaluation_set.read_table("queries.parquet"),
+            made["corpus/passages"].read_table("passages.parquet"),
+            compact.folder,
+            large.folder,
+            settings.training,
+            folder,
+        ),
+        "corpus/evaluation_set",
+        "corpus/passages",
+        "index/candidates",
+        "training/large_reranker",
+        "training/compact_reranker",
+    )
+    calibration = _keep(
+        store,
+        made,
+        "evaluation/score_calibration",
+        calibrate,
+        "corpus/evaluation_set",
+        "evaluation/scored_candidates",
+    )
+    evaluation = _keep(
+        store,
+        made,
+        "evaluation/offline_evaluation",
+        lambda folder: evaluate_offline(
+            evaluation_set, made["index/candidates"], scored, calibration, settings.evaluation, settings.tiers, folder
+        ),
+        "corpus/evaluation_set",
+        "index/candidates",
+        "evaluation/scored_candidates",
+        "evaluation/score_calibration",
+    )
+    parts = BundleParts(
+        passages=made["corpus/passages"],
+        passage_embeddings=made["index/passage_embeddings"],
+        dense_index=made["index/dense_index"],
+        lexical_index=made["index/lexical_index"],
+        large_reranker=large,
+        compact_reranker=compact,
+        score_calibration=calibration,
+        offline_evaluation=evaluation,
+        evaluation_set=evaluation_set,
+        candidates=made["index/candidates"],
+    )
+    bundle = _keep(
+        store,
+        made,
+        "release/release_candidate",
+        lambda folder: write_bundle(folder, parts, settings),
+        *(getattr(parts, name).asset for name in parts.versions()),
+        settings={"serving.golden_queries": settings.serving.golden_queries},
+    )
+    return Candidate(bundle, evaluation, large, compact)
+
+
+def evidence_for(small: Small, ledger: Ledger, candidate: Candidate) -> GateEvidence:
+    """What the gate knows about a candidate of `small`: its profile and the champion's evaluation are made here."""
+    from models.gating import gather
+    from models.offline_evaluation import evaluate_champion, profile_bundle
+
+    champion = ledger.current()
+    served = small.store.open("release/release_candidate", champion.bundle_version) if champion else None
+    made = dict(small.artifacts) | {"release/release_candidate": candidate.bundle}
+    judged = ("corpus/evaluation_set", "corpus/passages", "index/candidates")
+    evaluation = _keep(
+        small.store,
+        made,
+        "evaluation/champion_evaluation",
+        lambda folder: evaluate_champion(served, *(made[name] for name in judged), small.settings.evaluation, folder),
+        *judged,
+        settings={"champion": champion.bundle_version if champion else ""},
+    )
+    latency = _keep(
+        small.store,
+        made,
+        "evaluation/latency_profile",
+        lambda folder: profile_bundle(candidate.bundle, small.settings, folder),
+        "release/release_candidate",
+    )
+    return gather(
+        small.store,
+        ledger,
+        candidate.bundle,
+        candidate.evaluation,
+        evaluation,
+        latency,
+        small.settings.evaluation,
+        drift_share=None,
+    )
+
+
+def release_facts(candidate: Candidate, model_version: str) -> dict[str, str]:
+    """What `Ledger.begin` and `Releaser.release` are told about a candidate."""
+    bundle = candidate.bundle.read_json("bundle.json")
+    return {
+        "bundle_version": candidate.bundle.data_version,
+        "model_version": model_version,
+        "index_version": bundle["index_version"],
+        "corpus_version": bundle["corpus_version"],
+        "large_version": candidate.large.data_version,
+        "compact_version": candidate.compact.data_version,
+        "settings_digest": candidate.bundle.manifest.settings_digest,
+        "actor": "test",
+        "reason": "test",
+    }
+
+
+def put_in_service(ledger: Ledger, candidate: Candidate, model_version: str) -> Release:
+    """Make a candidate the current release of a ledger, without a gate and without a registry."""
+    return ledger.activate(ledger.begin(**release_facts(candidate, model_version)).release_id)
+
+
+def _keep(
+    store: ArtifactStore,
+    made: dict[str, Artifact],
+    asset: str,
+    build: Callable[[Path], Mapping[str, Any] | None],
+    *inputs: str,
+    settings: Mapping[str, Any] | None = None,
+) -> Artifact:
+    """Make an artifact in the store, as an asset does, and remember it under its name."""
+    artifact = store.get_or_create(
+        asset,
+        code_version="tests",
+        inputs={name: made[name].data_version for name in inputs},
+        settings=settings or {},
+        build=lambda folder: dict(build(folder) or {}),
+    )
+    store.point(artifact)
+    made[asset] = artifact
+    return artifact
+
+
+def _shuffle(store: ArtifactStore, model: Artifact) -> Artifact:
+    """The model with the values of each of its tensors in random places."""
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    def build(folder: Path) -> dict[str, Any]:
+        random = torch.Generator().manual_seed(0)
+        for name in model.manifest.files:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.suffix != ".safetensors":
+                shutil.copyfile(model.path(name), target)
+                continue
+            mixed = {
+                part: tensor.flatten()[torch.randperm(tensor.numel(), generator=random)].reshape(tensor.shape)
+                for part, tensor in sorted(load_file(model.path(name)).items())
+            }
+            save_file(mixed, target, metadata={"format": "pt"})
+        return json.loads((folder / "training.json").read_text())
+
+    return store.get_or_create(
+        model.asset,
+        code_version="shuffled",
+        inputs={model.asset: model.data_version},
+        settings={},
+        build=build,
+    )
