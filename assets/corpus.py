@@ -2,9 +2,9 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """The corpus: passages, queries and judgments under contracts, what was refused, and the frozen evaluation set."""
 
+import shutil
 from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -16,11 +16,10 @@ from models.artifacts import Artifact
 from models.code_version import code_version
 from models.settings import ROOT, values_of
 
-if TYPE_CHECKING:
-    from models.corpus import CorpusTables
-
 _SOURCES = (f"sources.{path.stem}" for path in (ROOT / "models" / "sources").glob("*.py"))
-_MODULES = ("corpus", "chunking", "splits", "contracts", *sorted(_SOURCES))
+_MODULES = (
+    "corpus", "spill", "chunking", "splits", "contracts", "parsing.parsers", "parsing.process", *sorted(_SOURCES)
+)  # fmt: skip
 _SETTINGS = (
     "corpus.source", "corpus.max_decompressed_bytes", "corpus.passage_tokens", "corpus.overlap_tokens",
     "corpus.dev_share", "corpus.test_share",
@@ -68,7 +67,7 @@ def read(context: dg.AssetExecutionContext, deployment: Deployment):
 
 def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator[dg.Output[Artifact]]:
     from models.chunking import load_tokenizer
-    from models.corpus import read_corpus, write_table
+    from models.corpus import write_corpus
     from models.encoder import tokenizer_file
     from models.sources import open_source
 
@@ -76,32 +75,37 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
     source = open_source(settings.corpus, settings.corpus_path)
     tokenizer_path = tokenizer_file(settings.encoder.model)
 
-    @cache
-    def tables() -> "CorpusTables":
-        context.log.info(f"reading {settings.corpus.source}")
-        return read_corpus(source, settings.corpus, load_tokenizer(tokenizer_path))
-
     outside = {"source": source.fingerprint(), "tokenizer": _digest(tokenizer_path)}
     store = deployment.store()
-    for key, name in _TABLES.items():
-        if key not in context.selected_asset_keys:
-            continue
+    tables = store.scratch(f"corpus-{context.run_id}")
 
-        def build(folder, name=name):
-            table = getattr(tables(), name)
-            write_table(table, folder / f"{name}.parquet")
-            return {"dagster/row_count": len(table), **tables().counts}
+    @cache
+    def counts() -> dict[str, int]:
+        context.log.info(f"reading {settings.corpus.source}")
+        return write_corpus(source, settings.corpus, load_tokenizer(tokenizer_path), tables, outside["source"])
 
-        artifact = make(
-            context,
-            store,
-            key,
-            build,
-            modules=_MODULES,
-            settings=values_of(settings, *_SETTINGS),
-            outside=outside,
-        )
-        yield output(artifact, output_name=name)
+    try:
+        for key, name in _TABLES.items():
+            if key not in context.selected_asset_keys:
+                continue
+
+            def build(folder, name=name):
+                summary = {"dagster/row_count": counts()[name], **counts()}
+                shutil.move(tables / f"{name}.parquet", folder)
+                return summary
+
+            artifact = make(
+                context,
+                store,
+                key,
+                build,
+                modules=_MODULES,
+                settings=values_of(settings, *_SETTINGS),
+                outside=outside,
+            )
+            yield output(artifact, output_name=name)
+    finally:
+        shutil.rmtree(tables, ignore_errors=True)
 
 
 @dg.asset(
@@ -129,9 +133,10 @@ def evaluation_set(
     settings = deployment.settings()
 
     def build(folder):
-        from models.corpus import write_table
+        from models.corpus import require_judgments, write_table
         from models.splits import evaluation_set
 
+        require_judgments(judgments.read_table("judgments.parquet"))
         tables = evaluation_set(
             queries.read_table("queries.parquet"),
             judgments.read_table("judgments.parquet"),

@@ -45,9 +45,10 @@ def training_examples(
     settings = deployment.settings()
 
     def build(folder):
-        from models.corpus import write_table
+        from models.corpus import require_judgments, write_table
         from models.hard_negatives import mine_examples
 
+        require_judgments(judgments.read_table("judgments.parquet"))
         mined = mine_examples(
             queries.read_table("queries.parquet"),
             judgments.read_table("judgments.parquet"),

@@ -116,6 +116,15 @@ def read_corpus(source: CorpusSource, settings: CorpusSettings, tokenizer: Token
     return CorpusTables(passages, *others)
 
 
+def require_judgments(judgments: pd.DataFrame) -> None:
+    """Raise `SourceError` unless a judgment is positive: without any, there is nothing to train on or to evaluate."""
+    if not (judgments["grade"] > 0).any():
+        raise SourceError(
+            "the corpus has no judgment that a document is relevant, so nothing can be trained or evaluated",
+            "Give its source queries and judgments: docs/sources.md shows where. Passages and indexes need none.",
+        )
+
+
 def rejected_share(tables: CorpusTables) -> float:
     """Share of refused rows in the worst of documents, queries and judgments, 0 to 1.
 

@@ -198,8 +198,8 @@ def _open(source: Path, settings: TrainingSettings) -> CrossEncoder:
     if (source / FOLDER).is_dir():
         head = PairHead.load(str(source), FOLDER, local_files_only=True)
     else:
-        tokenizer = body.tokenizer
-        head = PairHead(body.model.config.hidden_size, tokenizer.sep_token_id, sorted(tokenizer.all_special_ids))
+        tokenizer: Any = body.tokenizer
+        head = PairHead(int(body.model.config.hidden_size), tokenizer.sep_token_id, sorted(tokenizer.all_special_ids))
     return CrossEncoder(modules=[body, head], **common)
 
 

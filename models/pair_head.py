@@ -63,15 +63,28 @@ class PairHead(Module):
         self.save_torch_weights(output_path, safe_serialization=safe_serialization)
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> Self:
+    def load(
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        init_defaults: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Self:
         """Read what `save` wrote."""
-        places = {
-            name: kwargs.get(name)
-            for name in ("token", "cache_folder", "revision", "local_files_only")
-            if name in kwargs
+        place: dict[str, Any] = {
+            "subfolder": subfolder,
+            "token": token,
+            "cache_folder": cache_folder,
+            "revision": revision,
+            "local_files_only": local_files_only,
         }
-        config = cls.load_config(model_name_or_path, subfolder=subfolder, **places)
-        return cls.load_torch_weights(model_name_or_path, subfolder=subfolder, model=cls(**config), **places)
+        head = cls(**cls.load_config(model_name_or_path, **place))
+        cls.load_torch_weights(model_name_or_path, model=head, **place)
+        return head
 
 
 def _normalized_mean(tokens: Tensor, chosen: Tensor) -> Tensor:

@@ -1,3 +1,5 @@
+# Selections of a table are typed as Series or DataFrame.
+# pyright: reportArgumentType=false
 """A small deployment, real from end to end: a corpus, indexes, trained models, an evaluation and serving bundles.
 
 The corpus is a workshop's handbook. Each task stands in it twice, in the edition that is in force and in a withdrawn
@@ -152,6 +154,7 @@ def small_settings(home: Path, **changes: Mapping[str, Any]) -> Settings:
             "compact_layers": [0, 2, 5],
             "batch_queries": 4,
             "learning_rate": 5e-4,
+            "precision": "fp32",
             "device": "cpu",
         },
         "evaluation": {"candidates": 8, "resamples": 2000},
@@ -382,13 +385,17 @@ def evidence_for(small: Small, ledger: Ledger, candidate: Candidate) -> GateEvid
     champion = ledger.current()
     served = small.store.open("release/release_candidate", champion.bundle_version) if champion else None
     made = dict(small.artifacts) | {"release/release_candidate": candidate.bundle}
-    judged = ("corpus/evaluation_set", "corpus/passages", "index/candidates")
+    evaluation_set, passages, candidates = (
+        made[name] for name in ("corpus/evaluation_set", "corpus/passages", "index/candidates")
+    )
     evaluation = _keep(
         small.store,
         made,
         "evaluation/champion_evaluation",
-        lambda folder: evaluate_champion(served, *(made[name] for name in judged), small.settings.evaluation, folder),
-        *judged,
+        lambda folder: evaluate_champion(
+            served, evaluation_set, passages, candidates, small.settings.evaluation, folder
+        ),
+        *(one.asset for one in (evaluation_set, passages, candidates)),
         settings={"champion": champion.bundle_version if champion else ""},
     )
     latency = _keep(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 
 from models.sources.base import LEAKAGE, rejected
 from models.types import Judgment, RejectedRow
@@ -51,4 +52,4 @@ class JudgedSplits:
                     yield judgment
                 else:
                     reason = f"{LEAKAGE}: query {judgment.query_id} is judged in {counts}, which counts"
-                    yield rejected("judgments", reason, position, judgment)
+                    yield rejected("judgments", reason, position, asdict(judgment))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.bundle import BundleParts, compare_golden, golden_queries, index_version, write_bundle
@@ -131,6 +131,7 @@ def test_no_golden_queries_prove_nothing() -> None:
     assert not compare_golden([], [], 1e-3).order_equal
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-20, 20), min_size=1, max_size=8), st.floats(0, 1e-4))
 def test_noise_below_the_tolerance_passes(logits: list[float], noise: float) -> None:
     ordered = sorted(logits, reverse=True)

@@ -24,6 +24,8 @@ __all__ = ["run_python"]
 CRASHES = ("begun", "champion moved", "aliases moved")
 KILLED = """
 import os, signal, sys
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+import mlflow  # Once, before the children.
 from models.database import Database
 from models.ledger import Ledger
 from models.releasing import Releaser
@@ -172,7 +174,7 @@ def test_a_process_killed_at_any_point_is_repaired_by_the_next(
             _copy_sqlite(tmp_path / name, folder / name)
         urls[crash] = [f"sqlite:///{folder / name}" for name in ("records.db", "mlflow.db")]
     arguments = ["|".join((crash, *both)) for crash, both in urls.items()]
-    output, errors = run_python(KILLED, action, *arguments).communicate(timeout=120)
+    output, errors = run_python(KILLED, action, *arguments).communicate(timeout=240)
     assert output.split() == [str(int(signal.SIGKILL))] * 3, errors
     left = {"begun": before, "champion moved": (after[0], *before[1:]), "aliases moved": after}
     for crash, (records, registry) in urls.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -183,6 +183,7 @@ def test_the_reserve_is_not_spent_on_scoring() -> None:
     assert found.tier_counts == {"compact": 16}
 
 
+@settings(deadline=None)
 @given(
     count=st.integers(0, 60),
     compact=st.integers(0, 50),
@@ -256,6 +257,7 @@ def test_the_cascade_reads_only_what_was_scored() -> None:
     assert cascade(CALIBRATION, inputs, NONE, NONE).tiers == ("lean",) * 3
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-3, 3), max_size=12), st.integers(0, 15))
 def test_best_rows_are_the_highest_in_order_with_ties_by_id(values: list[int], count: int) -> None:
     ids = [f"{(7 * place) % 13:02d}" for place in range(len(values))]

@@ -78,7 +78,7 @@ def test_a_wrong_setting_stops_before_any_work(rerankops: Rerankops, tmp_path: P
     [
         (("run", "--set", "training.dropout=2"), "training.dropout: ", "rerankops.toml states"),
         (("run", "--select", "corpus/pasages"), "--select corpus/pasages: is no selection", "corpus/passages"),
-        (("rollback",), "", ""),
+        (("rollback",), "there is no earlier release to roll back to", ""),
         (("query", "how?", "--set", "serving.port=1"), "no service answers at http://127.0.0.1:1", "rerankops serve"),
     ],
 )
@@ -95,11 +95,12 @@ def test_an_expected_failure_is_told_in_words_and_as_json(
 
 
 def test_an_unexpected_failure_leaves_its_traceback_in_a_file(rerankops: Rerankops, tmp_path: Path) -> None:
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "rerankops.db").write_bytes(b"this is no database" * 100)
+    pointer = tmp_path / "home" / "artifacts" / "current" / "release" / "gate_decision.json"
+    pointer.parent.mkdir(parents=True)
+    pointer.write_text("cut off in the mid")
     done = rerankops("status")
     assert done.returncode == 1
-    assert re.search(r"^error: unexpected DatabaseError: .*\nThe traceback is in (\S+)\.$", done.stderr, re.M | re.S)
+    assert re.search(r"^error: unexpected JSONDecodeError: .*\nThe traceback is in (\S+)\.$", done.stderr, re.M | re.S)
     assert not NOISE.search(done.stderr)
     (log,) = (tmp_path / "home" / "logs").glob("error-*.log")
     assert "Traceback (most recent call last)" in log.read_text()

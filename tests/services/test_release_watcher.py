@@ -241,8 +241,9 @@ def test_a_bundle_that_is_not_the_release_is_refused_and_closed(tmp_path: Path, 
     loaded: list[ScriptedBundle] = []
 
     def load(settings: Settings, release: Release) -> ScriptedBundle:
-        identity = {"release_id": release.release_id, "bundle_version": release.bundle_version, wrong: "other"}
-        loaded.append(ScriptedBundle(**identity))
+        bundle = ScriptedBundle(release.release_id, release.bundle_version)
+        setattr(bundle, wrong, "other")
+        loaded.append(bundle)
         return loaded[-1]
 
     settings = small_settings(tmp_path)
@@ -272,7 +273,7 @@ def test_a_bundle_that_answers_nonsense_while_warming_up_is_refused_and_closed(t
 def test_a_ledger_that_is_away_changes_nothing_and_is_noticed(watcher: ReleaseWatcher, ledger: Ledger) -> None:
     release_bundle(ledger, "b1")
     watcher.start()
-    real, ledger.current = ledger.current, lambda: (_ for _ in ()).throw(ReleaseError("away"))  # pyright: ignore[reportAttributeAccessIssue]
+    real, ledger.current = ledger.current, lambda: (_ for _ in ()).throw(ReleaseError("away"))
     watcher.look()
     assert watcher.ledger_reachable is False
     assert ask(watcher) == "b1"

@@ -1,0 +1,83 @@
+"""The corpus assets, materialized over a folder of files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from assets import corpus, keys
+from assets.resources import ArtifactIOManager, Deployment
+from models.files import digest_file
+from tests.checks.check_cases import use_home
+
+QUERIES = '{"query_id": "q1", "text": "What moves water?", "split": "test"}\n{"query_id": "q2", "text": " "}\n'
+JUDGMENTS = '{"query_id": "q1", "document_id": "pumps.md", "grade": 1}\n'
+
+
+@pytest.fixture
+def handbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "handbook"
+    folder.mkdir()
+    (folder / "pumps.md").write_text("# Pumps\n\nA pump moves a liquid.")
+    (folder / "valves.txt").write_text("A valve stops a flow.")
+    (folder / "latin.txt").write_bytes(b"caf\xe9")
+    monkeypatch.setenv("RERANKOPS_CORPUS__SOURCE", "folder")
+    monkeypatch.setenv("RERANKOPS_CORPUS__PATH", str(folder))
+    return folder
+
+
+@pytest.fixture
+def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
+    (tmp_path / "home").mkdir()
+    return use_home(tmp_path / "home", monkeypatch)
+
+
+def _materialize(deployment: Deployment, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
+    resources = {"deployment": deployment, "io_manager": ArtifactIOManager(deployment=deployment)}
+    with dg.DagsterInstance.ephemeral() as instance:
+        return dg.materialize(corpus.ASSETS, resources=resources, instance=instance, raise_on_error=raise_on_error)
+
+
+def _table(deployment: Deployment, key: dg.AssetKey, name: str) -> pd.DataFrame:
+    return deployment.store().require("/".join(key.path)).read_table(f"{name}.parquet")
+
+
+def test_a_folder_becomes_tables_and_what_cannot_be_read_is_quarantined(
+    tmp_path: Path, handbook: Path, deployment: Deployment
+) -> None:
+    (handbook / "queries.jsonl").write_text(QUERIES)
+    (handbook / "judgments.jsonl").write_text(JUDGMENTS)
+    result = _materialize(deployment)
+    assert list(_table(deployment, keys.PASSAGES, "passages")["passage_id"]) == ["pumps.md", "valves.txt"]
+    assert list(_table(deployment, keys.JUDGMENTS, "judgments")["document_id"]) == ["pumps.md"]
+    refused = _table(deployment, keys.QUARANTINED_ROWS, "quarantined_rows")
+    assert refused[["position", "reason"]].to_numpy().tolist() == [
+        ["latin.txt", "not UTF-8 at byte 3"],
+        ["queries.jsonl:2", "text: missing"],
+    ]
+    [event] = result.asset_materializations_for_node("corpus__read")[:1]
+    assert event.metadata["dagster/row_count"].value == 2
+    assert len(_table(deployment, keys.EVALUATION_SET, "queries")) == 1
+    made = {path.name for path in (tmp_path / "home" / "artifacts" / "tmp").iterdir()}
+    assert not made
+
+    files = {path: digest_file(path) for path in (tmp_path / "home" / "artifacts" / "objects").rglob("*.parquet")}
+    _materialize(deployment)
+    assert files == {
+        path: digest_file(path) for path in (tmp_path / "home" / "artifacts" / "objects").rglob("*.parquet")
+    }
+
+
+def test_without_judgments_there_are_passages_and_what_evaluates_says_what_it_needs(
+    handbook: Path, deployment: Deployment
+) -> None:
+    result = _materialize(deployment, raise_on_error=False)
+    assert not result.success
+    assert len(_table(deployment, keys.PASSAGES, "passages")) == 2
+    [failure] = result.all_node_events[-1:] and [event for event in result.all_node_events if event.is_step_failure]
+    assert failure.node_name == "corpus__evaluation_set"
+    assert "the corpus has no judgment that a document is relevant" in str(failure.event_specific_data)
+    assert "docs/sources.md" in str(failure.event_specific_data)

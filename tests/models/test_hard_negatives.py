@@ -1,0 +1,190 @@
+"""Training examples: which positives, which negatives, and what is left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import settings as runs
+from hypothesis import strategies as st
+
+from models.contracts import TrainingExamples, check_table
+from models.hard_negatives import mine_examples
+from models.settings import TrainingSettings
+from tests.small_bundle import Small, in_force
+
+
+def settings(**changes: Any) -> TrainingSettings:
+    return TrainingSettings(**{"negatives": 2, "negative_depth": 10, "false_negative_margin": 0.1, **changes})
+
+
+def passages(count: int, **hashes: int) -> pd.DataFrame:
+    """Passages d0 to d<count - 1>; `hashes` gives some the content of another."""
+    return pd.DataFrame(
+        {
+            "passage_id": [f"d{place}#0" for place in range(count)],
+            "document_id": [f"d{place}" for place in range(count)],
+            "title": "",
+            "text": [f"text {place}" for place in range(count)],
+            "content_hash": [f"h{hashes.get(f'd{place}', place)}" for place in range(count)],
+        }
+    )
+
+
+def found(documents: list[int], dense: dict[int, float] | None = None, query_id: str = "q") -> pd.DataFrame:
+    """Candidates of a query in this order; the dense score falls with the rank unless given."""
+    return pd.DataFrame(
+        {
+            "query_id": query_id,
+            "passage_id": [f"d{document}#0" for document in documents],
+            "document_id": [f"d{document}" for document in documents],
+            "rank": range(1, len(documents) + 1),
+            "dense_score": [(dense or {}).get(document, 0.9 - 0.02 * rank) for rank, document in enumerate(documents)],
+            "lexical_score": 1.0,
+        }
+    )
+
+
+def queries(*query_ids: str, split: str = "train") -> pd.DataFrame:
+    return pd.DataFrame({"query_id": list(query_ids), "text": [f"how {name}" for name in query_ids], "split": split})
+
+
+def judged(*rows: tuple[str, int, int]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [(query_id, f"d{document}", grade) for query_id, document, grade in rows],
+        columns=["query_id", "document_id", "grade"],
+    )
+
+
+def test_a_list_is_the_positive_and_negatives_from_the_candidates() -> None:
+    mined = mine_examples(queries("q"), judged(("q", 3, 1)), found([1, 3, 2, 4, 5]), passages(9), settings())
+    examples = mined.examples
+    check_table(examples, TrainingExamples, "examples")
+    assert examples["kind"].tolist() == ["positive", "hard", "hard"]
+    assert examples["label"].tolist() == [1.0, 0.0, 0.0]
+    assert examples["passage_id"].iloc[0] == "d3#0"
+    assert set(examples["passage_id"].iloc[1:]) < {"d1#0", "d2#0", "d4#0", "d5#0"}
+    assert examples["passage"].iloc[0] == "text 3"
+    assert (mined.queries_offered, mined.queries_used, mined.positives_missed) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_fewer_candidates_than_negatives_are_all_taken(count: int) -> None:
+    mined = mine_examples(
+        queries("q"), judged(("q", 0, 1)), found(list(range(count + 1))), passages(9), settings(negatives=5)
+    )
+    assert len(mined.examples) == 1 + count
+
+
+def test_a_positive_alone_teaches_nothing() -> None:
+    mined = mine_examples(queries("q"), judged(("q", 0, 1)), found([0]), passages(9), settings())
+    assert (len(mined.examples), mined.queries_used) == (0, 0)
+    assert list(mined.examples.columns)[:2] == ["query_id", "query"]
+
+
+def test_a_positive_that_retrieval_missed_is_counted() -> None:
+    mined = mine_examples(
+        queries("q", "r"), judged(("q", 8, 1), ("r", 1, 1)), found([1, 2, 3]), passages(9), settings()
+    )
+    assert (len(mined.examples), mined.positives_missed, mined.queries_used) == (0, 2, 0)
+
+
+def test_only_training_queries_are_used() -> None:
+    table = pd.concat([queries("a"), queries("b", split="dev"), queries("c", split="test")])
+    judgments = judged(("a", 0, 1), ("b", 0, 1), ("c", 0, 1))
+    candidates = pd.concat([found([0, 1, 2], query_id=name) for name in "abc"])
+    mined = mine_examples(table, judgments, candidates, passages(5), settings())
+    assert set(mined.examples["query_id"]) == {"a"}
+    assert mined.queries_offered == 1
+
+
+def test_documents_judged_relevant_are_never_negatives() -> None:
+    mined = mine_examples(
+        queries("q"), judged(("q", 0, 1), ("q", 1, 2), ("q", 2, 0)), found([0, 1, 2, 3]), passages(9), settings()
+    )
+    negatives = mined.examples[mined.examples["kind"] == "hard"]["passage_id"]
+    assert set(negatives) == {"d2#0", "d3#0"}, "a grade of 0 is a negative"
+    positives = mined.examples[mined.examples["kind"] == "positive"]
+    assert dict(zip(positives["passage_id"], positives["label"], strict=True)) == {"d0#0": 0.5, "d1#0": 1.0}
+
+
+def test_a_copy_of_the_positive_is_not_a_negative() -> None:
+    mined = mine_examples(queries("q"), judged(("q", 0, 1)), found([1, 0, 2, 3]), passages(9, d1=0), settings())
+    assert "d1#0" not in set(mined.examples["passage_id"])
+
+
+def test_what_the_encoder_finds_more_like_the_query_than_the_positive_is_left_out() -> None:
+    dense = {0: 0.5, 1: 0.56, 2: 0.549, 3: 0.1}
+    mined = mine_examples(queries("q"), judged(("q", 0, 1)), found([1, 2, 0, 3], dense), passages(9), settings())
+    assert set(mined.examples["passage_id"]) == {"d0#0", "d2#0", "d3#0"}
+    assert mined.false_negatives_filtered == 1
+
+
+def test_negatives_come_from_the_first_ranks_half_of_them_from_the_top_third() -> None:
+    order = list(range(40))
+    seen: set[str] = set()
+    for seed in range(30):
+        mined = mine_examples(
+            queries("q"),
+            judged(("q", 0, 1)),
+            found(order, dict.fromkeys(order, 0.5)),
+            passages(40),
+            settings(negatives=4, negative_depth=31, seed=seed),
+        )
+        negatives = mined.examples[mined.examples["kind"] == "hard"]["passage_id"].tolist()
+        places = [int(name[1:].partition("#")[0]) for name in negatives]
+        assert len(set(places)) == 4
+        assert max(places) <= 30
+        assert sum(place <= 10 for place in places) >= 2
+        seen |= set(negatives)
+    assert len(seen) > 20
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    arguments = queries("q"), judged(("q", 0, 1)), found(list(range(9))), passages(9)
+    first, again, other = (mine_examples(*arguments, settings(seed=seed)).examples for seed in (1, 1, 2))
+    pd.testing.assert_frame_equal(first, again)
+    assert first["passage_id"].tolist() != other["passage_id"].tolist()
+
+
+@runs(deadline=None)
+@given(
+    order=st.permutations(list(range(9))),
+    relevant=st.sets(st.integers(0, 8), min_size=1, max_size=3),
+    negatives=st.integers(1, 9),
+    depth=st.integers(1, 12),
+)
+def test_any_candidates_give_examples_under_the_contract(
+    order: list[int], relevant: set[int], negatives: int, depth: int
+) -> None:
+    mined = mine_examples(
+        queries("q"),
+        judged(*(("q", document, 1) for document in relevant)),
+        found(order),
+        passages(9),
+        settings(negatives=negatives, negative_depth=depth),
+    )
+    examples = mined.examples
+    if len(examples):
+        check_table(examples, TrainingExamples, "examples")
+        assert examples["kind"].iloc[0] == "positive"
+    for _, rows in examples.groupby((examples["kind"] == "positive").cumsum()):
+        assert 2 <= len(rows) <= 1 + negatives
+        assert rows["passage_id"].is_unique
+        assert not {f"d{document}#0" for document in relevant} & set(rows["passage_id"].iloc[1:])
+
+
+def test_of_the_small_corpus_the_withdrawn_edition_is_what_is_learned_against(small: Small) -> None:
+    examples = small.artifacts["training/training_examples"].read_table("training_examples.parquet")
+    check_table(examples, TrainingExamples, "examples")
+    positives = examples[examples["kind"] == "positive"]
+    for query_id, passage_id in zip(positives["query_id"], positives["passage_id"], strict=True):
+        machine, task, _ = query_id.split("/")
+        assert passage_id.startswith(f"{machine}/{task}/{in_force(machine, task)}")
+    twins = 0
+    for _, rows in examples.groupby((examples["kind"] == "positive").cumsum()):
+        machine, task, edition = rows["passage_id"].iloc[0].split("#")[0].split("/")
+        twins += any(name.startswith(f"{machine}/{task}/{3 - int(edition[0])}") for name in rows["passage_id"])
+    assert twins > 0.8 * len(positives)

@@ -1,0 +1,131 @@
+"""Dagster's web server and daemon on a deployment, as `rerankops dev` starts them: the launchpad, and runs from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import httpx
+import pytest
+import yaml
+from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
+
+from models.settings import ROOT, Settings
+from tests.docs_corpus import docs_settings, write_docs_corpus
+
+CORPUS = ["passages", "queries", "judgments", "quarantined_rows", "evaluation_set"]
+SCHEMA = """{ runConfigSchemaOrError(selector: {
+    repositoryName: "__repository__", repositoryLocationName: "rerankops", pipelineName: "lifecycle"
+}) { ... on RunConfigSchema { rootDefaultYaml } } }"""
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    write_docs_corpus(tmp_path / "docs", documents=120)
+    others = {name: value for name, value in os.environ.items() if not name.startswith(("RERANKOPS_", "DAGSTER_"))}
+    settings = docs_settings(tmp_path / "docs")
+    variables = {f"RERANKOPS_{key.upper().replace('.', '__')}": value for key, value in settings.items()}
+    return others | variables | {"RERANKOPS_HOME": str(tmp_path / "home"), "RERANKOPS_PRESET": "tiny"}
+
+
+@pytest.fixture
+def port(environment: dict[str, str], tmp_path: Path) -> Iterator[int]:
+    """The port of a web server that answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path / "dev.log"
+    with log.open("wb") as file:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "orchestration.cli", "dev", "--port", str(port)],
+            cwd=ROOT,
+            env=environment,
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        while True:
+            assert child.poll() is None, log.read_text()
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/server_info", timeout=5)
+                break
+            except httpx.TransportError:
+                time.sleep(0.5)
+        yield port
+    finally:
+        child.send_signal(signal.SIGINT)
+        assert child.wait(120) in {0, 130, -signal.SIGINT}, log.read_text()
+
+
+def wait_for_success(client: DagsterGraphQLClient, run_id: str) -> None:
+    while (status := client.get_run_status(run_id)) not in {
+        dg.DagsterRunStatus.SUCCESS,
+        dg.DagsterRunStatus.FAILURE,
+        dg.DagsterRunStatus.CANCELED,
+    }:
+        time.sleep(0.5)
+    assert status is dg.DagsterRunStatus.SUCCESS
+
+
+def made(home: Path, run_id: str) -> dict[str, dict[str, Any]]:
+    with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
+        events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
+    found = [event.asset_materialization for event in events]
+    return {
+        one.asset_key.path[-1]: {name: value.value for name, value in one.metadata.items()}
+        for one in found
+        if one is not None
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_from_the_launchpad_is_one_of_the_command_line(
+    port: int, environment: dict[str, str], tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    answer = httpx.post(f"http://127.0.0.1:{port}/graphql", json={"query": SCHEMA}, timeout=120).json()
+    shown = yaml.safe_load(answer["data"]["runConfigSchemaOrError"]["rootDefaultYaml"])
+    sections = shown["resources"]["deployment"]["config"]
+    assert sections["corpus"]["source"] == "files"
+    assert sections["corpus"]["passage_tokens"] == Settings().corpus.passage_tokens
+
+    client = DagsterGraphQLClient("127.0.0.1", port_number=port)
+
+    def launch(**corpus: int) -> str:
+        configuration = {"resources": {"deployment": {"config": {"corpus": corpus}}}}
+        keys = [dg.AssetKey(["corpus", name]) for name in CORPUS]
+        return client.submit_job_execution("lifecycle", run_config=configuration, asset_selection=keys)
+
+    with pytest.raises(DagsterGraphQLClientError, match="passage_tokns"):
+        launch(passage_tokns=64)
+    run_id = launch(passage_tokens=64, overlap_tokens=8)
+    wait_for_success(client, run_id)
+    from_launchpad = made(home, run_id)
+    assert set(from_launchpad) == set(CORPUS)
+    assert not any(metadata["reused"] for metadata in from_launchpad.values())
+
+    sets = ("--set", "corpus.passage_tokens=64", "--set", "corpus.overlap_tokens=8")
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestration.cli", "run", "--json", "--select", "group:corpus", *sets],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    from_command_line = made(home, json.loads(done.stdout)["run_id"])
+    assert all(metadata["reused"] for metadata in from_command_line.values())
+    uris = [{name: one["dagster/uri"] for name, one in run.items()} for run in (from_launchpad, from_command_line)]
+    assert uris[0] == uris[1]
