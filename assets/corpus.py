@@ -77,7 +77,7 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
 
     outside = {"source": source.fingerprint(), "tokenizer": _digest(tokenizer_path)}
     store = deployment.store()
-    tables = store.scratch(f"corpus-{context.run_id}")
+    tables = store.scratch(f"corpus-{context.run.run_id}")
 
     @cache
     def counts() -> dict[str, int]:

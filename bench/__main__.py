@@ -29,7 +29,9 @@ def main() -> None:
     for size in ("compact", "large"):
         folder = store.require(f"training/{size}_reranker").folder
         ours = CrossEncoderScorer.load(folder, settings.training.max_tokens)
-        peer = CrossEncoder(str(folder), device="cpu", max_length=settings.training.max_tokens)
+        # The pair head is a module of this checkout.
+        peer = CrossEncoder(str(folder), device="cpu", trust_remote_code=True, local_files_only=True)
+        peer.max_seq_length = settings.training.max_tokens
         peer_times, our_times = [], []
         for _ in range(_ROUNDS + 1):
             started = time.perf_counter()

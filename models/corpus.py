@@ -74,8 +74,10 @@ def write_corpus(
     full. A process that is killed leaves files in `folder` that nobody refers to.
     """
     fingerprint = fingerprint or source.fingerprint()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".spill-") as work:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        spilled = tempfile.TemporaryDirectory(dir=folder, prefix=".spill-")
+    with spilled as work:
         refused = {table: _Refused(table, Path(work)) for table in _TABLES}
         passages = SortedSpill(PassageRow, Path(work), key=lambda row: (row.document_id, row.start))
         documents = _spill_passages(source, settings, tokenizer, passages, refused["documents"])

@@ -32,6 +32,7 @@ PARSER_MODULES = ("markdown_it", "selectolax.lexbor", "pypdf", "yaml")
 
 TITLE_CHARACTERS = 300
 _FRONT_MATTER = re.compile(r"---[ \t]*\r?\n(.{0,65536}?)^(?:---|\.\.\.)[ \t]*(?:\r?\n|\Z)", re.S | re.M)
+_UNCLOSED = re.compile(r"---[ \t]*\r?\n\s*[\w-]+:")
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{1,40})", re.I)
 _META_BYTES = 2048
 _NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -81,6 +82,8 @@ def split_front_matter(text: str) -> tuple[dict[str, Any], str]:
 
     match = _FRONT_MATTER.match(text)
     if match is None:
+        if _UNCLOSED.match(text):
+            raise ParseError("its front matter has no end: a line of --- within 64 KB")
         return {}, text
     try:
         value = yaml.load(match[1], Loader)

@@ -52,7 +52,6 @@ class ParserProcess:
         self._memory_mb = memory_mb
         self._max_characters = max_characters
         self._max_bytes = _ESCAPED_BYTES * max_characters + 1_000_000
-        self._max_bytes = _ESCAPED_BYTES * max_characters + 1_000_000
         self._child: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import SourceError
+from models.files import digest_json
 from models.settings import HuggingFaceSettings
 from models.sources.base import digest_files, require_extra
 from models.sources.judged_splits import SPLITS, JudgedSplits
@@ -65,7 +66,7 @@ class HuggingFaceSource:
                 files = sorted(path for path in folder.rglob("*") if path.is_file())
                 content[table] = digest_files(table, files, folder)
         known = {"settings": self.settings.model_dump(), "datasets": metadata.version("datasets"), "content": content}
-        return digest_files("huggingface", [], self.folder, known)
+        return digest_json({"kind": "huggingface", **known})
 
     def documents(self) -> Iterator[Document | RejectedRow]:
         """Yield the documents; `source` defaults to the name of the data set."""

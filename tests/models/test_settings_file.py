@@ -44,7 +44,7 @@ def test_every_key_is_commented_with_its_description() -> None:
 
 def test_bounds_and_choices_are_stated() -> None:
     text = render()
-    assert '# Kind of corpus source. One of "python-docs", "beir", "files".\n' in text
+    assert 'docs/sources.md shows each. One of "python-docs", "beir", "files", "folder", "sql",' in text
     assert "# Port that the service listens on. 1 to 65535.\n" in text
     assert "# Resamples of the paired tests and intervals. At least 1000.\n" in text
     assert "# Queries per optimizer step. Above 0.\n" in text

@@ -17,15 +17,23 @@ import dagster as dg
 import httpx
 import pytest
 import yaml
-from dagster_graphql import DagsterGraphQLClient, DagsterGraphQLClientError
 
 from models.settings import ROOT, Settings
 from tests.docs_corpus import docs_settings, write_docs_corpus
 
 CORPUS = ["passages", "queries", "judgments", "quarantined_rows", "evaluation_set"]
-SCHEMA = """{ runConfigSchemaOrError(selector: {
-    repositoryName: "__repository__", repositoryLocationName: "rerankops", pipelineName: "lifecycle"
-}) { ... on RunConfigSchema { rootDefaultYaml } } }"""
+JOB = {"repositoryName": "__repository__", "repositoryLocationName": "rerankops", "pipelineName": "lifecycle"}
+SCHEMA = """query ($job: PipelineSelector!) {
+    runConfigSchemaOrError(selector: $job) { ... on RunConfigSchema { rootDefaultYaml } }
+}"""
+LAUNCH = """mutation ($launch: ExecutionParams!) {
+    launchRun(executionParams: $launch) {
+        ... on LaunchRunSuccess { run { runId } }
+        ... on RunConfigValidationInvalid { errors { message } }
+        ... on PythonError { message }
+    }
+}"""
+STATUS = "query ($run: ID!) { runOrError(runId: $run) { ... on Run { status } } }"
 
 
 @pytest.fixture
@@ -66,14 +74,13 @@ def port(environment: dict[str, str], tmp_path: Path) -> Iterator[int]:
         assert child.wait(120) in {0, 130, -signal.SIGINT}, log.read_text()
 
 
-def wait_for_success(client: DagsterGraphQLClient, run_id: str) -> None:
-    while (status := client.get_run_status(run_id)) not in {
-        dg.DagsterRunStatus.SUCCESS,
-        dg.DagsterRunStatus.FAILURE,
-        dg.DagsterRunStatus.CANCELED,
-    }:
-        time.sleep(0.5)
-    assert status is dg.DagsterRunStatus.SUCCESS
+def ask(port: int, query: str, **variables: Any) -> dict[str, Any]:
+    """What the web server says to a query of one field."""
+    request = {"query": query, "variables": variables}
+    answer = httpx.post(f"http://127.0.0.1:{port}/graphql", json=request, timeout=120).json()
+    assert "errors" not in answer, answer
+    (value,) = answer["data"].values()
+    return value
 
 
 def made(home: Path, run_id: str) -> dict[str, dict[str, Any]]:
@@ -93,23 +100,22 @@ def test_a_run_from_the_launchpad_is_one_of_the_command_line(
     port: int, environment: dict[str, str], tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
-    answer = httpx.post(f"http://127.0.0.1:{port}/graphql", json={"query": SCHEMA}, timeout=120).json()
-    shown = yaml.safe_load(answer["data"]["runConfigSchemaOrError"]["rootDefaultYaml"])
+    shown = yaml.safe_load(ask(port, SCHEMA, job=JOB)["rootDefaultYaml"])
     sections = shown["resources"]["deployment"]["config"]
     assert sections["corpus"]["source"] == "files"
     assert sections["corpus"]["passage_tokens"] == Settings().corpus.passage_tokens
 
-    client = DagsterGraphQLClient("127.0.0.1", port_number=port)
-
-    def launch(**corpus: int) -> str:
+    def launch(**corpus: int) -> dict[str, Any]:
         configuration = {"resources": {"deployment": {"config": {"corpus": corpus}}}}
-        keys = [dg.AssetKey(["corpus", name]) for name in CORPUS]
-        return client.submit_job_execution("lifecycle", run_config=configuration, asset_selection=keys)
+        selector = {**JOB, "assetSelection": [{"path": ["corpus", name]} for name in CORPUS]}
+        return ask(port, LAUNCH, launch={"selector": selector, "runConfigData": configuration})
 
-    with pytest.raises(DagsterGraphQLClientError, match="passage_tokns"):
-        launch(passage_tokns=64)
-    run_id = launch(passage_tokens=64, overlap_tokens=8)
-    wait_for_success(client, run_id)
+    (error,) = launch(passage_tokns=64)["errors"]
+    assert '"passage_tokns" at path root:resources:deployment:config:corpus' in error["message"]
+    run_id = launch(passage_tokens=64, overlap_tokens=8)["run"]["runId"]
+    while (status := ask(port, STATUS, run=run_id)["status"]) not in {"SUCCESS", "FAILURE", "CANCELED"}:
+        time.sleep(0.5)
+    assert status == "SUCCESS"
     from_launchpad = made(home, run_id)
     assert set(from_launchpad) == set(CORPUS)
     assert not any(metadata["reused"] for metadata in from_launchpad.values())

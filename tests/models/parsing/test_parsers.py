@@ -91,6 +91,12 @@ def test_a_line_is_no_front_matter(text: str) -> None:
     assert split_front_matter(text) == ({}, text if "Some text" not in text else "---\nSome text\n---\nmore")
 
 
+def test_front_matter_without_an_end_is_refused_as_it_may_hold_labels() -> None:
+    for text in ("---\naccess: [board]\n\nText", "---\n\naccess: board", "---\na: b\n" + "x" * 70_000 + "\n---\n"):
+        with pytest.raises(ParseError, match="its front matter has no end"):
+            split_front_matter(text)
+
+
 @pytest.mark.parametrize(
     "front", ["access: [a", "a: *b", "x: &a [1]\ny: *a", "a: b: c", "\t- x", "[" * 5000, "? {[}]: 1"]
 )

@@ -14,15 +14,16 @@ ROOT = Path(__file__).resolve().parents[3]
 LIMIT = 300_000_000
 
 _READ = """
-import resource, sys
+import sys
 from pathlib import Path
+from bench.sources import peak_mib
 from models.errors import SourceError
 from models.sources.tables import ColumnNames, read_table_file
 from models.types import RejectedRow
 
 path, limit = Path(sys.argv[1]), int(sys.argv[2])
 list(read_table_file(path.with_name("small" + "".join(path.suffixes)), "documents", ColumnNames({}, "k")))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_mib()
 counts, last = {}, ""
 try:
     for row in read_table_file(path, "documents", ColumnNames({}, "k"), limit):
@@ -31,9 +32,7 @@ try:
         last = row.reason if isinstance(row, RejectedRow) else last
 except SourceError as error:
     last = error.message
-unit = 1 << 10 if sys.platform == "linux" else 1 << 20
-grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // unit
-print(grown, counts.get("tuple", 0), counts.get("RejectedRow", 0), last)
+print(round(peak_mib() - before), counts.get("tuple", 0), counts.get("RejectedRow", 0), last)
 """
 
 

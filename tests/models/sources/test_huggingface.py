@@ -45,7 +45,7 @@ def _save(folder: Path, kind: str) -> None:
     if kind == "saved":
         Dataset.from_list(DOCUMENTS).save_to_disk(folder / "corpus")
         DatasetDict({"train": Dataset.from_list(QUERIES)}).save_to_disk(folder / "queries")
-        splits = {"train": Dataset.from_list(TRAIN), "held": Dataset.from_list(TEST)}
+        splits: Any = {"train": Dataset.from_list(TRAIN), "held": Dataset.from_list(TEST)}
         DatasetDict(splits).save_to_disk(folder / "qrels")
         return
     for name, rows in {

@@ -264,3 +264,10 @@ def test_stripping_loses_nothing_in_real_packages(package: str) -> None:
         assert found == _docstrings(text), path
     assert compared > 45
     assert shorter > 20
+
+
+@pytest.mark.parametrize("quotes", ['"""', "'''"])
+def test_a_docstring_that_is_never_closed_takes_no_time_to_give_up(quotes: str) -> None:
+    """With all the ways to cut it up tried in turn, this would not end."""
+    text = f"def f():\n    {quotes}" + "word \"x\" and 'y' \\n " * 200
+    assert strip_bodies(text).startswith("def f():")

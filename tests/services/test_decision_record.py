@@ -1,0 +1,78 @@
+"""From an answer to its record and its headers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from models.contracts import Decision
+from models.serving_types import Ranking
+from services.decision_record import document_candidates, document_id
+from tests.services.conftest import AUTHORIZED, Service, service_in
+from tests.services.scripted_bundle import Loader, in_given_order, release_bundle
+from tests.small_bundle import small_settings
+
+RERANK = {"model": "champion", "query": "q", "documents": ["a", "b"]}
+
+
+@pytest.fixture
+def loader() -> Loader:
+    return Loader()
+
+
+@pytest.fixture
+def service(tmp_path: Path, loader: Loader) -> Iterator[Service]:
+    with service_in(tmp_path, small_settings(tmp_path), loader) as made:
+        release_bundle(made.ledger, "b1")
+        yield made
+
+
+def test_texts_are_recorded_by_digest_and_length() -> None:
+    first, second, third = document_candidates(["text", "", "text"])
+    assert first == {"passage_id": document_id("text"), "rank": 1, "characters": 4}
+    assert (second["rank"], second["characters"]) == (2, 0)
+    assert third["passage_id"] == first["passage_id"]
+    assert document_id("\ud800") != document_id("?")
+
+
+def test_the_headers_carry_only_what_http_can(
+    service: Service, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = in_given_order(2).items
+    reason = "compact: 化 \r\nX-Evil: 1 " + "x" * 500
+    with TestClient(service.app, headers=AUTHORIZED) as client:
+        monkeypatch.setattr(loader.loaded[0], "rank", lambda count: Ranking(items, True, reason))
+        response = client.post("/v2/rerank", json=RERANK)
+    assert response.json()["meta"]["degraded_reason"] == reason
+    assert response.headers["X-Degraded-Reason"].startswith("compact: ? ??X-Evil: 1 xxx")
+    assert len(response.headers["X-Degraded-Reason"]) == 200
+    assert "X-Evil" not in response.headers
+
+
+def test_an_answer_that_cannot_be_recorded_is_given_and_counted(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(decision: Decision) -> None:
+        raise OSError("no space left on device")
+
+    with TestClient(service.app, headers=AUTHORIZED) as client:
+        monkeypatch.setattr(service.writer, "put", refuse)
+        response = client.post("/v2/rerank", json=RERANK)
+        families = text_string_to_metric_families(client.get("/metrics").text)
+    assert response.status_code == 200
+    (lost,) = [family for family in families if family.name == "rerankops_decisions_unrecorded"]
+    assert lost.samples[0].value == 1
+    assert "decision not recorded" in [record.message for record in caplog.records]
+
+
+def test_asking_for_a_decision_waits_until_it_is_written(tmp_path: Path) -> None:
+    with service_in(tmp_path, small_settings(tmp_path), Loader()) as service:
+        release_bundle(service.ledger, "b1")
+        with TestClient(service.app, headers=AUTHORIZED) as client:
+            for _ in range(5):
+                found = client.post("/v2/rerank", json=RERANK).json()
+                assert client.get(f"/v1/decisions/{found['id']}").json()["decision_id"] == found["id"]
