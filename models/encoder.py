@@ -39,10 +39,8 @@ class Encoder:
     """A sentence-transformers model whose vectors are float32 of length 1, so that a dot product is their cosine.
 
     Prompts that the model's own configuration sets for queries and documents are used. Texts are computed in batches of
-    one length in tokens. Without padding a vector does not depend on what else is in its batch, so that passages
-    embedded one by one as a corpus changes have the bits that embedding the whole corpus gives them. That holds where
-    the matrix product computes a row alike whatever the number of rows, as Intel MKL does; elsewhere the last bits may
-    differ.
+    one length in tokens. Without padding a vector depends on what else is in its batch only in its last bits, where the
+    matrix product takes another kernel for another number of rows.
 
     Several threads may share an encoder; they take turns with the tokenizer.
     """

@@ -22,11 +22,10 @@ SUFFIXES = (".parquet", ".csv", ".csv.gz", ".jsonl", ".jsonl.gz")
 CONTRACTS: Mapping[str, type[RawRow]] = {"documents": DocumentRow, "queries": QueryRow, "judgments": JudgmentRow}
 """What a row of each table must hold."""
 
-_BATCH_ROWS = 32
-"""Rows decoded at a time: few, as a dictionary can make each of them large in a small file."""
-
-_REPEATING_BYTES = 32
-"""A parquet column with fewer bytes a row is all repetition, and stays a dictionary until its rows are looked at."""
+_BATCH_ROWS = range(4, 32)
+_BATCH_BYTES = 64_000_000
+"""Rows of parquet to decode at a time, and bytes that they may have: a column can repeat one value by reference, so any
+row may be as large as all that is stored of its column."""
 
 _UNNAMED_ROWS = 1000
 """JSON rows without the required columns, from the first on, until it is the column names that are wrong."""
@@ -152,23 +151,23 @@ def _parquet_rows(path: Path, table: str, names: ColumnNames, max_decompressed: 
 
     try:
         metadata = pq.read_metadata(path)
-        sizes = _column_sizes(metadata)
-        repeating = [name for name, size in sizes.items() if size < _REPEATING_BYTES * metadata.num_rows]
         # Checksums are verified where the writer put any; without `pre_buffer`, pages are read when they are needed.
         with pq.ParquetFile(
             path,
             metadata=metadata,
-            read_dictionary=repeating,
             pre_buffer=False,
             buffer_size=1 << 20,
             page_checksum_verification=True,
         ) as file:
             columns = names.require(path, table, file.schema_arrow.names)
             chosen = list(dict.fromkeys(columns.values()))
-            if sum(sizes.get(name, 0) for name in chosen) > max_decompressed:
+            sizes = _sizes(metadata, chosen)
+            if sum(sizes) > max_decompressed:
                 raise too_large(path, max_decompressed)
             number = 0
-            for batch in file.iter_batches(_BATCH_ROWS, columns=chosen):
+            fitting = _BATCH_BYTES // max([1, *sizes])
+            rows = min(max(fitting, _BATCH_ROWS.start), _BATCH_ROWS.stop)
+            for batch in file.iter_batches(rows, columns=chosen):
                 for row in arrow_rows(batch, table, path.name, number):
                     yield row if isinstance(row, RejectedRow) else (row[0], {o: row[1][t] for o, t in columns.items()})
                 number += batch.num_rows
@@ -176,16 +175,11 @@ def _parquet_rows(path: Path, table: str, names: ColumnNames, max_decompressed: 
         raise unreadable(path, error) from error
 
 
-def _column_sizes(metadata: pq.FileMetaData) -> dict[str, int]:
-    """Uncompressed bytes of each column, those inside it included."""
-    sizes: dict[str, int] = {}
-    for group in range(metadata.num_row_groups):
-        chunks = metadata.row_group(group)
-        for place in range(chunks.num_columns):
-            chunk = chunks.column(place)
-            name = chunk.path_in_schema.partition(".")[0]
-            sizes[name] = sizes.get(name, 0) + chunk.total_uncompressed_size
-    return sizes
+def _sizes(metadata: pq.FileMetaData, columns: Sequence[str]) -> list[int]:
+    """Bytes, uncompressed, of each chunk of `columns` and of what is nested in them."""
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    chunks = (group.column(place) for group in groups for place in range(group.num_columns))
+    return [chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
 
 
 def arrow_rows(batch: pa.RecordBatch, table: str, where: str, before: int) -> Iterator[Row | RejectedRow]:

@@ -228,7 +228,7 @@ def test_it_asks_for_the_job_that_refreshes_the_index() -> None:
 def test_sensors_are_described_and_only_the_watch_over_failures_is_on() -> None:
     assert all(sensor.description for sensor in SENSORS)
     running = [sensor for sensor in SENSORS if sensor.default_status == dg.DefaultSensorStatus.RUNNING]
-    assert running == [incident_on_failure]
+    assert [sensor.name for sensor in running] == ["incident_on_failure", "killed_runs"]
 
 
 def test_the_automation_covers_every_asset() -> None:

@@ -42,16 +42,6 @@ def test_parquet_values_without_a_form_in_python_cost_their_row(tmp_path: Path) 
     assert (bad.position, bad.reason) == ("a.parquet:3", "text: not UTF-8")
 
 
-def test_a_small_parquet_file_of_large_values_is_read_a_few_rows_at_a_time(tmp_path: Path) -> None:
-    """Decoded as a whole these would be 20 GB."""
-    path = tmp_path / "a.parquet"
-    text = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), pa.array(["x" * 10_000_000]))
-    pq.write_table(pa.table({"document_id": pa.array(range(2000)), "text": text}), path)
-    assert path.stat().st_size < 1_000_000
-    rows = read_table_file(path, "documents", NAMES)
-    assert sum(len(row[1]["text"]) for row in rows if not isinstance(row, RejectedRow)) == 2000 * 10_000_000
-
-
 def test_parquet_that_expands_to_more_than_the_limit_is_a_source_error(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"document_id": ["a"], "text": ["x" * 1_000_000]}), path, compression="zstd")
