@@ -70,7 +70,10 @@ def write_bundle(folder: Path, parts: BundleParts, settings: Settings) -> dict[s
         link_or_copy(parts.offline_evaluation.path(name), folder / "evaluation" / Path(name).name)
     queries = parts.evaluation_set.read_table("queries.parquet")
     golden = golden_queries(
-        queries, parts.offline_evaluation.read_table("rankings.parquet"), settings.serving.golden_queries
+        queries,
+        parts.offline_evaluation.read_table("rankings.parquet"),
+        parts.passages.read_table("passages.parquet", ["passage_id", "access"]),
+        settings.serving.golden_queries,
     )
     (folder / "golden.json").write_bytes(canonical_json(golden))
     versions = parts.versions()
@@ -90,17 +93,24 @@ def write_bundle(folder: Path, parts: BundleParts, settings: Settings) -> dict[s
     return bundle
 
 
-def golden_queries(queries: pd.DataFrame, rankings: pd.DataFrame, count: int) -> list[dict[str, Any]]:
-    """The first `count` test queries with the best ten passages that the offline evaluation gave them."""
+def golden_queries(
+    queries: pd.DataFrame, rankings: pd.DataFrame, passages: pd.DataFrame, count: int
+) -> list[dict[str, Any]]:
+    """The first `count` test queries with the best ten passages that the offline evaluation gave them.
+
+    `labels` are what a caller must hold to find those passages: the evaluation has no access filter.
+    """
     tiered = rankings[(rankings["system"] == "tiered") & (rankings["rank"] <= _GOLDEN_DEPTH)].sort_values("rank")
     test = queries[queries["split"] == "test"].sort_values("query_id").head(count)
     found = dict(iter(tiered.groupby("query_id")))
+    access = dict(zip(passages["passage_id"], passages["access"], strict=True))
     return [
         {
             "query_id": query_id,
             "query": text,
             "passage_ids": found[query_id]["passage_id"].tolist(),
             "logits": found[query_id]["score"].tolist(),
+            "labels": sorted({str(access[name][0]) for name in found[query_id]["passage_id"] if len(access[name])}),
         }
         for query_id, text in zip(test["query_id"], test["text"], strict=True)
         if query_id in found

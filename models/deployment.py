@@ -32,6 +32,7 @@ class RollOut:
 def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> RollOut:
     """Make the service swap to the current release, then send each golden query through /v1/answer, marked as a probe.
 
+    Each is asked as the evaluation asked it: with as many candidates, and with the labels that its passages need.
     An answer agrees when its best passage is the golden one, or it was degraded by its budget. Raises
     `ReleaseError` before the first release.
     """
@@ -42,12 +43,14 @@ def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> Ro
         swap = call_service(settings, "POST", "/v1/release/refresh")
     except ServiceUnavailable as error:
         return RollOut(current.release_id, None, 0.0, 0.0, 0.0, 0, False, f"{error.message} {error.hint}")
-    golden = store.open("release/release_candidate", current.bundle_version).read_json("golden.json")
+    bundle = store.open("release/release_candidate", current.bundle_version)
+    golden, candidates = bundle.read_json("golden.json"), bundle.read_json("bundle.json")["candidates"]
     probe = {PROBE_HEADER: "golden query"}
     samples, agree = [], True
     for entry in golden:
         started = time.perf_counter()
-        answer = call_service(settings, "POST", "/v1/answer", {"query": entry["query"]}, headers=probe)
+        body = {"query": entry["query"], "top_k": candidates, "labels": entry["labels"]}
+        answer = call_service(settings, "POST", "/v1/answer", body, headers=probe)
         samples.append(1000 * (time.perf_counter() - started))
         best = answer["passages"][0]["passage_id"] if answer["passages"] else None
         agree &= bool(answer["degraded"]) or best == entry["passage_ids"][0]

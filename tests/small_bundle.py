@@ -75,6 +75,8 @@ NOTES: tuple[tuple[str, str], ...] = tuple(
 """What is said of the edition in force and of the other one: each task has words of its own for it."""
 STAFF = "staff"
 SECRET = "The spare key of the workshop hangs behind the calendar in the office."
+KEY_QUESTION = "where does the spare key hang"
+"""Answered by what only staff may read; the first of the test queries, so that it becomes a golden one."""
 HANDBOOK = " ".join(
     f"Rule {number}: whoever leaves the workshop in the month number {number} sweeps bench {number} and signs the book."
     for number in range(1, 13)
@@ -112,11 +114,15 @@ class Handbook:
             for task, (_, _, questions) in TASKS.items():
                 for number, question in enumerate(questions):
                     yield Query(f"{machine}/{task}/{number}", question.format(machine=machine), split, machine)
+        yield Query("a key", KEY_QUESTION, "test", "key")
 
     def judgments(self) -> Iterator[Judgment]:
         from models.types import Judgment
 
+        yield Judgment("a key", "key", 1)
         for query in self.queries():
+            if query.query_id == "a key":
+                continue
             machine, task, _ = query.query_id.split("/")
             for edition in (1, 2):
                 yield Judgment(query.query_id, f"{machine}/{task}/{edition}", int(edition == in_force(machine, task)))
@@ -147,10 +153,10 @@ def small_settings(home: Path, **changes: Mapping[str, Any]) -> Settings:
         "index": {"depth": 30},
         "training": {
             "max_tokens": 64,
-            "negatives": 2,
+            "negatives": 1,
             "negative_depth": 3,
-            "large_pairs": 90,
-            "compact_pairs": 90,
+            "large_pairs": 60,
+            "compact_pairs": 60,
             "compact_layers": [0, 2, 5],
             "batch_queries": 4,
             "learning_rate": 5e-4,

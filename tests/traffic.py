@@ -72,8 +72,8 @@ def release(store: ArtifactStore, ledger: Ledger, *, queries: int = 150, seed: i
     )
     store.point(evaluation)
     versions = {"offline_evaluation": evaluation.data_version, "evaluation_set": evaluation_set.data_version}
-    golden = [{"query_id": "q0", "query": asked[0][0], "passage_ids": [best], "logits": [1.0]}]
-    files = {"bundle.json": {"versions": versions}, "golden.json": golden}
+    golden = [{"query_id": "q0", "query": asked[0][0], "passage_ids": [best], "logits": [1.0], "labels": []}]
+    files = {"bundle.json": {"versions": versions, "candidates": 10}, "golden.json": golden}
     bundle = write_artifact(
         store, "release/release_candidate", {}, {name: json.dumps(value).encode() for name, value in files.items()}
     )

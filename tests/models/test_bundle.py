@@ -89,11 +89,15 @@ def test_golden_queries_are_test_queries_with_their_best_ten() -> None:
         for rank in (2, 1, *range(3, 15))
     ]
     rankings = pd.DataFrame(rows, columns=["query_id", "passage_id", "system", "rank", "score"])
-    found = golden_queries(queries, rankings, 3)
+    labels = {"p2": ["staff", "press"], "p9": ["legal"], "p12": ["board"]}
+    names = [f"p{rank}" for rank in range(1, 15)]
+    passages = pd.DataFrame({"passage_id": names, "access": [labels.get(name, []) for name in names]})
+    found = golden_queries(queries, rankings, passages, 3)
     assert [(entry["query_id"], entry["query"]) for entry in found] == [("q1", "one"), ("q3", "three")]
     for entry in found:
         assert entry["passage_ids"] == [f"p{rank}" for rank in range(1, 11)]
         assert entry["logits"] == [-float(rank) for rank in range(1, 11)]
+        assert entry["labels"] == ["legal", "staff"], "one label of each labelled passage among the ten"
 
 
 def entry(**logits: float) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def test_the_same_seed_draws_the_same() -> None:
     assert first["passage_id"].tolist() != other["passage_id"].tolist()
 
 
-@runs(deadline=None)
+@runs(max_examples=40, deadline=None)
 @given(
     order=st.permutations(list(range(9))),
     relevant=st.sets(st.integers(0, 8), min_size=1, max_size=3),

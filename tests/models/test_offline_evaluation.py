@@ -40,13 +40,13 @@ def test_a_split_has_its_queries_and_their_judgments(small: Small) -> None:
         assert set(queries["split"]) <= {split}
         assert set(judgments["query_id"]) == set(queries["query_id"])
         sizes[split] = len(queries)
-    assert sizes == {"dev": 18, "test": 24, "train": 0}
+    assert sizes == {"dev": 18, "test": 25, "train": 0}
 
 
 def test_the_report_has_every_system_with_its_quality_and_time(small: Small) -> None:
     report = read_report(small.first.evaluation.folder)
     assert set(report.systems) == {*FIRST_STAGES, *RERANKERS}
-    assert report.queries == 24
+    assert report.queries == 25
     assert set(report.gains) == set(RERANKERS)
     assert report.best_first_stage in FIRST_STAGES
     times = {name: result.seconds_per_query for name, result in report.systems.items()}
@@ -66,7 +66,7 @@ def test_reranking_is_judged_with_what_retrieval_missed(small: Small) -> None:
         for query_id, rows in rankings[rankings["system"] == name].groupby("query_id"):
             assert set(rows["passage_id"]) == found[query_id]
     tiered = rankings[rankings["system"] == "tiered"]
-    assert tiered.groupby("query_id")["tier"].agg(lambda tiers: (tiers == "large").sum()).tolist() == [4] * 24
+    assert tiered.groupby("query_id")["tier"].agg(lambda tiers: (tiers == "large").sum()).tolist() == [4] * 25
 
 
 def test_its_numbers_are_in_the_summary_and_the_plot_is_drawn(small: Small) -> None:

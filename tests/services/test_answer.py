@@ -11,9 +11,8 @@ from models.answer import NO_ANSWER
 from models.contracts import Decision
 from models.serving import LoadedBundle
 from tests.services.conftest import Running
-from tests.small_bundle import BUDGET_MS, QUESTION, SECRET, STAFF, Handbook, Small, in_force
+from tests.small_bundle import BUDGET_MS, KEY_QUESTION, QUESTION, SECRET, STAFF, Handbook, Small, in_force
 
-KEY_QUESTION = "where does the spare key hang"
 ALSO_ASKED = [
     "who sweeps bench 9 of the workshop",
     "how is the loom started",

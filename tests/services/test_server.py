@@ -14,12 +14,13 @@ import httpx
 import pytest
 
 from models.database import Database
+from models.deployment import roll_out
 from models.errors import RerankOpsError
 from models.ledger import Ledger, Release
 from models.service_client import ServiceUnavailable, call_service
 from models.serving import LoadedBundle
 from tests.service_process import ServiceProcess, free_port, start_service
-from tests.small_bundle import BUDGET_MS, QUESTION, Small, notes, put_in_service, small_settings
+from tests.small_bundle import BUDGET_MS, QUESTION, STAFF, Small, notes, put_in_service, small_settings
 
 QUERY = "XYZZY: how do I clean the water filter"
 DOCUMENTS = [
@@ -143,6 +144,21 @@ def test_this_deployments_own_client_calls_it(
     with pytest.raises(ServiceUnavailable, match="no service answers at http://127") as away:
         call_service(closed, "GET", "/health")
     assert "rerankops serve" in away.value.hint
+
+
+def test_golden_queries_agree_also_where_access_is_limited(
+    served: ServiceProcess, home: Path, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RERANKOPS_HOME", str(home))
+    monkeypatch.delenv("RERANKOPS_API_KEY", raising=False)
+    settings = small_settings(home, serving={"port": int(served.url.rpartition(":")[2])})
+    golden = small.first.bundle.read_json("golden.json")
+    assert golden[0]["labels"] == [STAFF]
+    database = Database(f"sqlite:///{home / 'rerankops.db'}")
+    state = roll_out(settings, small.store, database)
+    database.close()
+    assert state.served_release == state.release_id
+    assert (state.golden_queries, state.golden_agree) == (4, True)
 
 
 def test_the_key_is_made_on_the_first_start_and_private(served: ServiceProcess, home: Path) -> None:
