@@ -9,7 +9,7 @@ from functools import cache
 import dagster as dg
 
 from assets import keys
-from assets.making import make, output
+from assets.making import make, output, predecessor
 from assets.policies import NO_CONFIG, OWNERS, READ_RETRIES, WHEN_INPUTS_CHANGE, no_retries_of_what_is_certain
 from assets.resources import Deployment
 from models.artifacts import Artifact
@@ -18,7 +18,8 @@ from models.settings import ROOT, values_of
 
 _SOURCES = (f"sources.{path.stem}" for path in (ROOT / "models" / "sources").glob("*.py"))
 _MODULES = (
-    "corpus", "spill", "chunking", "splits", "contracts", "parsing.parsers", "parsing.process", *sorted(_SOURCES)
+    "corpus", "spill", "chunking", "known_spans", "splits", "contracts", "parsing.parsers", "parsing.process",
+    *sorted(_SOURCES),
 )  # fmt: skip
 _SETTINGS = (
     "corpus.source", "corpus.max_decompressed_bytes", "corpus.passage_tokens", "corpus.overlap_tokens",
@@ -75,14 +76,24 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
     source = open_source(settings.corpus, settings.corpus_path)
     tokenizer_path = tokenizer_file(settings.encoder.model)
 
-    outside = {"source": source.fingerprint(), "tokenizer": _digest(tokenizer_path)}
+    tokenizer = {"tokenizer": _digest(tokenizer_path)}
+    outside = {"source": source.fingerprint(), **tokenizer}
     store = deployment.store()
     tables = store.scratch(f"corpus-{context.run.run_id}")
 
     @cache
     def counts() -> dict[str, int]:
         context.log.info(f"reading {settings.corpus.source}")
-        return write_corpus(source, settings.corpus, load_tokenizer(tokenizer_path), tables, outside["source"])
+        lengths = values_of(settings, "corpus.passage_tokens", "corpus.overlap_tokens")
+        before = predecessor(store, keys.PASSAGES, modules=_MODULES, settings=lengths, outside=tokenizer)
+        return write_corpus(
+            source,
+            settings.corpus,
+            load_tokenizer(tokenizer_path),
+            tables,
+            outside["source"],
+            before and before.folder,
+        )
 
     try:
         for key, name in _TABLES.items():
@@ -92,6 +103,8 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
             def build(folder, name=name):
                 summary = {"dagster/row_count": counts()[name], **counts()}
                 shutil.move(tables / f"{name}.parquet", folder)
+                if name == "passages":
+                    shutil.move(tables / "documents.parquet", folder)
                 return summary
 
             artifact = make(

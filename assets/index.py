@@ -11,9 +11,14 @@ from models.code_version import code_version
 from models.settings import values_of
 
 _EMBED = ("embedding", "encoder", "weights")
-_DENSE = ("dense_index",)
+_DENSE = ("dense_index", "approximate_index")
+_APPROXIMATE = (
+    "index.hnsw_m", "index.hnsw_ef_construction", "index.hnsw_ef_search", "index.hnsw_sq8", "index.ivf_lists",
+    "index.ivf_pq_bytes", "index.ivf_probes", "index.rescore", "index.min_recall", "index.recall_queries",
+    "index.max_delta_share",
+)  # fmt: skip
 _LEXICAL = ("lexical_index",)
-_CANDIDATES = ("candidates", "retriever", "dense_index", "lexical_index", "encoder")
+_CANDIDATES = ("candidates", "retriever", *_DENSE, "lexical_index", "encoder")
 
 
 @dg.asset(
@@ -73,24 +78,64 @@ def passage_embeddings(
     config_schema=NO_CONFIG,
     code_version=code_version(*_DENSE),
     automation_condition=WHEN_INPUTS_CHANGE,
-    ins={"passages": dg.AssetIn(key=keys.PASSAGES), "passage_embeddings": dg.AssetIn(key=keys.PASSAGE_EMBEDDINGS)},
+    ins={
+        "passages": dg.AssetIn(key=keys.PASSAGES),
+        "queries": dg.AssetIn(key=keys.QUERIES),
+        "passage_embeddings": dg.AssetIn(key=keys.PASSAGE_EMBEDDINGS),
+    },
 )
 def dense_index(
-    context: dg.AssetExecutionContext, deployment: Deployment, passages: Artifact, passage_embeddings: Artifact
+    context: dg.AssetExecutionContext,
+    deployment: Deployment,
+    passages: Artifact,
+    queries: Artifact,
+    passage_embeddings: Artifact,
 ) -> dg.Output[Artifact]:
-    """The FAISS index over the passage embeddings."""
+    """The FAISS index over the passage embeddings, and its recall on queries of the corpus where it is approximate."""
+    import numpy as np
+
+    from models.approximate_index import choose_kind
+
+    settings, store = deployment.settings(), deployment.store()
+    embeddings = np.load(passage_embeddings.path("embeddings.npy"), mmap_mode="r", allow_pickle=False)
+    kind = choose_kind(len(embeddings), embeddings.shape[1], settings.index)
+
+    def query_vectors():
+        from models.encoder import Encoder
+        from models.splits import sample_by_hash
+
+        asked = sample_by_hash(queries.read_table("queries.parquet"), settings.index.recall_queries)
+        encoder = Encoder.load(
+            passage_embeddings.folder / "encoder", passage_embeddings.read_json("encoder.json")["max_tokens"]
+        )
+        return encoder.encode_queries(asked["text"].tolist())
 
     def build(folder):
-        import numpy as np
+        from models.dense_index import build_index
 
-        from models.dense_index import write
+        before = predecessor(store, keys.DENSE_INDEX, modules=_DENSE)
+        return build_index(
+            folder,
+            embeddings,
+            passages.read_table("passages.parquet", ["passage_id"])["passage_id"].tolist(),
+            kind,
+            settings.index,
+            query_vectors,
+            previous=before and (before.data_version, before.folder),
+        )
 
-        ids = passages.read_table("passages.parquet", ["passage_id"])["passage_id"].tolist()
-        write(folder, np.load(passage_embeddings.path("embeddings.npy"), allow_pickle=False), ids)
-        return {"dagster/row_count": len(ids), "bytes": (folder / "index.faiss").stat().st_size}
-
-    store = deployment.store()
-    return output(make(context, store, keys.DENSE_INDEX, build, modules=_DENSE, inputs=(passages, passage_embeddings)))
+    artifact = make(
+        context,
+        store,
+        keys.DENSE_INDEX,
+        build,
+        modules=_DENSE,
+        # An exact index has no recall to measure, nor settings.
+        inputs=(passages, passage_embeddings) if kind == "flat" else (passages, queries, passage_embeddings),
+        settings={} if kind == "flat" else values_of(settings, *_APPROXIMATE),
+        outside={"kind": kind},
+    )
+    return output(artifact)
 
 
 @dg.asset(
@@ -159,7 +204,12 @@ def candidates(
 ) -> dg.Output[Artifact]:
     """Hybrid candidates of the training and evaluation queries, and the first-stage rankings of the evaluation
     queries."""
-    settings = deployment.settings()
+    from models.files import digest_json
+
+    settings, store = deployment.settings(), deployment.store()
+    max_tokens = passage_embeddings.read_json("encoder.json")["max_tokens"]
+    read = values_of(settings, "index.rrf_k", "index.depth", "evaluation.candidates", "training.max_queries")
+    outside = {"encoder": digest_json([passage_embeddings.manifest.inputs["weights"], max_tokens])}
 
     def build(folder):
         from models.candidates import build_all_candidates
@@ -168,11 +218,12 @@ def candidates(
         retriever = open_retriever(
             passages.read_table("passages.parquet", ["passage_id", "document_id", "access"]),
             encoder=passage_embeddings.folder / "encoder",
-            max_tokens=passage_embeddings.read_json("encoder.json")["max_tokens"],
+            max_tokens=max_tokens,
             dense=dense_index.folder,
             lexical=lexical_index.folder,
             settings=settings.index,
         )
+        before = predecessor(store, keys.CANDIDATES, modules=_CANDIDATES, settings=read, outside=outside)
         return build_all_candidates(
             queries.read_table("queries.parquet"),
             evaluation_set.read_table("queries.parquet"),
@@ -181,17 +232,19 @@ def candidates(
             candidates=settings.evaluation.candidates,
             depth=settings.index.depth,
             max_train_queries=settings.training.max_queries,
+            previous=before and before.folder,
             progress=progress(context, "queries retrieved"),
         )
 
     artifact = make(
         context,
-        deployment.store(),
+        store,
         keys.CANDIDATES,
         build,
         modules=_CANDIDATES,
         inputs=(passages, queries, evaluation_set, passage_embeddings, dense_index, lexical_index),
-        settings=values_of(settings, "index.rrf_k", "index.depth", "evaluation.candidates", "training.max_queries"),
+        settings=read,
+        outside=outside,
     )
     return output(artifact)
 

@@ -53,23 +53,18 @@ def predecessor(
     settings: Mapping[str, Any] | None = None,
     outside: Mapping[str, str] | None = None,
 ) -> Artifact | None:
-    """The current artifact of an asset, compared with its digests, if `make` with these arguments made it.
+    """The current artifact of an asset, compared with its digests, for a build that takes over what did not change.
 
-    A build may take over from it what its own inputs left alone. None where there is none, or other code or settings
-    made it.
+    None where there is none, or it was made by other `modules`, or with another value of one of `settings` or
+    `outside`; what they leave out may be anything.
     """
     current = store.current(artifact_name(key))
     if current is None:
         return None
     manifest = current.manifest
-    # The names of assets have a slash; what comes from outside has none.
-    others = {name: digest for name, digest in manifest.inputs.items() if "/" not in name}
-    made_alike = (manifest.code_version, manifest.settings, others) == (
-        code_version(*modules),
-        dict(settings or {}),
-        dict(outside or {}),
-    )
-    if not made_alike:
+    made_with = {**manifest.settings, **manifest.inputs}
+    wanted = {**(settings or {}), **(outside or {})}
+    if manifest.code_version != code_version(*modules) or any(made_with.get(key) != wanted[key] for key in wanted):
         return None
     current.verify()
     return current

@@ -331,7 +331,10 @@ def _write_beir(folder: Path, value: dict[str, bytes]) -> tuple[dict[str, Any], 
     for split in ("train", "test"):
         (folder / "qrels" / f"{split}.tsv").write_bytes(value[split])
         data = value[split].removeprefix(b"\xef\xbb\xbf")
-        header = data.partition(b"\n")[0].partition(b"\t")[0].strip() in (b"query-id", b"query_id", b"queryid")
+        # A header that is not UTF-8 or has not three fields is no header but a row that is refused.
+        first = data.partition(b"\n")[0].decode("utf-8", "replace").split("\t")
+        named = first[0].strip().lower() in ("query-id", "query_id", "query id", "queryid", "query", "qid", "topic")
+        header = named and len(first) == 3 and "\ufffd" not in "".join(first)
         judgments += _count_lines(data) - header
     return {"source": "beir", "path": "x"}, {"documents": _count_lines(value["corpus"]), "judgments": judgments}
 

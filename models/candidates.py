@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,14 +19,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_QUERY_HASHES = "query_hashes.npy"
+_QUERY_VECTORS = "query_vectors.npy"
+
+
 def build_candidates(
     queries: pd.DataFrame,
     retriever: HybridRetriever,
     top_k: int,
     progress: Callable[[int, int], None] | None = None,
+    vectors: NDArray[np.float32] | None = None,
 ) -> pd.DataFrame:
-    """Table of `contracts.Candidates`: the `top_k` hybrid candidates of each query, `rank` from 1 in fused order."""
-    found = retriever.retrieve_batch(queries["text"].tolist(), top_k, progress=progress)
+    """Table of `contracts.Candidates`: the `top_k` hybrid candidates of each query, `rank` from 1 in fused order.
+
+    `vectors` [n, d] are those of the queries, where they are known.
+    """
+    found = retriever.retrieve_batch(queries["text"].tolist(), top_k, progress=progress, vectors=vectors)
     table = _ranking(queries, retriever, [one.rows for one in found])
     return table.assign(
         retriever_score=_joined([one.retriever_scores for one in found]),
@@ -34,12 +43,15 @@ def build_candidates(
     )
 
 
-def first_stage_rankings(queries: pd.DataFrame, retriever: HybridRetriever, depth: int) -> Mapping[str, pd.DataFrame]:
+def first_stage_rankings(
+    queries: pd.DataFrame, retriever: HybridRetriever, depth: int, vectors: NDArray[np.float32] | None = None
+) -> Mapping[str, pd.DataFrame]:
     """The rankings `bm25`, `dense` and `hybrid` as tables (query_id, passage_id, document_id, rank, score).
 
-    At most `depth` passages of a query; BM25 has fewer where fewer passages share a word with the query.
+    At most `depth` passages of a query; BM25 has fewer where fewer passages share a word with the query. `vectors`
+    [n, d] are those of the queries, where they are known.
     """
-    found = retriever.retrieve_batch(queries["text"].tolist(), depth)
+    found = retriever.retrieve_batch(queries["text"].tolist(), depth, vectors=vectors)
     stages = {
         "bm25": [one.lexical for one in found],
         "dense": [one.dense for one in found],
@@ -95,27 +107,51 @@ def build_all_candidates(
     candidates: int,
     depth: int,
     max_train_queries: int,
+    previous: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float | int]:
     """Write candidates.parquet (training sample and evaluation queries) and first_stage.parquet to `folder`.
 
     The training sample is the `max_train_queries` training queries with the smallest hash of their id.
-    first_stage.parquet has the rankings of the evaluation queries with a column `system`. Returns counts and, as
-    `seconds_per_query_<system>`, the measured seconds of one query in each system.
+    first_stage.parquet has the rankings of the evaluation queries with a column `system`. The vectors of the queries
+    are kept beside them, and taken over from `previous`, an earlier folder of this function with the same encoder.
+    Returns counts and, as `seconds_per_query_<system>`, the measured seconds of one query in each system.
     """
     from models.corpus import write_table
     from models.splits import sample_by_hash
 
     train = sample_by_hash(queries.loc[queries["split"] == "train"], max_train_queries)
     wanted = pd.concat([train, evaluation_queries]).sort_values("query_id", ignore_index=True)
-    table = build_candidates(wanted, retriever, candidates, progress)
+    vectors, embedded = _query_vectors(wanted["text"].tolist(), retriever, previous, folder)
+    table = build_candidates(wanted, retriever, candidates, progress, vectors)
     write_table(table, folder / "candidates.parquet")
-    rankings = first_stage_rankings(evaluation_queries, retriever, depth)
+    row_of = {query_id: row for row, query_id in enumerate(wanted["query_id"])}
+    evaluated = vectors[[row_of[query_id] for query_id in evaluation_queries["query_id"]]]
+    rankings = first_stage_rankings(evaluation_queries, retriever, depth, evaluated)
     seconds = seconds_per_query(evaluation_queries, retriever, depth)
     stages = pd.concat([ranking.assign(system=name) for name, ranking in rankings.items()], ignore_index=True)
     write_table(stages, folder / "first_stage.parquet")
     return {
         "dagster/row_count": len(table),
         "queries": len(wanted),
+        "queries_embedded": embedded,
         **{f"seconds_per_query_{name}": value for name, value in seconds.items()},
     }
+
+
+def _query_vectors(
+    texts: Sequence[str], retriever: HybridRetriever, previous: Path | None, folder: Path
+) -> tuple[NDArray[np.float32], int]:
+    """Vectors [n, d] of the queries, also written to `folder`, and how many of them `previous` did not have."""
+    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+    known: dict[str, NDArray[np.float32]] = {}
+    if previous is not None:
+        stored = np.load(previous / _QUERY_HASHES, allow_pickle=False).astype(str).tolist()
+        known = dict(zip(stored, np.load(previous / _QUERY_VECTORS, allow_pickle=False), strict=True))
+    new = {name: text for name, text in zip(hashes, texts, strict=True) if name not in known}
+    embedded = retriever.encode(list(new.values()))
+    known.update(zip(new, embedded, strict=True))
+    vectors = np.array([known[name] for name in hashes], dtype=np.float32).reshape(len(hashes), embedded.shape[1])
+    np.save(folder / _QUERY_HASHES, np.array(hashes, dtype="S64"), allow_pickle=False)
+    np.save(folder / _QUERY_VECTORS, vectors, allow_pickle=False)
+    return vectors, len(new)

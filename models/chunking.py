@@ -64,16 +64,23 @@ def split_document(document: Document, tokenizer: Tokenizer, max_tokens: int, ov
 
 
 def split_documents(
-    documents: Sequence[Document], tokenizer: Tokenizer, max_tokens: int, overlap_tokens: int
+    documents: Sequence[Document],
+    tokenizer: Tokenizer,
+    max_tokens: int,
+    overlap_tokens: int,
+    known: Sequence[list[tuple[int, int]] | None] | None = None,
 ) -> list[list[PassageRow]]:
     """Cut documents into passages of at most `max_tokens` tokens (special tokens not counted), in order.
 
     Passages begin and end with visible characters and together cover all of them. A cut falls on the end of a line or
     sentence if there is one in the last quarter, else between words, else between tokens. Neighbours share up to
     `overlap_tokens` tokens, at most half a passage. A document without visible text has no passages.
+
+    `known` has (start, end) of each passage of the documents that were cut in the same way before, None for the others.
     """
-    spans: list[list[tuple[int, int]]] = [[] for _ in documents]
-    pending = [(index, 0) for index in range(len(documents))]
+    known = known or [None] * len(documents)
+    spans: list[list[tuple[int, int]]] = [before or [] for before in known]
+    pending = [(index, 0) for index, before in enumerate(known) if before is None]
     while pending:
         pending = [(index, _skip_space(documents[index].text, start)) for index, start in pending]
         pending = [(index, start) for index, start in pending if start < len(documents[index].text)]

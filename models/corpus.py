@@ -17,6 +17,7 @@ import pandas as pd
 from models.chunking import PassageRow, split_documents
 from models.contracts import SPLITS
 from models.errors import SourceError
+from models.known_spans import DOCUMENTS_FILE, KnownSpans, digest_table, text_digest
 from models.settings import CorpusSettings
 from models.sources.base import LEAKAGE, CorpusSource, rejected
 from models.spill import SortedSpill, Spill, write_rows, writing
@@ -61,13 +62,23 @@ class CorpusTables:
 
 
 def write_corpus(
-    source: CorpusSource, settings: CorpusSettings, tokenizer: Tokenizer, folder: Path, fingerprint: str = ""
+    source: CorpusSource,
+    settings: CorpusSettings,
+    tokenizer: Tokenizer,
+    folder: Path,
+    fingerprint: str = "",
+    previous: Path | None = None,
 ) -> dict[str, int]:
     """Read a source into `folder` as passages, queries, judgments and quarantined_rows (.parquet); return their counts.
+
+    documents.parquet has what the next call needs to know of the documents.
 
     No row raises: what is malformed, repeated (the first wins), breaks its contract, names an unknown row or leaks
     between splits goes to quarantine. Memory holds the queries, the judgments and the ids of the documents; passages
     and refused rows are sorted and written on disk.
+
+    `previous` is a folder with passages.parquet and documents.parquet of an earlier call with the same tokenizer and
+    lengths of passages: documents whose text is unchanged are cut as they were.
 
     Raises `SourceError` when the source cannot be read, refuses most of very many rows, or is no longer what
     `fingerprint` says (by default, what it was at the start) when all is read, and `ArtifactError` when the disk is
@@ -80,7 +91,8 @@ def write_corpus(
     with spilled as work:
         refused = {table: _Refused(table, Path(work)) for table in _TABLES}
         passages = SortedSpill(PassageRow, Path(work), key=lambda row: (row.document_id, row.start))
-        documents = _spill_passages(source, settings, tokenizer, passages, refused["documents"])
+        digests = _spill_passages(source, settings, tokenizer, KnownSpans(previous), passages, refused["documents"])
+        documents = set(digests)
         read_queries = list(_accept(source.queries(), refused["queries"]))
         known = {query.query_id for query in read_queries}
         read_judgments = list(
@@ -100,6 +112,7 @@ def write_corpus(
         judgments = judgments.sort_values(["query_id", "document_id"], ignore_index=True)
         quarantined = chain.from_iterable(refused[table].spill for table in _TABLES)
         written = write_rows(passages, PassageRow, folder / "passages.parquet")
+        write_table(digest_table(digests.items()), folder / DOCUMENTS_FILE)
         write_table(placed, folder / "queries.parquet")
         write_table(judgments, folder / "judgments.parquet")
         quarantine = write_rows(quarantined, RejectedRow, folder / "quarantined_rows.parquet")
@@ -191,15 +204,17 @@ def _spill_passages(
     source: CorpusSource,
     settings: CorpusSettings,
     tokenizer: Tokenizer,
+    known: KnownSpans,
     spill: SortedSpill[PassageRow],
     refused: _Refused,
-) -> set[str]:
-    """Cut the documents into passages on `spill`; return the ids of those that were."""
-    kept: set[str] = set()
+) -> dict[str, str]:
+    """Cut the documents into passages on `spill`; return the ids of those that were, with digests of their texts."""
+    kept: dict[str, str] = {}
     taken: set[str] = set()
     documents = _accept(source.documents(), refused)
     while batch := list(islice(documents, _BATCH_DOCUMENTS)):
-        pieces = split_documents(batch, tokenizer, settings.passage_tokens, settings.overlap_tokens)
+        spans = [known.find(document) for document in batch]
+        pieces = split_documents(batch, tokenizer, settings.passage_tokens, settings.overlap_tokens, spans)
         for document, passages in zip(batch, pieces, strict=True):
             repeated = [row.passage_id for row in passages if row.passage_id in taken]
             if repeated:
@@ -207,7 +222,7 @@ def _spill_passages(
                 refused.add(rejected("documents", reason, document.document_id, asdict(document)), len(kept))
             else:
                 spill.add(passages)
-                kept.add(document.document_id)
+                kept[document.document_id] = text_digest(document)
                 taken.update(row.passage_id for row in passages)
     return kept
 

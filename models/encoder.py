@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,9 @@ _PROMPTS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("docu
 
 _BATCHES_PER_REPORT = 8
 _TOKENIZED_TOGETHER = 1024
+_ROWS = 16
+"""Tokens of a batch, at least. MKL multiplies fewer than 4 rows in another way."""
+
 _NO_LIMIT = 1_000_000
 """Tokens; what relative positions allow, within reason."""
 
@@ -38,9 +42,11 @@ def passage_text(title: str, text: str) -> str:
 class Encoder:
     """A sentence-transformers model whose vectors are float32 of length 1, so that a dot product is their cosine.
 
-    Prompts that the model's own configuration sets for queries and documents are used. Texts are computed in batches of
-    one length in tokens. Without padding a vector depends on what else is in its batch only in its last bits, where the
-    matrix product takes another kernel for another number of rows.
+    Prompts that the model's own configuration sets for queries and documents are used. A vector has the same bits
+    whatever is embedded with it, by however many threads, so that embedding what changed in a corpus gives what
+    embedding all of it gives: texts are computed in batches of one length in tokens, without padding, each by one
+    thread. That holds where a matrix product computes a row alike for any number of rows, as Intel MKL does with one
+    thread and a few rows; elsewhere, as on a GPU, the last bits may differ.
 
     Several threads may share an encoder; they take turns with the tokenizer.
     """
@@ -113,11 +119,14 @@ class Encoder:
         self, texts: list[str], task: Task, batch_size: int, progress: Callable[[int, int], None] | None = None
     ) -> NDArray[np.float32]:
         vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
-        batches = batches_of_one_length(self._token_counts(texts, task), batch_size)
-        computed = self._compute([[texts[row] for row in rows] for rows in batches], task)
+        counts = self._token_counts(texts, task)
+        batches = batches_of_one_length(counts, batch_size)
+        # A few tokens are a few rows of the matrix product, for which there are other kernels: they are repeated.
+        times = [ceil(_ROWS / (counts[rows[0]] * len(rows) or _ROWS)) for rows in batches]
+        work = [[texts[row] for row in rows] * count for rows, count in zip(batches, times, strict=True)]
         done = 0
-        for number, (rows, found) in enumerate(zip(batches, computed, strict=True), start=1):
-            vectors[rows] = found
+        for number, (rows, found) in enumerate(zip(batches, self._compute(work, task), strict=True), start=1):
+            vectors[rows] = found[: len(rows)]
             done += len(rows)
             if progress is not None and (number % _BATCHES_PER_REPORT == 0 or number == len(batches)):
                 progress(done, len(texts))
@@ -126,17 +135,21 @@ class Encoder:
     def _compute(self, batches: Sequence[list[str]], task: Task) -> Iterator[NDArray[np.float32]]:
         """Vectors of each batch, in order. On a CPU each core takes a batch of its own.
 
-        Threads inside the matrix products wait for each other at every layer, and for whatever else the machine does.
+        Threads inside the matrix products wait for each other at every layer, and for whatever else the machine does;
+        and they cut a product in parts whose sums are rounded in another order.
         """
         import torch
 
-        threads = torch.get_num_threads()
-        workers = min(threads, len(batches)) if self._model.device.type == "cpu" else 1
-        if workers < 2:
+        if self._model.device.type != "cpu":
             yield from (self._forward(batch, task) for batch in batches)
             return
+        threads = torch.get_num_threads()
         try:
-            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            torch.set_num_threads(1)
+            if min(threads, len(batches)) < 2:
+                yield from (self._forward(batch, task) for batch in batches)
+                return
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
                 yield from pool.map(lambda batch: self._forward(batch, task), batches)
         finally:
             torch.set_num_threads(threads)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from models.approximate_index import Effort
 from models.dense_index import DenseIndex, id_places
 from models.errors import ArtifactError
 from models.lexical_index import LexicalIndex
@@ -120,13 +121,20 @@ class HybridRetriever:
         self._public, self._labelled = _access_masks(passages["access"].tolist())
         self._readable_by = lru_cache(maxsize=_CALLERS_REMEMBERED)(self._readable)
 
-    def retrieve(self, query: str, top_k: int, allowed: Collection[str] | None = frozenset()) -> list[RetrievedPassage]:
+    def retrieve(
+        self,
+        query: str,
+        top_k: int,
+        allowed: Collection[str] | None = frozenset(),
+        effort: Effort | None = None,
+    ) -> list[RetrievedPassage]:
         """The best `top_k` passages for a caller who holds the labels `allowed`; `None` lifts the access filter.
 
         Without labels only public passages are returned. The filter works inside both searches, so that `top_k` is
-        filled whenever that many readable passages exist.
+        filled whenever that many readable passages exist. `effort` is that of an approximate vector search, by default
+        the one with which its recall was measured.
         """
-        found = self.retrieve_batch([query], top_k, allowed)[0]
+        found = self.retrieve_batch([query], top_k, allowed, effort=effort)[0]
         by_meaning, by_words = set(found.dense[0].tolist()), set(found.lexical[0].tolist())
         return [
             RetrievedPassage(
@@ -157,20 +165,32 @@ class HybridRetriever:
         top_k: int,
         allowed: Collection[str] | None = None,
         progress: Callable[[int, int], None] | None = None,
+        *,
+        vectors: NDArray[np.float32] | None = None,
+        effort: Effort | None = None,
     ) -> list[Retrieval]:
-        """Candidates of many queries, for offline use: without an access filter unless `allowed` is given."""
+        """Candidates of many queries, for offline use: without an access filter unless `allowed` is given.
+
+        `vectors` [n, dimensions] are those of `encode`, where they are known already.
+        """
         readable = None if allowed is None else self._readable_by(frozenset(allowed))
         results: list[Retrieval] = []
         for start in range(0, len(queries), _BLOCK):
-            results.extend(self._retrieve_block(queries[start : start + _BLOCK], top_k, readable))
+            block = queries[start : start + _BLOCK]
+            known = self.encode(block) if vectors is None else vectors[start : start + _BLOCK]
+            results.extend(self._retrieve_block(block, known, top_k, readable, effort))
             if progress is not None:
                 progress(len(results), len(queries))
         return results
 
+    def encode(self, queries: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors [n, dimensions] of queries, by the encoder of the passages."""
+        return self._encoder.encode_queries(queries)
+
     def search_dense(self, queries: Sequence[str], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Vector search alone, without an access filter: rows [n, k] and scores [n, k] as of `DenseIndex.search`."""
         blocks = [
-            self._dense.search(self._encoder.encode_queries(queries[start : start + _BLOCK]), k)
+            self._dense.search(self.encode(queries[start : start + _BLOCK]), k)
             for start in range(0, len(queries), _BLOCK)
         ]
         rows = np.concatenate([np.empty((0, k), dtype=np.int64), *(rows for rows, _ in blocks)])
@@ -181,11 +201,15 @@ class HybridRetriever:
         return self._lexical.search(queries, k)
 
     def _retrieve_block(
-        self, queries: Sequence[str], top_k: int, readable: NDArray[np.bool_] | None
+        self,
+        queries: Sequence[str],
+        vectors: NDArray[np.float32],
+        top_k: int,
+        readable: NDArray[np.bool_] | None,
+        effort: Effort | None,
     ) -> Iterator[Retrieval]:
         depth = max(self._settings.depth, top_k)
-        vectors = self._encoder.encode_queries(queries)
-        dense_rows, dense_scores = self._dense.search(vectors, depth, readable)
+        dense_rows, dense_scores = self._dense.search(vectors, depth, readable, effort=effort)
         for place, query in enumerate(queries):
             found = dense_rows[place] >= 0
             dense = dense_rows[place][found], dense_scores[place][found]

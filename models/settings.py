@@ -243,6 +243,40 @@ class IndexSettings(Section):
     bm25_b: Fraction = Field(default=0.4, description="BM25 length normalization.")
     rrf_k: PositiveInt = Field(default=60, description="Constant of reciprocal rank fusion (Cormack et al., 2009).")
     depth: PositiveInt = Field(default=100, description="Passages that each first stage returns before fusion.")
+    kind: Literal["auto", "flat", "hnsw", "ivf_pq"] = Field(
+        default="auto",
+        description="Dense index. auto: flat, which is exact, while it is small, then hnsw, or ivf_pq to save memory.",
+    )
+    flat_max_passages: PositiveInt = Field(default=50_000, description="Passages up to which `auto` scans all of them.")
+    max_memory_mb: PositiveInt = Field(
+        default=2048, description="Memory that `auto` lets a dense index use, MiB; the vectors themselves stay on disk."
+    )
+    hnsw_m: Annotated[int, Field(ge=2, le=128)] = Field(default=32, description="Links of a passage in the graph.")
+    hnsw_ef_construction: PositiveInt = Field(default=100, description="Candidates kept while the graph is built.")
+    hnsw_ef_search: PositiveInt = Field(
+        default=128, description="Candidates kept while a query is searched; doubled at build until the recall is met."
+    )
+    hnsw_sq8: bool = Field(default=True, description="Vectors of the graph in 8 bits per dimension instead of 32.")
+    ivf_lists: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Lists of ivf_pq; 0 takes 4 times the root of the passages."
+    )
+    ivf_pq_bytes: PositiveInt = Field(
+        default=48,
+        description="Bytes of a vector in ivf_pq; the largest number up to this that divides the dimensions.",
+    )
+    ivf_probes: PositiveInt = Field(
+        default=16, description="Lists read for a query; doubled at build until the recall is met."
+    )
+    rescore: PositiveInt = Field(
+        default=4, description="Candidates of hnsw and ivf_pq that get their exact score, per passage asked for."
+    )
+    min_recall: Fraction = Field(
+        default=0.98, description="Recall@100 against the exact search below which a dense index is refused."
+    )
+    recall_queries: PositiveInt = Field(default=256, description="Queries of the corpus on which recall is measured.")
+    max_delta_share: Fraction = Field(
+        default=0.1, description="Passages removed and added, as a share, above which hnsw or ivf_pq is built anew."
+    )
 
 
 class TrainingSettings(Section):

@@ -42,6 +42,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on stan
 _SYSTEMS = ("bm25", "dense", "hybrid", "lean", "compact", "large", "tiered")
 _DEMO_QUESTION = "How do I compute the pairwise distances between the rows of a matrix?"
 _START_S = 120
+_WHOLE = 1000
+"""A number from here on is shown without decimals."""
 _WORDS = {
     "released": "released",
     "current": "already current: the champion is what was made",
@@ -136,8 +138,8 @@ def _run(settings: Settings, select: str | None, *, quiet: bool) -> tuple[Outcom
             raise
         slow = {name: seconds for name, seconds in outcome.seconds.items() if seconds >= 1}
         console.print(_minutes(slow))
-        found = _status(settings)
-        if not quiet:
+        found = _status_after(outcome, settings)
+        if found and not quiet:
             _show_status(found)
         for where, reason in outcome.failures.items():
             err.print(f"[bold red]{escape(where)}:[/] {escape(reason)}", soft_wrap=True)
@@ -309,6 +311,16 @@ def _status(settings: Settings) -> dict[str, Any]:
     return deployment_status(settings)
 
 
+def _status_after(outcome: Outcome, settings: Settings) -> dict[str, Any]:
+    """The status; empty where what made the run fail, as a database that is gone, keeps it from being read."""
+    try:
+        return _status(settings)
+    except RerankOpsError:
+        if outcome.verdict != "failed":
+            raise
+        return {}
+
+
 def _show_status(found: dict[str, Any]) -> None:
     if found["evaluation"]:
         measures = ("nDCG@10", "MRR@10", "MAP", "R@10", "P@1")
@@ -355,13 +367,17 @@ def _passed(passed: bool) -> str:
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
+    if value is None:
+        return "-"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= _WHOLE else f"{value:.4g}"
 
 
 def _minutes(seconds: dict[str, float]) -> Table:
     table = Table("stage", "minutes", title="Stages above one second")
     for name, value in seconds.items():
-        table.add_row(name, f"{value / 60:.2f}")
+        table.add_row(name.replace("__", "/", 1), f"{value / 60:.2f}")
     return table
 
 

@@ -8,7 +8,7 @@ import difflib
 import threading
 import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -125,7 +125,7 @@ def select_assets(
     return [names[name] for name in sorted(found & of_job)], sorted(found - of_job)
 
 
-def _no_selection(selection: str, names: Sequence[str] | Any, groups: set[str], what: str) -> RerankOpsError:
+def _no_selection(selection: str, names: Iterable[str], groups: set[str], what: str) -> RerankOpsError:
     noun = selection.rpartition(":")[2].strip("+*\"' ")
     near = [name for name in names if name.rpartition("/")[2] == noun] or difflib.get_close_matches(noun, [*names], n=3)
     examples = 'Name an asset (corpus/passages), it with all that is upstream (+key:"index/candidates"), or a group'
@@ -166,7 +166,7 @@ class _Follower:
         self.broken = False
         """Something else failed."""
 
-    def follow(self, execute: Any) -> None:
+    def follow(self, execute: Callable[[], None]) -> None:
         """Run `execute` in a thread to its end, and raise what it raised."""
         raised: list[BaseException] = []
 

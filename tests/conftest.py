@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from models.serving import LoadedBundle, load_bundle
-from models.tracking import Tracking
 from tests.small_bundle import Small, build_small
+
+if TYPE_CHECKING:
+    from models.serving import LoadedBundle
+    from models.tracking import Tracking
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +25,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 @pytest.fixture(scope="session")
 def loaded(small: Small) -> LoadedBundle:
     """The first candidate's bundle, loaded as serving does."""
+    from models.serving import load_bundle
+
     return load_bundle(small.first.bundle)
 
 
@@ -39,5 +44,7 @@ def _empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tracking(_empty_mlflow: Path, tmp_path: Path) -> Tracking:
     """An empty MLflow of the test's own."""
+    from models.tracking import Tracking
+
     path = shutil.copyfile(_empty_mlflow, tmp_path / "mlflow.db")
     return Tracking(f"sqlite:///{path}", (tmp_path / "mlartifacts").as_uri(), "reranker")

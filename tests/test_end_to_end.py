@@ -29,10 +29,12 @@ DOCUMENTS = 130
 SYSTEMS = ("bm25", "dense", "hybrid", "compact", "large", "tiered")
 SETTINGS: dict[str, Any] = {
     "preset": "tiny",
+    "encoder.max_tokens": 64,
+    "training.max_tokens": 48,
     "training.max_queries": 40,
     "training.large_pairs": 48,
     "training.compact_pairs": 48,
-    "evaluation.candidates": 8,
+    "evaluation.candidates": 6,
     "evaluation.max_test_queries": 16,
     "evaluation.max_dev_queries": 12,
     "evaluation.resamples": 1000,
@@ -41,7 +43,8 @@ SETTINGS: dict[str, Any] = {
     "objectives.p95_ms": 60_000,
     "objectives.p99_ms": 60_000,
     "tiers.budget_ms": 60_000,
-    "serving.candidates": 8,
+    "tiers.large_candidates": 3,
+    "serving.candidates": 6,
     "serving.golden_queries": 3,
     # The service follows because it is told to, not because it looks.
     "serving.poll_seconds": 3600,

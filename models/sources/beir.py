@@ -105,10 +105,10 @@ def _read_qrels(path: Path) -> Iterator[tuple[str, Judgment] | RejectedRow]:
             continue
         position, line = f"qrels/{item[0]}", item[1]
         fields = line.split("\t")
-        if item[0].endswith(":1") and _HEADER.fullmatch(fields[0].strip()):
-            continue
         if len(fields) != len(_QRELS_COLUMNS):
             yield rejected("judgments", f"{len(fields)} tab-separated fields instead of 3", position, line)
+            continue
+        if item[0].endswith(":1") and _HEADER.fullmatch(fields[0].strip()):
             continue
         row = parse(JudgmentRow, dict(zip(_QRELS_COLUMNS, fields, strict=True)), "judgments", position)
         yield row if isinstance(row, RejectedRow) else (position, row.judgment())

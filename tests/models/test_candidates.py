@@ -193,3 +193,37 @@ def test_the_tables_of_a_run_hold_the_training_sample_and_the_evaluation_queries
     assert facts["dagster/row_count"] == len(table)
     assert facts["queries"] == 4
     assert all(facts[f"seconds_per_query_{name}"] > 0 for name in ("bm25", "dense", "hybrid"))
+
+
+def test_known_queries_are_not_embedded_again(retriever: HybridRetriever, tmp_path: Path) -> None:
+    embedded: list[str] = []
+
+    class CountingEncoder(TopicEncoder):
+        def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            embedded.extend(texts)
+            return super().encode_queries(texts)
+
+    ids = list(retriever.passage_ids)
+    passages = pd.DataFrame({"passage_id": ids, "document_id": retriever.document_ids, "access": [[]] * len(ids)})
+    dense = DenseIndex(build(TopicEncoder().encode_queries(TEXTS)), ids)
+    counting = HybridRetriever(CountingEncoder(), dense, LexicalIndex.build(TEXTS, ids), passages, IndexSettings())
+    old = queries_of("bread", "chain", "rain")
+    new = queries_of("bread", "oven", "rain", "oven")
+
+    def run(queries: pd.DataFrame, name: str, previous: Path | None = None) -> dict[str, float | int]:
+        (tmp_path / name).mkdir()
+        nothing = queries_of(split="train")
+        return build_all_candidates(
+            nothing, queries, counting, tmp_path / name, candidates=3, depth=4, max_train_queries=1, previous=previous
+        )
+
+    run(old, "first")
+    embedded.clear()
+    facts = run(new, "second", tmp_path / "first")
+    assert facts["queries_embedded"] == 1
+    assert embedded[0] == "oven"
+    # Only the measurement of the seconds embeds them all.
+    assert embedded[1:] == 2 * new["text"].tolist()
+    run(new, "whole")
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes(), path.name

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -245,7 +246,34 @@ def test_files_are_the_same_as_the_tables_and_leave_nothing_else(tmp_path: Path)
         if name == "passages":
             table["access"] = pd.Series([list(labels) for labels in table["access"]], dtype=object)
         pd.testing.assert_frame_equal(table, getattr(tables, name))
-    assert len(list((tmp_path / "out").iterdir())) == 4
+    assert len(list((tmp_path / "out").iterdir())) == 5
+
+
+class _CountingTokenizer:
+    """The tokenizer of the tests, with the texts that it was given."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._inner = _tokenizer()
+
+    def encode_batch(self, texts: list[str], **options: Any) -> Any:
+        self.texts += texts
+        return self._inner.encode_batch(texts, **options)
+
+
+def test_only_documents_whose_text_changed_are_cut_again(tmp_path: Path) -> None:
+    documents, queries, judgments = _good()
+    long = Document("long", "", "A sentence of some words. " * 40, "s")
+    before = _Rows([*documents, long], queries, judgments)
+    write_corpus(before, SETTINGS, _tokenizer(), tmp_path / "before")
+    documents = [replace(documents[0], text="Other words."), replace(documents[1], title="Other"), *documents[3:]]
+    after = _Rows([*documents, long, Document("new", "", "New words.", "s")], queries, judgments)
+    tokenizer: Any = _CountingTokenizer()
+    write_corpus(after, SETTINGS, tokenizer, tmp_path / "after", previous=tmp_path / "before")
+    assert set(tokenizer.texts) == {"Other words.", "New words."}
+    write_corpus(after, SETTINGS, _tokenizer(), tmp_path / "whole")
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "after" / path.name).read_bytes(), path.name
 
 
 def test_a_source_that_changes_while_it_is_read_is_an_error(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.dense_index import IDS_FILE, INDEX_FILE, DenseIndex, build, id_places, write
+from models.dense_index import FACTS_FILE, IDS_FILE, INDEX_FILE, DenseIndex, build, id_places, write
 from models.errors import ArtifactError
 
 
@@ -33,7 +33,7 @@ def test_search_finds_what_comparing_with_every_passage_finds(count: int) -> Non
 def test_what_was_written_is_loaded(tmp_path: Path) -> None:
     vectors = unit_rows(50)
     write(tmp_path, vectors, [f"p{row}" for row in range(50)])
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([INDEX_FILE, IDS_FILE])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([INDEX_FILE, IDS_FILE, FACTS_FILE])
     loaded = DenseIndex.load(tmp_path)
     assert (len(loaded), loaded.dimensions, loaded.passage_ids[7]) == (50, 16, "p7")
     for found, expected in zip(loaded.search(vectors[:9], 5), index_of(vectors).search(vectors[:9], 5), strict=True):
@@ -119,7 +119,7 @@ def test_missing_and_unlike_files_are_refused(tmp_path: Path) -> None:
 def test_the_same_embeddings_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write(tmp_path / name, unit_rows(20), [f"p{row}" for row in range(20)])
-    for name in (INDEX_FILE, IDS_FILE):
+    for name in (INDEX_FILE, IDS_FILE, FACTS_FILE):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 

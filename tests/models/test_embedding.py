@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from models.embedding import HASHES_FILE, VECTORS_FILE, embed_corpus
 from models.encoder import Encoder
@@ -66,7 +67,9 @@ def test_only_what_is_new_is_embedded_and_the_rest_is_as_in_a_full_run(tmp_path:
     after, full = files_of(tmp_path / "after"), files_of(tmp_path / "full")
     vectors = [np.load(tmp_path / name / VECTORS_FILE, allow_pickle=False) for name in ("after", "full")]
     np.testing.assert_allclose(*vectors, atol=1e-6)
-    assert {**after, VECTORS_FILE: b""} == {**full, VECTORS_FILE: b""}
+    if not torch.backends.mkl.is_available():  # other libraries may round in another order
+        after[VECTORS_FILE] = full[VECTORS_FILE]
+    assert after == full
     # The predecessor stays as it was, also where files are shared with it.
     assert np.load(tmp_path / "before" / VECTORS_FILE).shape == (5, 384)
 

@@ -17,6 +17,7 @@ from models.settings import (
     as_environment,
     load_settings,
     setting_keys,
+    values_of,
 )
 
 
@@ -224,3 +225,31 @@ def test_a_relative_corpus_path_starts_at_the_settings_file(monkeypatch: pytest.
     monkeypatch.setenv("RERANKOPS_SETTINGS", str(path))
     assert load_settings(environ={}).corpus_path == tmp_path / "scifact"
     assert path != SETTINGS_FILE
+
+
+def test_typed_values_win_over_everything_and_are_validated(toml: Path) -> None:
+    variable = {"RERANKOPS_TRAINING__SEED": "4"}
+    found = load_settings(["training.seed=5"], values={"training.seed": 6}, file=toml, environ=variable)
+    assert found.training.seed == 6
+    with pytest.raises(SettingsError, match=r"training\.sed: no such setting"):
+        load_settings(values={"training.sed": 6}, file=toml, environ={})
+    with pytest.raises(SettingsError, match=r"training\.dropout: "):
+        load_settings(values={"training.dropout": 2.0}, file=toml, environ={})
+
+
+def test_the_values_of_keys_and_sections_by_dotted_key() -> None:
+    settings = Settings()
+    assert values_of(settings, "encoder.max_tokens") == {"encoder.max_tokens": settings.encoder.max_tokens}
+    assert values_of(settings, "corpus.files", without={"corpus.files.columns"}) == {
+        "corpus.files.documents": "documents.parquet",
+        "corpus.files.queries": "queries.parquet",
+        "corpus.files.judgments": "judgments.parquet",
+    }
+    gate = values_of(settings, "gate", "objectives.p95_ms")
+    assert gate == {f"gate.{key}": value for key, value in settings.gate} | {"objectives.p95_ms": 1500}
+
+
+@pytest.mark.parametrize(("names", "without"), [(("encoder.max_token",), ()), (("gate",), ("gate.min_gian",))])
+def test_a_misspelt_name_is_not_passed_over(names: tuple[str, ...], without: tuple[str, ...]) -> None:
+    with pytest.raises(SettingsError, match="no such setting"):
+        values_of(Settings(), *names, without=without)

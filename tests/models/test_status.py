@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from models.artifacts import ArtifactStore
 from models.database import Database
 from models.files import canonical_json
+from models.gating import judge
 from models.incidents import open_incident
 from models.ledger import Ledger
 from models.settings import Settings
@@ -43,8 +43,6 @@ def test_it_names_the_champion_the_gate_and_every_system(small: Small, tmp_path:
     database = Database(settings.database_url)
     database.migrate()
     ledger = Ledger(database)
-    from models.gating import judge
-
     decision = judge(evidence_for(small, ledger, small.first), settings.gate, settings)
     release = put_in_service(ledger, small.first, "5")
     incident = open_incident(database, "drift", {"share": 0.9})
@@ -90,10 +88,3 @@ def test_a_release_that_a_crash_left_pending_is_finished_first(
     assert tracking.alias(CHAMPION) == version
     assert Ledger(database).pending() == []
     database.close()
-
-
-def test_the_store_that_is_read_is_the_settings_own(tmp_path: Path) -> None:
-    settings = small_settings(tmp_path)
-    store = ArtifactStore(settings.artifact_root, tmp_path / "cache")
-    assert store.current("release/gate_decision") is None
-    assert deployment_status(settings)["gate"] is None

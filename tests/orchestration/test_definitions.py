@@ -37,6 +37,7 @@ BLOCKING = {
     keys.JUDGMENTS: {"contract", "references_resolve"},
     keys.QUARANTINED_ROWS: {"contract"},
     keys.EVALUATION_SET: {"queries_contract", "judgments_contract", "expectations"},
+    keys.DENSE_INDEX: {"recall"},
     keys.CANDIDATES: {"contract"},
     keys.TRAINING_EXAMPLES: {"contract", "no_evaluation_query_in_training"},
     keys.DECISION_LOG: {"contract"},

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
 from models.database import Database
 from models.errors import ArtifactError, ReleaseError
 from models.ledger import Ledger, Release
-from models.serving import LoadedBundle, load_bundle
+from models.serving import LoadedBundle, load_bundle, load_release
 from models.serving_types import Ranking
 from models.settings import Settings
 from services.errors import NothingServed, Overloaded, ReleaseLoadFailed
@@ -116,6 +120,36 @@ def test_a_swap_under_load_fails_nothing_and_mixes_nothing(small: Small, loaded:
             assert scores == pytest.approx(expected[version], abs=1e-5)
         assert served == sorted(served), "no caller falls back to the release before"
         assert (served[0], served[-1]) == ("1", "2")
+
+
+def test_a_release_whose_files_were_altered_is_refused_while_the_one_before_serves_on(
+    small: Small, tmp_path: Path
+) -> None:
+    altered = shutil.copytree(small.first.bundle.folder, tmp_path / "altered", copy_function=os.link)
+    calibration = altered / "calibration.json"
+    changed = calibration.read_bytes().replace(b"1", b"2", 1)
+    calibration.unlink()
+    calibration.write_bytes(changed)
+
+    def load(settings: Settings, release: Release) -> LoadedBundle:
+        if release.model_version == "1":
+            return load_release(settings, release)
+        return load_bundle(replace(small.first.bundle, folder=altered), release_id=release.release_id)
+
+    body = {"model": "champion", "query": QUERY, "documents": DOCUMENTS}
+    with service_in(tmp_path, small.settings, load) as service:
+        first = put_in_service(service.ledger, small.first, "1")
+        with TestClient(service.app, headers=AUTHORIZED) as client:
+            before = client.post("/v2/rerank", json=body).json()
+            put_in_service(service.ledger, small.first, "2")
+            refused = client.post("/v1/release/refresh")
+            after = client.post("/v2/rerank", json=body).json()
+            health = client.get("/health").json()
+    assert (refused.status_code, refused.json()["error"]["code"]) == (500, "release_load_failed")
+    assert "calibration.json differs from its digest" in refused.json()["message"]
+    assert before["results"] == after["results"]
+    assert after["meta"]["release_id"] == first.release_id
+    assert (health["status"], health["served"]["release_id"]) == ("stale", first.release_id)
 
 
 def test_a_pinned_version_is_refused_once_another_serves(tmp_path: Path) -> None:

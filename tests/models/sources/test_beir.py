@@ -126,7 +126,7 @@ def test_bad_rows_are_rejected_with_reason_and_position(tmp_path: Path) -> None:
     assert sum(isinstance(row, Document) for row in source.documents()) == 1
 
 
-@pytest.mark.parametrize("first", ["q\td\t1\n", "q\td\tmuch\n", "q\td\n"])
+@pytest.mark.parametrize("first", ["q\td\t1\n", "q\td\tmuch\n", "q\td\n", "query-id\n"])
 def test_qrels_without_a_header_lose_no_row(tmp_path: Path, first: str) -> None:
     source = _write(tmp_path, [{"_id": "d", "text": "x"}], [{"_id": "q", "text": "y?"}], {"test": first + "q\td\t2\n"})
     assert len(list(source.judgments())) == 2

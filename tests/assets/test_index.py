@@ -1,0 +1,177 @@
+"""The corpus and index assets, materialized as `refresh_index` does while a source changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets import corpus, index
+from assets.resources import ArtifactIOManager
+from checks.index import recall
+from models.artifacts import Artifact, ArtifactStore
+from models.retriever import HybridRetriever, open_retriever
+from tests.checks.check_cases import use_home
+
+ASSETS = ("corpus/passages", "index/passage_embeddings", "index/dense_index", "index/lexical_index", "index/candidates")
+MACHINES = "oven boiler pump grinder press lathe burner filter saw baler loom kiln crane winch anvil forge".split()
+
+Refresh = Callable[..., dict[str, Artifact]]
+
+
+def handbook() -> dict[str, str]:
+    """Texts by document id."""
+    return {
+        f"{place:02}-{machine}": f"Clean the {machine} with soda number {place}. Then dry it with a cloth of linen."
+        for place, machine in enumerate(MACHINES)
+    }
+
+
+def write_source(folder: Path, documents: Mapping[str, str]) -> Path:
+    """A corpus in the layout of BEIR: one query per machine of the handbook, judged where its document is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "qrels").mkdir(exist_ok=True)
+    lines = [json.dumps({"_id": name, "title": name[3:], "text": text}) for name, text in documents.items()]
+    (folder / "corpus.jsonl").write_text("\n".join(lines) + "\n")
+    names = sorted(handbook())
+    queries = [json.dumps({"_id": f"q{name}", "text": f"how do I clean the {name[3:]}"}) for name in names]
+    (folder / "queries.jsonl").write_text("\n".join(queries) + "\n")
+    for split, part in (("train", names[:8]), ("dev", names[8:11]), ("test", names[11:])):
+        rows = [f"q{name}\t{name}\t1" for name in part if name in documents]
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n")
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def refresh(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Refresh:
+    """A function that materializes corpus and index over some documents; the artifacts by name."""
+    instance = dg.DagsterInstance.ephemeral()
+
+    def run(
+        documents: Mapping[str, str], home: str = "home", path: Path = source, **settings: str
+    ) -> dict[str, Artifact]:
+        write_source(path, documents)
+        (tmp_path / home).mkdir(exist_ok=True)
+        chosen = {"CORPUS__SOURCE": "beir", "CORPUS__PATH": str(path), **settings}
+        deployment = use_home(tmp_path / home, monkeypatch, **chosen)
+        result = dg.materialize(
+            [*corpus.ASSETS, *index.ASSETS, recall],
+            instance=instance,
+            resources={"deployment": deployment, "io_manager": ArtifactIOManager(deployment=deployment)},
+        )
+        assert result.success
+        made = [result.output_for_node(name) for name in ("index__passage_embeddings", "index__dense_index")]
+        store = deployment.store()
+        found = {name: store.require(name) for name in ASSETS}
+        assert [one.data_version for one in made] == [found[one.asset].data_version for one in made]
+        return found
+
+    return run
+
+
+def versions(found: Mapping[str, Artifact]) -> dict[str, str]:
+    return {name: artifact.data_version for name, artifact in found.items()}
+
+
+def counts(found: Mapping[str, Artifact]) -> tuple[int, ...]:
+    summary = found["index/passage_embeddings"].summary
+    return tuple(int(summary[name]) for name in ("embedded", "taken_over", "removed"))
+
+
+def retriever_of(found: Mapping[str, Artifact]) -> HybridRetriever:
+    from models.settings import load_settings
+
+    embeddings = found["index/passage_embeddings"]
+    return open_retriever(
+        found["corpus/passages"].read_table("passages.parquet", ["passage_id", "document_id", "access"]),
+        encoder=embeddings.folder / "encoder",
+        max_tokens=embeddings.read_json("encoder.json")["max_tokens"],
+        dense=found["index/dense_index"].folder,
+        lexical=found["index/lexical_index"].folder,
+        settings=load_settings().index,
+    )
+
+
+def test_a_refresh_embeds_what_changed_and_equals_a_build_from_nothing(refresh: Refresh) -> None:
+    documents = handbook()
+    first = refresh(documents)
+    assert counts(first) == (16, 0, 0)
+    assert first["index/candidates"].summary["queries_embedded"] == 16
+
+    edited = {**documents, "03-grinder": "The grinder is cleaned with rice and a soft brush."}
+    second = refresh(edited)
+    assert counts(second) == (1, 15, 1)
+    assert second["index/candidates"].summary["queries_embedded"] == 0
+    assert all(versions(first)[name] != versions(second)[name] for name in ASSETS)
+    assert versions(refresh(edited, home="another")) == versions(second)
+
+
+def test_a_removed_document_is_gone_from_what_is_retrieved(refresh: Refresh) -> None:
+    documents = handbook()
+    before = refresh(documents)
+    question = "how do I clean the pump"
+    assert retriever_of(before).retrieve(question, 5)[0].document_id == "02-pump"
+
+    del documents["02-pump"]
+    after = refresh(documents)
+    assert counts(after) == (0, 15, 1)
+    found = retriever_of(after).retrieve(question, 50)
+    assert len(found) == 15
+    assert "02-pump" not in {one.document_id for one in found}
+    assert not any("02-pump" in path.read_text(errors="ignore") for path in after["index/dense_index"].folder.iterdir())
+
+
+def test_an_older_state_of_the_source_brings_back_its_artifacts_at_once(
+    refresh: Refresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = handbook()
+    monday = refresh(documents, path=tmp_path / "monday")
+    documents["02-pump"] = "The pump cleans itself."
+    tuesday = refresh(documents, path=tmp_path / "tuesday")
+    assert versions(monday) != versions(tuesday)
+
+    def made_anew(*_: object) -> None:
+        raise AssertionError("something was made anew")
+
+    monkeypatch.setattr(ArtifactStore, "_commit", made_anew)
+    again = refresh(handbook(), path=tmp_path / "monday")
+    assert versions(again) == versions(monday)
+    assert retriever_of(again).retrieve("how do I clean the pump", 3)[0].document_id == "02-pump"
+
+
+def test_another_chunking_or_length_of_the_encoder_is_another_build(refresh: Refresh) -> None:
+    documents = {**handbook(), "99-rules": " ".join(f"Rule {number} of the house is strict." for number in range(20))}
+    whole = refresh(documents)
+    shorter = refresh(documents, ENCODER__MAX_TOKENS="16")
+    assert counts(shorter) == (17, 0, 0)
+    assert versions(whole)["corpus/passages"] == versions(shorter)["corpus/passages"]
+    pieces = refresh(documents, CORPUS__PASSAGE_TOKENS="32", CORPUS__OVERLAP_TOKENS="0")
+    assert counts(pieces) == (len(retriever_of(pieces).passage_ids) - 16, 16, 1)
+    assert counts(pieces)[0] > 3
+
+
+def test_an_approximate_index_is_carried_on_and_checked(refresh: Refresh) -> None:
+    documents = {**handbook(), **{f"x{number:04}": f"Note {number}." for number in range(1100)}}
+    chosen = {"INDEX__KIND": "hnsw", "INDEX__HNSW_EF_CONSTRUCTION": "40"}
+    first = refresh(documents, **chosen)["index/dense_index"]
+    assert (first.summary["kind"], first.summary["carried"]) == ("hnsw", False)
+    assert first.summary["recall"] >= 0.98
+
+    del documents["x0007"]
+    documents["x0008"] = "Another note."
+    second = refresh(documents, **chosen)
+    summary = second["index/dense_index"].summary
+    assert (summary["carried"], summary["tombstones"], summary["additions"]) == (True, 2, 1)
+    same = (one.path("approximate.faiss").stat().st_ino for one in (first, second["index/dense_index"]))
+    assert next(same) == next(same)
+    found = retriever_of(second).retrieve("note 7", 1117)
+    assert "x0007" not in {one.document_id for one in found}
+    assert retriever_of(second).retrieve("Another note.", 1)[0].document_id == "x0008"
