@@ -24,12 +24,12 @@ def make(
     inputs: tuple[Artifact, ...] = (),
     settings: Mapping[str, Any] | None = None,
     outside: Mapping[str, str] | None = None,
+    shown: bool = True,
 ) -> Artifact:
     """Get the artifact of this computation, made only if it never was.
 
-    `modules` of `models/` decide the code version; `outside` names inputs that are no assets (a source, base
-    weights) with
-    their digests. The artifact's data version becomes the asset's.
+    `modules` of `models/` decide the code version; `outside` names inputs that are no assets (a source, base weights)
+    with their digests. The artifact's data version becomes the asset's, unless it is not `shown`: not selected.
     """
     artifact = store.get_or_create(
         artifact_name(key),
@@ -39,7 +39,8 @@ def make(
         build=build,
     )
     # `Output(data_version=)` is beta and warns at every asset; the context says the same without.
-    context.set_data_version(key, dg.DataVersion(artifact.data_version))
+    if shown:
+        context.set_data_version(key, dg.DataVersion(artifact.data_version))
     state = "unchanged, reused" if artifact.reused else f"made in {artifact.manifest.seconds:.1f} s"
     context.log.info(f"{artifact.asset} {artifact.data_version}: {state}")
     return artifact

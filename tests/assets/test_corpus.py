@@ -35,10 +35,18 @@ def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     return use_home(tmp_path / "home", monkeypatch)
 
 
-def _materialize(deployment: Deployment, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
+def _materialize(
+    deployment: Deployment, raise_on_error: bool = True, selection: list[dg.AssetKey] | None = None
+) -> dg.ExecuteInProcessResult:
     resources = {"deployment": deployment, "io_manager": ArtifactIOManager(deployment=deployment)}
     with dg.DagsterInstance.ephemeral() as instance:
-        return dg.materialize(corpus.ASSETS, resources=resources, instance=instance, raise_on_error=raise_on_error)
+        return dg.materialize(
+            corpus.ASSETS,
+            resources=resources,
+            instance=instance,
+            raise_on_error=raise_on_error,
+            selection=selection,
+        )
 
 
 def _table(deployment: Deployment, key: dg.AssetKey, name: str) -> pd.DataFrame:
@@ -81,3 +89,12 @@ def test_without_judgments_there_are_passages_and_what_evaluates_says_what_it_ne
     assert failure.node_name == "corpus__evaluation_set"
     assert "the corpus has no judgment that a document is relevant" in str(failure.event_specific_data)
     assert "docs/sources.md" in str(failure.event_specific_data)
+
+
+def test_one_reading_is_kept_whole_though_only_its_passages_are_selected(
+    handbook: Path, deployment: Deployment
+) -> None:
+    result = _materialize(deployment, selection=[keys.PASSAGES])
+    assert [event.asset_key for event in result.get_asset_materialization_events()] == [keys.PASSAGES]
+    refused = _table(deployment, keys.QUARANTINED_ROWS, "quarantined_rows")
+    assert refused["position"].tolist() == ["latin.txt"]
