@@ -98,7 +98,6 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
             before and before.folder,
         )
 
-    selected = []
     try:
         for key, name in _TABLES.items():
 
@@ -120,11 +119,11 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
                 shown=key in context.selected_asset_keys,
             )
             if key in context.selected_asset_keys:
-                selected.append(output(artifact, output_name=name))
+                yield output(artifact, output_name=name)
+            else:
+                store.point(artifact)
     finally:
         shutil.rmtree(tables, ignore_errors=True)
-    # Dagster asks for no more than what is selected, so all is made before any is given.
-    yield from selected
 
 
 @dg.asset(
