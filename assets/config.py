@@ -76,6 +76,10 @@ class TrainingConfig(launchpad("TrainingConfig", _SETTINGS.training)):
     """Fine-tuning of the two cross-encoders."""
 
 
+class EngineConfig(launchpad("EngineConfig", _SETTINGS.engine)):
+    """What computes the logits of the cross-encoders."""
+
+
 class EvaluationConfig(launchpad("EvaluationConfig", _SETTINGS.evaluation)):
     """Offline evaluation."""
 

@@ -12,10 +12,10 @@ from models.artifacts import Artifact
 from models.code_version import code_version
 from models.settings import values_of
 
-_SCORE = ("scoring", "cross_encoder", "pair_head", "pair_tokens")
+_SCORE = ("scoring", "engines", "cross_encoder", "pair_head", "pair_tokens")
 _CALIBRATE = ("calibration",)
 _EVALUATE = ("evaluation", "metrics", "significance", "scoring", "calibration", "tiered_reranker", "offline_evaluation")
-_CHAMPION = (*_EVALUATE, "cross_encoder")
+_CHAMPION = (*_EVALUATE, "engines", "cross_encoder")
 _RESAMPLING = ("evaluation.resamples", "evaluation.confidence")
 
 
@@ -32,7 +32,14 @@ def _ins(*asset_keys: dg.AssetKey) -> dict[str, dg.AssetIn]:
     code_version=code_version(*_SCORE),
     automation_condition=WHEN_INPUTS_CHANGE,
     pool=MODEL_POOL,
-    ins=_ins(keys.EVALUATION_SET, keys.PASSAGES, keys.CANDIDATES, keys.LARGE_RERANKER, keys.COMPACT_RERANKER),
+    ins=_ins(
+        keys.EVALUATION_SET,
+        keys.PASSAGES,
+        keys.CANDIDATES,
+        keys.LARGE_RERANKER,
+        keys.COMPACT_RERANKER,
+        keys.SCORING_ENGINES,
+    ),
 )
 def scored_candidates(
     context: dg.AssetExecutionContext,
@@ -42,6 +49,7 @@ def scored_candidates(
     candidates: Artifact,
     large_reranker: Artifact,
     compact_reranker: Artifact,
+    scoring_engines: Artifact,
 ) -> dg.Output[Artifact]:
     """The candidates of the development and test queries with the logits of both cross-encoders."""
     settings = deployment.settings()
@@ -53,9 +61,10 @@ def scored_candidates(
             candidates.read_table("candidates.parquet"),
             evaluation_set.read_table("queries.parquet"),
             passages.read_table("passages.parquet"),
-            compact_reranker.folder,
-            large_reranker.folder,
+            scoring_engines.folder,
+            {"compact": compact_reranker.folder, "large": large_reranker.folder},
             settings.training,
+            settings.engine.threads,
             folder,
             progress(context, "pairs scored"),
         )
@@ -66,7 +75,7 @@ def scored_candidates(
         keys.SCORED_CANDIDATES,
         build,
         modules=_SCORE,
-        inputs=(evaluation_set, passages, candidates, large_reranker, compact_reranker),
+        inputs=(evaluation_set, passages, candidates, large_reranker, compact_reranker, scoring_engines),
         settings=values_of(settings, "training.max_tokens"),
     )
     return output(artifact)

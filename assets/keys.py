@@ -26,6 +26,7 @@ CANDIDATES = dg.AssetKey([INDEX, "candidates"])
 TRAINING_EXAMPLES = dg.AssetKey([TRAINING, "training_examples"])
 LARGE_RERANKER = dg.AssetKey([TRAINING, "large_reranker"])
 COMPACT_RERANKER = dg.AssetKey([TRAINING, "compact_reranker"])
+SCORING_ENGINES = dg.AssetKey([TRAINING, "scoring_engines"])
 
 SCORED_CANDIDATES = dg.AssetKey([EVALUATION, "scored_candidates"])
 SCORE_CALIBRATION = dg.AssetKey([EVALUATION, "score_calibration"])

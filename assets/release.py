@@ -12,7 +12,7 @@ from models.settings import values_of
 
 _PARTS = (
     keys.PASSAGES, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, keys.LARGE_RERANKER,
-    keys.COMPACT_RERANKER,
+    keys.COMPACT_RERANKER, keys.SCORING_ENGINES,
     keys.SCORE_CALIBRATION, keys.OFFLINE_EVALUATION, keys.EVALUATION_SET, keys.CANDIDATES,
 )  # fmt: skip
 _EVIDENCE = (keys.RELEASE_CANDIDATE, keys.OFFLINE_EVALUATION, keys.CHAMPION_EVALUATION, keys.LATENCY_PROFILE)
@@ -42,6 +42,7 @@ def release_candidate(
     lexical_index: Artifact,
     large_reranker: Artifact,
     compact_reranker: Artifact,
+    scoring_engines: Artifact,
     score_calibration: Artifact,
     offline_evaluation: Artifact,
     evaluation_set: Artifact,
@@ -62,6 +63,7 @@ def release_candidate(
         lexical_index=lexical_index,
         large_reranker=large_reranker,
         compact_reranker=compact_reranker,
+        scoring_engines=scoring_engines,
         score_calibration=score_calibration,
         offline_evaluation=offline_evaluation,
         evaluation_set=evaluation_set,

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, PrivateAttr
 from assets.config import (
     CorpusConfig,
     EncoderConfig,
+    EngineConfig,
     EvaluationConfig,
     GateConfig,
     IndexConfig,
@@ -40,6 +41,7 @@ class Deployment(dg.ConfigurableResource):
     encoder: EncoderConfig = EncoderConfig()
     index: IndexConfig = IndexConfig()
     training: TrainingConfig = TrainingConfig()
+    engine: EngineConfig = EngineConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     gate: GateConfig = GateConfig()
     tiers: TiersConfig = TiersConfig()

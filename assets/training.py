@@ -11,6 +11,7 @@ from models.code_version import code_version
 from models.settings import Settings, values_of
 
 _EXAMPLES = ("hard_negatives",)
+_ENGINES = ("engines", "onnx_export", "cross_encoder", "pair_head", "pair_tokens")
 _MODEL = ("cross_encoder", "listwise_loss", "pair_head", "pair_tokens")
 _ELSEWHERE = {"training.base_model", "training.max_queries"}
 """Keys that reach the models through other inputs: the digest of the weights, the training examples."""
@@ -160,6 +161,69 @@ def compact_reranker(
     return _registered(artifact, "compact", settings)
 
 
+@dg.asset(
+    key=keys.SCORING_ENGINES,
+    group_name=keys.TRAINING,
+    kinds={"onnx"},
+    owners=OWNERS,
+    config_schema=NO_CONFIG,
+    code_version=code_version(*_ENGINES),
+    automation_condition=WHEN_INPUTS_CHANGE,
+    pool=MODEL_POOL,
+    ins={
+        key.path[-1]: dg.AssetIn(key=key)
+        for key in (keys.PASSAGES, keys.CANDIDATES, keys.EVALUATION_SET, keys.LARGE_RERANKER, keys.COMPACT_RERANKER)
+    },
+)
+def scoring_engines(
+    context: dg.AssetExecutionContext,
+    deployment: Deployment,
+    passages: Artifact,
+    candidates: Artifact,
+    evaluation_set: Artifact,
+    large_reranker: Artifact,
+    compact_reranker: Artifact,
+) -> dg.Output[Artifact]:
+    """Both cross-encoders as what the service runs, and how far their scores are from those of the models."""
+    from models.cross_encoder import resolve_device
+
+    settings = deployment.settings()
+
+    def build(folder):
+        from models.engines import build_engines, parity_sample
+        from models.offline_evaluation import split_of
+
+        dev, judgments = split_of(evaluation_set, "dev")
+        sample = parity_sample(
+            candidates.read_table("candidates.parquet"),
+            dev,
+            passages.read_table("passages.parquet", ["passage_id", "title", "text"]),
+            judgments,
+            settings.engine.parity_queries,
+        )
+        return build_engines(
+            {"compact": compact_reranker.folder, "large": large_reranker.folder},
+            settings.training.max_tokens,
+            settings.training.device,
+            settings.engine,
+            sample,
+            folder,
+            progress(context, "models exported"),
+        )
+
+    artifact = make(
+        context,
+        deployment.store(),
+        keys.SCORING_ENGINES,
+        build,
+        modules=_ENGINES,
+        inputs=(passages, candidates, evaluation_set, large_reranker, compact_reranker),
+        settings=values_of(settings, "engine", "training.max_tokens", without=("engine.threads",)),
+        outside={"device": resolve_device(settings.training.device)},
+    )
+    return output(artifact)
+
+
 def _registered(artifact: Artifact, size: str, settings: Settings) -> dg.Output[Artifact]:
     from models.tracking import Tracking, register_model
 
@@ -167,4 +231,4 @@ def _registered(artifact: Artifact, size: str, settings: Settings) -> dg.Output[
     return output(artifact, mlflow_version=version)
 
 
-ASSETS = [training_examples, large_reranker, compact_reranker]
+ASSETS = [training_examples, large_reranker, compact_reranker, scoring_engines]

@@ -5,6 +5,7 @@
 bundle.json                 versions, settings and limits
 passages.parquet            texts, titles, places, access labels
 dense_index/ lexical_index/ encoder/ large/ compact/
+engines/                    what computes the scores of both models
 calibration.json            the scorers of all tiers
 golden.json                 queries with the scores that a reloaded bundle must reproduce
 evaluation/                 evaluation.json and per_query.parquet: what the next candidate is compared with
@@ -37,6 +38,7 @@ class BundleParts:
     lexical_index: Artifact
     large_reranker: Artifact
     compact_reranker: Artifact
+    scoring_engines: Artifact
     score_calibration: Artifact
     offline_evaluation: Artifact
     evaluation_set: Artifact
@@ -60,6 +62,7 @@ def write_bundle(folder: Path, parts: BundleParts, settings: Settings) -> dict[s
         "lexical_index": parts.lexical_index,
         "large": parts.large_reranker,
         "compact": parts.compact_reranker,
+        "engines": parts.scoring_engines,
     }
     for name, artifact in links.items():
         _link_all(artifact, folder / name)

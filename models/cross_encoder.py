@@ -79,9 +79,9 @@ class CrossEncoderScorer:
     """Scores (query, passage) pairs in batches of similar length. Only the passage is cut when a pair is too long."""
 
     def __init__(self, model: Any, head: Any, tokenizer: PairTokenizer, device: torch.device) -> None:
-        self._model = model
-        self._head = head
-        self._tokenizer = tokenizer
+        self.body = model
+        self.head = head
+        self.tokenizer = tokenizer
         self._device = device
         self.max_tokens = tokenizer.max_tokens
 
@@ -127,14 +127,14 @@ class CrossEncoderScorer:
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
         """Token ids of each pair, cut to `max_tokens`; a query may take half of them."""
-        return self._tokenizer.encode(pairs)
+        return self.tokenizer.encode(pairs)
 
     def _forward(self, encodings: list[Encoding]) -> np.ndarray:
-        inputs = {name: tensor.to(self._device) for name, tensor in self._tokenizer.pad(encodings).items()}
-        output = self._model(**inputs)
-        if self._head is None:
+        inputs = {name: tensor.to(self._device) for name, tensor in self.tokenizer.pad(encodings).items()}
+        output = self.body(**inputs)
+        if self.head is None:
             return output.logits.float().squeeze(-1).cpu().numpy()
-        scores = self._head.score(output.last_hidden_state, inputs["input_ids"], inputs["attention_mask"])
+        scores = self.head.score(output.last_hidden_state, inputs["input_ids"], inputs["attention_mask"])
         return scores.cpu().numpy()
 
 

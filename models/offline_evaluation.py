@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from models.artifacts import Artifact
 from models.bundle import BUNDLE
 from models.calibration import Calibration
 from models.corpus import write_table
-from models.cross_encoder import CrossEncoderScorer
+from models.engines import SIZES, load_engine
 from models.evaluation import FIRST_STAGES, EvaluationReport, evaluate_systems
 from models.files import canonical_json
 from models.latency import summarize
@@ -43,18 +43,22 @@ def score_evaluation_set(
     candidates: pd.DataFrame,
     queries: pd.DataFrame,
     passages: pd.DataFrame,
-    compact: Path,
-    large: Path,
+    engines: Path,
+    models: Mapping[str, Path],
     training: TrainingSettings,
+    threads: int,
     folder: Path,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write scored.parquet: the candidates of `queries` with both models' logits. Returns counts and seconds
-    per pair."""
-    engines = [
-        CrossEncoderScorer.load(place, training.max_tokens, device=training.device) for place in (compact, large)
-    ]
-    scored = score_candidates(candidates, queries, passages, engines[0], engines[1], progress)
+    per pair.
+
+    `models` are the folders of `compact` and `large`, `engines` that of what computes them."""
+    compact, large = (
+        load_engine(engines, models[size], size, training.max_tokens, device=training.device, threads=threads)
+        for size in SIZES
+    )
+    scored = score_candidates(candidates, queries, passages, compact, large, progress)
     write_table(scored.table, folder / "scored.parquet")
     return {
         "dagster/row_count": len(scored.table),
@@ -147,13 +151,15 @@ def evaluate_champion(
     else:
         bundle.verify()
         test, judgments = split_of(evaluation_set, "test")
-        engines = [CrossEncoderScorer.load(bundle.folder / n, facts["max_tokens"]) for n in ("compact", "large")]
+        compact, large = (
+            load_engine(bundle.folder / "engines", bundle.folder / size, size, facts["max_tokens"]) for size in SIZES
+        )
         scored = score_candidates(
             candidates.read_table("candidates.parquet"),
             test,
             passages.read_table("passages.parquet"),
-            engines[0],
-            engines[1],
+            compact,
+            large,
         )
         calibration = Calibration.from_dict(bundle.read_json("calibration.json"))
         tiers = TiersSettings.model_validate(facts["settings"]["tiers"])

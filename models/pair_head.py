@@ -52,7 +52,7 @@ class PairHead(Module):
         words = attention_mask.bool()
         for special in self.special_ids:
             words = words & (input_ids != special)
-        in_query = (input_ids == self.separator_id).cumsum(dim=1) == 0
+        in_query = (input_ids == self.separator_id).long().cumsum(dim=1) == 0
         query = _normalized_mean(tokens, words & in_query)
         passage = _normalized_mean(tokens, words & ~in_query)
         return (query * passage) @ self.interaction + self.first_token(tokens[:, 0]).squeeze(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,16 @@ class PairTokenizer:
     def __init__(self, tokenizer: Any, max_tokens: int) -> None:
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of what the model reads."""
+        types = ["token_type_ids"] if "token_type_ids" in self._tokenizer.model_input_names else []
+        return ["input_ids", "attention_mask", *types]
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files to a folder."""
+        self._tokenizer.save_pretrained(str(folder))
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
         """One encoding per pair."""
@@ -48,7 +59,5 @@ class PairTokenizer:
         for row, encoding in enumerate(encodings):
             size = len(encoding)
             ids[row, :size], types[row, :size], mask[row, :size] = encoding.ids, encoding.type_ids, 1
-        arrays = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in self._tokenizer.model_input_names:
-            arrays["token_type_ids"] = types
-        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+        arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        return {name: torch.from_numpy(arrays[name]) for name in self.inputs}

@@ -5,17 +5,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from models.calibration import Calibration, candidate_inputs
-from models.cross_encoder import CrossEncoderScorer
 from models.encoder import passage_text
 from models.settings import TiersSettings
 from models.tiered_reranker import best_rows, cascade
+
+
+class PairScorer(Protocol):
+    """A cross-encoder's engine; `models.engines` has them."""
+
+    def logits(
+        self, pairs: Sequence[tuple[str, str]], batch_size: int = 32, progress: Callable[[int, int], None] | None = None
+    ) -> np.ndarray:
+        """float32 [n] logits of pairs."""
+        ...
+
 
 RANKING_COLUMNS = ["query_id", "passage_id", "document_id", "rank", "score"]
 
@@ -32,18 +43,13 @@ def score_candidates(
     candidates: pd.DataFrame,
     queries: pd.DataFrame,
     passages: pd.DataFrame,
-    compact: CrossEncoderScorer,
-    large: CrossEncoderScorer,
+    compact: PairScorer,
+    large: PairScorer,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScoredCandidates:
     """Score every candidate of `queries` with both models."""
     table = candidates[candidates["query_id"].isin(queries["query_id"])].reset_index(drop=True)
-    text_of = dict(zip(queries["query_id"], queries["text"], strict=True))
-    passage_of = dict(zip(passages["passage_id"], map(passage_text, passages["title"], passages["text"]), strict=True))
-    pairs = [
-        (text_of[query_id], passage_of[passage_id])
-        for query_id, passage_id in zip(table["query_id"], table["passage_id"], strict=True)
-    ]
+    pairs = candidate_pairs(table, queries, passages)
     columns: dict[str, np.ndarray] = {}
     seconds: dict[str, float] = {}
     for place, (name, scorer) in enumerate((("compact", compact), ("large", large))):
@@ -56,6 +62,16 @@ def score_candidates(
         columns[f"{name}_logit"] = scorer.logits(pairs, progress=report).astype(np.float64)
         seconds[name] = (time.perf_counter() - started) / max(len(pairs), 1)
     return ScoredCandidates(table.assign(**columns), seconds)
+
+
+def candidate_pairs(table: pd.DataFrame, queries: pd.DataFrame, passages: pd.DataFrame) -> list[tuple[str, str]]:
+    """The texts (query, passage) of each row of a table of candidates."""
+    text_of = dict(zip(queries["query_id"], queries["text"], strict=True))
+    passage_of = dict(zip(passages["passage_id"], map(passage_text, passages["title"], passages["text"]), strict=True))
+    return [
+        (text_of[query_id], passage_of[passage_id])
+        for query_id, passage_id in zip(table["query_id"], table["passage_id"], strict=True)
+    ]
 
 
 def rerank(scored: pd.DataFrame, calibration: Calibration, tiers: TiersSettings) -> dict[str, pd.DataFrame]:

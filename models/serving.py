@@ -18,9 +18,9 @@ from models.artifacts import Artifact, ArtifactStore
 from models.bundle import BUNDLE, GoldenComparison, compare_golden
 from models.calibration import Calibration
 from models.contracts import Candidate, CandidateSet
-from models.cross_encoder import CrossEncoderScorer
 from models.dense_index import DenseIndex
 from models.encoder import Encoder, passage_text
+from models.engines import SIZES, load_engine
 from models.errors import ArtifactError
 from models.ledger import Release
 from models.lexical_index import LexicalIndex
@@ -100,8 +100,8 @@ class LoadedBundle:
             IndexSettings.model_validate(bundle["settings"]["index"]),
         )
         engines = {
-            name: CrossEncoderScorer.load(folder / name, bundle["max_tokens"], device="cpu")
-            for name in ("compact", "large")
+            size: load_engine(folder / "engines", folder / size, size, bundle["max_tokens"], threads=threads)
+            for size in SIZES
         }
         samples = [("how is this used", text) for text in self._texts[:_WARM_UP]]
         self._costs = {name: CostModel.measure(engine, samples) for name, engine in engines.items()}

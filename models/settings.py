@@ -328,6 +328,24 @@ class TrainingSettings(Section):
     )
 
 
+class EngineSettings(Section):
+    """What computes the logits of the cross-encoders, offline and in the service."""
+
+    kind: Literal["auto", "int8", "fp32", "torch"] = Field(
+        default="auto",
+        description="ONNX Runtime in int8 or fp32, or torch. auto: torch on a GPU, else int8 where it ranks as the "
+        "model does, else fp32.",
+    )
+    parity_queries: PositiveInt = Field(default=24, description="Development queries on whose candidates they compare.")
+    min_kendall_tau: Fraction = Field(
+        default=0.9, description="Agreement with the order of the model itself (Kendall's tau) that an engine needs."
+    )
+    max_ndcg_loss: Fraction = Field(default=0.01, description="nDCG@10 of those queries that an engine may lose.")
+    threads: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Pairs that ONNX engines score at once, each on a core; 0 is one per core."
+    )
+
+
 class EvaluationSettings(Section):
     """Offline evaluation."""
 
@@ -451,6 +469,7 @@ class Settings(Section):
     encoder: EncoderSettings = EncoderSettings()
     index: IndexSettings = IndexSettings()
     training: TrainingSettings = TrainingSettings()
+    engine: EngineSettings = EngineSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     gate: GateSettings = GateSettings()
     tiers: TiersSettings = TiersSettings()

