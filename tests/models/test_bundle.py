@@ -23,10 +23,9 @@ PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
 
 def parts_of(small: Small) -> BundleParts:
     current = dict(small.artifacts)
-    for name in ("score_calibration", "offline_evaluation"):
-        current[f"evaluation/{name}"] = small.store.open(
-            f"evaluation/{name}", small.first.bundle.read_json("bundle.json")["versions"][name]
-        )
+    versions = small.first.bundle.read_json("bundle.json")["versions"]
+    for asset in ("training/scoring_engines", "evaluation/score_calibration", "evaluation/offline_evaluation"):
+        current[asset] = small.store.open(asset, versions[asset.rpartition("/")[2]])
     named = {asset.rpartition("/")[2]: artifact for asset, artifact in current.items()}
     return BundleParts(**{name: named[name] for name in BundleParts.__dataclass_fields__})
 
@@ -36,7 +35,8 @@ def test_a_bundle_holds_all_that_serving_reads_and_no_pickle(small: Small) -> No
     assert {
         "bundle.json", "passages.parquet", "calibration.json", "golden.json", "evaluation/evaluation.json",
         "evaluation/per_query.parquet", "dense_index/index.faiss", "encoder/model.safetensors",
-        "large/model.safetensors", "compact/model.safetensors",
+        "large/model.safetensors", "compact/model.safetensors", "engines/large/model.onnx",
+        "engines/compact/model.onnx",
     } <= files.keys()  # fmt: skip
     assert any(name.startswith("lexical_index/") for name in files)
     assert not [name for name in files if Path(name).suffix in PICKLES]

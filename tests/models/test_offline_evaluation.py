@@ -54,8 +54,8 @@ def test_the_report_has_every_system_with_its_quality_and_time(small: Small) -> 
     assert {name: times[name] for name in FIRST_STAGES} == {
         name: candidates[f"seconds_per_query_{name}"] for name in FIRST_STAGES
     }
-    assert times["hybrid"] == times["lean"] < times["compact"] < times["large"]
-    assert times["compact"] < times["tiered"]
+    assert times["hybrid"] == times["lean"]
+    assert times["hybrid"] < min(times["compact"], times["large"], times["tiered"])
 
 
 def test_reranking_is_judged_with_what_retrieval_missed(small: Small) -> None:

@@ -264,20 +264,19 @@ def test_nothing_is_unpickled(small: Small, unpickled: _Unpickled) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("model", ["encoder", "large", "compact"])
+@pytest.mark.parametrize("own", ["encoder/model.safetensors", "engines/large/model.onnx", "engines/compact/model.onnx"])
 def test_a_pickle_in_the_place_of_weights_is_refused_unread(
-    small: Small, tmp_path: Path, unpickled: _Unpickled, model: str
+    small: Small, tmp_path: Path, unpickled: _Unpickled, own: str
 ) -> None:
     class Attack:
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (tmp_path / "attacked",)
 
-    own = f"{model}/model.safetensors"
     bundle = copied(small.first.bundle, tmp_path, own=own)
     (tmp_path / own).unlink()
-    (tmp_path / model / "pytorch_model.bin").write_bytes(pickle.dumps(Attack()))
+    (tmp_path / own).with_name("pytorch_model.bin").write_bytes(pickle.dumps(Attack()))
     (tmp_path / own).write_bytes(pickle.dumps(Attack()))
-    with unpickled.watch() as found, pytest.raises(Exception, match=r"(?i)safetensors|header|deserializ"):
+    with unpickled.watch() as found, pytest.raises(Exception, match=r"(?i)safetensors|header|deserializ|protobuf"):
         load_bundle(admitted(bundle, own))
     assert found == []
     assert not (tmp_path / "attacked").exists()

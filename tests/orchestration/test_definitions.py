@@ -110,7 +110,7 @@ def test_freshness_pools_and_retries_are_where_they_are_meant_to_be() -> None:
         "models": names(
             {
                 keys.PASSAGE_EMBEDDINGS, keys.CANDIDATES, keys.LARGE_RERANKER, keys.COMPACT_RERANKER,
-                keys.SCORED_CANDIDATES, keys.CHAMPION_EVALUATION, keys.LATENCY_PROFILE,
+                keys.SCORING_ENGINES, keys.SCORED_CANDIDATES, keys.CHAMPION_EVALUATION, keys.LATENCY_PROFILE,
             }
         ),
         "registry": names({keys.RELEASE_CANDIDATE, keys.RELEASE}),

@@ -214,7 +214,8 @@ def test_a_run_keeps_the_settings_that_it_started_with(home: Path, monkeypatch: 
 
 PARTS = (
     keys.PASSAGES, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, keys.LARGE_RERANKER,
-    keys.COMPACT_RERANKER, keys.SCORE_CALIBRATION, keys.OFFLINE_EVALUATION, keys.EVALUATION_SET, keys.CANDIDATES,
+    keys.COMPACT_RERANKER, keys.SCORING_ENGINES, keys.SCORE_CALIBRATION, keys.OFFLINE_EVALUATION, keys.EVALUATION_SET,
+    keys.CANDIDATES,
     keys.SCORED_CANDIDATES,
 )  # fmt: skip
 
