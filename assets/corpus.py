@@ -82,23 +82,22 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
     tokenizer = {"tokenizer": _digest(tokenizer_path)}
     outside = {"source": source.fingerprint(), **tokenizer}
     store = deployment.store()
-    tables = store.scratch(f"corpus-{context.run.run_id}")
+    with store.workspace.folder("corpus-tables") as tables:
 
-    @cache
-    def counts() -> dict[str, int]:
-        context.log.info(f"reading {settings.corpus.source}")
-        lengths = values_of(settings, "corpus.passage_tokens", "corpus.overlap_tokens")
-        before = predecessor(store, keys.PASSAGES, modules=_MODULES, settings=lengths, outside=tokenizer)
-        return write_corpus(
-            source,
-            settings.corpus,
-            load_tokenizer(tokenizer_path),
-            tables,
-            outside["source"],
-            before and before.folder,
-        )
+        @cache
+        def counts() -> dict[str, int]:
+            context.log.info(f"reading {settings.corpus.source}")
+            lengths = values_of(settings, "corpus.passage_tokens", "corpus.overlap_tokens")
+            before = predecessor(store, keys.PASSAGES, modules=_MODULES, settings=lengths, outside=tokenizer)
+            return write_corpus(
+                source,
+                settings.corpus,
+                load_tokenizer(tokenizer_path),
+                tables,
+                outside["source"],
+                before and before.folder,
+            )
 
-    try:
         for key, name in _TABLES.items():
 
             def build(folder, name=name):
@@ -122,8 +121,6 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
                 yield output(artifact, output_name=name)
             else:
                 store.point(artifact)
-    finally:
-        shutil.rmtree(tables, ignore_errors=True)
 
 
 @dg.asset(

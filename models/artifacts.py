@@ -4,14 +4,15 @@ Layout under the root (any fsspec URL):
 
     objects/<asset>/<data_version>/...files..., manifest.json
     steps/<asset>/<step>.json            the manifest of a computation that was done: it is not done again
-    memo/<kind>/<digest>.json            results of checks, remembered
+    memo/<kind>/<digest>.json            results of checks, remembered with their keys
     current/<asset>[/<partition>].json   the version that downstream assets read, and the step that gave it
 
 Two computations may give the same content, as when a setting changes that turns out not to matter. They share the
 folder; `Artifact.manifest` says which inputs and settings the one at hand was made from.
 
 A computation writes into a temporary folder; the folder gets its name when it is complete. A process killed at any
-point leaves the store as it was, plus a temporary folder that the next `ArtifactStore` on that root may remove.
+point leaves the store as it was, plus a temporary folder that the next computation removes. A step's file is as old as
+its last use, by which `models.garbage` knows what nobody needs any more.
 """
 
 from __future__ import annotations
@@ -20,19 +21,18 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 from models.errors import ArtifactError
 from models.files import canonical_json, digest_file, digest_json, write_atomically
+from models.store_files import StoreFiles
+from models.workspace import ABANDONED_AFTER_S, Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +42,6 @@ REPORTS = "report"
 """Files under this folder (plots, HTML) are kept and digested but do not decide the data version."""
 
 _VERSION_DIGITS = 24
-_ABANDONED_AFTER_S = 24 * 3600
 
 
 @dataclass(frozen=True)
@@ -146,13 +145,15 @@ class ArtifactStore:
     """Reads, writes and remembers artifacts under one root.
 
     `root` is an fsspec URL or a local path; `cache` is the local folder where artifacts of a remote root are worked on.
+    Errors of a remote root that cannot be reached are `ArtifactError`s without its credentials.
     """
 
     def __init__(self, root: str, cache: Path) -> None:
-        self._fs, self._root = fsspec.core.url_to_fs(root)
-        self.is_local = isinstance(self._fs, LocalFileSystem)
-        self._work = (Path(self._root) if self.is_local else cache) / "tmp"
-        self._cache = cache / "objects"
+        self.files = StoreFiles(root)
+        self.is_local = self.files.is_local
+        self.workspace = Workspace((self.files.path() if self.is_local else cache) / "tmp")
+        self.scratch_root = (self.files.path() if self.is_local else cache) / "scratch"
+        self.cache = cache / "objects"
 
     def get_or_create(
         self,
@@ -169,14 +170,12 @@ class ArtifactStore:
         and settings give the stored artifact, with `reused` set.
         """
         settings_digest = digest_json(settings)
-        known = self._open_step(asset, _step(asset, code_version, inputs, settings_digest))
+        known = self._reuse(asset, _step(asset, code_version, inputs, settings_digest))
         if known is not None:
             return replace(known, reused=True)
 
-        self._work.mkdir(parents=True, exist_ok=True)
         self._remove_abandoned()
-        folder = Path(tempfile.mkdtemp(dir=self._work, prefix=asset.replace("/", "-") + "-"))
-        try:
+        with self.workspace.folder(asset.replace("/", "-")) as folder:
             started = time.perf_counter()
             summary = dict(build(folder))
             files = _digest_folder(folder)
@@ -192,41 +191,42 @@ class ArtifactStore:
                 seconds=round(time.perf_counter() - started, 3),
                 created_at=datetime.now(UTC).isoformat(timespec="seconds"),
             )
+            # The step comes first: whoever deletes unused content then sees that this one is used (models/garbage.py).
+            self.files.write(_step_place(asset, manifest.step), manifest.to_json())
             self._commit(folder, manifest)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        self._write(f"steps/{asset}/{manifest.step}.json", manifest.to_json())
-        return self._made_by(manifest)
+        made = self._made_by(manifest)
+        if made is None:
+            raise ArtifactError(f"{asset} {manifest.data_version} was deleted while it was made", "Run again.")
+        return made
 
     def scratch(self, name: str) -> Path:
         """A folder on this machine for what a killed computation can go on from; deleted a day after its last use."""
-        return self._work / name
+        return self.scratch_root / name
 
     def open(self, asset: str, data_version: str) -> Artifact:
         """Return an artifact by name and version, fetched to this machine. Raises `ArtifactError` if there is none."""
-        place = f"objects/{asset}/{data_version}"
-        data = self._read(f"{place}/{MANIFEST}")
-        if data is None:
+        found = self._find(asset, data_version)
+        if found is None:
             raise ArtifactError(f"no artifact {asset} {data_version}", "Run `rerankops run` to make it.")
-        manifest = Manifest.from_json(data)
-        if self.is_local:
-            return Artifact(manifest, Path(self._root) / place)
-        folder = self._cache / asset / data_version
-        if not (folder / MANIFEST).exists():
-            self._fetch(place, manifest, folder)
-        return Artifact(manifest, folder)
+        return found
+
+    def has(self, asset: str, data_version: str) -> bool:
+        """Whether the content is stored, whole."""
+        return self.files.exists(f"{object_place(asset, data_version)}/{MANIFEST}")
 
     def point(self, artifact: Artifact, partition: str | None = None) -> None:
         """Make `artifact` the one that downstream assets read."""
         target = {"data_version": artifact.data_version, "step": artifact.manifest.step}
-        self._write_json(_pointer(artifact.asset, partition), target)
+        self.files.write(_pointer(artifact.asset, partition), canonical_json(target))
 
     def current(self, asset: str, partition: str | None = None) -> Artifact | None:
         """The artifact that downstream assets read, or None before the first one."""
-        pointer = self._read_json(_pointer(asset, partition))
+        pointer = self.files.read_json(_pointer(asset, partition))
         if pointer is None:
             return None
-        return self._open_step(asset, pointer.get("step", "")) or self.open(asset, pointer["data_version"])
+        data = self.files.read(_step_place(asset, pointer.get("step", "")))
+        made = None if data is None else self._made_by(Manifest.from_json(data))
+        return made or self.open(asset, pointer["data_version"])
 
     def require(self, asset: str, partition: str | None = None) -> Artifact:
         """`current`, or an `ArtifactError` that says how to make it."""
@@ -240,92 +240,97 @@ class ArtifactStore:
     def remember(self, kind: str, key: Mapping[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the JSON result of a deterministic computation, computed once per `key`."""
         place = f"memo/{kind}/{digest_json(key)}.json"
-        known = self._read_json(place)
-        if known is None:
-            known = compute()
-            self._write_json(place, known)
-        return known
+        known = self.files.read_json(place)
+        # The key says whose result it is, when that is deleted. Entries of earlier versions have none.
+        if known is None or known.keys() != {"key", "result"}:
+            known = {"key": dict(key), "result": compute()}
+            self.files.write(place, canonical_json(known))
+        return known["result"]
 
-    def _open_step(self, asset: str, step: str) -> Artifact | None:
+    def _reuse(self, asset: str, step: str) -> Artifact | None:
         """What a computation gave, None if it was never done or its content was deleted."""
-        data = self._read(f"steps/{asset}/{step}.json")
+        place = _step_place(asset, step)
+        data = self.files.read(place)
+        if data is None:
+            return None
+        # First used, then looked for: whoever deletes it looks at these two in the other order (models/garbage.py).
+        self.files.touch(place, data)
+        return self._made_by(Manifest.from_json(data))
+
+    def _made_by(self, manifest: Manifest) -> Artifact | None:
+        """The stored content with the manifest of the computation; its files are those that were stored first."""
+        stored = self._find(manifest.asset, manifest.data_version)
+        return stored and Artifact(replace(manifest, files=stored.manifest.files), stored.folder)
+
+    def _find(self, asset: str, data_version: str) -> Artifact | None:
+        place = object_place(asset, data_version)
+        data = self.files.read(f"{place}/{MANIFEST}")
         if data is None:
             return None
         manifest = Manifest.from_json(data)
-        return self._made_by(manifest) if self._exists(f"objects/{asset}/{manifest.data_version}/{MANIFEST}") else None
-
-    def _made_by(self, manifest: Manifest) -> Artifact:
-        """The stored content with the manifest of the computation; its files are those that were stored first."""
-        stored = self.open(manifest.asset, manifest.data_version)
-        return Artifact(replace(manifest, files=stored.manifest.files), stored.folder)
+        if self.is_local:
+            return Artifact(manifest, self.files.path(place))
+        folder = self.cache / asset / data_version
+        if not (folder / MANIFEST).exists():
+            self._fetch(place, manifest, folder)
+        return Artifact(manifest, folder)
 
     def _commit(self, folder: Path, manifest: Manifest) -> None:
-        place = f"objects/{manifest.asset}/{manifest.data_version}"
-        if self._exists(f"{place}/{MANIFEST}"):
+        place = object_place(manifest.asset, manifest.data_version)
+        if self.has(manifest.asset, manifest.data_version):
             return
         write_atomically(folder / MANIFEST, manifest.to_json())
         for path in folder.rglob("*"):
             if path.is_file():
                 path.chmod(0o444)
         if self.is_local:
-            target = Path(self._root) / place
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.replace(folder, target)
-            except OSError:
-                if not (target / MANIFEST).exists():
-                    raise
+            _move(folder, self.files.path(place))
             return
         for name in manifest.files:
-            self._fs.put_file(str(folder / name), f"{self._root}/{place}/{name}")
-        self._fs.pipe_file(f"{self._root}/{place}/{MANIFEST}", manifest.to_json())
+            self.files.upload(folder / name, f"{place}/{name}")
+        self.files.write(f"{place}/{MANIFEST}", manifest.to_json())
 
     def _fetch(self, place: str, manifest: Manifest, folder: Path) -> None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".fetch-"))
-        try:
+        with self.workspace.folder("fetch") as temporary:
             for name in manifest.files:
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                self._fs.get_file(f"{self._root}/{place}/{name}", str(temporary / name))
-            fetched = Artifact(manifest, temporary)
-            fetched.verify()
+                self.files.download(f"{place}/{name}", temporary / name)
+            Artifact(manifest, temporary).verify()
             write_atomically(temporary / MANIFEST, manifest.to_json())
-            if not folder.exists():
-                os.replace(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _move(temporary, folder)
 
     def _remove_abandoned(self) -> None:
-        limit = time.time() - _ABANDONED_AFTER_S
-        for folder in self._work.iterdir():
-            try:
-                modified = folder.stat().st_mtime
-            except FileNotFoundError:  # another process has just renamed it into place
-                continue
-            if modified < limit:
-                shutil.rmtree(folder, ignore_errors=True)
+        self.workspace.remove_abandoned()
+        for folder in self.abandoned_scratch():
+            shutil.rmtree(folder, ignore_errors=True)
 
-    def _exists(self, place: str) -> bool:
-        return bool(self._fs.exists(f"{self._root}/{place}"))
+    def abandoned_scratch(self) -> list[Path]:
+        """Scratch folders that nothing has gone on from for a day."""
+        limit = time.time() - ABANDONED_AFTER_S
+        with suppress(FileNotFoundError):  # there is none, or another process is deleting too
+            return sorted(folder for folder in self.scratch_root.iterdir() if folder.stat().st_mtime < limit)
+        return []
 
-    def _read(self, place: str) -> bytes | None:
-        try:
-            return bytes(self._fs.cat_file(f"{self._root}/{place}"))
-        except FileNotFoundError:
-            return None
 
-    def _read_json(self, place: str) -> Any:
-        data = self._read(place)
-        return None if data is None else json.loads(data)
+def object_place(asset: str, data_version: str) -> str:
+    """Folder of an artifact's files, below the root."""
+    return f"objects/{asset}/{data_version}"
 
-    def _write(self, place: str, data: bytes) -> None:
-        if self.is_local:
-            write_atomically(Path(self._root) / place, data)
-        else:
-            self._fs.pipe_file(f"{self._root}/{place}", data)
 
-    def _write_json(self, place: str, value: Any) -> None:
-        self._write(place, canonical_json(value))
+def _move(folder: Path, target: Path) -> None:
+    """Give a whole artifact its name; one that another process has put there already stays, as it is the same."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.replace(folder, target)
+    except OSError:
+        if (target / MANIFEST).exists():
+            return
+        shutil.rmtree(target)  # What a deletion left that did not come to its end.
+        os.replace(folder, target)
+
+
+def _step_place(asset: str, step: str) -> str:
+    return f"steps/{asset}/{step}.json"
 
 
 def _step(asset: str, code_version: str, inputs: Mapping[str, str], settings_digest: str) -> str:

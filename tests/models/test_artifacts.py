@@ -17,6 +17,7 @@ from typing import Any
 import fsspec
 import pandas as pd
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from models.artifacts import MANIFEST, Artifact, ArtifactStore, Manifest
 from models.errors import ArtifactError
@@ -216,15 +217,15 @@ def test_a_result_is_remembered_per_key(store: ArtifactStore) -> None:
     assert store.remember("contracts", {"v": 2}, compute) == {"count": 2}
 
 
-def test_folders_of_dead_processes_are_removed_after_a_day(store: ArtifactStore, tmp_path: Path) -> None:
-    work = tmp_path / "root" / "tmp"
-    for name, age_hours in (("dead", 25), ("alive", 1)):
-        (work / name).mkdir(parents=True)
-        (work / name / "half.txt").write_text("half")
+def test_scratch_of_dead_processes_is_removed_a_day_after_its_last_use(store: ArtifactStore) -> None:
+    for name, age_hours in (("old", 25), ("fresh", 1)):
+        folder = store.scratch(name)
+        folder.mkdir(parents=True)
+        (folder / "half.txt").write_text("half")
         then = time.time() - age_hours * 3600
-        os.utime(work / name, (then, then))
+        os.utime(folder, (then, then))
     create(store)
-    assert [path.name for path in work.iterdir()] == ["alive"]
+    assert [path.name for path in store.scratch("fresh").parent.iterdir()] == ["fresh"]
 
 
 CHILD = textwrap.dedent(
@@ -279,11 +280,13 @@ def test_a_process_killed_while_building_leaves_no_half_artifact(store: Artifact
         assert read_line(child) == "building"
         child.send_signal(signal.SIGKILL)
     assert child.returncode == -signal.SIGKILL
+    assert files_below(root), "the killed process leaves its temporary folder"
     assert all(name.startswith("tmp/") for name in files_below(root)), "only the temporary folder has files"
     assert store.current(ASSET) is None
     artifact = create(store)
     artifact.verify()
     assert not artifact.reused
+    assert [name for name in files_below(root) if name.startswith("tmp/")] == []
 
 
 def test_two_processes_making_the_same_artifact_agree(store: ArtifactStore, tmp_path: Path) -> None:
@@ -299,7 +302,7 @@ def test_two_processes_making_the_same_artifact_agree(store: ArtifactStore, tmp_
     artifact = store.require(ASSET)
     artifact.verify()
     assert versions == {artifact.data_version}
-    assert list((root / "tmp").iterdir()) == []
+    assert [name for name in files_below(root) if name.startswith("tmp/")] == []
     assert create(store, never).reused
 
 
@@ -339,16 +342,16 @@ def test_an_upload_cut_short_is_not_an_artifact(
 ) -> None:
     memory = fsspec.filesystem("memory")
     remote = ArtifactStore(remote_root, tmp_path / "cache-1")
-    upload = memory.put_file
+    upload = MemoryFileSystem.put_file
 
-    def breaks(local: str, place: str, **options: Any) -> None:
+    def breaks(self: MemoryFileSystem, local: str, place: str, **options: Any) -> None:
         if place.endswith("size.json"):
             raise ConnectionError("connection reset")
-        upload(local, place, **options)
+        upload(self, local, place, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(memory, "put_file", breaks)
-        with pytest.raises(ConnectionError):
+        patched.setattr(MemoryFileSystem, "put_file", breaks)
+        with pytest.raises(ArtifactError, match="connection reset"):
             create(remote)
     assert [name for name in memory.find(remote_root) if name.endswith(MANIFEST)] == []
     create(remote).verify()

@@ -1,0 +1,294 @@
+"""SIGKILL at random moments: `python -m bench.kill [kills [seed [folder]]]`, 20 kills by default.
+
+The whole lifecycle runs on a small corpus: twice undisturbed, to know which data versions follow from the inputs alone,
+then in homes that are killed four times each. A kill picks a stage (each once, in random order, before any twice) and a
+random moment within the time that the stage took undisturbed, and sends SIGKILL to the process group of the run. The
+next run resumes, and is killed again in a later stage, until the home's kills are used up; the last run ends by itself.
+Then every asset must have the data version of the undisturbed run, every artifact the digests of its manifest, and
+nothing half-written may be left: `problems` says what is looked at. Writes docs/benchmarks/kill.json; one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from models.artifacts import MANIFEST, ArtifactStore
+from models.database import Database
+from models.ledger import Ledger
+from models.settings import ROOT, load_settings
+from models.tracking import CHAMPION, Tracking
+from tests.docs_corpus import docs_settings, write_docs_corpus
+from tests.test_end_to_end import DOCUMENTS, SETTINGS
+
+RESULTS = ROOT / "docs" / "benchmarks" / "kill.json"
+START = "before the first stage"
+_KILLS_PER_HOME = 4
+_POLL_S = 0.02
+_TIMEOUT_S = 600
+_OF_THE_RUN = "release/gate_decision"
+"""Holds the id of its row in the ledger, which is random: its verdict is compared instead."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill: where it was aimed at, what was running, and how long the run had lasted."""
+
+    home: int
+    aimed_at: str
+    offset_s: float
+    running: str
+    after_s: float
+
+
+def main() -> None:
+    """Measure, check, print and write."""
+    kills = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    with tempfile.TemporaryDirectory(prefix="kill-") as work:
+        folder = Path(sys.argv[3]) if len(sys.argv) > 3 else Path(work)
+        write_docs_corpus(folder / "docs", DOCUMENTS)
+        settings = {**SETTINGS, **docs_settings(folder / "docs")}
+        os.environ.update(
+            {f"RERANKOPS_{key.upper().replace('.', '__')}": str(value) for key, value in settings.items()}
+        )
+        begun = time.time()
+        undisturbed = [folder / "undisturbed-1", folder / "undisturbed-2"]
+        seconds = [finish(home) for home in undisturbed]
+        timeline = stages(undisturbed[0], begun)
+        wanted = versions(undisturbed[0])
+        again = versions(undisturbed[1])
+        changing = sorted(name for name, version in wanted.items() if again[name] != version)
+        finish(undisturbed[0])
+        # Once there is a champion, a run looks up what that scored, and the gate says that it is current.
+        wanted_later = versions(undisturbed[0])
+        print(f"undisturbed: {seconds[0]:.1f} s and {seconds[1]:.1f} s; versions of their own: {changing}", flush=True)
+
+        chance = random.Random(seed)
+        done: list[Kill] = []
+        found: list[str] = []
+        lasting: list[float] = []
+        for number, aims in enumerate(plan(timeline, kills, chance)):
+            home = folder / f"killed-{number}"
+            for stage in aims:
+                kill = kill_in(home, number, stage, chance.uniform(0, timeline[stage]))
+                done.append(kill)
+                print(f"home {number}: killed in {kill.running} after {kill.after_s:.1f} s", flush=True)
+            expected = wanted_later if released(home) else wanted
+            started = time.time()
+            lasting.append(finish(home))
+            wrong = problems(home, started)
+            got = versions(home)
+            for name in (wanted.keys() | got.keys()) - {*changing}:
+                if got.get(name) != expected[name]:
+                    wrong.append(f"{name} is {got.get(name)}, undisturbed {expected[name]}")
+            print(f"home {number}: resumed to the end in {lasting[-1]:.1f} s, {wrong or 'as undisturbed'}", flush=True)
+            found += [f"home {number}: {problem}" for problem in wrong]
+    facts = {
+        "seed": seed,
+        "undisturbed_seconds": seconds,
+        "last_run_seconds": lasting,
+        "versions_of_their_own": changing,
+        "compared": len(wanted) - len(changing),
+        "kills": [asdict(kill) for kill in done],
+        "problems": found,
+    }
+    RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
+    print(f"{len(done)} kills in {len({kill.running for kill in done})} stages, {len(found)} problems")
+    sys.exit(1 if found else 0)
+
+
+def plan(timeline: dict[str, float], kills: int, chance: random.Random) -> Iterator[list[str]]:
+    """The stages in which each home is killed, in the order of the run."""
+    order = list(timeline)
+    drawn: list[str] = []
+    while len(drawn) < kills:
+        drawn += chance.sample(order, len(order))
+    drawn = drawn[:kills]
+    for start in range(0, kills, _KILLS_PER_HOME):
+        yield sorted(drawn[start : start + _KILLS_PER_HOME], key=order.index)
+
+
+def start(home: Path) -> subprocess.Popen[bytes]:
+    """`rerankops run` in a process group of its own."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "told.log").open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "orchestration.cli", "run"],
+            cwd=ROOT,
+            env={**os.environ, "RERANKOPS_HOME": str(home)},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def finish(home: Path) -> float:
+    """Run to the end, which must be a release; returns the seconds."""
+    started = time.perf_counter()
+    code = start(home).wait(_TIMEOUT_S)
+    if code != 0:
+        raise SystemExit(f"the run in {home} ended with {code}:\n{(home / 'told.log').read_text()[-3000:]}")
+    return round(time.perf_counter() - started, 2)
+
+
+def kill_in(home: Path, number: int, stage: str, offset_s: float) -> Kill:
+    """Start a run and kill it and its children `offset_s` after `stage` began, or after its start.
+
+    A run that ends earlier, as it has less to do than the undisturbed one, is repeated with half the offset.
+    """
+    before = run_ids(home)
+    begun = time.perf_counter()
+    process = start(home)
+    while stage != START and process.poll() is None and stage not in started_stages(home, before):
+        time.sleep(_POLL_S)
+    time.sleep(offset_s)
+    after = time.perf_counter() - begun
+    if process.poll() is not None:
+        return kill_in(home, number, stage, offset_s / 2)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return Kill(number, stage, round(offset_s, 3), running(home, before), round(after, 2))
+
+
+def events(home: Path, run_id: str) -> Iterator[tuple[str, str, float]]:
+    """Kind, step and time of the events of a run, from Dagster's own file for it."""
+    path = home / "dagster" / "history" / "runs" / f"{run_id}.db"
+    if not path.exists():
+        return
+    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
+    try:
+        seconds = "(julianday(timestamp) - 2440587.5) * 86400"
+        rows = f"SELECT dagster_event_type, step_key, {seconds} FROM event_logs ORDER BY id"
+        yield from connection.execute(rows).fetchall()
+    except sqlite3.OperationalError:  # the table is not there yet
+        return
+    finally:
+        connection.close()
+
+
+def run_ids(home: Path) -> set[str]:
+    """The runs that Dagster knows."""
+    return {path.stem for path in (home / "dagster" / "history" / "runs").glob("*-*-*-*-*.db")}
+
+
+def started_stages(home: Path, before: set[str]) -> set[str]:
+    """Stages that the newest run has begun."""
+    return {step for run_id in run_ids(home) - before for kind, step, _ in events(home, run_id) if kind == "STEP_START"}
+
+
+def running(home: Path, before: set[str]) -> str:
+    """The stage that a killed run was in, or between which two it was."""
+    known = run_ids(home) - before
+    if not known:
+        return START
+    last, open_step = "", ""
+    for kind, step, _ in events(home, known.pop()):
+        if kind == "STEP_START":
+            open_step = step
+        elif kind in ("STEP_SUCCESS", "STEP_FAILURE"):
+            last, open_step = step, ""
+    return open_step or (f"after {last}" if last else START)
+
+
+def stages(home: Path, started: float) -> dict[str, float]:
+    """Seconds of each stage of the only run, in order, and of what comes before the first."""
+    (run_id,) = run_ids(home)
+    begun: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    for kind, step, at in events(home, run_id):
+        if kind == "STEP_START":
+            seconds.setdefault(START, round(at - started, 3))
+            begun[step] = at
+        elif kind == "STEP_SUCCESS":
+            seconds[step] = round(at - begun[step], 3)
+    return seconds
+
+
+def released(home: Path) -> bool:
+    """Whether a run that was killed has released already."""
+    if not (home / "rerankops.db").exists():
+        return False
+    database = Database(f"sqlite:///{home / 'rerankops.db'}")
+    database.migrate()
+    try:
+        return Ledger(database).current() is not None
+    finally:
+        database.close()
+
+
+def versions(home: Path) -> dict[str, str]:
+    """Data version of the current artifact of each asset; of the gate's decision what it decided."""
+    store = ArtifactStore(str(home / "artifacts"), home / "cache")
+    found = {}
+    for path in sorted((home / "artifacts" / "current").rglob("*.json")):
+        name = path.relative_to(home / "artifacts" / "current").with_suffix("").as_posix()
+        artifact = store.require(name)
+        found[name] = artifact.data_version
+        if name == _OF_THE_RUN:
+            decision = artifact.read_json("decision.json")
+            found[name] = f"{decision['verdict']} {decision['candidate']}"
+    return found
+
+
+def problems(home: Path, resumed: float) -> list[str]:
+    """What a kill has left that it should not have.
+
+    Looked at: artifacts that differ from their manifests, or have none; pointers and steps without content; temporary
+    files older than the last run; the ledger's pending releases, its champion and MLflow's; runs that Dagster takes for
+    alive, pool slots that are taken, locks of runs; SQLite's own check of its files.
+    """
+    root = home / "artifacts"
+    store = ArtifactStore(str(root), home / "cache")
+    found = []
+    for folder in root.glob("objects/*/*/*"):
+        if not (folder / MANIFEST).is_file():
+            found.append(f"{folder} has no manifest")
+            continue
+        artifact = store.open(folder.parent.relative_to(root / "objects").as_posix(), folder.name)
+        artifact.verify()
+        extra = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        if extra != {MANIFEST, *artifact.manifest.files}:
+            found.append(f"{folder} has other files than its manifest")
+    found += [f"{path} is left" for path in (root / "tmp").glob("*/*")]
+    found += [f"{path} is left" for path in home.rglob(".*") if path.is_file() and path.stat().st_mtime < resumed]
+    os.environ.update({"RERANKOPS_HOME": str(home), "DAGSTER_HOME": str(home / "dagster")})
+    settings = load_settings()
+    database = Database(settings.database_url)
+    ledger = Ledger(database)
+    active = [release for release in ledger.history() if release.state == "active"]
+    if ledger.pending() or len(active) != 1:
+        found.append(f"the ledger has {len(ledger.pending())} pending and {len(active)} active releases")
+    elif Tracking.of(settings).alias(CHAMPION) != active[0].model_version:
+        found.append("MLflow's champion is not the ledger's")
+    elif active[0].bundle_version != store.require("release/release_candidate").data_version:
+        found.append("the champion is not the bundle that was made")
+    database.close()
+    with dg.DagsterInstance.get() as instance:
+        for run in instance.get_runs():
+            if not run.is_finished:
+                found.append(f"run {run.run_id} is {run.status.value}")
+        if slots := instance.event_log_storage.get_concurrency_run_ids():
+            found.append(f"pool slots are held by {slots}")
+    found += [f"{path} is left" for path in (home / "dagster" / "running").iterdir()]
+    for path in [home / "rerankops.db", home / "mlflow" / "mlflow.db"]:
+        with sqlite3.connect(path) as connection:
+            if (said := connection.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
+                found.append(f"{path}: {said}")
+    return found
+
+
+if __name__ == "__main__":
+    main()
