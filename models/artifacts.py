@@ -289,6 +289,9 @@ class ArtifactStore:
         for name in manifest.files:
             self.files.upload(folder / name, f"{place}/{name}")
         self.files.write(f"{place}/{MANIFEST}", manifest.to_json())
+        # What was being deleted under the same name may have taken a file along.
+        for name in manifest.files.keys() - {found.removeprefix(f"{place}/") for found in self.files.find(place)}:
+            self.files.upload(folder / name, f"{place}/{name}")
 
     def _fetch(self, place: str, manifest: Manifest, folder: Path) -> None:
         with self.workspace.folder("fetch") as temporary:

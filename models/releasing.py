@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from models.artifacts import ArtifactStore
+from models.errors import ReleaseError
 from models.ledger import Ledger, Release, complete_pending
 from models.tracking import CHALLENGER, CHAMPION, PREVIOUS, Tracking
 
@@ -19,6 +21,8 @@ class Releaser:
 
     ledger: Ledger
     tracking: Tracking
+    store: ArtifactStore | None = None
+    """Where bundles are; where it is given, a bundle that was deleted is not rolled back to."""
 
     def release(
         self,
@@ -56,9 +60,15 @@ class Releaser:
 
     def rollback(self, *, actor: str, reason: str, to: str | None = None) -> Release:
         """Restore the whole bundle of the release before, or of release `to`. Raises `ReleaseError` if there
-        is none."""
+        is none, or its bundle was deleted."""
         self.repair()
         pending = self.ledger.begin_rollback(actor=actor, reason=reason, to=to)
+        if self.store is not None and not self.store.has("release/release_candidate", pending.bundle_version):
+            self.ledger.abandon(pending.release_id)
+            raise ReleaseError(
+                f"bundle {pending.bundle_version} of {pending.restores_release_id} is no longer in the artifact store",
+                "Name another release with --to, or run again with the settings and the corpus that made it.",
+            )
         self._move_aliases(pending)
         return self.ledger.activate(pending.release_id)
 

@@ -446,10 +446,24 @@ class SchedulesSettings(Section):
     monitor: Cron = Field(default="30 0 * * *", description="Decision log and drift report of the day before.")
 
 
+class RetentionSettings(Section):
+    """What `rerankops gc` keeps beside what is current, serves, or can be rolled back to."""
+
+    days: PositiveInt = Field(
+        default=30, description="Days for which what a run made or reused, a release and a gate's decision are kept."
+    )
+    releases: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Releases before the champion that can be rolled back to; 0 keeps all of them."
+    )
+
+
 class StorageSettings(Section):
     """Where things are kept. Empty means inside the home."""
 
-    artifacts: str = Field(default="", description="fsspec URL of the artifact root; empty is <home>/artifacts.")
+    artifacts: PasswordlessUrl = Field(
+        default="",
+        description="fsspec URL of the artifact root, as s3://bucket/folder; empty is <home>/artifacts.",
+    )
     database_url: str = Field(
         default="", description="SQLAlchemy URL of records; empty is SQLite at <home>/rerankops.db."
     )
@@ -478,6 +492,7 @@ class Settings(Section):
     generator: GeneratorSettings = GeneratorSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     schedules: SchedulesSettings = SchedulesSettings()
+    retention: RetentionSettings = RetentionSettings()
     storage: StorageSettings = StorageSettings()
 
     @property

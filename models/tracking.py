@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 _EXPERIMENT = "rerankops"
-_VERSION_TAG = "rerankops.data_version"
+VERSION_TAG = "rerankops.data_version"
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ class Tracking:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = client.search_model_versions(f"name = '{name}' and tags.`{_VERSION_TAG}` = '{artifact.data_version}'")
+        found = client.search_model_versions(f"name = '{name}' and tags.`{VERSION_TAG}` = '{artifact.data_version}'")
         if found:
             return str(max(int(version.version) for version in found))
-        tags = {_VERSION_TAG: artifact.data_version, "rerankops.asset": artifact.asset}
+        tags = {VERSION_TAG: artifact.data_version, "rerankops.asset": artifact.asset}
         created = client.create_model_version(name, artifact.folder.absolute().as_uri(), run_id=run_id, tags=tags)
         return str(created.version)
 
@@ -104,6 +104,20 @@ class Tracking:
             return str(self._client().get_model_version_by_alias(self.model_name, alias).version)
         except MlflowException:
             return None
+
+    def aliases(self) -> dict[str, str]:
+        """Data version of the bundle that each alias of the bundle model points at."""
+        from mlflow.exceptions import MlflowException
+
+        client = self._client()
+        try:
+            aliases = client.get_registered_model(self.model_name).aliases
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return {}
+        found = {alias: client.get_model_version(self.model_name, str(number)) for alias, number in aliases.items()}
+        return {alias: version.tags[VERSION_TAG] for alias, version in found.items() if VERSION_TAG in version.tags}
 
     def tag_version(self, version: str, tags: Mapping[str, str]) -> None:
         """Set tags on a bundle version."""
@@ -136,6 +150,6 @@ def register_model(tracking: Tracking, artifact: Artifact, size: str, params: Ma
         summary = artifact.summary
         metrics = {name: float(value) for name, value in summary.items() if isinstance(value, int | float)}
         history = {"train_loss": [(int(step), float(loss)) for step, loss in summary.get("loss", [])]}
-        tags = {_VERSION_TAG: artifact.data_version}
+        tags = {VERSION_TAG: artifact.data_version}
         run_id = tracking.log_run(f"{size}_reranker", params=params, metrics=metrics, tags=tags, history=history)
     return tracking.ensure_version(f"{tracking.model_name}-{size}", artifact, run_id)

@@ -196,6 +196,7 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Restore the whole bundle of an earlier release and make the running service serve it."""
+    from models.artifacts import ArtifactStore
     from models.database import Database
     from models.incidents import open_incident
     from models.ledger import Ledger
@@ -207,7 +208,8 @@ def rollback(
     with libraries_write_to(settings.home / "logs" / "commands.log"):
         database = Database(settings.database_url)
         database.migrate()
-        releaser = Releaser(Ledger(database), Tracking.of(settings))
+        store = ArtifactStore(settings.artifact_root, settings.home / "cache")
+        releaser = Releaser(Ledger(database), Tracking.of(settings), store)
         restored = releaser.rollback(actor=getpass.getuser(), reason=reason, to=to)
         open_incident(database, "rollback", {"release_id": restored.release_id, "reason": reason})
         database.close()

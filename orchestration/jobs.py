@@ -53,7 +53,7 @@ def restore_previous_release(context: dg.OpExecutionContext, config: RollbackCon
     from models.releasing import Releaser
     from models.tracking import Tracking
 
-    releaser = Releaser(Ledger(deployment.database()), Tracking.of(deployment.settings()))
+    releaser = Releaser(Ledger(deployment.database()), Tracking.of(deployment.settings()), deployment.store())
     restored = releaser.rollback(actor=f"dagster run {context.run_id}", reason=config.reason, to=config.to or None)
     context.log.info(f"{restored.release_id} serves bundle {restored.bundle_version} (MLflow {restored.model_version})")
 
