@@ -73,9 +73,10 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
     from models.chunking import load_tokenizer
     from models.corpus import write_corpus
     from models.encoder import tokenizer_file
-    from models.sources import open_source
+    from models.sources import describe_source, open_source
 
     settings = deployment.settings()
+    described = describe_source(settings.corpus, settings.corpus_path)
     source = open_source(settings.corpus, settings.corpus_path)
     tokenizer_path = tokenizer_file(settings.encoder.model)
 
@@ -101,7 +102,7 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
         for key, name in _TABLES.items():
 
             def build(folder, name=name):
-                summary = {"dagster/row_count": counts()[name], **counts()}
+                summary = {"dagster/row_count": counts()[name], **counts(), "source": described}
                 shutil.move(tables / f"{name}.parquet", folder)
                 if name == "passages":
                     shutil.move(tables / "documents.parquet", folder)

@@ -92,6 +92,7 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
 
         store = self.deployment.store()
         artifact = store.require(artifact_name(context.asset_key), _partition(context))
+        store.use(artifact)
         require_contracts(store, artifact)
         return artifact
 

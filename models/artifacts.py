@@ -228,6 +228,10 @@ class ArtifactStore:
         made = None if data is None else self._made_by(Manifest.from_json(data))
         return made or self.open(asset, pointer["data_version"])
 
+    def use(self, artifact: Artifact) -> None:
+        """Mark an artifact as used now, so that `models.garbage` leaves it alone for a while."""
+        self.files.touch(_step_place(artifact.asset, artifact.manifest.step), artifact.manifest.to_json())
+
     def require(self, asset: str, partition: str | None = None) -> Artifact:
         """`current`, or an `ArtifactError` that says how to make it."""
         artifact = self.current(asset, partition)

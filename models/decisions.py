@@ -217,7 +217,7 @@ class DecisionWriter:
                 return False
             if len(decisions) > 1:
                 return all(self._store([decision]) for decision in decisions)
-            self._reject([_line(decisions[0])], str(error))
+            self._reject([_line(decisions[0])], type(error).__name__)
         self._retry_s = self._retry_at = 0.0
         return True
 
@@ -235,12 +235,14 @@ class DecisionWriter:
     def _replay_file(self, file: Path) -> bool:
         decisions, unreadable = [], []
         with file.open("rb") as lines:
-            for line in lines:
+            for number, line in enumerate(lines, 1):
                 try:
                     decisions.append(Decision.model_validate_json(line))
                 except ValidationError as error:
                     unreadable.append(line.rstrip(b"\n"))
-                    _LOG.error("%s holds a line that is no decision: %s", file, error)
+                    # The error's own text quotes the line, with the query in it.
+                    kinds = ", ".join(sorted({problem["type"] for problem in error.errors(include_input=False)}))
+                    _LOG.error("%s, line %s is no decision: %s", file, number, kinds)
                 if len(decisions) >= _REPLAY_BATCH:
                     if not self._store(decisions):
                         return False

@@ -32,7 +32,8 @@ class RollOut:
 def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> RollOut:
     """Make the service swap to the current release, then send each golden query through /v1/answer, marked as a probe.
 
-    Each is asked as the evaluation asked it: with as many candidates, and with the labels that its passages need.
+    Each is asked as the evaluation asked it: with as many candidates, and with the labels that its passages need, which
+    bundles of earlier versions do not tell.
     An answer agrees when its best passage is the golden one, or it was degraded by its budget. Raises
     `ReleaseError` before the first release.
     """
@@ -49,7 +50,7 @@ def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> Ro
     samples, agree = [], True
     for entry in golden:
         started = time.perf_counter()
-        body = {"query": entry["query"], "top_k": candidates, "labels": entry["labels"]}
+        body = {"query": entry["query"], "top_k": candidates, "labels": entry.get("labels", [])}
         answer = call_service(settings, "POST", "/v1/answer", body, headers=probe)
         samples.append(1000 * (time.perf_counter() - started))
         best = answer["passages"][0]["passage_id"] if answer["passages"] else None

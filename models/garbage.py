@@ -35,10 +35,11 @@ from typing import Any
 from models.artifacts import MANIFEST, ArtifactStore, Manifest, object_place
 from models.catalog import Catalog, Ref
 from models.ledger import Ledger, Release
+from models.releasing import BUNDLE
 from models.settings import RetentionSettings
 from models.tracking import Tracking
 
-BUNDLE, DECISION = "release/release_candidate", "release/gate_decision"
+_DECISION = "release/gate_decision"
 _GRACE = timedelta(days=1)
 """Age of leftovers, as an upload that was cut short, that nobody is at work on any more."""
 _ALL = 1_000_000
@@ -185,12 +186,12 @@ def plan(store: ArtifactStore, refers: References, days: int, now: datetime | No
         keeper.keep(ref, reason)
     for step, made in catalog.steps.items():
         ref = Ref(made.asset, made.data_version)
-        if made.asset == DECISION and (reason := refers.decisions.get(made.inputs.get("record", ""))):
+        if made.asset == _DECISION and (reason := refers.decisions.get(made.inputs.get("record", ""))):
             keeper.keep(ref, reason, step)
         if (used[step] or _created(made)) >= since:
             keeper.keep(ref, f"used by a run of the last {days} days", step)
     keeper.close()
-    unused = tuple(_unused(store, catalog, keeper.reasons, used, since))
+    unused = tuple(_unused(store, catalog, keeper.reasons, used, min(since, now - _GRACE)))
     steps = {_step_place(catalog.steps[step]): at for step, at in used.items() if step not in keeper.steps and at}
     alive = {ref.data_version for ref in keeper.reasons}
     return Plan(
@@ -205,15 +206,15 @@ def plan(store: ArtifactStore, refers: References, days: int, now: datetime | No
     )
 
 
-def collect(store: ArtifactStore, refers: Callable[[], References], days: int) -> Plan:
+def collect(store: ArtifactStore, refers: Callable[[], References], days: int, now: datetime | None = None) -> Plan:
     """Delete what `plan` names, after looking again at what has been used since; returns what was deleted.
 
     `refers` is asked twice: before and after the content is taken away.
     """
-    before = plan(store, refers(), days)
+    before = plan(store, refers(), days, now)
     for one in before.artifacts:
         _take_away(store, one.ref)
-    after = plan(store, refers(), days)
+    after = plan(store, refers(), days, now)
     gone = set()
     for ref in _taken_away(store):
         if ref in after.kept or _used_since(store, ref, after.steps):
@@ -261,7 +262,7 @@ def _unused(
         if not makers:  # An upload that was cut short, or is still going on.
             times = [at for place in files if (at := store.files.modified(place)) is not None]
         last = max(times, default=None)
-        if last is None or last < min(since, datetime.now(UTC) - _GRACE):
+        if last is None or last < since:
             yield Unused(ref, sum(files.values()), last, whole)
 
 

@@ -14,6 +14,9 @@ from models.errors import ReleaseError
 from models.ledger import Ledger, Release, complete_pending
 from models.tracking import CHALLENGER, CHAMPION, PREVIOUS, Tracking
 
+BUNDLE = "release/release_candidate"
+"""The asset whose artifacts are released."""
+
 
 @dataclass(frozen=True)
 class Releaser:
@@ -63,7 +66,7 @@ class Releaser:
         is none, or its bundle was deleted."""
         self.repair()
         pending = self.ledger.begin_rollback(actor=actor, reason=reason, to=to)
-        if self.store is not None and not self.store.has("release/release_candidate", pending.bundle_version):
+        if self.store is not None and not self.store.has(BUNDLE, pending.bundle_version):
             self.ledger.abandon(pending.release_id)
             raise ReleaseError(
                 f"bundle {pending.bundle_version} of {pending.restores_release_id} is no longer in the artifact store",

@@ -7,7 +7,7 @@ Registered models are folders of the artifact store (safetensors, JSON, FAISS), 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,23 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 _EXPERIMENT = "rerankops"
-VERSION_TAG = "rerankops.data_version"
+VERSION_TAG, ASSET_TAG = "rerankops.data_version", "rerankops.asset"
+
+
+@dataclass(frozen=True)
+class RegisteredVersion:
+    """A version of a registered model, and the artifact that it is."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    asset: str
+    data_version: str
+    run_id: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "aliases": list(self.aliases)}
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,7 @@ class Tracking:
         found = client.search_model_versions(f"name = '{name}' and tags.`{VERSION_TAG}` = '{artifact.data_version}'")
         if found:
             return str(max(int(version.version) for version in found))
-        tags = {VERSION_TAG: artifact.data_version, "rerankops.asset": artifact.asset}
+        tags = {VERSION_TAG: artifact.data_version, ASSET_TAG: artifact.asset}
         created = client.create_model_version(name, artifact.folder.absolute().as_uri(), run_id=run_id, tags=tags)
         return str(created.version)
 
@@ -104,6 +120,27 @@ class Tracking:
             return str(self._client().get_model_version_by_alias(self.model_name, alias).version)
         except MlflowException:
             return None
+
+    def names(self) -> list[str]:
+        """The registered models."""
+        return sorted(model.name for model in self._client().search_registered_models())
+
+    def registered(self, name: str, *, number: str = "", alias: str = "") -> RegisteredVersion | None:
+        """A version of a registered model by its number or an alias; None where there is none of ours."""
+        from mlflow.exceptions import MlflowException
+
+        client = self._client()
+        try:
+            found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+        except MlflowException:
+            return None
+        data_version = found.tags.get(VERSION_TAG)
+        if data_version is None:
+            return None
+        aliases = tuple(sorted(found.aliases))
+        return RegisteredVersion(
+            name, str(found.version), aliases, found.tags[ASSET_TAG], data_version, found.run_id or None
+        )
 
     def aliases(self) -> dict[str, str]:
         """Data version of the bundle that each alias of the bundle model points at."""

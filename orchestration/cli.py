@@ -25,6 +25,8 @@ from rich.table import Table
 
 from models.errors import RerankOpsError, SettingsError
 from models.settings import Settings, as_environment, load_settings
+from orchestration.gc_command import gc
+from orchestration.lineage_command import lineage
 from orchestration.terminal import Interrupted, err, libraries_write_to, new_log, out, watch
 
 if TYPE_CHECKING:
@@ -233,6 +235,10 @@ def rollback(
         if swap is None
         else f"The service serves it after {swap['seconds']:.1f} s."
     )
+
+
+app.command()(lineage)
+app.command()(gc)
 
 
 @app.command()

@@ -11,6 +11,8 @@ import pytest
 
 from tests.small_bundle import Small, build_small
 
+pytest_plugins = ["tests.databases", "tests.object_storage"]
+
 if TYPE_CHECKING:
     from models.serving import LoadedBundle
     from models.tracking import Tracking

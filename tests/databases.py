@@ -1,6 +1,6 @@
 """Fixtures for tests that must hold on both databases: real SQLite files and a real PostgreSQL server.
 
-Use them with `pytest_plugins = ["tests.databases"]` in the root of a test run, or by importing the names.
+`tests/conftest.py` names this module as a plugin, so that there is one server for all tests of a session.
 """
 
 from __future__ import annotations

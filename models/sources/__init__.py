@@ -33,3 +33,15 @@ def open_source(settings: CorpusSettings, folder: Path) -> CorpusSource:
     Raises `SourceError` naming the path and the settings key when a folder, file, column or package is missing.
     """
     return SOURCES[settings.source](settings, folder)
+
+
+def describe_source(settings: CorpusSettings, folder: Path) -> str:
+    """The source in words, for lineage: its kind and where it is, as in `beir /data/scifact`."""
+    table = settings.huggingface.documents
+    places = {
+        "python-docs": ", ".join(settings.python_docs.packages),
+        "sql": settings.sql.url,
+        "ir_datasets": settings.ir_datasets.documents,
+        "huggingface": f"{table.path}@{table.revision}" if table.revision else table.path,
+    }
+    return f"{settings.source} {places.get(settings.source, folder)}"

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from models.api_keys import KEY_VARIABLE, KeyCheck, caller_name, service_key
 from models.errors import SettingsError
-from tests.databases import RunPython, run_python, start_together
-
-__all__ = ["run_python"]
+from tests.databases import RunPython, start_together
 
 RACE = """
 import sys

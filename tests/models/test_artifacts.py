@@ -22,6 +22,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from models.artifacts import MANIFEST, Artifact, ArtifactStore, Manifest
 from models.errors import ArtifactError
 from models.settings import ROOT
+from models.store_files import StoreFiles
+from tests.object_storage import SECRET
 
 ASSET = "corpus/passages"
 
@@ -31,8 +33,19 @@ def store(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(str(tmp_path / "root"), tmp_path / "cache")
 
 
+@pytest.fixture(params=["memory", "s3"])
+def remote_root(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A root that is no folder: in memory, and on a real S3 server."""
+    if request.param == "s3":
+        yield request.getfixturevalue("s3_root")()
+        return
+    root = f"memory://store-{uuid.uuid4().hex}"
+    yield root
+    fsspec.filesystem("memory").rm(root, recursive=True)
+
+
 @pytest.fixture
-def remote_root() -> Iterator[str]:
+def memory_root() -> Iterator[str]:
     root = f"memory://store-{uuid.uuid4().hex}"
     yield root
     fsspec.filesystem("memory").rm(root, recursive=True)
@@ -255,9 +268,9 @@ CHILD = textwrap.dedent(
 )
 
 
-def start_child(root: Path) -> subprocess.Popen[str]:
+def start_child(root: Path | str, code: str = CHILD, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(root)],
+        [sys.executable, "-c", code, str(root), *arguments],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -329,8 +342,7 @@ def test_a_remote_artifact_is_fetched_to_another_machine_and_verified(remote_roo
 
 def test_a_remote_file_that_was_altered_is_never_used(remote_root: str, tmp_path: Path) -> None:
     artifact = create(ArtifactStore(remote_root, tmp_path / "cache-1"))
-    place = f"{remote_root}/objects/{ASSET}/{artifact.data_version}/deep/words.txt"
-    fsspec.filesystem("memory").pipe_file(place, b"wordz")
+    StoreFiles(remote_root).write(f"objects/{ASSET}/{artifact.data_version}/deep/words.txt", b"wordz")
     reader = ArtifactStore(remote_root, tmp_path / "cache-2")
     with pytest.raises(ArtifactError, match=r"deep/words\.txt differs from its digest"):
         reader.open(ASSET, artifact.data_version)
@@ -338,10 +350,10 @@ def test_a_remote_file_that_was_altered_is_never_used(remote_root: str, tmp_path
 
 
 def test_an_upload_cut_short_is_not_an_artifact(
-    remote_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    memory_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = fsspec.filesystem("memory")
-    remote = ArtifactStore(remote_root, tmp_path / "cache-1")
+    remote = ArtifactStore(memory_root, tmp_path / "cache-1")
     upload = MemoryFileSystem.put_file
 
     def breaks(self: MemoryFileSystem, local: str, place: str, **options: Any) -> None:
@@ -353,5 +365,154 @@ def test_an_upload_cut_short_is_not_an_artifact(
         patched.setattr(MemoryFileSystem, "put_file", breaks)
         with pytest.raises(ArtifactError, match="connection reset"):
             create(remote)
-    assert [name for name in memory.find(remote_root) if name.endswith(MANIFEST)] == []
+    assert [name for name in memory.find(memory_root) if name.endswith(MANIFEST)] == []
     create(remote).verify()
+
+
+def test_the_pointer_of_a_remote_root_flips_for_other_machines(remote_root: str, tmp_path: Path) -> None:
+    writer = ArtifactStore(remote_root, tmp_path / "cache-1")
+    reader = ArtifactStore(remote_root, tmp_path / "cache-2")
+    assert reader.current(ASSET) is None
+    first, second = create(writer), create(writer, writing("later"), code_version="c2")
+    for artifact in (first, second, first):
+        writer.point(artifact)
+        assert reader.require(ASSET).data_version == artifact.data_version
+
+
+FETCH = textwrap.dedent(
+    """
+    import sys
+    from pathlib import Path
+    from models.artifacts import ArtifactStore
+
+    root, cache, version = sys.argv[1:]
+    store = ArtifactStore(root, Path(cache))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    artifact = store.open("corpus/passages", version)
+    artifact.verify()
+    print(artifact.folder, flush=True)
+    """
+)
+
+
+def test_processes_that_fetch_the_same_artifact_at_once_agree(s3_root: Callable[[], str], tmp_path: Path) -> None:
+    root, cache = s3_root(), tmp_path / "cache"
+    artifact = create(ArtifactStore(root, tmp_path / "elsewhere"), writing("words" * 200_000))
+    children = [start_child(root, FETCH, str(cache), artifact.data_version) for _ in range(4)]
+    assert {read_line(child) for child in children} == {"ready"}
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    said = [child.communicate(timeout=120) for child in children]
+    assert [child.returncode for child in children] == [0] * 4, said
+    folder = cache / "objects" / ASSET / artifact.data_version
+    assert {output.strip() for output, _ in said} == {str(folder)}
+    assert files_below(cache) == [f"objects/{ASSET}/{artifact.data_version}/{name}" for name in files_below(folder)]
+
+
+def test_a_fetch_that_finds_it_fetched_meanwhile_takes_that(
+    memory_root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    artifact = create(ArtifactStore(memory_root, tmp_path / "elsewhere"))
+    cache = tmp_path / "cache"
+    download = StoreFiles.download
+
+    def slow(self: StoreFiles, place: str, path: Path) -> None:
+        download(self, place, path)
+        if place.endswith("words.txt") and not (cache / "objects").exists():
+            monkeypatch.setattr(StoreFiles, "download", download)
+            ArtifactStore(memory_root, cache).open(ASSET, artifact.data_version)
+
+    monkeypatch.setattr(StoreFiles, "download", slow)
+    ArtifactStore(memory_root, cache).open(ASSET, artifact.data_version).verify()
+
+
+def test_what_a_deletion_left_half_way_is_replaced(remote_root: str, store: ArtifactStore, tmp_path: Path) -> None:
+    for one in (store, ArtifactStore(remote_root, tmp_path / "cache-2")):
+        artifact = create(one)
+        (artifact.folder / MANIFEST).unlink()
+        again = create(one) if one.is_local else one.open(ASSET, artifact.data_version)
+        again.verify()
+
+
+def test_an_s3_upload_that_is_killed_leaves_no_artifact_and_is_repeated(
+    s3_root: Callable[[], str], tmp_path: Path
+) -> None:
+    root = s3_root()
+    stops_at_the_second_file = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from models.artifacts import ArtifactStore
+        from models.store_files import StoreFiles
+
+        upload = StoreFiles.upload
+
+        def stop(self, path, place):
+            if place.endswith("size.json"):
+                print("uploading", flush=True)
+                sys.stdin.readline()
+            upload(self, path, place)
+
+        StoreFiles.upload = stop
+
+        def build(folder):
+            (folder / "deep").mkdir()
+            (folder / "deep" / "words.txt").write_text("words")
+            (folder / "size.json").write_text("5")
+            return {"rows": 1}
+
+        store = ArtifactStore(sys.argv[1], Path(sys.argv[2]))
+        store.get_or_create("corpus/passages", code_version="c1", inputs={"up": "v1"}, settings={"k": 1}, build=build)
+        """
+    )
+    with start_child(root, stops_at_the_second_file, str(tmp_path / "cache")) as child:
+        assert read_line(child) == "uploading"
+        child.send_signal(signal.SIGKILL)
+    remote = ArtifactStore(root, tmp_path / "cache")
+    left = [place for place in remote.files.find("objects") if place.endswith("words.txt")]
+    assert len(left) == 1, "the first file was uploaded"
+    version = left[0].split("/")[3]
+    assert not remote.has(ASSET, version)
+    artifact = create(remote)
+    assert (artifact.data_version, artifact.reused) == (version, False)
+    ArtifactStore(root, tmp_path / "cache-2").open(ASSET, version).verify()
+    assert files_below(tmp_path / "cache" / "tmp") == []
+
+
+def test_a_bucket_that_is_not_there_is_told_without_credentials(s3_environment: dict[str, str], tmp_path: Path) -> None:
+    remote = ArtifactStore("s3://no-such-bucket/artifacts", tmp_path / "cache")
+    assert remote.current(ASSET) is None
+    with pytest.raises(ArtifactError, match="s3://no-such-bucket/artifacts") as told:
+        create(remote)
+    assert "AWS_ENDPOINT_URL" in told.value.hint
+    assert SECRET not in str(told.value)
+    assert s3_environment["AWS_SECRET_ACCESS_KEY"] == SECRET
+
+
+def test_a_server_that_does_not_answer_is_told(s3_environment: dict[str, str], tmp_path: Path) -> None:
+    code = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from models.artifacts import ArtifactStore
+        from models.errors import ArtifactError
+
+        try:
+            ArtifactStore(sys.argv[1], Path(sys.argv[2])).current("corpus/passages")
+        except ArtifactError as error:
+            print(error)
+        """
+    )
+    nobody = {**s3_environment, "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"}
+    program = [sys.executable, "-c", code, "s3://bucket/artifacts", str(tmp_path)]
+    told = subprocess.run(program, cwd=ROOT, env=nobody, capture_output=True, text=True, check=True, timeout=120)
+    assert told.stdout.startswith("s3://bucket/artifacts: EndpointConnectionError"), told
+    assert SECRET not in told.stdout + told.stderr
+
+
+def test_a_file_system_that_is_not_installed_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="cannot be opened"):
+        ArtifactStore("nosuchprotocol://bucket", tmp_path)

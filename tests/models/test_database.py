@@ -21,17 +21,7 @@ from sqlalchemy.exc import IntegrityError, StatementError
 
 from models.database import VERSION_TABLE, Base, Database, DatabaseError, DecisionRow, GateDecisionRow, IncidentRow
 from models.errors import SettingsError
-from tests.databases import (
-    RunPython,
-    database,
-    database_url,
-    new_database_url,
-    postgresql_server,
-    run_python,
-    start_together,
-)
-
-__all__ = ["database", "database_url", "new_database_url", "postgresql_server", "run_python"]
+from tests.databases import RunPython, start_together
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 

@@ -21,9 +21,7 @@ from sqlalchemy.exc import IntegrityError
 from models.contracts import Citation, Decision
 from models.database import Database, DecisionRow
 from models.decisions import DecisionWriter, get, read, record
-from tests.databases import RunPython, database, database_url, new_database_url, postgresql_server, run_python
-
-__all__ = ["database", "database_url", "new_database_url", "postgresql_server", "run_python"]
+from tests.databases import RunPython
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -220,7 +218,9 @@ def test_a_replay_that_was_cut_short_stores_nothing_twice(database: Database, tm
     assert not left.exists()
 
 
-def test_a_torn_line_costs_no_other_and_is_kept(database: Database, tmp_path: Path) -> None:
+def test_a_torn_line_costs_no_other_and_is_kept_and_not_logged(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     spool = tmp_path / "spool.jsonl"
     torn = decision("d-torn").model_dump_json()[:50]
     spool.write_text(decision("d-1").model_dump_json() + "\n" + torn)
@@ -233,6 +233,8 @@ def test_a_torn_line_costs_no_other_and_is_kept(database: Database, tmp_path: Pa
         assert writer.rejected == 1
     assert stored_ids(database) == ["d-1", "d-2"]
     assert (tmp_path / "spool.jsonl.rejected").read_text() == torn + "\n"
+    assert "line 2 is no decision: json_invalid" in caplog.text
+    assert "d-torn" not in caplog.text
 
 
 def test_a_decision_that_no_database_takes_stops_no_other(database: Database, tmp_path: Path) -> None:

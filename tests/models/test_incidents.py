@@ -8,9 +8,6 @@ from sqlalchemy.exc import IntegrityError
 from models.database import Database
 from models.errors import RerankOpsError
 from models.incidents import Incident, close_incident, open_incident, open_incidents, recent_incidents
-from tests.databases import database, database_url, new_database_url, postgresql_server
-
-__all__ = ["database", "database_url", "new_database_url", "postgresql_server"]
 
 
 def test_an_incident_is_open_until_it_is_closed(database: Database) -> None:

@@ -13,17 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from models.database import Database
 from models.errors import ReleaseError
 from models.ledger import Ledger, Release, complete_pending
-from tests.databases import (
-    RunPython,
-    database,
-    database_url,
-    new_database_url,
-    postgresql_server,
-    run_python,
-    start_together,
-)
-
-__all__ = ["database", "database_url", "new_database_url", "postgresql_server", "run_python"]
+from tests.databases import RunPython, start_together
 
 BEGIN = """
 import os, signal, sys

@@ -38,10 +38,7 @@ from models.monitoring import (
 )
 from models.settings import MonitoringSettings
 from tests import traffic
-from tests.databases import database, database_url, new_database_url, postgresql_server
 from tests.traffic import DAY, ask, decision
-
-__all__ = ["database", "database_url", "new_database_url", "postgresql_server"]
 
 START = datetime.combine(DAY, time(), UTC)
 SETTINGS = MonitoringSettings()

@@ -16,11 +16,9 @@ from models.ledger import Ledger, Release
 from models.releasing import Releaser
 from models.serving import load_release
 from models.tracking import CHALLENGER, CHAMPION, PREVIOUS, Tracking
-from tests.databases import RunPython, run_python
+from tests.databases import RunPython
 from tests.models.test_tracking import artifact
 from tests.small_bundle import BUDGET_MS, QUESTION, Small, release_facts
-
-__all__ = ["run_python"]
 
 CRASHES = ("begun", "champion moved", "aliases moved")
 KILLED = """

@@ -13,9 +13,6 @@ from models.settings import CorpusSettings, SqlSettings, load_settings
 from models.sources import open_source
 from models.sources.sql import SqlSource
 from models.types import Document, Judgment, Query, RejectedRow
-from tests.databases import database_url, new_database_url, postgresql_server
-
-__all__ = ["database_url", "new_database_url", "postgresql_server"]
 
 SETTINGS = SqlSettings(
     documents="SELECT id AS document_id, body AS text, title, 'shop' AS source, labels AS access, "
