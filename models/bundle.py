@@ -8,7 +8,8 @@ dense_index/ lexical_index/ encoder/ large/ compact/
 engines/                    what computes the scores of both models
 calibration.json            the scorers of all tiers
 golden.json                 queries with the scores that a reloaded bundle must reproduce
-evaluation/                 evaluation.json and per_query.parquet: what the next candidate is compared with
+evaluation/                 per_query.parquet: what the next candidate is compared with
+report/                     evaluation.json, for people: it does not decide the bundle's version
 """
 
 from __future__ import annotations
@@ -69,8 +70,9 @@ def write_bundle(folder: Path, parts: BundleParts, settings: Settings) -> dict[s
     _link_all(parts.passage_embeddings, folder, below="encoder/")
     link_or_copy(parts.passages.path("passages.parquet"), folder / "passages.parquet")
     link_or_copy(parts.score_calibration.path("calibration.json"), folder / "calibration.json")
-    for name in ("report/evaluation.json", "per_query.parquet"):
-        link_or_copy(parts.offline_evaluation.path(name), folder / "evaluation" / Path(name).name)
+    link_or_copy(parts.offline_evaluation.path("per_query.parquet"), folder / "evaluation" / "per_query.parquet")
+    # It has measured times, which shall not make another bundle of the same models.
+    link_or_copy(parts.offline_evaluation.path("report/evaluation.json"), folder / "report" / "evaluation.json")
     queries = parts.evaluation_set.read_table("queries.parquet")
     golden = golden_queries(
         queries,

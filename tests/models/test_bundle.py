@@ -33,7 +33,7 @@ def parts_of(small: Small) -> BundleParts:
 def test_a_bundle_holds_all_that_serving_reads_and_no_pickle(small: Small) -> None:
     files = small.first.bundle.manifest.files
     assert {
-        "bundle.json", "passages.parquet", "calibration.json", "golden.json", "evaluation/evaluation.json",
+        "bundle.json", "passages.parquet", "calibration.json", "golden.json", "report/evaluation.json",
         "evaluation/per_query.parquet", "dense_index/index.faiss", "encoder/model.safetensors",
         "large/model.safetensors", "compact/model.safetensors", "engines/large/model.onnx",
         "engines/compact/model.onnx",
