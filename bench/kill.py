@@ -1,11 +1,11 @@
 """SIGKILL at random moments: `python -m bench.kill [kills [seed [folder]]]`, 20 kills by default.
 
-The whole lifecycle runs on a small corpus: twice undisturbed, which must agree in every data version, then in homes that
-are killed four times each. A kill picks a stage (each once, in random order, before any twice) and a
-random moment within the time that the stage took undisturbed, and sends SIGKILL to the process group of the run. The
-next run resumes, and is killed again in a later stage, until the home's kills are used up; the last run ends by itself.
-Then every asset must have the data version of the undisturbed run, every artifact the digests of its manifest, and
-nothing half-written may be left: `problems` says what is looked at. Writes docs/benchmarks/kill.json; one thread.
+The whole lifecycle runs on a small corpus: twice undisturbed, which must agree in every data version, then in homes
+that are killed four times each. A kill picks a stage (each once, in random order, before any twice) and a random moment
+within the time that the stage took undisturbed, and sends SIGKILL to the process group of the run. The next run
+resumes, and is killed again in a later stage, until the home's kills are used up; the last run ends by itself. Then
+every asset must have the data version of the undisturbed run, every artifact the digests of its manifest, and nothing
+half-written may be left: `problems` says what is looked at. Writes docs/benchmarks/kill.json.
 """
 
 from __future__ import annotations
