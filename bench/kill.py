@@ -1,11 +1,12 @@
-"""SIGKILL at random moments: `python -m bench.kill [kills [seed [folder]]]`, 20 kills by default.
+"""SIGKILL at random moments: `python -m bench.kill [kills [seed [folder [homes]]]]`, 20 kills by default.
 
 The whole lifecycle runs on a small corpus: twice undisturbed, which must agree in every data version, then in homes
 that are killed four times each. A kill picks a stage (each once, in random order, before any twice) and a random moment
 within the time that the stage took undisturbed, and sends SIGKILL to the process group of the run. The next run
 resumes, and is killed again in a later stage, until the home's kills are used up; the last run ends by itself. Then
 every asset must have the data version of the undisturbed run, every artifact the digests of its manifest, and nothing
-half-written may be left: `problems` says what is looked at. Writes docs/benchmarks/kill.json.
+half-written may be left: `problems` says what is looked at. Writes docs/benchmarks/kill.json. In a folder of your own
+it goes on where it stopped, at most so many homes at a time.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from models.artifacts import MANIFEST, ArtifactStore
 from models.database import Database
+from models.files import write_atomically
 from models.ledger import Ledger
 from models.settings import ROOT, load_settings
 from models.tracking import CHAMPION, Tracking
@@ -48,7 +51,6 @@ _MEASURED = "evaluation/latency_profile"
 class Kill:
     """One kill: where it was aimed at, what was running, and how long the run had lasted."""
 
-    home: int
     aimed_at: str
     offset_s: float
     running: str
@@ -57,70 +59,76 @@ class Kill:
 
 def main() -> None:
     """Measure, check, print and write."""
-    kills = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    arguments = [int(text) for text in (*sys.argv[1:3], *sys.argv[4:5])]
+    kills, seed, at_most = [*arguments, *(20, 0, 1_000)[len(arguments) :]]
     with tempfile.TemporaryDirectory(prefix="kill-") as work:
         folder = Path(sys.argv[3]) if len(sys.argv) > 3 else Path(work)
         write_docs_corpus(folder / "docs", DOCUMENTS)
-        settings = {**SETTINGS, **docs_settings(folder / "docs")}
-        os.environ.update(
-            {f"RERANKOPS_{key.upper().replace('.', '__')}": str(value) for key, value in settings.items()}
-        )
-        begun = time.time()
-        undisturbed = [folder / "undisturbed-1", folder / "undisturbed-2"]
-        seconds = [finish(home) for home in undisturbed]
-        timeline = stages(undisturbed[0], begun)
-        wanted = versions(undisturbed[0])
-        again = versions(undisturbed[1])
-        if again != wanted:
-            raise SystemExit(f"two undisturbed runs differ: {wanted.items() ^ again.items()}")
-        finish(undisturbed[0])
-        # Once there is a champion, a run looks up what that scored, and the gate says that it is current.
-        wanted_later = versions(undisturbed[0])
-        print(f"undisturbed: {seconds[0]:.1f} s and {seconds[1]:.1f} s, {len(wanted)} assets alike", flush=True)
-
-        chance = random.Random(seed)
-        done: list[Kill] = []
-        found: list[str] = []
-        lasting: list[float] = []
-        for number, aims in enumerate(plan(timeline, kills, chance)):
-            home = folder / f"killed-{number}"
-            for stage in aims:
-                kill = kill_in(home, number, stage, chance.uniform(0, timeline[stage]))
-                done.append(kill)
-                print(f"home {number}: killed in {kill.running} after {kill.after_s:.1f} s", flush=True)
-            expected = wanted_later if released(home) else wanted
-            started = time.time()
-            lasting.append(finish(home))
-            wrong = problems(home, started)
-            got = versions(home)
-            for name in sorted(wanted.keys() | got.keys()):
-                if got.get(name) != expected.get(name):
-                    wrong.append(f"{name} is {got.get(name)}, undisturbed {expected.get(name)}")
-            print(f"home {number}: resumed to the end in {lasting[-1]:.1f} s, {wrong or 'as undisturbed'}", flush=True)
-            found += [f"home {number}: {problem}" for problem in wrong]
-    facts = {
-        "seed": seed,
-        "undisturbed_seconds": seconds,
-        "last_run_seconds": lasting,
-        "assets": len(wanted),
-        "kills": [asdict(kill) for kill in done],
-        "problems": found,
-    }
-    RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
-    print(f"{len(done)} kills in {len({kill.running for kill in done})} stages, {len(found)} problems")
-    sys.exit(1 if found else 0)
+        for key, value in {**SETTINGS, **docs_settings(folder / "docs")}.items():
+            os.environ[f"RERANKOPS_{key.upper().replace('.', '__')}"] = str(value)
+        state = folder / "state.json"
+        found = json.loads(state.read_bytes()) if state.exists() else {"seed": seed, **undisturbed(folder), "homes": []}
+        write_atomically(state, json.dumps(found).encode())
+        aims = [*plan(found["stages"], kills, random.Random(seed))]
+        for number in range(len(found["homes"]), min(len(aims), len(found["homes"]) + at_most)):
+            found["homes"].append(torment(folder / f"killed-{number}", aims[number], found))
+            write_atomically(state, json.dumps(found).encode())
+        if len(found["homes"]) == len(aims):
+            conclude(found)
 
 
-def plan(timeline: dict[str, float], kills: int, chance: random.Random) -> Iterator[list[str]]:
-    """The stages in which each home is killed, in the order of the run."""
+def undisturbed(folder: Path) -> dict[str, Any]:
+    """Two whole runs, and one more in the first home: a run beside a champion looks up what that scored."""
+    homes = [folder / "undisturbed-1", folder / "undisturbed-2"]
+    begun = time.time()
+    seconds = [finish(home) for home in homes]
+    seconds_of_stages = stages(homes[0], begun)
+    wanted, again = (versions(home) for home in homes)
+    if again != wanted:
+        raise SystemExit(f"two undisturbed runs differ: {wanted.items() ^ again.items()}")
+    finish(homes[0])
+    print(f"undisturbed: {seconds} s, {len(wanted)} assets alike", flush=True)
+    later = versions(homes[0])
+    return {"undisturbed_seconds": seconds, "stages": seconds_of_stages, "wanted": wanted, "wanted_later": later}
+
+
+def plan(timeline: dict[str, float], kills: int, chance: random.Random) -> Iterator[list[tuple[str, float]]]:
+    """The stages in which each home is killed, in the order of the run, each with the seconds from its beginning."""
     order = list(timeline)
     drawn: list[str] = []
     while len(drawn) < kills:
         drawn += chance.sample(order, len(order))
-    drawn = drawn[:kills]
     for start in range(0, kills, _KILLS_PER_HOME):
-        yield sorted(drawn[start : start + _KILLS_PER_HOME], key=order.index)
+        of_home = sorted(drawn[start : min(start + _KILLS_PER_HOME, kills)], key=order.index)
+        yield [(stage, chance.uniform(0, timeline[stage])) for stage in of_home]
+
+
+def torment(home: Path, aims: list[tuple[str, float]], found: dict[str, Any]) -> dict[str, Any]:
+    """Kill the runs of a home one after the other, let the last one end, and look at what there is."""
+    kills = []
+    for stage, offset_s in aims:
+        kills.append(kill_in(home, stage, offset_s))
+        print(f"{home.name}: killed in {kills[-1].running} after {kills[-1].after_s:.1f} s", flush=True)
+    expected = found["wanted_later"] if released(home) else found["wanted"]
+    started = time.time()
+    seconds = finish(home)
+    wrong = problems(home, started)
+    got = versions(home)
+    for name in sorted(expected.keys() | got.keys()):
+        if got.get(name) != expected.get(name):
+            wrong.append(f"{name} is {got.get(name)}, undisturbed {expected.get(name)}")
+    print(f"{home.name}: resumed to the end in {seconds:.1f} s, {wrong or 'as undisturbed'}", flush=True)
+    return {"kills": [asdict(kill) for kill in kills], "last_run_seconds": seconds, "problems": wrong}
+
+
+def conclude(found: dict[str, Any]) -> None:
+    """Write the results and exit with 1 where there are problems."""
+    kills = [kill for home in found["homes"] for kill in home["kills"]]
+    wrong = [problem for home in found["homes"] for problem in home["problems"]]
+    told = {name: found[name] for name in ("seed", "undisturbed_seconds", "homes")} | {"assets": len(found["wanted"])}
+    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
+    print(f"{len(kills)} kills in {len({kill['running'] for kill in kills})} stages, {len(wrong)} problems")
+    sys.exit(1 if wrong else 0)
 
 
 def start(home: Path) -> subprocess.Popen[bytes]:
@@ -146,7 +154,7 @@ def finish(home: Path) -> float:
     return round(time.perf_counter() - started, 2)
 
 
-def kill_in(home: Path, number: int, stage: str, offset_s: float) -> Kill:
+def kill_in(home: Path, stage: str, offset_s: float) -> Kill:
     """Start a run and kill it and its children `offset_s` after `stage` began, or after its start.
 
     A run that ends earlier, as it has less to do than the undisturbed one, is repeated with half the offset.
@@ -159,10 +167,10 @@ def kill_in(home: Path, number: int, stage: str, offset_s: float) -> Kill:
     time.sleep(offset_s)
     after = time.perf_counter() - begun
     if process.poll() is not None:
-        return kill_in(home, number, stage, offset_s / 2)
+        return kill_in(home, stage, offset_s / 2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return Kill(number, stage, round(offset_s, 3), running(home, before), round(after, 2))
+    return Kill(stage, round(offset_s, 3), running(home, before), round(after, 2))
 
 
 def events(home: Path, run_id: str) -> Iterator[tuple[str, str, float]]:
