@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple
 
@@ -36,11 +38,13 @@ class Pointer(NamedTuple):
 class Catalog:
     """The steps, contents and pointers of a store at one moment.
 
-    `steps` maps the name of a computation to its manifest; `objects` maps an artifact to its bytes by file place, also
-    one that has no manifest, as after an upload that was cut short; `whole` are those that have one.
+    `steps` maps the name of a computation to its manifest, `used` to the time of its last use, where its file is still
+    there; `objects` maps an artifact to its bytes by file place, also one that has no manifest, as after an upload that
+    was cut short; `whole` are those that have one.
     """
 
     steps: Mapping[str, Manifest]
+    used: Mapping[str, datetime | None]
     objects: Mapping[Ref, Mapping[str, int]]
     whole: frozenset[Ref]
     pointers: tuple[Pointer, ...]
@@ -49,19 +53,13 @@ class Catalog:
     def read(cls, store: ArtifactStore) -> Catalog:
         """List the store and read the manifest of each step."""
         steps = {}
-        for place in store.files.find("steps"):
-            if (data := _json_file(store, place)) is not None:
-                manifest = Manifest.from_json(data)
-                steps[manifest.step] = manifest
-        objects: dict[Ref, dict[str, int]] = defaultdict(dict)
-        whole = set()
-        for place, size in store.files.find("objects").items():
-            parts = place.split("/")
-            if len(parts) > _PARTS:
-                ref = Ref(f"{parts[1]}/{parts[2]}", parts[3])
-                objects[ref][place] = size
-                if parts[_PARTS:] == [MANIFEST]:
-                    whole.add(ref)
+        used = {}
+        times = step_times(store)
+        for place, data in store.files.read_all(times).items():
+            manifest = Manifest.from_json(data)
+            steps[manifest.step] = manifest
+            used[manifest.step] = times[place]
+        objects, whole = stored_objects(store)
         pointers = tuple(_pointers(store))
         made = {Ref(manifest.asset, manifest.data_version) for manifest in steps.values()}
         for ref in whole - made:  # An artifact whose step was deleted still says what made it first.
@@ -69,7 +67,7 @@ class Catalog:
             if data is not None:
                 manifest = Manifest.from_json(data)
                 steps[manifest.step] = manifest
-        return cls(steps, dict(objects), frozenset(whole), pointers)
+        return cls(steps, used, objects, whole, pointers)
 
     @cached_property
     def versions(self) -> dict[str, Ref]:
@@ -77,10 +75,16 @@ class Catalog:
         refs = [*self.objects, *(Ref(step.asset, step.data_version) for step in self.steps.values())]
         return {ref.data_version: ref for ref in refs}
 
+    @cached_property
+    def _makers(self) -> dict[Ref, list[Manifest]]:
+        found = defaultdict(list)
+        for step in sorted(self.steps.values(), key=lambda step: step.created_at):
+            found[Ref(step.asset, step.data_version)].append(step)
+        return dict(found)
+
     def makers(self, ref: Ref) -> list[Manifest]:
         """The computations that gave this content, oldest first."""
-        found = (step for step in self.steps.values() if (step.asset, step.data_version) == ref)
-        return sorted(found, key=lambda step: step.created_at)
+        return self._makers.get(ref, [])
 
     def maker(self, ref: Ref, consumer: Manifest | None = None) -> Manifest | None:
         """The computation behind an input of `consumer`, None if nothing knows it any more.
@@ -121,18 +125,39 @@ def _agree(inputs: Mapping[str, str], others: Mapping[str, str]) -> bool:
     return all(others.get(name, version) == version for name, version in inputs.items() if "/" in name)
 
 
-def _json_file(store: ArtifactStore, place: str) -> bytes | None:
-    """A file of the store; not one that is being written, whose name begins with a dot."""
-    return None if place.rpartition("/")[2].startswith(".") else store.files.read(place)
+def stored_objects(store: ArtifactStore) -> tuple[dict[Ref, dict[str, int]], frozenset[Ref]]:
+    """`Catalog.objects` and `Catalog.whole` of a store."""
+    objects: dict[Ref, dict[str, int]] = defaultdict(dict)
+    whole = set()
+    for place, stored in store.files.find("objects").items():
+        parts = place.split("/")
+        if len(parts) > _PARTS:
+            ref = Ref(f"{parts[1]}/{parts[2]}", parts[3])
+            objects[ref][place] = stored.bytes
+            if parts[_PARTS:] == [MANIFEST]:
+                whole.add(ref)
+    return dict(objects), frozenset(whole)
+
+
+def step_times(store: ArtifactStore, asset: str = "") -> dict[str, datetime | None]:
+    """The time of the last use of each step, of all assets or of one, by place."""
+    listed = store.files.find(f"steps/{asset}" if asset else "steps")
+    return {
+        place: stored.modified or store.files.modified(place)
+        for place, stored in listed.items()
+        if not is_being_written(place)
+    }
+
+
+def is_being_written(place: str) -> bool:
+    """Whether a file of the store has no name yet: its name begins with a dot."""
+    return place.rpartition("/")[2].startswith(".")
 
 
 def _pointers(store: ArtifactStore) -> Iterator[Pointer]:
-    for place in store.files.find("current"):
-        if place.rpartition("/")[2].startswith("."):
-            continue
-        value = store.files.read_json(place)
-        if value is None:
-            continue
+    places = (place for place in store.files.find("current") if not is_being_written(place))
+    for place, data in store.files.read_all(places).items():
+        value = json.loads(data)
         _, group, noun, *partition = place.removesuffix(".json").split("/")
         ref = Ref(f"{group}/{noun}", value["data_version"])
         yield Pointer(ref, value.get("step", ""), partition[0] if partition else None)

@@ -22,6 +22,7 @@ which are made anew when asked for, and a trash that the next call finishes.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -33,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from models.artifacts import MANIFEST, ArtifactStore, Manifest, object_place
-from models.catalog import Catalog, Ref
+from models.catalog import Catalog, Ref, is_being_written, step_times, stored_objects
 from models.ledger import Ledger, Release
 from models.releasing import BUNDLE
 from models.settings import RetentionSettings
@@ -178,7 +179,6 @@ def plan(store: ArtifactStore, refers: References, days: int, now: datetime | No
     now = now or datetime.now(UTC)
     since = now - timedelta(days=days)
     catalog = Catalog.read(store)
-    used = {step: store.files.modified(_step_place(made)) for step, made in catalog.steps.items()}
     keeper = _Keeper(catalog)
     for pointer in catalog.pointers:
         keeper.keep(pointer.ref, f"current{f' of {pointer.partition}' if pointer.partition else ''}", pointer.step)
@@ -188,11 +188,13 @@ def plan(store: ArtifactStore, refers: References, days: int, now: datetime | No
         ref = Ref(made.asset, made.data_version)
         if made.asset == _DECISION and (reason := refers.decisions.get(made.inputs.get("record", ""))):
             keeper.keep(ref, reason, step)
-        if (used[step] or _created(made)) >= since:
+        if _last_use(catalog, made) >= since:
             keeper.keep(ref, f"used by a run of the last {days} days", step)
     keeper.close()
-    unused = tuple(_unused(store, catalog, keeper.reasons, used, min(since, now - _GRACE)))
-    steps = {_step_place(catalog.steps[step]): at for step, at in used.items() if step not in keeper.steps and at}
+    unused = tuple(_unused(store, catalog, keeper.reasons, min(since, now - _GRACE)))
+    steps = {
+        _step_place(catalog.steps[step]): at for step, at in catalog.used.items() if step not in keeper.steps and at
+    }
     alive = {ref.data_version for ref in keeper.reasons}
     return Plan(
         kept=keeper.reasons,
@@ -226,13 +228,14 @@ def collect(store: ArtifactStore, refers: Callable[[], References], days: int, n
         if not one.whole and one.ref not in after.kept:
             _erase_incomplete(store, one.ref)
             gone.add(one.ref)
+    times = step_times(store)
     for place, last_used in after.steps.items():
-        if place in before.steps and store.files.modified(place) == last_used:
+        if place in before.steps and times.get(place) == last_used:
             store.files.delete(place)
     for place in (*after.results, *after.leftovers):
         store.files.delete(place)
     store.workspace.remove_abandoned()
-    for folder in (*store.abandoned_scratch(), *_copies(store, Catalog.read(store).whole, ())):
+    for folder in (*store.abandoned_scratch(), *_copies(store, stored_objects(store)[1], ())):
         _remove_folder(store, folder)
     return Plan(
         after.kept,
@@ -250,7 +253,6 @@ def _unused(
     store: ArtifactStore,
     catalog: Catalog,
     kept: Mapping[Ref, str],
-    used: Mapping[str, datetime | None],
     since: datetime,
 ) -> Iterator[Unused]:
     for ref, files in sorted(catalog.objects.items()):
@@ -258,7 +260,7 @@ def _unused(
             continue
         whole = ref in catalog.whole
         makers = catalog.makers(ref)
-        times = [used[made.step] or _created(made) for made in makers]
+        times = [_last_use(catalog, made) for made in makers]
         if not makers:  # An upload that was cut short, or is still going on.
             times = [at for place in files if (at := store.files.modified(place)) is not None]
         last = max(times, default=None)
@@ -268,10 +270,9 @@ def _unused(
 
 def _results(store: ArtifactStore, alive: set[str], since: datetime) -> Iterator[str]:
     """Remembered results that are about an artifact which goes, or do not say what they are about and are old."""
-    for place in store.files.find("memo"):
-        if _is_being_written(place):
-            continue
-        value = store.files.read_json(place)
+    places = (place for place in store.files.find("memo") if not is_being_written(place))
+    for place, data in store.files.read_all(places).items():
+        value = json.loads(data)
         if isinstance(value, dict) and value.keys() == {"key", "result"}:
             if not _versions(value["key"]) <= alive:
                 yield place
@@ -290,7 +291,7 @@ def _versions(value: Any) -> set[str]:
 def _leftovers(store: ArtifactStore, now: datetime) -> Iterator[str]:
     for top in ("steps", "current", "memo"):
         for place in store.files.find(top):
-            if _is_being_written(place) and (at := store.files.modified(place)) is not None and at < now - _GRACE:
+            if is_being_written(place) and (at := store.files.modified(place)) is not None and at < now - _GRACE:
                 yield place
 
 
@@ -315,8 +316,7 @@ def _freed(store: ArtifactStore, places: list[str], unused: Iterable[Unused]) ->
 
 def _used_since(store: ArtifactStore, ref: Ref, steps: Mapping[str, datetime | None]) -> bool:
     """Whether a run has asked for one of the steps that gave an artifact since `steps` were looked at."""
-    of_asset = (place for place in steps if place.startswith(f"steps/{ref.asset}/"))
-    return any(store.files.modified(place) not in (steps[place], None) for place in of_asset)
+    return any(place in steps and at != steps[place] for place, at in step_times(store, ref.asset).items())
 
 
 def _take_away(store: ArtifactStore, ref: Ref) -> None:
@@ -379,9 +379,5 @@ def _step_place(made: Manifest) -> str:
     return f"steps/{made.asset}/{made.step}.json"
 
 
-def _created(made: Manifest) -> datetime:
-    return datetime.fromisoformat(made.created_at)
-
-
-def _is_being_written(place: str) -> bool:
-    return place.rpartition("/")[2].startswith(".")
+def _last_use(catalog: Catalog, made: Manifest) -> datetime:
+    return catalog.used.get(made.step) or datetime.fromisoformat(made.created_at)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -26,6 +26,13 @@ _HINT = (
     "Check storage.artifacts, the network, and the credentials in the environment "
     "(for S3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION)."
 )
+
+
+class Stored(NamedTuple):
+    """A file: its bytes, and when it was last written or touched, where the listing says so."""
+
+    bytes: int
+    modified: datetime | None
 
 
 class StoreFiles:
@@ -105,15 +112,28 @@ class StoreFiles:
         with self._reaching():
             self._fs.get_file(self._full(place), str(path))
 
-    def find(self, folder: str) -> dict[str, int]:
-        """Every file below a folder, by place, with its bytes; empty if there is no such folder."""
+    def read_all(self, places: Iterable[str]) -> dict[str, bytes]:
+        """The content of several files, at once where the file system can; those that are gone are left out."""
+        wanted = [*places]
+        if self.is_local or not wanted:
+            return {place: data for place in wanted if (data := self.read(place)) is not None}
+        with self._reaching():
+            found = self._fs.cat([self._full(place) for place in wanted], on_error="return")
+        for error in found.values():
+            if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
+                raise self._unreachable(error) from error
+        start = self._start
+        return {name[start:]: data for name, data in found.items() if isinstance(data, bytes)}
+
+    def find(self, folder: str) -> dict[str, Stored]:
+        """Every file below a folder, by place; empty if there is no such folder."""
         with self._reaching():
             try:
                 found = self._fs.find(self._full(folder), detail=True)
             except FileNotFoundError:
                 return {}
-        start = len(self._root.rstrip("/")) + 1
-        return {name[start:]: int(info.get("size") or 0) for name, info in found.items()}
+        start = self._start
+        return {name[start:]: Stored(int(info.get("size") or 0), _modified(info)) for name, info in found.items()}
 
     def delete(self, place: str) -> None:
         """Delete a file, if it is there."""
@@ -122,6 +142,10 @@ class StoreFiles:
                 self._fs.rm_file(self._full(place))
             except FileNotFoundError:
                 return
+
+    @property
+    def _start(self) -> int:
+        return len(self._root.rstrip("/")) + 1
 
     def _full(self, place: str) -> str:
         return f"{self._root.rstrip('/')}/{place}" if place else self._root
@@ -139,3 +163,16 @@ class StoreFiles:
 
     def _unreachable(self, error: Exception) -> ArtifactError:
         return ArtifactError(f"{self.root}: {type(error).__name__}: {error}", _HINT)
+
+
+def _modified(info: Mapping[str, Any]) -> datetime | None:
+    """The time in an entry of a listing, under the names that S3, Google, Azure and local file systems use."""
+    for name in ("LastModified", "last_modified", "updated", "mtime"):
+        value = info.get(name)
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        if isinstance(value, int | float):
+            value = datetime.fromtimestamp(value, UTC)
+        if isinstance(value, datetime):
+            return value if value.tzinfo else value.replace(tzinfo=UTC)
+    return None

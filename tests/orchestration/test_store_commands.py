@@ -1,0 +1,116 @@
+"""`rerankops lineage` and `rerankops gc` as processes, on a small deployment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.artifacts import Artifact, ArtifactStore
+from models.database import Database
+from models.ledger import Ledger
+from models.releasing import BUNDLE
+from models.settings import ROOT
+
+OLD_S = 40 * 86400
+
+
+def make(store: ArtifactStore, asset: str, text: str, *inputs: Artifact) -> Artifact:
+    def build(folder: Path) -> dict[str, Any]:
+        (folder / "words.txt").write_text(f"{asset} {text}")
+        return {"dagster/row_count": 7, "source": "beir /data/scifact"}
+
+    versions = {one.asset: one.data_version for one in inputs} or {"source": f"digest of {text}"}
+    return store.get_or_create(asset, code_version="c1", inputs=versions, settings={"index.k": text}, build=build)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home with a released bundle, and one that nothing refers to."""
+    store = ArtifactStore(str(tmp_path / "artifacts"), tmp_path / "cache")
+    for text in ("served", "forgotten"):
+        bundle = make(store, BUNDLE, text, make(store, "corpus/passages", text))
+        if text == "served":
+            database = Database(f"sqlite:///{tmp_path / 'rerankops.db'}")
+            database.migrate()
+            begun = Ledger(database).begin(
+                bundle_version=bundle.data_version, model_version="1", index_version="i", corpus_version="c",
+                large_version="l", compact_version="s", settings_digest="d", actor="ana", reason="test",
+            )  # fmt: skip
+            Ledger(database).activate(begun.release_id)
+            database.close()
+    for path in (tmp_path / "artifacts" / "steps").rglob("*.json"):
+        os.utime(path, (time.time() - OLD_S,) * 2)
+    return tmp_path
+
+
+def rerankops(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    others = {name: value for name, value in os.environ.items() if not name.startswith("RERANKOPS_")}
+    return subprocess.run(
+        [sys.executable, "-m", "orchestration.cli", *arguments],
+        cwd=ROOT,
+        env={**others, "RERANKOPS_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+
+
+def files(home: Path) -> set[str]:
+    return {path.relative_to(home).as_posix() for path in (home / "artifacts").rglob("*") if path.is_file()}
+
+
+def test_gc_tells_first_and_deletes_when_told(home: Path) -> None:
+    before = files(home)
+    dry = rerankops(home, "gc")
+    assert dry.returncode == 0, dry.stderr
+    assert files(home) == before
+    assert "Would be deleted" in dry.stdout
+    assert "to delete: 2 artifacts, 2 steps" in dry.stdout
+    assert "champion r-" in dry.stdout
+    assert "rerankops gc --yes" in dry.stdout
+
+    value = json.loads(rerankops(home, "gc", "--json").stdout)
+    assert not value["deleted"]
+    doomed = {one["data_version"] for one in value["delete"]["artifacts"]}
+    assert len(doomed) == 2
+    assert {one["data_version"] for one in value["keep"]}.isdisjoint(doomed)
+
+    done = rerankops(home, "gc", "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {one["data_version"] for one in json.loads(done.stdout)["delete"]["artifacts"]} == doomed
+    left = files(home)
+    assert left < before
+    assert not any(version in name for version in doomed for name in left)
+    assert "to delete: 0 artifacts, 0 steps" in rerankops(home, "gc").stdout
+
+
+def test_lineage_prints_the_tree_from_the_release_to_the_source(home: Path) -> None:
+    told = rerankops(home, "lineage", "champion")
+    assert told.returncode == 0, told.stderr
+    lines = told.stdout.splitlines()
+    assert lines[0].startswith("release r-")
+    assert "by ana" in lines[0]
+    assert lines[1].startswith(f"└── {BUNDLE} ")
+    assert "corpus/passages" in told.stdout
+    assert "code c1" in lines[1]
+    assert "7 rows" in lines[1]
+    assert lines[-1].endswith("source beir /data/scifact digest of se")
+    value = json.loads(rerankops(home, "lineage", "champion", "--json").stdout)
+    assert [node["asset"] for node in value["nodes"].values()] == [BUNDLE, "corpus/passages"]
+
+
+def test_a_name_of_nothing_is_told_with_near_ones(home: Path) -> None:
+    done = rerankops(home, "lineage", "corpus/passage")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: corpus/passage is no release, registered model or artifact",
+        "Did you mean corpus/passages or passages?",
+    ]
