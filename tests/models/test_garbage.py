@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
 
 from models.artifacts import Artifact, ArtifactStore
@@ -37,9 +36,10 @@ LATER = timedelta(days=DAYS + 1)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactStore]:
     """An empty store, once on each kind of root."""
     if request.param == "memory":
-        root = f"memory://store-{uuid.uuid4().hex}"
-        yield ArtifactStore(root, tmp_path / "cache")
-        fsspec.filesystem("memory").rm(root, recursive=True)
+        made = ArtifactStore(f"memory://store-{uuid.uuid4().hex}", tmp_path / "cache")
+        yield made
+        for place in made.files.find(""):
+            made.files.delete(place)
         return
     root = str(tmp_path / "root") if request.param == "local" else request.getfixturevalue("s3_root")()
     yield ArtifactStore(root, tmp_path / "cache")
