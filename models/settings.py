@@ -686,7 +686,8 @@ def _validate(flat: Mapping[str, Any]) -> Settings:
         lines = []
         for problem in error.errors():
             key = ".".join(str(part) for part in problem["loc"])
-            got = "" if key.endswith("url") else f" (got {problem['input']!r})"
+            may_be_secret = key.endswith("url") or key == "storage.artifacts"
+            got = "" if may_be_secret else f" (got {problem['input']!r})"
             lines.append(f"{key}: {problem['msg']}{got}")
         raise SettingsError("\n".join(lines), "rerankops.toml states the allowed values of every key.") from error
     if settings.corpus.overlap_tokens >= settings.corpus.passage_tokens:

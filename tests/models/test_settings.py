@@ -137,6 +137,13 @@ def test_a_value_that_is_not_allowed_is_refused_under_its_key(override: str) -> 
     assert refused.value.hint
 
 
+@pytest.mark.parametrize("root", ["s3://key:hunter2@bucket/folder", "s3://bucket/folder?secret=hunter2"])
+def test_credentials_in_the_artifact_root_are_refused_and_not_shown(root: str) -> None:
+    with pytest.raises(SettingsError, match=r"^storage\.artifacts: .*environment") as refused:
+        load_settings([f"storage.artifacts={root}"], environ={})
+    assert "hunter2" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("overrides", "key"),
     [
