@@ -390,7 +390,8 @@ def test_folders_and_files_of_dead_processes_go(local: ArtifactStore, tmp_path: 
     torn.parent.mkdir(parents=True)
     torn.write_text("{")
     for path in (scratch, torn):
-        os.utime(path, (time.time() - 90_000,) * 2)
+        then = time.time() - 90_000
+        os.utime(path, (then, then))
     with local.workspace.folder("alive") as alive:
         found = collect(local, lambda: NOTHING, DAYS)
         assert {*found.folders} == {dead, scratch}

@@ -46,7 +46,8 @@ def home(tmp_path: Path) -> Path:
             Ledger(database).activate(begun.release_id)
             database.close()
     for path in (tmp_path / "artifacts" / "steps").rglob("*.json"):
-        os.utime(path, (time.time() - OLD_S,) * 2)
+        then = time.time() - OLD_S
+        os.utime(path, (then, then))
     return tmp_path
 
 
