@@ -29,6 +29,8 @@ compact one: `cascade`."""
 
 _RIDGE = 1e-2
 _CLIP = 30.0
+_CONSTANT = 1e-6
+"""Standard deviation, as a share of the mean, up to which a feature is constant: what is left then is rounding."""
 
 Inputs = Mapping[str, NDArray[np.floating]]
 """Arrays of one length under `dense`, `lexical` and, where known, `compact` and `large`."""
@@ -136,8 +138,11 @@ def _fit_weights(
 
     tables = [np.stack([_feature(name, one) for name in features], axis=1) for one in inputs]
     everything = np.concatenate(tables)
-    mean, scale = everything.mean(axis=0), everything.std(axis=0) + 1e-9
-    tables = [(table - mean) / scale for table in tables]
+    mean, scale = everything.mean(axis=0), everything.std(axis=0)
+    varies = scale > np.maximum(_CONSTANT * np.abs(mean), np.finfo(np.float64).tiny)
+    scale = np.where(varies, scale, 1.0)
+    # A feature that is constant here gets no weight, so that other values of it decide nothing later.
+    tables = [np.where(varies, (table - mean) / scale, 0.0) for table in tables]
     targets = [label / label.sum() for label in labels]
 
     def objective(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

@@ -121,6 +121,21 @@ def test_a_feature_that_never_varied_decides_nothing_later(lexical: float) -> No
         assert np.ptp(scorer.logits(inputs)) < 1e-6
 
 
+@pytest.mark.parametrize("value", [1e-5, 7.3, 1e6])
+def test_rounding_is_no_variation(value: float) -> None:
+    table, judgments = scored(60, lexical=value)
+    noise = 1 + np.finfo(np.float32).eps * np.random.default_rng(0).normal(size=len(table))
+    relevant = table["document_id"].isin(judgments["document_id"])
+    # The noise even tells the relevant passages: it must not be blown up to a signal.
+    table["lexical_score"] *= np.where(relevant, noise.max(), noise.clip(max=1))
+    calibration = fit_calibration(table, judgments)
+    inputs = {"dense": np.full(2, 0.5), "lexical": np.array([0.0, 80.0]), "compact": np.ones(2), "large": np.ones(2)}
+    for scorer in calibration.tiers.values():
+        logits = scorer.logits(inputs)
+        assert np.abs(logits).max() < 20
+        assert np.ptp(logits) < 1e-6
+
+
 def test_one_query_is_enough_to_fit_finite_scores() -> None:
     calibration = fit_calibration(*scored(1))
     for scorer in calibration.tiers.values():
