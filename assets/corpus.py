@@ -19,11 +19,12 @@ from models.settings import ROOT, values_of
 _SOURCES = (f"sources.{path.stem}" for path in (ROOT / "models" / "sources").glob("*.py"))
 _MODULES = (
     "corpus", "spill", "chunking", "known_spans", "splits", "contracts", "parsing.parsers", "parsing.process",
+    "pseudo_queries", "passage_table",
     *sorted(_SOURCES),
 )  # fmt: skip
 _SETTINGS = (
     "corpus.source", "corpus.max_decompressed_bytes", "corpus.passage_tokens", "corpus.overlap_tokens",
-    "corpus.dev_share", "corpus.test_share",
+    "corpus.dev_share", "corpus.test_share", "training.pseudo_queries", "training.pseudo_documents",
 )  # fmt: skip
 """What decides the tables, beside the source's fingerprint: that stands for its path and the settings of its kind."""
 
@@ -90,7 +91,7 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
             context.log.info(f"reading {settings.corpus.source}")
             lengths = values_of(settings, "corpus.passage_tokens", "corpus.overlap_tokens")
             before = predecessor(store, keys.PASSAGES, modules=_MODULES, settings=lengths, outside=tokenizer)
-            return write_corpus(
+            found = write_corpus(
                 source,
                 settings.corpus,
                 load_tokenizer(tokenizer_path),
@@ -98,6 +99,12 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
                 outside["source"],
                 before and before.folder,
             )
+            if (mode := settings.training.pseudo_queries) != "off":
+                from models.pseudo_queries import add_pseudo_queries
+
+                corpus, documents = settings.corpus, settings.training.pseudo_documents
+                found |= add_pseudo_queries(tables, mode, documents, corpus.dev_share, corpus.test_share)
+            return found
 
         for key, name in _TABLES.items():
 

@@ -1,22 +1,49 @@
 """Training: mined examples, the large cross-encoder, and the compact one distilled from it."""
 
+from collections.abc import Mapping
+from datetime import UTC, datetime, time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import dagster as dg
 
 from assets import keys
 from assets.making import make, output, progress
 from assets.policies import MODEL_POOL, NO_CONFIG, OWNERS, WHEN_INPUTS_CHANGE
 from assets.resources import Deployment
-from models.artifacts import Artifact
+from models.artifacts import Artifact, ArtifactStore
 from models.code_version import code_version
 from models.settings import Settings, values_of
 
-_EXAMPLES = ("hard_negatives",)
+if TYPE_CHECKING:
+    from models.logged_lists import LoggedList
+
 _ENGINES = ("engines", "onnx_export", "cross_encoder", "pair_head", "pair_tokens")
-_MODEL = ("cross_encoder", "listwise_loss", "pair_head", "pair_tokens")
-_ELSEWHERE = {"training.base_model", "training.max_queries"}
+_EXAMPLES = ("hard_negatives", "passage_table", "pseudo_queries")
+_MINING = (
+    "training.max_queries", "training.negatives", "training.negative_sources", "training.negative_depth",
+    "training.negative_top_share", "training.random_share", "training.false_negative_margin", "training.seed",
+)  # fmt: skip
+_MODEL = (
+    "fine_tuning", "ranking_loss", "early_stopping", "training_checkpoints", "cross_encoder", "pair_head",
+    "pair_tokens",
+)  # fmt: skip
+_ELSEWHERE = {
+    "training.base_model", "training.compact_base_model", "training.false_negative_teacher",
+    "training.pseudo_queries", "training.pseudo_documents", *_MINING[:-1],
+}  # fmt: skip
 """Keys that reach the models through other inputs: the digest of the weights, the training examples."""
-_NOT_OF_LARGE = _ELSEWHERE | {"training.compact_layers", "training.compact_pairs", "training.teacher_weight"}
-_NOT_OF_COMPACT = _ELSEWHERE | {"training.frozen_layers"}
+_COMPACT = (*_MODEL, "logged_lists", "passage_table")
+_NO_MATTER = {"training.checkpoint_minutes"}
+_NOT_OF_LARGE = (
+    _ELSEWHERE
+    | _NO_MATTER
+    | {
+        "training.compact_layers", "training.compact_pairs", "training.teacher_weight", "training.distillation",
+        "training.logged_queries",
+    }
+)  # fmt: skip
+_NOT_OF_COMPACT = _ELSEWHERE | _NO_MATTER | {"training.frozen_layers"}
 
 
 @dg.asset(
@@ -42,31 +69,33 @@ def training_examples(
     judgments: Artifact,
     candidates: Artifact,
 ) -> dg.Output[Artifact]:
-    """Lists of one positive and its hard negatives, mined from the hybrid candidates of the training queries."""
+    """Lists of one positive and its negatives, mined from the candidates of the training queries; and the lists of the
+    development queries."""
+    from models.weights import weights_digest
+
     settings = deployment.settings()
+    teacher = settings.training.false_negative_teacher
 
     def build(folder):
         from models.corpus import require_judgments, write_table
-        from models.hard_negatives import mine_examples
+        from models.hard_negatives import development_lists, mine_examples, open_teacher
+        from models.passage_table import PassageTable
 
-        require_judgments(judgments.read_table("judgments.parquet"))
+        tables = queries.read_table("queries.parquet"), judgments.read_table("judgments.parquet")
+        require_judgments(tables[1])
+        texts = PassageTable(passages.path("passages.parquet"))
         mined = mine_examples(
-            queries.read_table("queries.parquet"),
-            judgments.read_table("judgments.parquet"),
-            candidates.read_table("candidates.parquet"),
-            passages.read_table("passages.parquet"),
+            *tables,
+            candidates.read_table("training_candidates.parquet"),
+            texts,
             settings.training,
+            open_teacher(settings.training),
         )
         write_table(mined.examples, folder / "training_examples.parquet")
-        return {
-            "dagster/row_count": len(mined.examples),
-            "queries_offered": mined.queries_offered,
-            "lists": mined.queries_used,
-            "positives_missed": mined.positives_missed,
-            "false_negatives_filtered": mined.false_negatives_filtered,
-        }
+        development = development_lists(*tables, candidates.read_table("candidates.parquet"), texts)
+        write_table(development, folder / "development_lists.parquet")
+        return {"dagster/row_count": len(mined.examples), **mined.counts}
 
-    names = ("max_queries", "negatives", "negative_depth", "false_negative_margin", "seed")
     artifact = make(
         context,
         deployment.store(),
@@ -74,7 +103,8 @@ def training_examples(
         build,
         modules=_EXAMPLES,
         inputs=(passages, queries, judgments, candidates),
-        settings=values_of(settings, *(f"training.{name}" for name in names)),
+        settings=values_of(settings, *_MINING),
+        outside={"teacher": weights_digest(teacher)} if teacher else {},
     )
     return output(artifact)
 
@@ -94,25 +124,36 @@ def large_reranker(
     context: dg.AssetExecutionContext, deployment: Deployment, training_examples: Artifact
 ) -> dg.Output[Artifact]:
     """The large cross-encoder, fine-tuned on the training examples."""
+    from models.fine_tuning import require_layers
     from models.weights import weights_digest
 
-    settings = deployment.settings()
+    settings, store = deployment.settings(), deployment.store()
+    require_layers(settings.training)
+    read = values_of(settings, "training", without=_NOT_OF_LARGE)
+    outside = {"weights": weights_digest(settings.training.base_model)}
 
     def build(folder):
-        from models.cross_encoder import train_large
+        from models.fine_tuning import train_large
 
-        examples = training_examples.read_table("training_examples.parquet")
-        return train_large(examples, settings.training, folder, progress(context, "training steps")).to_dict()
+        report = train_large(
+            training_examples.read_table("training_examples.parquet"),
+            settings.training,
+            folder,
+            progress(context, "training steps"),
+            development=training_examples.read_table("development_lists.parquet"),
+            checkpoints=_checkpoints(store, "large", read, outside, training_examples),
+        )
+        return report.to_dict()
 
     artifact = make(
         context,
-        deployment.store(),
+        store,
         keys.LARGE_RERANKER,
         build,
         modules=_MODEL,
         inputs=(training_examples,),
-        settings=values_of(settings, "training", without=_NOT_OF_LARGE),
-        outside={"weights": weights_digest(settings.training.base_model)},
+        settings=read,
+        outside=outside,
     )
     return _registered(artifact, "large", settings)
 
@@ -123,12 +164,14 @@ def large_reranker(
     kinds={"huggingface", "mlflow"},
     owners=OWNERS,
     config_schema=NO_CONFIG,
-    code_version=code_version(*_MODEL),
+    code_version=code_version(*_COMPACT),
     automation_condition=WHEN_INPUTS_CHANGE,
     pool=MODEL_POOL,
     ins={
         "training_examples": dg.AssetIn(key=keys.TRAINING_EXAMPLES),
         "large_reranker": dg.AssetIn(key=keys.LARGE_RERANKER),
+        "passages": dg.AssetIn(key=keys.PASSAGES),
+        "queries": dg.AssetIn(key=keys.QUERIES),
     },
 )
 def compact_reranker(
@@ -136,27 +179,54 @@ def compact_reranker(
     deployment: Deployment,
     training_examples: Artifact,
     large_reranker: Artifact,
+    passages: Artifact,
+    queries: Artifact,
 ) -> dg.Output[Artifact]:
-    """The compact cross-encoder: chosen layers of the large one, trained on with the large one as teacher."""
-    settings = deployment.settings()
+    """The compact cross-encoder: chosen layers of the large one, or weights of its own, trained on with the large one
+    as teacher."""
+    from models.weights import weights_digest
+
+    settings, store = deployment.settings(), deployment.store()
+    read = values_of(settings, "training", without=_NOT_OF_COMPACT)
+    own = settings.training.compact_base_model
+    outside = {"weights": weights_digest(own)} if own else {}
+    inputs = (training_examples, large_reranker)
+    logged = _logged(deployment, queries, settings.training.logged_queries)
+    if logged:
+        from models.logged_lists import logged_digest
+
+        # Only then the texts count: a document more does not train the model anew.
+        inputs, outside = (*inputs, passages), {**outside, "decisions": logged_digest(logged)}
 
     def build(folder):
-        from models.cross_encoder import train_compact
+        from models.fine_tuning import train_compact
+        from models.logged_lists import logged_table
+        from models.passage_table import PassageTable
 
-        examples = training_examples.read_table("training_examples.parquet")
+        length = settings.training.negatives + 1
+        texts = PassageTable(passages.path("passages.parquet"))
+
         report = train_compact(
-            examples, large_reranker.folder, settings.training, folder, progress(context, "training steps")
+            training_examples.read_table("training_examples.parquet"),
+            large_reranker.folder,
+            settings.training,
+            folder,
+            progress(context, "training steps"),
+            logged=logged_table(logged, texts, length) if logged else None,
+            development=training_examples.read_table("development_lists.parquet"),
+            checkpoints=_checkpoints(store, "compact", read, outside, *inputs),
         )
         return report.to_dict()
 
     artifact = make(
         context,
-        deployment.store(),
+        store,
         keys.COMPACT_RERANKER,
         build,
-        modules=_MODEL,
-        inputs=(training_examples, large_reranker),
-        settings=values_of(settings, "training", without=_NOT_OF_COMPACT),
+        modules=_COMPACT,
+        inputs=inputs,
+        settings=read,
+        outside=outside,
     )
     return _registered(artifact, "compact", settings)
 
@@ -222,6 +292,28 @@ def scoring_engines(
         outside={"device": resolve_device(settings.training.device)},
     )
     return output(artifact)
+
+
+def _logged(deployment: Deployment, queries: Artifact, count: int) -> "list[LoggedList]":
+    """Logged candidates up to yesterday, so that runs of one day learn from the same."""
+    if not count:
+        return []
+    from models.logged_lists import read_logged
+
+    table = queries.read_table("queries.parquet")
+    evaluated = table.loc[table["split"] != "train", "text"].tolist()
+    today = datetime.combine(datetime.now(UTC).date(), time(), UTC)
+    return read_logged(deployment.database(), evaluated, count, today)
+
+
+def _checkpoints(
+    store: ArtifactStore, size: str, settings: Mapping[str, Any], outside: Mapping[str, str], *inputs: Artifact
+) -> Path:
+    """The scratch folder of this very training: what it is killed in, it goes on from."""
+    from models.files import digest_json
+
+    versions = [artifact.data_version for artifact in inputs]
+    return store.scratch(f"{size}-{digest_json([code_version(*_MODEL), settings, outside, versions])[:24]}")
 
 
 def _registered(artifact: Artifact, size: str, settings: Settings) -> dg.Output[Artifact]:

@@ -18,7 +18,9 @@ CONTRACTS: tuple[tuple[dg.AssetKey, str, str], ...] = (
     (keys.EVALUATION_SET, "queries.parquet", "queries_contract"),
     (keys.EVALUATION_SET, "judgments.parquet", "judgments_contract"),
     (keys.CANDIDATES, "candidates.parquet", "contract"),
+    (keys.CANDIDATES, "training_candidates.parquet", "training_contract"),
     (keys.TRAINING_EXAMPLES, "training_examples.parquet", "contract"),
+    (keys.TRAINING_EXAMPLES, "development_lists.parquet", "development_contract"),
     (keys.DECISION_LOG, "decision_log.parquet", "contract"),
 )
 """(asset, table, check name) of every table that has a contract."""

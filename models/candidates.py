@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from models.retriever import HybridRetriever
+from models.retriever import HybridRetriever, Retrieval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,12 +35,31 @@ def build_candidates(
     `vectors` [n, d] are those of the queries, where they are known.
     """
     found = retriever.retrieve_batch(queries["text"].tolist(), top_k, progress=progress, vectors=vectors)
-    table = _ranking(queries, retriever, [one.rows for one in found])
+    return _candidates(queries, retriever, found, top_k)
+
+
+def _candidates(
+    queries: pd.DataFrame, retriever: HybridRetriever, found: Sequence[Retrieval], top_k: int
+) -> pd.DataFrame:
+    table = _ranking(queries, retriever, [one.rows[:top_k] for one in found])
     return table.assign(
-        retriever_score=_joined([one.retriever_scores for one in found]),
-        dense_score=_joined([one.dense_scores for one in found]),
-        lexical_score=_joined([one.lexical_scores for one in found]),
+        retriever_score=_joined([one.retriever_scores[:top_k] for one in found]),
+        dense_score=_joined([one.dense_scores[:top_k] for one in found]),
+        lexical_score=_joined([one.lexical_scores[:top_k] for one in found]),
     )
+
+
+def _training_candidates(
+    queries: pd.DataFrame, retriever: HybridRetriever, found: Sequence[Retrieval], top_k: int
+) -> pd.DataFrame:
+    """Table of `contracts.TrainingCandidates`: candidates with their ranks in both searches, 0 where one missed it."""
+    table = _candidates(queries, retriever, found, top_k)
+    ranks: dict[str, list[int]] = {"dense_rank": [], "lexical_rank": []}
+    for one in found:
+        for name, (rows, _) in (("dense_rank", one.dense), ("lexical_rank", one.lexical)):
+            rank_of = {row: rank for rank, row in enumerate(rows.tolist(), 1)}
+            ranks[name] += [rank_of.get(row, 0) for row in one.rows[:top_k].tolist()]
+    return table.assign(**{name: np.array(values, dtype=np.int64) for name, values in ranks.items()})
 
 
 def first_stage_rankings(
@@ -110,11 +129,12 @@ def build_all_candidates(
     previous: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float | int]:
-    """Write candidates.parquet (training sample and evaluation queries) and first_stage.parquet to `folder`.
+    """Write candidates.parquet (evaluation queries), training_candidates.parquet and first_stage.parquet to `folder`.
 
-    The training sample is the `max_train_queries` training queries with the smallest hash of their id.
-    first_stage.parquet has the rankings of the evaluation queries with a column `system`. The vectors of the queries
-    are kept beside them, and taken over from `previous`, an earlier folder of this function with the same encoder.
+    The training sample is the `max_train_queries` training queries with the smallest hash of their id; it has the best
+    `depth` candidates of each, the evaluation queries the best `candidates`. first_stage.parquet has the rankings of
+    the evaluation queries with a column `system`. The vectors of the queries are kept beside them, and taken over from
+    `previous`, an earlier folder of this function with the same encoder.
     Returns counts and, as `seconds_per_query_<system>`, the measured seconds of one query in each system.
     """
     from models.corpus import write_table
@@ -123,16 +143,22 @@ def build_all_candidates(
     train = sample_by_hash(queries.loc[queries["split"] == "train"], max_train_queries)
     wanted = pd.concat([train, evaluation_queries]).sort_values("query_id", ignore_index=True)
     vectors, embedded = _query_vectors(wanted["text"].tolist(), retriever, previous, folder)
-    table = build_candidates(wanted, retriever, candidates, progress, vectors)
-    write_table(table, folder / "candidates.parquet")
     row_of = {query_id: row for row, query_id in enumerate(wanted["query_id"])}
-    evaluated = vectors[[row_of[query_id] for query_id in evaluation_queries["query_id"]]]
+    trained, evaluated = (
+        vectors[[row_of[query_id] for query_id in of_split["query_id"]]] for of_split in (train, evaluation_queries)
+    )
+    found = retriever.retrieve_batch(train["text"].tolist(), depth, progress=progress, vectors=trained)
+    for_training = _training_candidates(train, retriever, found, depth)
+    write_table(for_training, folder / "training_candidates.parquet")
+    table = build_candidates(evaluation_queries, retriever, candidates, vectors=evaluated)
+    write_table(table, folder / "candidates.parquet")
     rankings = first_stage_rankings(evaluation_queries, retriever, depth, evaluated)
     seconds = seconds_per_query(evaluation_queries, retriever, depth)
     stages = pd.concat([ranking.assign(system=name) for name, ranking in rankings.items()], ignore_index=True)
     write_table(stages, folder / "first_stage.parquet")
     return {
         "dagster/row_count": len(table),
+        "training_candidates": len(for_training),
         "queries": len(wanted),
         "queries_embedded": embedded,
         **{f"seconds_per_query_{name}": value for name, value in seconds.items()},

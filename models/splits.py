@@ -103,7 +103,8 @@ def evaluation_set(
     usable = queries.loc[queries["query_id"].isin(known.loc[known["grade"] > 0, "query_id"])]
     sizes = {"dev": max_dev, "test": max_test}
     samples = [sample_by_hash(usable.loc[usable["split"] == split], count) for split, count in sizes.items()]
-    chosen = pd.concat(samples).loc[:, _COLUMNS].sort_values("query_id", ignore_index=True)
+    columns = [*_COLUMNS, *(name for name in ("kind",) if name in queries)]
+    chosen = pd.concat(samples).loc[:, columns].sort_values("query_id", ignore_index=True)
     kept = known.loc[known["query_id"].isin(chosen["query_id"])]
     return EvaluationTables(chosen, kept.sort_values(["query_id", "document_id"], ignore_index=True))
 

@@ -222,7 +222,8 @@ def build_small(home: Path) -> Small:
     from models.artifacts import ArtifactStore
     from models.chunking import load_tokenizer
     from models.corpus import read_corpus, write_table
-    from models.cross_encoder import train_compact, train_large
+    from models.fine_tuning import train_compact, train_large
+    from models.passage_table import PassageTable
     from models.weights import local_weights
 
     settings = small_settings(home)
@@ -282,7 +283,11 @@ def build_small(home: Path) -> Small:
         "corpus/evaluation_set",
     )
     mined = hard_negatives.mine_examples(
-        queries, judgments, found.read_table("candidates.parquet"), passages, settings.training
+        queries,
+        judgments,
+        found.read_table("training_candidates.parquet"),
+        PassageTable(made["corpus/passages"].path("passages.parquet")),
+        settings.training,
     )
     make(
         "training/training_examples",

@@ -98,3 +98,26 @@ def test_one_reading_is_kept_whole_though_only_its_passages_are_selected(
     assert [event.asset_key for event in result.get_asset_materialization_events()] == [keys.PASSAGES]
     refused = _table(deployment, keys.QUARANTINED_ROWS, "quarantined_rows")
     assert refused["position"].tolist() == ["latin.txt"]
+
+
+def test_a_folder_without_judgments_goes_through_on_queries_made_from_its_text(
+    handbook: Path, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in range(60):
+        text = f"# Machine number {place}\n\nThe machine {place} stands in hall {place % 7}. It weighs {place} tons."
+        (handbook / f"machine{place}.md").write_text(text)
+    monkeypatch.setenv("RERANKOPS_TRAINING__PSEUDO_QUERIES", "auto")
+    result = _materialize(deployment)
+    queries = _table(deployment, keys.QUERIES, "queries")
+    assert {"title", "sentence"} <= set(queries["kind"])
+    assert set(queries["split"]) == {"train", "dev", "test"}
+    evaluated = _table(deployment, keys.EVALUATION_SET, "queries")
+    assert set(evaluated["kind"]) <= {"title", "heading", "sentence", "cloze"}
+    assert set(evaluated["split"]) == {"dev", "test"}
+    [event] = result.asset_materializations_for_node("corpus__read")[:1]
+    assert event.metadata["pseudo_queries_title"].value == sum(queries["kind"] == "title")
+
+    (handbook / "queries.jsonl").write_text(QUERIES)
+    (handbook / "judgments.jsonl").write_text(JUDGMENTS)
+    _materialize(deployment)
+    assert "kind" not in _table(deployment, keys.QUERIES, "queries"), "with judgments, auto makes none"

@@ -37,11 +37,23 @@ _CASES = {
     "evaluation_queries": (keys.EVALUATION_SET, "queries.parquet", corpus_tables.queries(), {"query_id": " q"}),
     "evaluation_judgments": (keys.EVALUATION_SET, "judgments.parquet", corpus_tables.judgments(), {"grade": 101}),
     "candidates": (keys.CANDIDATES, "candidates.parquet", _CANDIDATES, {"rank": 0}),
+    "training_candidates": (
+        keys.CANDIDATES,
+        "training_candidates.parquet",
+        _CANDIDATES.assign(dense_rank=1, lexical_rank=0),
+        {"lexical_rank": -1},
+    ),
     "training_examples": (
         keys.TRAINING_EXAMPLES,
         "training_examples.parquet",
         corpus_tables.training_examples(),
         {"label": 2.0},
+    ),
+    "development_lists": (
+        keys.TRAINING_EXAMPLES,
+        "development_lists.parquet",
+        corpus_tables.training_examples(),
+        {"kind": "easy"},
     ),
     "decision_log": (
         keys.DECISION_LOG,

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.candidates import build_all_candidates, build_candidates, first_stage_rankings, seconds_per_query
-from models.contracts import Candidates, check_table
+from models.contracts import Candidates, TrainingCandidates, check_table
 from models.dense_index import DenseIndex, build
 from models.lexical_index import LexicalIndex
 from models.retriever import HybridRetriever
@@ -184,14 +184,26 @@ def test_the_tables_of_a_run_hold_the_training_sample_and_the_evaluation_queries
     )
     table = pd.read_parquet(tmp_path / "candidates.parquet")
     check_table(table, Candidates, "candidates.parquet")
-    sampled = sample_by_hash(train, 2)["query_id"].tolist()
-    assert set(table["query_id"]) == {*sampled, "dev-0", "test-0"}
+    assert set(table["query_id"]) == {"dev-0", "test-0"}
     assert table["query_id"].is_monotonic_increasing
     stages = pd.read_parquet(tmp_path / "first_stage.parquet")
     assert set(stages["query_id"]) == {"dev-0", "test-0"}
     assert set(stages["system"]) == {"bm25", "dense", "hybrid"}
     assert facts["dagster/row_count"] == len(table)
     assert facts["queries"] == 4
+    sampled = sample_by_hash(train, 2)
+    deep = pd.read_parquet(tmp_path / "training_candidates.parquet")
+    check_table(deep, TrainingCandidates, "training_candidates.parquet")
+    assert facts["training_candidates"] == len(deep)
+    shared = deep.drop(columns=["dense_rank", "lexical_rank"])
+    pd.testing.assert_frame_equal(shared, build_candidates(sampled, retriever, 4))
+    stages = first_stage_rankings(sampled, retriever, 4)
+    for column, name in (("dense_rank", "dense"), ("lexical_rank", "bm25")):
+        ranks = stages[name].set_index(["query_id", "passage_id"])["rank"]
+        found = [int(ranks.get(key, 0)) for key in zip(deep["query_id"], deep["passage_id"], strict=True)]
+        assert deep[column].tolist() == found
+        assert max(found) > 1
+        assert 0 in deep["lexical_rank"].tolist()
     assert all(facts[f"seconds_per_query_{name}"] > 0 for name in ("bm25", "dense", "hybrid"))
 
 

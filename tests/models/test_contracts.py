@@ -22,6 +22,7 @@ from models.contracts import (
     QuarantinedRows,
     Queries,
     RankedPassage,
+    TrainingCandidates,
     TrainingExamples,
     check_table,
     violations,
@@ -47,9 +48,9 @@ GOOD: dict[Any, list[dict[str, Any]]] = {
         )
     ],
     Queries: [
-        {"query_id": "q1", "text": "how?", "split": "train"},
-        {"query_id": "q2", "text": "¿cómo?", "split": "dev"},
-        {"query_id": "q 3", "text": "怎么", "split": "test"},
+        {"query_id": "q1", "text": "how?", "split": "train", "kind": "given"},
+        {"query_id": "q2", "text": "¿cómo?", "split": "dev", "kind": "title"},
+        {"query_id": "q 3", "text": "怎么", "split": "test", "kind": "cloze"},
     ],
     Judgments: [
         {"query_id": "q1", "document_id": "d1", "grade": 0},
@@ -70,6 +71,20 @@ GOOD: dict[Any, list[dict[str, Any]]] = {
         for query_id in ("q1", "q2")
         for rank in (1, 2)
     ],
+    TrainingCandidates: [
+        {
+            "query_id": "q1",
+            "passage_id": f"d#{rank}",
+            "document_id": "d",
+            "rank": rank,
+            "retriever_score": 0.03,
+            "dense_score": 1.0,
+            "lexical_score": 0.0,
+            "dense_rank": rank,
+            "lexical_rank": 0,
+        }
+        for rank in (1, 2)
+    ],
     TrainingExamples: [
         {
             "query_id": "q1",
@@ -78,10 +93,10 @@ GOOD: dict[Any, list[dict[str, Any]]] = {
             "passage": "Title Text",
             "label": label,
             "kind": kind,
-            "dense_score": -1.0,
-            "lexical_score": 3.5,
+            "dense_score": score,
+            "lexical_score": score and 3.5,
         }
-        for number, (label, kind) in enumerate([(1.0, "positive"), (0.0, "hard")])
+        for number, (label, kind, score) in enumerate([(1.0, "positive", -1.0), (0.0, "random", np.nan)])
     ],
     DecisionLog: [
         {
@@ -140,6 +155,7 @@ BAD: list[tuple[Any, str, Any, str]] = [
     (Queries, "text", " \n", "str_matches"),
     (Queries, "text", None, "not_nullable"),
     (Queries, "split", "validation", "isin"),
+    (Queries, "kind", "guess", "isin"),
     (Judgments, "query_id", "q1 ", "str_matches"),
     (Judgments, "document_id", "", "str_matches"),
     (Judgments, "grade", -1, "greater_than_or_equal_to"),
@@ -157,6 +173,20 @@ BAD: list[tuple[Any, str, Any, str]] = [
     (Candidates, "dense_score", -1.1, "greater_than_or_equal_to"),
     (Candidates, "dense_score", np.nan, "not_nullable"),
     (Candidates, "lexical_score", -0.1, "greater_than_or_equal_to"),
+    *(
+        (TrainingCandidates, column, value, rule)
+        for column, value, rule in (
+            ("query_id", "", "str_matches"),
+            ("passage_id", "", "str_matches"),
+            ("document_id", "", "str_matches"),
+            ("rank", 0, "greater_than_or_equal_to"),
+            ("dense_score", 1.1, "less_than_or_equal_to"),
+            ("dense_score", -1.1, "greater_than_or_equal_to"),
+            ("lexical_score", -0.1, "greater_than_or_equal_to"),
+            ("dense_rank", -1, "greater_than_or_equal_to"),
+            ("lexical_rank", -1, "greater_than_or_equal_to"),
+        )
+    ),
     (TrainingExamples, "query_id", "", "str_matches"),
     (TrainingExamples, "query", " ", "str_matches"),
     (TrainingExamples, "passage_id", "", "str_matches"),
@@ -235,6 +265,10 @@ def test_every_rule_of_every_column_has_a_bad_row(schema: Any) -> None:
 @pytest.mark.parametrize("text", [" how?", "\thow?\n", "\u00a0how?"])
 def test_blanks_before_a_query_are_no_fault(text: str) -> None:
     assert violations(good(Queries).assign(text=text), Queries).empty
+
+
+def test_queries_that_all_come_from_the_source_need_no_kind() -> None:
+    assert violations(good(Queries).drop(columns="kind"), Queries).empty
 
 
 @pytest.mark.parametrize("name", ["q1\n", "\nq1", "q\n1"])

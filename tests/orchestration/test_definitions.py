@@ -38,8 +38,8 @@ BLOCKING = {
     keys.QUARANTINED_ROWS: {"contract"},
     keys.EVALUATION_SET: {"queries_contract", "judgments_contract", "expectations"},
     keys.DENSE_INDEX: {"recall"},
-    keys.CANDIDATES: {"contract"},
-    keys.TRAINING_EXAMPLES: {"contract", "no_evaluation_query_in_training"},
+    keys.CANDIDATES: {"contract", "training_contract"},
+    keys.TRAINING_EXAMPLES: {"contract", "development_contract", "no_evaluation_query_in_training"},
     keys.DECISION_LOG: {"contract"},
     keys.GATE_DECISION: {
         "contracts_hold", "significant_gain", "not_inferior_to_champion", "latency_within_objectives",
