@@ -27,6 +27,7 @@ from models.errors import RerankOpsError, SettingsError
 from models.settings import Settings, as_environment, load_settings
 from orchestration.gc_command import gc
 from orchestration.lineage_command import lineage
+from orchestration.search_command import search
 from orchestration.terminal import Interrupted, err, libraries_write_to, new_log, out, watch
 
 if TYPE_CHECKING:
@@ -239,6 +240,7 @@ def rollback(
 
 app.command()(lineage)
 app.command()(gc)
+app.command()(search)
 
 
 @app.command()
