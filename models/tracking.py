@@ -186,7 +186,11 @@ def register_model(tracking: Tracking, artifact: Artifact, size: str, params: Ma
     if not artifact.reused:
         summary = artifact.summary
         metrics = {name: float(value) for name, value in summary.items() if isinstance(value, int | float)}
-        history = {"train_loss": [(int(step), float(loss)) for step, loss in summary.get("loss", [])]}
+        histories = {"train_loss": "loss", "development_ndcg_at_10": "development"}
+        history = {
+            name: [(int(step), float(value)) for step, value in summary.get(entry, [])]
+            for name, entry in histories.items()
+        }
         tags = {VERSION_TAG: artifact.data_version}
         run_id = tracking.log_run(f"{size}_reranker", params=params, metrics=metrics, tags=tags, history=history)
     return tracking.ensure_version(f"{tracking.model_name}-{size}", artifact, run_id)

@@ -19,7 +19,7 @@ def artifact(folder: Path, content: str, asset: str = "release/release_candidate
 
     def build(place: Path) -> dict[str, object]:
         (place / "file").write_text(content)
-        return {"loss": [[1, 0.9], [2, 0.5]], "lists": 7, "note": "text"}
+        return {"loss": [[1, 0.9], [2, 0.5]], "development": [[2, 0.7]], "lists": 7, "note": "text"}
 
     return store.get_or_create(asset, code_version="1", inputs={}, settings={"content": content}, build=build)
 
@@ -103,6 +103,8 @@ def test_a_model_made_now_has_a_run_with_its_loss_and_a_reused_one_keeps_its_ver
     assert (run.data.metrics["lists"], run.data.params["seed"]) == (7.0, "0")
     history = client.get_metric_history(run_id, "train_loss")
     assert [(point.step, point.value) for point in history] == [(1, 0.9), (2, 0.5)]
+    measured = client.get_metric_history(run_id, "development_ndcg_at_10")
+    assert [(point.step, point.value) for point in measured] == [(2, 0.7)]
     assert register_model(tracking, replace(made, reused=True), "large", {"seed": 0}) == "1"
     assert len(client.search_runs([run.info.experiment_id])) == 1
 
