@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.artifacts import ArtifactStore
 from models.bundle import BundleParts, compare_golden, golden_queries, index_version, write_bundle
 from models.calibration import probability
 from models.serving import load_bundle
@@ -59,6 +60,25 @@ def test_the_same_parts_give_the_same_bundle(small: Small, tmp_path: Path) -> No
     assert names == sorted(small.first.bundle.manifest.files)
     for name in ("bundle.json", "golden.json", "calibration.json"):
         assert (tmp_path / name).read_bytes() == small.first.bundle.path(name).read_bytes()
+
+
+def test_another_measurement_of_the_times_gives_the_same_bundle(small: Small, tmp_path: Path) -> None:
+    parts = parts_of(small)
+    measured = shutil.copytree(parts.offline_evaluation.folder, tmp_path / "measured again")
+    report = measured / "report" / "evaluation.json"
+    report.chmod(0o644)
+    report.write_text(report.read_text().replace('"seconds_per_query":', '"seconds_per_query":1'))
+    assert report.read_bytes() != parts.offline_evaluation.path("report/evaluation.json").read_bytes()
+    again = replace(parts, offline_evaluation=replace(parts.offline_evaluation, folder=measured))
+    bundle = ArtifactStore(str(tmp_path / "store"), tmp_path / "cache").get_or_create(
+        "release/release_candidate",
+        code_version="c",
+        inputs={},
+        settings={},
+        build=lambda folder: write_bundle(folder, again, small.settings),
+    )
+    assert bundle.data_version == small.first.bundle.data_version
+    assert bundle.path("report/evaluation.json").read_bytes() == report.read_bytes()
 
 
 def test_a_bundle_serves_from_another_place_without_the_store(small: Small, tmp_path: Path) -> None:
