@@ -45,7 +45,9 @@ class EarlyStopping(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Measure if it is time, remember the best weights, stop if they are long ago."""
         done = len(self.history)
-        if self._evaluations * state.global_step < (done + 1) * state.max_steps:
+        # The end of training logs its last step once more.
+        measured = done and self.history[-1][0] == state.global_step
+        if measured or self._evaluations * state.global_step < (done + 1) * state.max_steps:
             return
         model: nn.Module = kwargs["model"]
         self.history.append((state.global_step, self.measure(model)))

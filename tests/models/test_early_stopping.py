@@ -29,7 +29,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_best_weights_are_kept(base: Path, tmp_path: Path) -> None:
-    settings = tiny_settings(base, early_stopping=20, evaluations=8, learning_rate=5e-3)
+    settings = tiny_settings(base, early_stopping=20, evaluations=20, learning_rate=5e-3)
     development = examples(40).iloc[90:].assign(query_id=lambda table: "dev " + table["query_id"])
     report = train_large(examples(), settings, tmp_path / "all", development=development)
     assert [step for step, _ in report.development] == list(range(1, 9))
