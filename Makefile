@@ -70,6 +70,10 @@ settings: setup ## Write rerankops.toml anew from models/settings.py and its pre
 	@$(BIN)/python -m models.settings_file > rerankops.toml.new
 	@mv rerankops.toml.new rerankops.toml
 
+contracts: setup ## Write docs/data-contracts.md anew from the schemas
+	@$(BIN)/python -m models.contract_docs > docs/data-contracts.md.new
+	@mv docs/data-contracts.md.new docs/data-contracts.md
+
 # Versions already locked are kept; `make lock ARGS="--upgrade-package dagster"` moves one. What torch brings for CUDA is left out:
 # it comes with torch itself. One file serves Linux and macOS, Python 3.11 and newer.
 lock: ## Resolve requirements.lock anew from pyproject.toml

@@ -5,6 +5,7 @@
 import shutil
 from collections.abc import Iterator
 from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -14,7 +15,13 @@ from assets.policies import NO_CONFIG, OWNERS, READ_RETRIES, WHEN_INPUTS_CHANGE,
 from assets.resources import Deployment
 from models.artifacts import Artifact
 from models.code_version import code_version
-from models.settings import ROOT, values_of
+from models.settings import ROOT, Settings, values_of
+
+if TYPE_CHECKING:
+    from models.sources.corrections import Corrections
+
+_SHOWN_ROWS = 20
+_SHOWN_CHARACTERS = 200
 
 _SOURCES = (f"sources.{path.stem}" for path in (ROOT / "models" / "sources").glob("*.py"))
 _MODULES = (
@@ -38,7 +45,7 @@ _DESCRIPTIONS = {
     keys.PASSAGES: "One row per passage: a piece of a document by tokens, with offsets, labels and hash.",
     keys.QUERIES: "One row per query with its split: train, dev or test, stable as the corpus grows.",
     keys.JUDGMENTS: "One row per judged (query, document) pair with its grade.",
-    keys.QUARANTINED_ROWS: "One row per refused input row, with the reason and its place in the source.",
+    keys.QUARANTINED_ROWS: "One row per refused input row, with the rule, the reason and its place in the source.",
 }
 
 
@@ -78,7 +85,8 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
 
     settings = deployment.settings()
     described = describe_source(settings.corpus, settings.corpus_path)
-    source = open_source(settings.corpus, settings.corpus_path)
+    corrections = corrections_in_force(deployment, settings)
+    source = open_source(settings.corpus, settings.corpus_path, corrections)
     tokenizer_path = tokenizer_file(settings.encoder.model)
 
     tokenizer = {"tokenizer": _digest(tokenizer_path)}
@@ -98,6 +106,7 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
                 tables,
                 outside["source"],
                 before and before.folder,
+                corrections,
             )
             if (mode := settings.training.pseudo_queries) != "off":
                 from models.pseudo_queries import add_pseudo_queries
@@ -113,6 +122,8 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
                 shutil.move(tables / f"{name}.parquet", folder)
                 if name == "passages":
                     shutil.move(tables / "documents.parquet", folder)
+                if name == "quarantined_rows":
+                    shutil.move(tables / "corrections.parquet", folder)
                 return summary
 
             artifact = make(
@@ -125,10 +136,52 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
                 outside=outside,
                 shown=key in context.selected_asset_keys,
             )
+            shown = _show_quarantine(context, artifact) if name == "quarantined_rows" else {}
             if key in context.selected_asset_keys:
-                yield output(artifact, output_name=name)
+                yield output(artifact, output_name=name, **shown)
             else:
                 store.point(artifact)
+
+
+def corrections_in_force(deployment: Deployment, settings: Settings) -> "Corrections":
+    """The corrections of quarantined rows that a reading of the configured source takes."""
+    from models.quarantine import corrections_in_force
+    from models.sources import RAW_CONTRACTS
+    from models.sources.corrections import NO_CORRECTIONS
+
+    if settings.corpus.source not in RAW_CONTRACTS:
+        return NO_CORRECTIONS
+    database = deployment.database()
+    try:
+        return corrections_in_force(database, settings.corpus.source)
+    finally:
+        database.close()
+
+
+def _show_quarantine(context: dg.AssetExecutionContext, artifact: Artifact) -> dict[str, dg.MetadataValue]:
+    """Counts by rule, the first rows, and what became of corrections: said in the log, returned as metadata."""
+    from models.quarantine import count_rows, outcomes, quarantined_rows
+
+    rows = quarantined_rows(artifact)
+    corrections = outcomes(artifact).values()
+    for found in corrections:
+        log = context.log.warning if found["state"] == "lapsed" else context.log.info
+        log(f"correction {found['correction_id']} of {found['table']} {found['state']}: {found['message']}")
+    first = [
+        {"rule": row.rule, "table": row.table, "position": row.position, "reason": row.reason[:_SHOWN_CHARACTERS]}
+        for row in rows[:_SHOWN_ROWS]
+    ]
+    return {
+        "by_rule": _table(count_rows(rows), {"table": "string", "rule": "string", "rows": "int"}),
+        "first_rows": _table(first, dict.fromkeys(("rule", "table", "position", "reason"), "string")),
+        "corrections_applied": dg.MetadataValue.int(sum(found["state"] != "lapsed" for found in corrections)),
+        "corrections_lapsed": dg.MetadataValue.int(sum(found["state"] == "lapsed" for found in corrections)),
+    }
+
+
+def _table(records: list[dict[str, Any]], columns: dict[str, str]) -> dg.TableMetadataValue:
+    schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
+    return dg.MetadataValue.table([dg.TableRecord(record) for record in records], schema=schema)
 
 
 @dg.asset(

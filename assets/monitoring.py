@@ -7,7 +7,14 @@ import dagster as dg
 from assets import keys
 from assets.making import make, output
 from assets.partitions import DAYS
-from assets.policies import DAILY_FRESH, NO_CONFIG, OWNERS, READ_RETRIES, WHEN_INPUTS_CHANGE
+from assets.policies import (
+    DAILY_FRESH,
+    NO_CONFIG,
+    OWNERS,
+    READ_RETRIES,
+    WHEN_INPUTS_CHANGE,
+    no_retries_of_what_is_certain,
+)
 from assets.resources import Deployment
 from models.artifacts import Artifact
 from models.code_version import code_version
@@ -28,6 +35,7 @@ _REPORT = ("monitoring", "drift", "calibration")
     freshness_policy=DAILY_FRESH,
     retry_policy=READ_RETRIES,
 )
+@no_retries_of_what_is_certain()
 def decision_log(context: dg.AssetExecutionContext, deployment: Deployment) -> dg.Output[Artifact]:
     """One row per request that the service answered on the day: query, scores, tiers, versions, latency.
 
@@ -61,6 +69,7 @@ def decision_log(context: dg.AssetExecutionContext, deployment: Deployment) -> d
     retry_policy=READ_RETRIES,
     ins={"decision_log": dg.AssetIn(key=keys.DECISION_LOG)},
 )
+@no_retries_of_what_is_certain()
 def drift_report(
     context: dg.AssetExecutionContext, deployment: Deployment, decision_log: Artifact
 ) -> dg.Output[Artifact]:

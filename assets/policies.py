@@ -1,5 +1,7 @@
 """Automation conditions, freshness, retries, pools and owners."""
 
+import gzip
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -7,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from models.errors import RerankOpsError
+from models.errors import ContractError, RerankOpsError, SettingsError
 
 OWNERS = ["team:ranking"]
 
@@ -45,17 +47,34 @@ READ_RETRIES = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONEN
 """For what reads a source or calls a service. Training and gates have none: they do not fail by chance."""
 
 
+_CERTAIN_CAUSES = (
+    ValueError, TypeError, LookupError, EOFError, ImportError, zlib.error, gzip.BadGzipFile, FileNotFoundError,
+    PermissionError, IsADirectoryError, NotADirectoryError,
+)  # fmt: skip
+"""What a file, a value or a setting is to blame for."""
+
+
+def is_certain(error: RerankOpsError) -> bool:
+    """Whether an expected error will be the same however often it is tried.
+
+    Rows that break a contract, a file that is not there, cut short or of another kind are certain. A connection that
+    broke, or a disk that did not answer, stands behind the error that tells of it, and may pass.
+    """
+    if isinstance(error, ContractError | SettingsError):
+        return True
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, RerankOpsError):
+        return is_certain(cause)
+    return cause is None or isinstance(cause, _CERTAIN_CAUSES)
+
+
 @contextmanager
 def no_retries_of_what_is_certain() -> Iterator[None]:
-    """Around the body of an asset with retries: an expected error that nothing outside caused will not pass by waiting.
-
-    A file that is not there is such a one. A connection that broke, or a disk that did not answer, is the cause of the
-    error that tells of it, and is tried again.
-    """
+    """Around the body of an asset with retries, and what it reads: an error that is certain fails the step at once."""
     try:
         yield
     except RerankOpsError as error:
-        if error.__cause__ is not None:
+        if not is_certain(error):
             raise
         raise dg.Failure(description=str(error), allow_retries=False) from error
 

@@ -20,6 +20,7 @@ from assets.config import (
     edits,
 )
 from assets.keys import artifact_name
+from assets.policies import no_retries_of_what_is_certain
 from models.artifacts import Artifact, ArtifactStore
 from models.settings import Settings, load_settings
 
@@ -91,9 +92,10 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
         from models.contracts_cache import require_contracts
 
         store = self.deployment.store()
-        artifact = store.require(artifact_name(context.asset_key), _partition(context))
-        store.use(artifact)
-        require_contracts(store, artifact)
+        with no_retries_of_what_is_certain():
+            artifact = store.require(artifact_name(context.asset_key), _partition(context))
+            store.use(artifact)
+            require_contracts(store, artifact)
         return artifact
 
 

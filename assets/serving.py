@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets import keys
-from assets.policies import NO_CONFIG, OWNERS, READ_RETRIES, WHEN_INPUTS_CHANGE
+from assets.policies import NO_CONFIG, OWNERS, READ_RETRIES, WHEN_INPUTS_CHANGE, no_retries_of_what_is_certain
 from assets.resources import Deployment
 
 
@@ -22,6 +22,7 @@ from assets.resources import Deployment
         )
     ],
 )
+@no_retries_of_what_is_certain()
 def online_scoring(context: dg.AssetExecutionContext, deployment: Deployment) -> dg.MaterializeResult:
     """The champion in the running service: hot-swapped, warmed, its golden queries asked and timed. Without a
     service, it says so."""

@@ -7,6 +7,7 @@ messages is `CONTRACT_VERSION`; it changes when a field changes its meaning or d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from pandera.typing import Series
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.errors import ContractError
+from models.types import Rule
 
 CONTRACT_VERSION = "1"
 SPLITS = ("train", "dev", "test")
@@ -30,8 +32,26 @@ PROBE_HEADER = "X-RerankOps-Probe"
 PROBE_CALLER = "probe"
 """Requests with this header are the deployment's own: recorded under this caller, and no traffic to monitoring."""
 
-_ID = r"^\S(?:.{0,510}\S)?\Z"
+ID_PATTERN = r"^\S(?:.{0,510}\S)?\Z"
+TEXT_PATTERN = r"\s*\S"
 _MAX_SHOWN = 20
+
+RULES: Mapping[Rule, str] = {
+    "malformed": "It cannot be parsed: no JSON, no CSV, no object, or no file of its kind.",
+    "encoding": "Its text is not UTF-8, or not valid Unicode.",
+    "too_long": "A line, file, text, title, label or number is longer than is taken.",
+    "columns": "It lacks a column, or has more or fewer fields than the table.",
+    "missing": "A value that is required is not there or empty.",
+    "wrong_type": "A value is not of the type of its column.",
+    "out_of_range": "A value is of the right type, and none of those that are allowed.",
+    "control_character": "Its text holds a NUL character.",
+    "bad_id": "An id is longer than is taken, spans lines, or has space at its ends.",
+    "duplicate_id": "Its id is taken by an earlier row; the first one is kept.",
+    "unknown_reference": "A judgment names a query or document that is not in the corpus.",
+    "leakage": "A well-formed row that is kept out because it would leak between splits; no fault of the source.",
+    "unreadable": "A file cannot be opened, is no regular file, or is a link that leads out of the folder.",
+}
+"""What a quarantined row broke."""
 
 
 class _Table(pa.DataFrameModel):
@@ -45,13 +65,17 @@ class Passages(_Table):
     """One row per passage: a piece of a document, with its place in it."""
 
     passage_id: Series[str] = pa.Field(
-        str_matches=_ID, unique=True, description="Stable id: document id and piece number."
+        str_matches=ID_PATTERN, unique=True, description="Stable id: document id and piece number."
     )
-    document_id: Series[str] = pa.Field(str_matches=_ID, description="Document that the passage was cut from.")
+    document_id: Series[str] = pa.Field(str_matches=ID_PATTERN, description="Document that the passage was cut from.")
     title: Series[str] = pa.Field(nullable=False, description="Title of the document; may be empty.")
     text: Series[str] = pa.Field(str_length={"min_value": 1}, description="Text of the passage, never empty.")
-    start: Series[int] = pa.Field(ge=0, description="Offset of the first character in the document's text.")
-    end: Series[int] = pa.Field(gt=0, description="Offset behind the last character in the document's text.")
+    start: Series[int] = pa.Field(
+        ge=0, description="Offset of the first character in the document's text.", metadata={"unit": "characters"}
+    )
+    end: Series[int] = pa.Field(
+        gt=0, description="Offset behind the last character in the document's text.", metadata={"unit": "characters"}
+    )
     source: Series[str] = pa.Field(description="Package, file or data set that it came from.")
     access: Series[object] = pa.Field(description="Labels of which a caller needs one; an empty list is public.")
     content_hash: Series[str] = pa.Field(str_matches=r"^[0-9a-f]{64}$", description="SHA-256 of title and text.")
@@ -73,8 +97,10 @@ class Passages(_Table):
 class Queries(_Table):
     """One row per query, with the split it belongs to for good."""
 
-    query_id: Series[str] = pa.Field(str_matches=_ID, unique=True, description="Stable id.")
-    text: Series[str] = pa.Field(str_matches=r"\s*\S", description="The question, with at least one visible character.")
+    query_id: Series[str] = pa.Field(str_matches=ID_PATTERN, unique=True, description="Stable id.")
+    text: Series[str] = pa.Field(
+        str_matches=TEXT_PATTERN, description="The question, with at least one visible character."
+    )
     split: Series[str] = pa.Field(isin=SPLITS, description="train, dev or test.")
     kind: Series[str] | None = pa.Field(
         isin=(GIVEN, *PSEUDO_KINDS),
@@ -85,9 +111,11 @@ class Queries(_Table):
 class Judgments(_Table):
     """One row per judged (query, document) pair (qrels)."""
 
-    query_id: Series[str] = pa.Field(str_matches=_ID, description="Query.")
-    document_id: Series[str] = pa.Field(str_matches=_ID, description="Document.")
-    grade: Series[int] = pa.Field(ge=0, le=100, description="0 not relevant; higher is more relevant.")
+    query_id: Series[str] = pa.Field(str_matches=ID_PATTERN, description="Query.")
+    document_id: Series[str] = pa.Field(str_matches=ID_PATTERN, description="Document.")
+    grade: Series[int] = pa.Field(
+        ge=0, le=100, description="0 not relevant; higher is more relevant.", metadata={"unit": "grade"}
+    )
 
     class Config(_Table.Config):
         unique = ["query_id", "document_id"]
@@ -100,20 +128,42 @@ class QuarantinedRows(_Table):
         isin=("documents", "queries", "judgments"), description="Table that it was meant for."
     )
     reason: Series[str] = pa.Field(str_length={"min_value": 1}, description="What is wrong with it.")
-    position: Series[str] = pa.Field(description="Where it stands in the source, as in corpus.jsonl:17.")
-    row: Series[str] = pa.Field(description="The row itself, at most 2,000 characters.")
+    position: Series[str] = pa.Field(
+        str_length={"min_value": 1}, description="Where it stands in the source, as in corpus.jsonl:17."
+    )
+    row: Series[str] = pa.Field(description="The row itself, as JSON where it has columns; at most 10,000 characters.")
+    rule: Series[str] = pa.Field(isin=tuple(RULES), description="What it broke.")
+    digest: Series[str] = pa.Field(
+        str_matches=r"^[0-9a-f]{24}$", description="Digest of all of it, by which a correction knows it again."
+    )
+
+
+class AppliedCorrections(_Table):
+    """One row per correction of a quarantined row in force when the source was read, with what became of it."""
+
+    correction_id: Series[str] = pa.Field(str_matches=ID_PATTERN, unique=True, description="Id of the correction.")
+    table: Series[str] = pa.Field(isin=("documents", "queries", "judgments"), description="Table of the row.")
+    position: Series[str] = pa.Field(description="Where the row stood that it corrects.")
+    state: Series[str] = pa.Field(
+        isin=("applied", "moved", "lapsed"), description="lapsed: the source has another row there, which was read."
+    )
+    message: Series[str] = pa.Field(str_length={"min_value": 1}, description="The same in words.")
 
 
 class Candidates(_Table):
     """One row per retrieved passage of a query, with the first-stage scores."""
 
-    query_id: Series[str] = pa.Field(str_matches=_ID, description="Query.")
-    passage_id: Series[str] = pa.Field(str_matches=_ID, description="Passage.")
-    document_id: Series[str] = pa.Field(str_matches=_ID, description="Its document.")
-    rank: Series[int] = pa.Field(ge=1, description="Rank in the fused list, from 1.")
-    retriever_score: Series[float] = pa.Field(description="Reciprocal rank fusion score, higher is better.")
-    dense_score: Series[float] = pa.Field(ge=-1.001, le=1.001, description="Cosine similarity of the embeddings.")
-    lexical_score: Series[float] = pa.Field(ge=0, description="BM25 score.")
+    query_id: Series[str] = pa.Field(str_matches=ID_PATTERN, description="Query.")
+    passage_id: Series[str] = pa.Field(str_matches=ID_PATTERN, description="Passage.")
+    document_id: Series[str] = pa.Field(str_matches=ID_PATTERN, description="Its document.")
+    rank: Series[int] = pa.Field(ge=1, description="Rank in the fused list, from 1.", metadata={"unit": "places"})
+    retriever_score: Series[float] = pa.Field(
+        description="Reciprocal rank fusion score, higher is better.", metadata={"unit": "RRF"}
+    )
+    dense_score: Series[float] = pa.Field(
+        ge=-1.001, le=1.001, description="Cosine similarity of the embeddings.", metadata={"unit": "cosine"}
+    )
+    lexical_score: Series[float] = pa.Field(ge=0, description="BM25 score.", metadata={"unit": "BM25"})
 
     class Config(_Table.Config):
         unique = ["query_id", "passage_id"]
@@ -129,19 +179,27 @@ class TrainingCandidates(Candidates):
 class TrainingExamples(_Table):
     """One row per (query, passage) pair for training; the pairs of one query form a list."""
 
-    query_id: Series[str] = pa.Field(str_matches=_ID, description="Training query.")
-    query: Series[str] = pa.Field(str_matches=r"\s*\S", description="Its text.")
-    passage_id: Series[str] = pa.Field(str_matches=_ID, description="Passage.")
+    query_id: Series[str] = pa.Field(str_matches=ID_PATTERN, description="Training query.")
+    query: Series[str] = pa.Field(str_matches=TEXT_PATTERN, description="Its text.")
+    passage_id: Series[str] = pa.Field(str_matches=ID_PATTERN, description="Passage.")
     passage: Series[str] = pa.Field(str_length={"min_value": 1}, description="Title and text as the model reads them.")
-    label: Series[float] = pa.Field(ge=0, le=1, description="Grade divided by the highest grade; 0 for negatives.")
+    label: Series[float] = pa.Field(
+        ge=0, le=1, description="Grade divided by the highest grade; 0 for negatives.", metadata={"unit": "share"}
+    )
     kind: Series[str] = pa.Field(
         isin=("positive", "graded", "hard", "random"),
         description="positive begins a list; graded is of a lower grade; hard and random are negatives.",
     )
     dense_score: Series[float] = pa.Field(
-        ge=-1.001, le=1.001, nullable=True, description="Cosine similarity of the embeddings; missing for random."
+        ge=-1.001,
+        le=1.001,
+        nullable=True,
+        description="Cosine similarity of the embeddings; missing for random.",
+        metadata={"unit": "cosine"},
     )
-    lexical_score: Series[float] = pa.Field(ge=0, nullable=True, description="BM25 score; missing for random.")
+    lexical_score: Series[float] = pa.Field(
+        ge=0, nullable=True, description="BM25 score; missing for random.", metadata={"unit": "BM25"}
+    )
 
 
 class DecisionLog(_Table):
@@ -151,7 +209,7 @@ class DecisionLog(_Table):
     request without a ranking has no scores, and texts of the caller's own have no first-stage scores.
     """
 
-    decision_id: Series[str] = pa.Field(str_matches=_ID, unique=True, description="Id of the decision.")
+    decision_id: Series[str] = pa.Field(str_matches=ID_PATTERN, unique=True, description="Id of the decision.")
     trace_id: Series[str] = pa.Field(description="Trace of the request.")
     time: Series[pd.DatetimeTZDtype] = pa.Field(
         dtype_kwargs={"unit": "us", "tz": "UTC"}, description="When it was answered, UTC."
@@ -166,18 +224,34 @@ class DecisionLog(_Table):
     degraded: Series[bool] = pa.Field(description="Whether the budget or a fault cost quality.")
     degraded_reason: Series[str] = pa.Field(description="Why; empty otherwise.")
     answered: Series[bool] = pa.Field(description="Whether a text was given, beside the ranking.")
-    citations: Series[int] = pa.Field(ge=0, description="Quotes in that text.")
-    passages: Series[int] = pa.Field(ge=0, description="Ranked texts.")
+    citations: Series[int] = pa.Field(ge=0, description="Quotes in that text.", metadata={"unit": "quotes"})
+    passages: Series[int] = pa.Field(ge=0, description="Ranked texts.", metadata={"unit": "texts"})
     query: Series[str] = pa.Field(description="The question.")
-    query_characters: Series[int] = pa.Field(ge=0, description="Its length in characters.")
-    query_words: Series[int] = pa.Field(ge=0, description="Its length in words.")
-    top_score: Series[float] = pa.Field(ge=0, le=1, nullable=True, description="Best calibrated score.")
-    mean_top10_score: Series[float] = pa.Field(ge=0, le=1, nullable=True, description="Mean of the best ten.")
-    score_gap: Series[float] = pa.Field(ge=0, le=1, nullable=True, description="Best minus second score.")
-    top_dense_score: Series[float] = pa.Field(ge=-1.001, le=1.001, nullable=True, description="Highest cosine.")
-    top_lexical_score: Series[float] = pa.Field(ge=0, nullable=True, description="Highest BM25 score.")
-    share_scored_by_large: Series[float] = pa.Field(ge=0, le=1, nullable=True, description="Share, large tier.")
-    latency_ms: Series[float] = pa.Field(ge=0, nullable=True, description="Milliseconds in the service.")
+    query_characters: Series[int] = pa.Field(
+        ge=0, description="Its length in characters.", metadata={"unit": "characters"}
+    )
+    query_words: Series[int] = pa.Field(ge=0, description="Its length in words.", metadata={"unit": "words"})
+    top_score: Series[float] = pa.Field(
+        ge=0, le=1, nullable=True, description="Best calibrated score.", metadata={"unit": "probability"}
+    )
+    mean_top10_score: Series[float] = pa.Field(
+        ge=0, le=1, nullable=True, description="Mean of the best ten.", metadata={"unit": "probability"}
+    )
+    score_gap: Series[float] = pa.Field(
+        ge=0, le=1, nullable=True, description="Best minus second score.", metadata={"unit": "probability"}
+    )
+    top_dense_score: Series[float] = pa.Field(
+        ge=-1.001, le=1.001, nullable=True, description="Highest cosine.", metadata={"unit": "cosine"}
+    )
+    top_lexical_score: Series[float] = pa.Field(
+        ge=0, nullable=True, description="Highest BM25 score.", metadata={"unit": "BM25"}
+    )
+    share_scored_by_large: Series[float] = pa.Field(
+        ge=0, le=1, nullable=True, description="Share, large tier.", metadata={"unit": "share"}
+    )
+    latency_ms: Series[float] = pa.Field(
+        ge=0, nullable=True, description="Milliseconds in the service.", metadata={"unit": "milliseconds"}
+    )
 
     @pa.dataframe_check(name="one_day")
     @classmethod
@@ -191,6 +265,7 @@ TABLES: dict[str, type[_Table]] = {
     "queries.parquet": Queries,
     "judgments.parquet": Judgments,
     "quarantined_rows.parquet": QuarantinedRows,
+    "corrections.parquet": AppliedCorrections,
     "candidates.parquet": Candidates,
     "training_candidates.parquet": TrainingCandidates,
     "training_examples.parquet": TrainingExamples,
@@ -230,64 +305,67 @@ class Message(BaseModel):
 class Candidate(Message):
     """A passage that the first stage returned."""
 
-    passage_id: str
-    document_id: str = ""
-    rank: int = Field(ge=1)
-    retriever_score: float
-    dense_score: float
-    lexical_score: float
-    retriever: Literal["dense", "lexical", "hybrid"] = "hybrid"
+    passage_id: str = Field(description="Passage.")
+    document_id: str = Field(default="", description="Its document; empty for texts of the caller's own.")
+    rank: int = Field(ge=1, description="Rank in the fused list, from 1.")
+    retriever_score: float = Field(description="Score that the list is ordered by, higher is better.")
+    dense_score: float = Field(description="Cosine similarity of the embeddings.")
+    lexical_score: float = Field(description="BM25 score.")
+    retriever: Literal["dense", "lexical", "hybrid"] = Field(default="hybrid", description="Which search found it.")
 
 
 class CandidateSet(Message):
     """What a retriever hands to a reranker."""
 
-    query: str = Field(min_length=1)
-    candidates: list[Candidate]
-    index_version: str
-    corpus_version: str
-    contract_version: str = CONTRACT_VERSION
+    query: str = Field(min_length=1, description="The question.")
+    candidates: list[Candidate] = Field(description="What was found, best first.")
+    index_version: str = Field(description="Index that was searched.")
+    corpus_version: str = Field(description="Corpus that it is of.")
+    contract_version: str = Field(default=CONTRACT_VERSION, description="Version of these messages.")
 
 
 class RankedPassage(Message):
     """A passage with its final score, calibrated to the probability of being relevant."""
 
-    passage_id: str
-    rank: int = Field(ge=1)
-    score: float = Field(ge=0, le=1)
-    tier: Tier
+    passage_id: str = Field(description="Passage.")
+    rank: int = Field(ge=1, description="Final rank, from 1.")
+    score: float = Field(ge=0, le=1, description="Probability of being relevant.")
+    tier: Tier = Field(description="What gave the score.")
 
 
 class Citation(Message):
     """Where a sentence of an answer comes from: offsets are characters in the document's text."""
 
-    passage_id: str
-    document_id: str
-    title: str
-    quote: str
-    start: int
-    end: int
+    passage_id: str = Field(description="Passage that is quoted.")
+    document_id: str = Field(description="Its document.")
+    title: str = Field(description="Title of the document.")
+    quote: str = Field(description="The words, as they stand there.")
+    start: int = Field(description="Offset of the first character in the document's text.")
+    end: int = Field(description="Offset behind the last character.")
 
 
 class Decision(Message):
     """The record of one answered request: why each passage was shown."""
 
-    decision_id: str
-    trace_id: str
-    time: datetime
-    endpoint: str
-    caller: str
-    experiment_arm: str = "champion"
-    query: str
-    candidates: list[dict[str, Any]]
-    ranking: list[dict[str, Any]]
-    release_id: str
-    model_version: str
-    index_version: str
-    corpus_version: str
-    contract_version: str = CONTRACT_VERSION
-    stage_ms: dict[str, float]
-    degraded: bool = False
-    degraded_reason: str = ""
-    answer: str | None = None
-    citations: list[Citation] = []
+    decision_id: str = Field(description="Id of the decision.")
+    trace_id: str = Field(description="Trace of the request.")
+    time: datetime = Field(description="When it was answered, UTC.")
+    endpoint: str = Field(description="Path that was called.")
+    caller: str = Field(description="Who called, as a digest of the key.")
+    experiment_arm: str = Field(default="champion", description="Arm of the experiment; champion outside of one.")
+    query: str = Field(description="The question.")
+    candidates: list[dict[str, Any]] = Field(description="What was ranked, with the first-stage scores.")
+    ranking: list[dict[str, Any]] = Field(description="The same in its final order, with score and tier.")
+    release_id: str = Field(description="Release that answered.")
+    model_version: str = Field(description="Its MLflow version.")
+    index_version: str = Field(description="Its index.")
+    corpus_version: str = Field(description="Its corpus.")
+    contract_version: str = Field(default=CONTRACT_VERSION, description="Version of these messages.")
+    stage_ms: dict[str, float] = Field(description="Milliseconds of each stage.")
+    degraded: bool = Field(default=False, description="Whether the budget or a fault cost quality.")
+    degraded_reason: str = Field(default="", description="Why; empty otherwise.")
+    answer: str | None = Field(default=None, description="The text that was given, if one was asked for.")
+    citations: list[Citation] = Field(default=[], description="Quotes in that text.")
+
+
+MESSAGES: tuple[type[Message], ...] = (Candidate, CandidateSet, RankedPassage, Citation, Decision)

@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -19,15 +19,17 @@ from models.contracts import SPLITS
 from models.errors import SourceError
 from models.known_spans import DOCUMENTS_FILE, KnownSpans, digest_table, text_digest
 from models.settings import CorpusSettings
-from models.sources.base import LEAKAGE, CorpusSource, rejected
+from models.sources.base import LEAKAGE, CorpusSource, rejected_row, row_digest
+from models.sources.corrections import NO_CORRECTIONS, CorrectionOutcome, Corrections
 from models.spill import SortedSpill, Spill, write_rows, writing
 from models.splits import place_queries, repeated_texts
-from models.types import Document, Judgment, Query, RejectedRow
+from models.types import Document, Judgment, Query, RejectedRow, Rule
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Row = TypeVar("Row", Document, Query, Judgment)
+Problem = tuple[Rule, str]
 
 _BATCH_DOCUMENTS = 256
 _ID = re.compile(r"\S(?:.*\S)?")
@@ -68,10 +70,12 @@ def write_corpus(
     folder: Path,
     fingerprint: str = "",
     previous: Path | None = None,
+    corrections: Corrections = NO_CORRECTIONS,
 ) -> dict[str, int]:
     """Read a source into `folder` as passages, queries, judgments and quarantined_rows (.parquet); return their counts.
 
-    documents.parquet has what the next call needs to know of the documents.
+    documents.parquet has what the next call needs to know of the documents, corrections.parquet what became of
+    `corrections`, which the source was opened with.
 
     No row raises: what is malformed, repeated (the first wins), breaks its contract, names an unknown row or leaks
     between splits goes to quarantine. Memory holds the queries, the judgments and the ids of the documents; passages
@@ -97,7 +101,9 @@ def write_corpus(
         known = {query.query_id for query in read_queries}
         read_judgments = list(
             _accept(
-                source.judgments(), refused["judgments"], lambda row: _problem(row) or _unknown(row, known, documents)
+                source.judgments(),
+                refused["judgments"],
+                lambda row: row_problem(row) or _unknown(row, known, documents),
             )
         )
         if source.fingerprint() != fingerprint:
@@ -105,7 +111,7 @@ def write_corpus(
         queries, judgments = _frame(read_queries, Query), _frame(read_judgments, Judgment)
         placed = place_queries(queries, judgments, settings.dev_share, settings.test_share)
         leaks = repeated_texts(placed)
-        for row in _leak_rows(placed, judgments, leaks):
+        for row in _leak_rows(read_queries, read_judgments, placed, leaks):
             refused[row.table].spill.add([row])
         placed = placed.loc[~placed["query_id"].isin(leaks["query_id"])].reset_index(drop=True)
         judgments = judgments.loc[~judgments["query_id"].isin(leaks["query_id"])]
@@ -115,7 +121,8 @@ def write_corpus(
         write_table(digest_table(digests.items()), folder / DOCUMENTS_FILE)
         write_table(placed, folder / "queries.parquet")
         write_table(judgments, folder / "judgments.parquet")
-        quarantine = write_rows(quarantined, RejectedRow, folder / "quarantined_rows.parquet")
+        quarantine = write_rows(_with_digest(quarantined), RejectedRow, folder / "quarantined_rows.parquet")
+        write_rows(corrections.outcomes(), CorrectionOutcome, folder / "corrections.parquet")
     return _counts(len(documents), written, list(placed["split"]), len(judgments), quarantine)
 
 
@@ -220,7 +227,8 @@ def _spill_passages(
             repeated = [row.passage_id for row in passages if row.passage_id in taken]
             if repeated:
                 reason = f"passage id {repeated[0]} is taken by another document"
-                refused.add(rejected("documents", reason, document.document_id, asdict(document)), len(kept))
+                row = rejected_row("documents", reason, document, document.document_id, rule="duplicate_id")
+                refused.add(row, len(kept))
             else:
                 spill.add(passages)
                 kept[document.document_id] = text_digest(document)
@@ -229,7 +237,7 @@ def _spill_passages(
 
 
 def _accept(
-    rows: Iterable[Row | RejectedRow], refused: _Refused, find_problem: Callable[[Row], str] | None = None
+    rows: Iterable[Row | RejectedRow], refused: _Refused, find_problem: Callable[[Row], Problem | None] | None = None
 ) -> Iterator[Row]:
     """Yield the rows that hold their contract, each key once; put the others on `refused`."""
     seen: set[Any] = set()
@@ -237,12 +245,13 @@ def _accept(
         if isinstance(row, RejectedRow):
             refused.add(row, len(seen))
             continue
-        key, problem = _key(row), (find_problem or _problem)(row)
-        if not problem and key in seen:
-            problem = f"repeats {' '.join(key)}; the first one is kept"
-        if problem:
+        key, problem = _key(row), (find_problem or row_problem)(row)
+        if problem is None and key in seen:
+            problem = "duplicate_id", f"repeats {' '.join(key)}; the first one is kept"
+        if problem is not None:
+            rule, reason = problem
             position = f"{refused.table} row {number}"
-            refused.add(rejected(refused.table, problem, position, asdict(row)), len(seen))
+            refused.add(rejected_row(refused.table, reason, row, position, rule=rule), len(seen))
         else:
             seen.add(key)
             yield row
@@ -254,66 +263,76 @@ def _key(row: Document | Query | Judgment) -> tuple[str, ...]:
     return (row.document_id,) if isinstance(row, Document) else (row.query_id,)
 
 
-def _problem(row: Document | Query | Judgment) -> str:
-    """Why a row breaks its contract; empty when it holds."""
+def row_problem(row: Document | Query | Judgment) -> Problem | None:
+    """The rule that a row breaks by itself and how, None when it holds its contract."""
     texts = _texts(row)
     if not all(map(_is_unicode, texts)):
-        return "not valid Unicode: it holds a lone surrogate"
+        return "encoding", "not valid Unicode: it holds a lone surrogate"
     if any("\0" in text for text in texts):
-        return "it holds a NUL character, as no text does"
+        return "control_character", "it holds a NUL character, as no text does"
     for name in _key(row):
         if len(name) > _ID_CHARACTERS or not _ID.fullmatch(name):
-            return f"an id must have 1 to {_ID_CHARACTERS} characters, on one line, without space at its ends"
+            rule: Rule = "bad_id" if name.strip() else "missing"
+            return rule, f"an id must have 1 to {_ID_CHARACTERS} characters, on one line, without space at its ends"
     if isinstance(row, Judgment):
-        return "" if 0 <= row.grade <= _MAX_GRADE else f"grade {row.grade} is not in 0 to {_MAX_GRADE}"
+        return (
+            None if 0 <= row.grade <= _MAX_GRADE else ("out_of_range", f"grade {row.grade} is not in 0 to {_MAX_GRADE}")
+        )
     if not row.text.strip():
-        return "no text"
-    if isinstance(row, Query):
-        return "" if row.split in ("", *SPLITS) else f"split {row.split!r} is none of {', '.join(SPLITS)}"
-    return _document_problem(row)
+        return "missing", "no text"
+    if isinstance(row, Document):
+        return _document_problem(row)
+    known = row.split in ("", *SPLITS)
+    return None if known else ("out_of_range", f"split {row.split!r} is none of {', '.join(SPLITS)}")
 
 
-def _document_problem(document: Document) -> str:
+def _document_problem(document: Document) -> Problem | None:
     if not all(label.strip() for label in document.access):
-        return "an access label is empty"
+        return "missing", "an access label is empty"
     if len(document.title) > _TITLE_CHARACTERS or len(document.source) > _TITLE_CHARACTERS:
-        return f"title or source is longer than {_TITLE_CHARACTERS:,} characters"
+        return "too_long", f"title or source is longer than {_TITLE_CHARACTERS:,} characters"
     if sum(map(len, document.access)) > _LABEL_CHARACTERS:
-        return f"the access labels are longer than {_LABEL_CHARACTERS:,} characters"
+        return "too_long", f"the access labels are longer than {_LABEL_CHARACTERS:,} characters"
     if document.updated_at is not None:
         try:
             datetime.fromisoformat(document.updated_at)
         except ValueError:
-            return f"updated_at {document.updated_at!r} is not an ISO 8601 time"
-    return ""
+            return "wrong_type", f"updated_at {document.updated_at!r} is not an ISO 8601 time"
+    return None
 
 
-def _unknown(judgment: Judgment, queries: set[str], documents: set[str]) -> str:
-    """Which of its query and document are not in the corpus; empty when both are."""
+def _unknown(judgment: Judgment, queries: set[str], documents: set[str]) -> Problem | None:
+    """Which of its query and document are not in the corpus; None when both are."""
     missing = [f"query {judgment.query_id}"] if judgment.query_id not in queries else []
     missing += [f"document {judgment.document_id}"] if judgment.document_id not in documents else []
-    return f"referential: names unknown {' and '.join(missing)}" if missing else ""
+    return ("unknown_reference", f"referential: names unknown {' and '.join(missing)}") if missing else None
 
 
-def _leak_rows(queries: pd.DataFrame, judgments: pd.DataFrame, leaks: pd.DataFrame) -> list[RejectedRow]:
+def _leak_rows(
+    queries: list[Query], judgments: list[Judgment], placed: pd.DataFrame, leaks: pd.DataFrame
+) -> Iterator[RejectedRow]:
     """Rows for the queries that repeat one of a stronger split, and for their judgments."""
     others = dict(zip(leaks["query_id"], leaks["other_id"], strict=True))
-    splits = dict(zip(queries["query_id"], queries["split"], strict=True))
-    rows = []
-    for table, frame in (("queries", queries), ("judgments", judgments)):
-        for values in frame.loc[frame["query_id"].isin(list(others))].itertuples(index=False):
-            record = dict(zip(frame.columns, values, strict=True))
-            query_id = record["query_id"]
-            other = others[query_id]
-            reason = f"{LEAKAGE}: the {splits[query_id]} query {query_id} has the text of {splits[other]} query {other}"
-            rows.append(rejected(table, reason, f"query {query_id}", record))
-    return rows
+    splits = dict(zip(placed["query_id"], placed["split"], strict=True))
+    for table, rows in (("queries", queries), ("judgments", judgments)):
+        for row in sorted((row for row in rows if row.query_id in others), key=_key):
+            split, other = splits[row.query_id], others[row.query_id]
+            reason = f"{LEAKAGE}: the {split} query {row.query_id} has the text of {splits[other]} query {other}"
+            yield rejected_row(table, reason, row, f"query {row.query_id}", rule="leakage")
+
+
+def _with_digest(rows: Iterable[RejectedRow]) -> Iterator[RejectedRow]:
+    """The rows, with the digest of what is shown where a source has given none."""
+    for row in rows:
+        yield row if row.digest else replace(row, digest=row_digest(row.row))
 
 
 def _frame(rows: list[Any], kind: type) -> pd.DataFrame:
     """A table with the columns of a dataclass, typed also when it has no rows or a column has no values."""
     columns = {}
     for field in fields(kind):
+        if field.name == "place":
+            continue
         values = [getattr(row, field.name) for row in rows]
         columns[field.name] = pd.Series(values, dtype=_TYPES.get(field.name, "str"))
     return pd.DataFrame(columns)

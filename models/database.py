@@ -1,4 +1,4 @@
-"""The SQL database of records that change: releases, gate decisions, decisions and incidents.
+"""The SQL database of records that change: releases, gate decisions, decisions, incidents, corrections.
 
 SQLite (WAL) by default, PostgreSQL by URL. The tables below and the scripts in `models/migrations` say the same; a test
 holds them together.
@@ -189,6 +189,41 @@ class IncidentRow(Base):
     evidence: Mapped[dict[str, Any]]
     dedupe_key: Mapped[str | None]
     closed: Mapped[datetime | None]
+
+
+class CorrectionRow(Base):
+    """A correction of a quarantined row, in force until it is withdrawn. Triggers refuse every other change."""
+
+    __tablename__ = "corrections"
+    __table_args__ = (
+        CheckConstraint("table_name IN ('documents', 'queries', 'judgments')", name="table_name"),
+        CheckConstraint("(withdrawn_at IS NULL) = (withdrawn_by IS NULL)", name="withdrawn"),
+        Index(
+            "uq_corrections_one_in_force",
+            "source",
+            "table_name",
+            "position",
+            unique=True,
+            sqlite_where=text("withdrawn_at IS NULL"),
+            postgresql_where=text("withdrawn_at IS NULL"),
+        ),
+        {"sqlite_autoincrement": True},
+    )
+
+    sequence: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    correction_id: Mapped[str] = mapped_column(index=True)
+    source: Mapped[str]
+    table_name: Mapped[str]
+    position: Mapped[str] = mapped_column(Text)
+    digest: Mapped[str]
+    row: Mapped[dict[str, Any]]
+    replaces: Mapped[dict[str, Any]]
+    actor: Mapped[str]
+    note: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime]
+    withdrawn_at: Mapped[datetime | None]
+    withdrawn_by: Mapped[str | None]
+    withdrawn_note: Mapped[str | None] = mapped_column(Text)
 
 
 class Database:

@@ -15,6 +15,7 @@ from pathlib import Path
 from models.files import digest_json
 from models.settings import CorpusSettings
 from models.sources import open_source
+from models.sources.corrections import NO_CORRECTIONS, Corrections
 
 _READS_FILES = ("beir", "files", "folder")
 """Sources whose fingerprint reads every file below `corpus.path`."""
@@ -55,18 +56,20 @@ class Look:
     message: str
 
 
-def look(settings: CorpusSettings, folder: Path, read_from: str, seen: Seen) -> Look:
-    """Compare the source with `read_from`, the fingerprint of the source that the corpus was read from.
+def look(
+    settings: CorpusSettings, folder: Path, read_from: str, seen: Seen, corrections: Corrections = NO_CORRECTIONS
+) -> Look:
+    """Compare the source, with its `corrections`, with `read_from`, the fingerprint that the corpus was read from.
 
     A change is told once; one that is taken back and comes again is told again. Raises `SourceError` when the source
     cannot be read.
     """
-    files = _digest_of_files(settings, folder) if settings.source in _READS_FILES else ""
+    files = _digest_of_files(settings, folder, corrections) if settings.source in _READS_FILES else ""
     if files != seen.files:
         return Look(replace(seen, files=files, fingerprint=""), False, "Files have changed; waiting until they rest.")
     # What no folder shows is asked at every look: versions of installed packages (a fifth of a second), or
     # corpus.sql.fingerprint, a statement that is there to be cheap.
-    found = (seen.fingerprint if files else "") or open_source(settings, folder).fingerprint()
+    found = (seen.fingerprint if files else "") or open_source(settings, folder, corrections).fingerprint()
     seen = replace(seen, fingerprint=found)
     if found == read_from:
         return Look(replace(seen, announced=""), False, "The source is the one that the corpus was read from.")
@@ -76,8 +79,8 @@ def look(settings: CorpusSettings, folder: Path, read_from: str, seen: Seen) -> 
     return Look(seen, True, f"The source has changed from {read_from[:12]} to {found[:12]}.")
 
 
-def _digest_of_files(settings: CorpusSettings, folder: Path) -> str:
-    """Names, sizes and times of all files below `folder`, with the settings that say how they are read.
+def _digest_of_files(settings: CorpusSettings, folder: Path, corrections: Corrections) -> str:
+    """Names, sizes and times of all files below `folder`, with settings and corrections that say how they are read.
 
     The change time is among them: copying tools can set the modification time back, and not that one.
     """
@@ -91,4 +94,5 @@ def _digest_of_files(settings: CorpusSettings, folder: Path) -> str:
                 continue
             place = path.relative_to(folder).as_posix()
             entries.append([place, status.st_size, status.st_mtime_ns, status.st_ctime_ns])
-    return digest_json({"settings": settings.model_dump(mode="json"), "folder": str(folder), "files": sorted(entries)})
+    read = {"settings": settings.model_dump(mode="json"), "corrections": corrections.digest}
+    return digest_json({**read, "folder": str(folder), "files": sorted(entries)})

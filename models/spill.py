@@ -39,8 +39,8 @@ def writing(path: Path) -> Iterator[None]:
 class Spill(Generic[Row]):
     """Rows of one dataclass in a file of their own, read back in the order in which they were added.
 
-    The fields of `kind` are `str`, `str | None`, `int` or `tuple[str, ...]`. Raises `ArtifactError` when the disk is
-    full.
+    The fields of `kind` are `str`, a literal of words, `str | None`, `int` or `tuple[str, ...]`. Raises `ArtifactError`
+    when the disk is full.
     """
 
     def __init__(self, kind: type[Row], path: Path) -> None:
@@ -162,7 +162,7 @@ def _arrow_type(hint: Any) -> pa.DataType:
     known = {str: pa.string(), int: pa.int64(), tuple[str, ...]: pa.list_(pa.string())}
     if isinstance(hint, types.UnionType):
         hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
-    return known[hint]
+    return known[str if typing.get_origin(hint) is typing.Literal else hint]
 
 
 def _batch(rows: list[Any], schema: pa.Schema) -> pa.RecordBatch:

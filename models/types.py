@@ -7,6 +7,31 @@ models there.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+Rule = Literal[
+    "malformed",
+    "encoding",
+    "too_long",
+    "columns",
+    "missing",
+    "wrong_type",
+    "out_of_range",
+    "control_character",
+    "bad_id",
+    "duplicate_id",
+    "unknown_reference",
+    "leakage",
+    "unreadable",
+]
+"""What a refused row broke; `models.contracts.RULES` says each in words."""
+
+
+class Place(NamedTuple):
+    """Where a row stands in its source, as in `corpus.jsonl:17`, and the digest of what stands there."""
+
+    position: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +45,7 @@ class Document:
     access: tuple[str, ...] = ()
     updated_at: str | None = None
     """ISO 8601 with offset, where the source knows it."""
+    place: Place | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +59,7 @@ class Query:
     text: str
     split: str = ""
     group: str = ""
+    place: Place | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +69,20 @@ class Judgment:
     query_id: str
     document_id: str
     grade: int
+    place: Place | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """An input row that broke its contract: kept with the reason and its place, never dropped silently."""
+    """An input row that broke its contract: kept with the rule, the reason and its place, never dropped silently.
+
+    `row` is the row as text, cut to what a quarantine keeps; `digest` is that of all of it, so that a later reading can
+    tell whether the same row still stands there.
+    """
 
     table: str
     reason: str
     position: str
-    row: str = field(default="")
+    row: str = ""
+    rule: Rule = "malformed"
+    digest: str = field(default="", compare=False)

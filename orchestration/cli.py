@@ -6,7 +6,6 @@ Exit codes of `run` and `demo`: 0 released or already current, 3 the gate refuse
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import signal
 import socket
@@ -23,10 +22,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from models.errors import RerankOpsError, SettingsError
-from models.settings import Settings, as_environment, load_settings
+from models.errors import RerankOpsError
+from models.settings import Settings
 from orchestration.gc_command import gc
 from orchestration.lineage_command import lineage
+from orchestration.options import Json, Set, print_json, settings_with
+from orchestration.quarantine_command import app as quarantine
 from orchestration.search_command import search
 from orchestration.terminal import Interrupted, err, libraries_write_to, new_log, out, watch
 
@@ -40,8 +41,6 @@ app = typer.Typer(
     help="The life of a cross-encoder reranker, in one application.",
 )
 
-Set = Annotated[list[str] | None, typer.Option("--set", help="Override one setting: section.key=value. Repeatable.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output.")]
 _SYSTEMS = ("bm25", "dense", "hybrid", "lean", "compact", "large", "tiered")
 _DEMO_QUESTION = "How do I compute the pairwise distances between the rows of a matrix?"
 _START_S = 120
@@ -80,7 +79,7 @@ def _interrupt(number: int, _frame: object) -> NoReturn:
 def _end_now(code: int) -> NoReturn:
     """End without waiting for the thread of a run: whatever it writes is written whole or not at all."""
     if "--json" in sys.argv:
-        _print_json({"exit_code": code, "error": "interrupted", "hint": ""})
+        print_json({"exit_code": code, "error": "interrupted", "hint": ""})
     for stream in (sys.stdout, sys.stderr, out.file, err.file):
         stream.flush()
     os._exit(code)
@@ -91,23 +90,8 @@ def _fail(message: str, hint: str) -> NoReturn:
     if hint:
         err.print(hint, markup=False, soft_wrap=True)
     if "--json" in sys.argv:
-        _print_json({"exit_code": 1, "error": message, "hint": hint})
+        print_json({"exit_code": 1, "error": message, "hint": hint})
     sys.exit(1)
-
-
-def _print_json(value: Any) -> None:
-    out.file.write(json.dumps(value) + "\n")
-
-
-def _settings(overrides: list[str] | None) -> Settings:
-    settings = load_settings(overrides or ())
-    os.environ.update(as_environment(overrides or ()))
-    try:
-        settings.home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"RERANKOPS_HOME: {settings.home} cannot be used: {error.strerror}"
-        raise SettingsError(message, "Name a folder that can be written.") from error
-    return settings
 
 
 @app.command()
@@ -117,10 +101,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Materialize the lifecycle: corpus, index, training, evaluation, gate, release."""
-    outcome, found = _run(_settings(overrides), select, quiet=as_json)
+    outcome, found = _run(settings_with(overrides), select, quiet=as_json)
     if as_json:
         told = {"exit_code": outcome.code, "outcome": outcome.verdict, "run_id": outcome.run_id}
-        _print_json({**told, "failures": outcome.failures, **found})
+        print_json({**told, "failures": outcome.failures, **found})
     raise typer.Exit(outcome.code)
 
 
@@ -157,7 +141,7 @@ def serve(overrides: Set = None) -> None:
     """Serve the current release over HTTP, and every later one as it is released."""
     from services.server import run as run_server
 
-    run_server(_settings(overrides))
+    run_server(settings_with(overrides))
 
 
 @app.command()
@@ -165,9 +149,9 @@ def query(text: str, overrides: Set = None, as_json: Json = False) -> None:
     """Ask the running service a question."""
     from models.service_client import call_service
 
-    answer = call_service(_settings(overrides), "POST", "/v1/answer", {"query": text})
+    answer = call_service(settings_with(overrides), "POST", "/v1/answer", {"query": text})
     if as_json:
-        _print_json(answer)
+        print_json(answer)
         return
     out.print(f"\n[bold]{escape(text)}[/]\n{escape(answer['answer'])}\n")
     for number, citation in enumerate(answer["citations"], 1):
@@ -182,11 +166,11 @@ def query(text: str, overrides: Set = None, as_json: Json = False) -> None:
 @app.command()
 def status(overrides: Set = None, as_json: Json = False) -> None:
     """Champion, last gate decision, evaluation, objectives and open incidents."""
-    settings = _settings(overrides)
+    settings = settings_with(overrides)
     with libraries_write_to(settings.home / "logs" / "commands.log"):
         found = _status(settings)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
         _show_status(found)
 
@@ -207,7 +191,7 @@ def rollback(
     from models.service_client import ServiceUnavailable, call_service
     from models.tracking import Tracking
 
-    settings = _settings(overrides)
+    settings = settings_with(overrides)
     with libraries_write_to(settings.home / "logs" / "commands.log"):
         database = Database(settings.database_url)
         database.migrate()
@@ -221,7 +205,7 @@ def rollback(
     except ServiceUnavailable:
         swap = None
     if as_json:
-        _print_json(
+        print_json(
             {
                 "release_id": restored.release_id,
                 "bundle_version": restored.bundle_version,
@@ -238,6 +222,7 @@ def rollback(
     )
 
 
+app.add_typer(quarantine, name="quarantine")
 app.command()(lineage)
 app.command()(gc)
 app.command()(search)
@@ -251,7 +236,7 @@ def dev(
     """Dagster's web server and daemon on this deployment."""
     from orchestration.instance import WORKSPACE, prepare_instance
 
-    settings = _settings(overrides)
+    settings = settings_with(overrides)
     prepare_instance(settings)
     os.chdir(WORKSPACE.parent)
     sys.stdout.flush()
@@ -263,7 +248,7 @@ def dev(
 @app.command()
 def demo(overrides: Set = None) -> None:
     """The whole life on the configured corpus: run, release, serve and answer a question."""
-    settings = _settings(overrides)
+    settings = settings_with(overrides)
     with _service(settings):
         outcome, _ = _run(settings, None, quiet=False)
         if outcome.code == 0:

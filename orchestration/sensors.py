@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets import keys
+from assets.corpus import corrections_in_force
 from assets.resources import Deployment
 from checks.gate import gate
 from models.settings import load_settings
@@ -57,7 +58,8 @@ def corpus_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return dg.SensorResult(skip_reason="No corpus has been read yet; run the job lifecycle first.")
     settings = deployment.settings()
     read_from = passages.manifest.inputs["source"]
-    found = look(settings.corpus, settings.corpus_path, read_from, Seen.from_json(context.cursor))
+    corrections = corrections_in_force(deployment, settings)
+    found = look(settings.corpus, settings.corpus_path, read_from, Seen.from_json(context.cursor), corrections)
     cursor = found.seen.to_json()
     if not found.changed:
         return dg.SensorResult(skip_reason=found.message, cursor=cursor)

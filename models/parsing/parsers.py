@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from models.types import Rule
+
 if TYPE_CHECKING:
     from markdown_it.token import Token
     from selectolax.lexbor import LexborNode
@@ -46,7 +48,11 @@ _SET_APART = frozenset(["heading_close", "bullet_list_close", "ordered_list_clos
 
 
 class ParseError(Exception):
-    """The file cannot be parsed; the message says why."""
+    """The file cannot be parsed; the message says why, and `rule` what it breaks."""
+
+    def __init__(self, message: str, rule: Rule = "malformed") -> None:
+        super().__init__(message)
+        self.rule: Rule = rule
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def _decode(data: bytes, *, html: bool) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ParseError(f"not {encoding.upper()} at byte {error.start}") from error
+        raise ParseError(f"not {encoding.upper()} at byte {error.start}", "encoding") from error
 
 
 def _text_encoding(name: str) -> str:
@@ -112,7 +118,7 @@ def _text_encoding(name: str) -> str:
         b"".decode(name)
         known = codecs.lookup(name).name
     except LookupError as error:
-        raise ParseError(f"charset {name!r} is unknown") from error
+        raise ParseError(f"charset {name!r} is unknown", "encoding") from error
     if known.startswith(("utf-16", "utf-32", "idna", "punycode", "unicode", "raw")):
         return "utf-8"  # What names itself in ASCII is no UTF-16, and the others are no charsets.
     return "cp1252" if known in ("iso8859-1", "ascii") else known
@@ -227,7 +233,7 @@ def _parse_pdf(data: bytes, max_characters: int) -> Parsed:
             pages.append(_NO_TEXT.sub(" ", page.extract_text()).strip())
             characters += len(pages[-1])
             if characters > max_characters:
-                raise ParseError(f"its text is longer than {max_characters:,} characters")
+                raise ParseError(f"its text is longer than {max_characters:,} characters", "too_long")
     except DependencyError as error:
         raise ParseError(f"it is encrypted: {error}") from error
     except (PyPdfError, ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, OSError) as error:
@@ -235,7 +241,7 @@ def _parse_pdf(data: bytes, max_characters: int) -> Parsed:
         raise ParseError(f"not a PDF that can be read: {type(error).__name__}: {_one_line(str(error))}") from error
     text = "\n\n".join(page for page in pages if page)
     if not text:
-        raise ParseError("it has no text; a scan must be recognized (OCR) first")
+        raise ParseError("it has no text; a scan must be recognized (OCR) first", "missing")
     return Parsed(title, text)
 
 

@@ -87,7 +87,7 @@ class ParserProcess:
             self._stop()
             raise ParseError(f"it takes more than {self._memory_mb} MiB to parse")
         if "error" in answer:
-            raise ParseError(answer["error"])
+            raise ParseError(answer["error"], answer["rule"])
         return Parsed(answer["title"], answer["text"], answer["front"])
 
     def _start(self) -> socket.socket:
@@ -166,12 +166,12 @@ def _serve(connection: socket.socket, memory_mb: int, max_characters: int) -> No
             with io.FileIO(descriptors[0], closefd=True) as file:
                 parsed = parse_file(request["kind"], file.readall(), max_characters)
             if len(parsed.text) > max_characters:
-                raise ParseError(f"its text is longer than {max_characters:,} characters")
+                raise ParseError(f"its text is longer than {max_characters:,} characters", "too_long")
             answer = _frame({"title": parsed.title, "text": parsed.text, "front": parsed.front})
         except ParseError as error:
-            answer = _frame({"error": str(error)})
+            answer = _frame({"error": str(error), "rule": error.rule})
         except RecursionError:
-            answer = _frame({"error": "it is nested too deep"})
+            answer = _frame({"error": "it is nested too deep", "rule": "malformed"})
         except MemoryError:
             answer = _frame({"memory": True})
         connection.sendall(answer)

@@ -2,37 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from models.settings import CorpusSettings
 from models.sources.base import CorpusSource
+from models.sources.beir import CONTRACTS as BEIR_CONTRACTS
 from models.sources.beir import BeirSource
+from models.sources.corrections import NO_CORRECTIONS, CorrectedSource, Corrections
 from models.sources.files import FilesSource
 from models.sources.folder import FolderSource
 from models.sources.huggingface import HuggingFaceSource
+from models.sources.ir_datasets import CONTRACTS as IR_CONTRACTS
 from models.sources.ir_datasets import IrDatasetsSource
 from models.sources.python_docs import PythonDocsSource
+from models.sources.raw_rows import RawRow
 from models.sources.sql import SqlSource
+from models.sources.tables import CONTRACTS as TABLE_CONTRACTS
 
-SOURCES: dict[str, Callable[[CorpusSettings, Path], CorpusSource]] = {
-    "python-docs": lambda settings, folder: PythonDocsSource(settings.python_docs),
-    "beir": lambda settings, folder: BeirSource(folder, settings.max_decompressed_bytes),
-    "files": lambda settings, folder: FilesSource(folder, settings.files, settings.max_decompressed_bytes),
-    "folder": lambda settings, folder: FolderSource(folder, settings.folder, settings.max_decompressed_bytes),
-    "sql": lambda settings, folder: SqlSource(settings.sql, folder),
-    "ir_datasets": lambda settings, folder: IrDatasetsSource(settings.ir_datasets),
-    "huggingface": lambda settings, folder: HuggingFaceSource(settings.huggingface, folder),
+Open = Callable[[CorpusSettings, Path, Corrections], CorpusSource]
+
+SOURCES: dict[str, Open] = {
+    "python-docs": lambda settings, folder, corrections: PythonDocsSource(settings.python_docs),
+    "beir": lambda settings, folder, corrections: BeirSource(folder, settings.max_decompressed_bytes, corrections),
+    "files": lambda settings, folder, corrections: FilesSource(
+        folder, settings.files, settings.max_decompressed_bytes, corrections
+    ),
+    "folder": lambda settings, folder, corrections: FolderSource(
+        folder, settings.folder, settings.max_decompressed_bytes, corrections
+    ),
+    "sql": lambda settings, folder, corrections: SqlSource(settings.sql, folder, corrections),
+    "ir_datasets": lambda settings, folder, corrections: IrDatasetsSource(settings.ir_datasets, corrections),
+    "huggingface": lambda settings, folder, corrections: HuggingFaceSource(settings.huggingface, folder, corrections),
 }
 """How each kind of `corpus.source` is opened."""
 
+RAW_CONTRACTS: Mapping[str, Mapping[str, type[RawRow]]] = {
+    "beir": BEIR_CONTRACTS,
+    "files": TABLE_CONTRACTS,
+    "folder": TABLE_CONTRACTS,
+    "sql": TABLE_CONTRACTS,
+    "ir_datasets": IR_CONTRACTS,
+    "huggingface": TABLE_CONTRACTS,
+}
+"""What a raw row of each table of each kind of source must hold; `python-docs` has no rows that could be corrected."""
 
-def open_source(settings: CorpusSettings, folder: Path) -> CorpusSource:
+
+def open_source(settings: CorpusSettings, folder: Path, corrections: Corrections = NO_CORRECTIONS) -> CorpusSource:
     """Open the source that `corpus.source` names; `folder` is `Settings.corpus_path`.
 
-    Raises `SourceError` naming the path and the settings key when a folder, file, column or package is missing.
+    It reads `corrections` in place of the rows that they are of. Raises `SourceError` naming the path and the settings
+    key when a folder, file, column or package is missing.
     """
-    return SOURCES[settings.source](settings, folder)
+    source = SOURCES[settings.source](settings, folder, corrections)
+    return CorrectedSource(source, corrections) if corrections else source
 
 
 def describe_source(settings: CorpusSettings, folder: Path) -> str:

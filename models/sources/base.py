@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib.util
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from models.errors import SourceError
 from models.files import digest_file, digest_json
-from models.types import Document, Judgment, Query, RejectedRow
+from models.types import Document, Judgment, Query, RejectedRow, Rule
 
-ROW_CHARACTERS = 2000
+ROW_CHARACTERS = 10_000
 """Characters of a refused row that are kept."""
+
+_WORD_CHARACTERS = 2000
+_DIGEST_BYTES = 12
 
 LEAKAGE = "leakage"
 """Reasons that start so mark well-formed rows kept out because they would leak between splits."""
@@ -45,12 +50,35 @@ class CorpusSource(Protocol):
         ...
 
 
-def rejected(table: str, reason: str, position: str, row: object = "") -> RejectedRow:
+def rejected(table: str, reason: str, position: str, row: object = "", *, rule: Rule, digest: str = "") -> RejectedRow:
     """A `RejectedRow` with the row shortened to what a quarantine table keeps, and always valid Unicode.
 
-    A mapping is shown as JSON, so that it can be read in again.
+    A mapping is shown as JSON, so that it can be read in again. `digest` is that of the row unless it is given.
     """
-    return RejectedRow(table, _valid(reason, ROW_CHARACTERS), _valid(position, ROW_CHARACTERS), _show(row))
+    words = _valid(reason, _WORD_CHARACTERS), _valid(position, _WORD_CHARACTERS)
+    return RejectedRow(table, *words, _show(row), rule, digest or row_digest(row))
+
+
+def rejected_row(
+    table: str, reason: str, row: Document | Query | Judgment, position: str, *, rule: Rule
+) -> RejectedRow:
+    """A well-formed row as a `RejectedRow`, at its own place if it has one, else at `position`."""
+    values: dict[str, Any] = asdict(row)
+    values.pop("place")
+    place, digest = row.place or (position, row_digest(values))
+    return rejected(table, reason, place, values, rule=rule, digest=digest)
+
+
+def row_digest(row: object) -> str:
+    """Digest (24 hex digits) of a raw row: bytes, text, or values by column."""
+    if isinstance(row, bytes):
+        data = row
+    else:
+        try:
+            data = (row if isinstance(row, str) else repr(row)).encode("utf-8", "surrogatepass")
+        except (ValueError, RecursionError):  # an integer too long for text, or nested too deep
+            data = type(row).__name__.encode()
+    return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def _show(row: object) -> str:
@@ -77,19 +105,35 @@ def unreadable(path: Path, error: BaseException) -> SourceError:
     return SourceError(f"{path} cannot be read: {error}", hint)
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file. Raises `SourceError` where a folder on the way may not be looked into."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder. Raises `SourceError` where a folder on the way may not be looked into."""
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
 def require_file(folder: Path, names: Iterable[str], key: str) -> Path:
     """The first of `names` that exists below `folder`. Raises `SourceError` naming the path and the settings `key`."""
     names = list(names)
     require_folder(folder)
     for name in names:
-        if (folder / name).is_file():
+        if is_file(folder / name):
             return folder / name
     raise SourceError(f"{key}: no file {' or '.join(names)} in {folder}", f"Put it there, or correct {key}.")
 
 
 def require_folder(folder: Path) -> None:
     """Raise `SourceError` if `folder` is not a folder."""
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise SourceError(f"corpus.path: no folder at {folder}", "Set corpus.path to the folder with the corpus files.")
 
 

@@ -10,23 +10,22 @@ from pathlib import Path
 from models.errors import SourceError
 from models.settings import MAX_DECOMPRESSED_BYTES
 from models.sources.base import rejected
-from models.sources.lines import MAX_LINE_BYTES, read_lines
-from models.types import RejectedRow
+from models.sources.lines import MAX_LINE_BYTES, LongLine, read_lines
+from models.types import RejectedRow, Rule
 
 
 class _Lines:
     """The lines of a CSV file for `csv.reader`, with those of the record at hand kept until the next one starts.
 
-    Lines come as (number, text); the text of a line that is too long is None and ends the record, as does a record
-    that is too long.
+    Lines come as (number, text); a `LongLine` instead of the text ends the record, as does a record that is too long.
     """
 
-    def __init__(self, lines: Iterator[tuple[int, str | None]], max_characters: int) -> None:
+    def __init__(self, lines: Iterator[tuple[int, str | LongLine]], max_characters: int) -> None:
         self._lines = lines
         self._max_characters = max_characters
-        self._waiting: deque[tuple[int, str | None]] = deque()
+        self._waiting: deque[tuple[int, str | LongLine]] = deque()
         self._characters = 0
-        self.record: list[tuple[int, str | None]] = []
+        self.record: list[tuple[int, str | LongLine]] = []
 
     def __iter__(self) -> _Lines:
         return self
@@ -35,10 +34,11 @@ class _Lines:
         line = self._waiting.popleft() if self._waiting else next(self._lines)
         self.record.append(line)
         text = line[1]
-        self._characters += len(text or "")
-        if text is None or self._characters > self._max_characters:
-            raise csv.Error(f"longer than {self._max_characters:,} bytes")
-        return text
+        if isinstance(text, str):
+            self._characters += len(text)
+            if self._characters <= self._max_characters:
+                return text
+        raise csv.Error(f"longer than {self._max_characters:,} bytes")
 
     def start_record(self) -> None:
         """Forget the lines of the record before."""
@@ -79,29 +79,34 @@ def read_csv_rows(
             return
         except csv.Error as error:
             number, text = lines.record[0]
-            reason = f"not CSV: {error}" if text is not None else f"line is longer than {max_bytes:,} bytes"
+            position = f"{path.name}:{number}"
             lines.give_back()
-            yield rejected(table, reason, f"{path.name}:{number}", text or "")
+            if isinstance(text, LongLine):
+                reason = f"line is longer than {max_bytes:,} bytes"
+                yield rejected(table, reason, position, text.start, rule="too_long", digest=text.digest)
+            else:
+                rule: Rule = "too_long" if str(error).startswith("longer") else "malformed"
+                yield rejected(table, f"not CSV: {error}", position, text, rule=rule)
             reader = csv.reader(lines, strict=True)
             continue
         if fields:
             position = f"{path.name}:{lines.record[0][0]}"
             problem = _problem(fields, len(header))
-            yield (
-                rejected(table, problem, position, "".join(t or "" for _, t in lines.record))
-                if problem
-                else (position, fields)
-            )
+            if problem is None:
+                yield position, fields
+            else:
+                text = "".join(text for _, text in lines.record if isinstance(text, str))
+                yield rejected(table, problem[1], position, text, rule=problem[0])
 
 
-def _decoded(path: Path, max_decompressed: int, max_bytes: int) -> Iterator[tuple[int, str | None]]:
+def _decoded(path: Path, max_decompressed: int, max_bytes: int) -> Iterator[tuple[int, str | LongLine]]:
     for number, line in read_lines(path, max_bytes, max_decompressed, keep_ends=True):
-        yield number, None if line is None else line.decode("utf-8", "surrogateescape")
+        yield number, line if isinstance(line, LongLine) else line.decode("utf-8", "surrogateescape")
 
 
-def _problem(fields: list[str], expected: int) -> str:
+def _problem(fields: list[str], expected: int) -> tuple[Rule, str] | None:
     if len(fields) != expected:
-        return f"{len(fields)} fields instead of {expected}"
+        return "columns", f"{len(fields)} fields instead of {expected}"
     if any("\udc80" <= character <= "\udcff" for field in fields if not field.isascii() for character in field):
-        return "not UTF-8"
-    return ""
+        return "encoding", "not UTF-8"
+    return None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from models.settings import MAX_DECOMPRESSED_BYTES, FilesSettings
 from models.sources.base import digest_files, require_file
+from models.sources.corrections import NO_CORRECTIONS, Corrections
 from models.sources.raw_rows import Row, read_documents, read_judgments, read_queries
 from models.sources.tables import ColumnNames, read_table_file, require_table
 from models.types import Document, Judgment, Query, RejectedRow
@@ -19,8 +20,15 @@ class FilesSource:
     `SourceError` naming the file, the column and the columns that exist.
     """
 
-    def __init__(self, folder: Path, settings: FilesSettings, max_decompressed: int = MAX_DECOMPRESSED_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: FilesSettings,
+        max_decompressed: int = MAX_DECOMPRESSED_BYTES,
+        corrections: Corrections = NO_CORRECTIONS,
+    ) -> None:
         self.folder = folder
+        self._corrections = corrections
         self.settings = settings
         self._max_decompressed = max_decompressed
         self._names = ColumnNames(settings.columns, "corpus.files.columns")
@@ -46,4 +54,5 @@ class FilesSource:
         return read_judgments(self._rows("judgments"))
 
     def _rows(self, table: str) -> Iterator[Row | RejectedRow]:
-        return read_table_file(self._paths[table], table, self._names, self._max_decompressed)
+        rows = read_table_file(self._paths[table], table, self._names, self._max_decompressed)
+        return self._corrections.over(table, rows)

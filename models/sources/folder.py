@@ -18,10 +18,11 @@ from models.files import digest_json
 from models.parsing.parsers import KINDS, PARSER_MODULES, Parsed, ParseError
 from models.parsing.process import ParserProcess
 from models.settings import MAX_DECOMPRESSED_BYTES, FolderSettings
-from models.sources.base import digest_files, rejected, require_extra, require_folder, unreadable
-from models.sources.raw_rows import DocumentRow, Row, parse, read_judgments, read_queries
+from models.sources.base import digest_files, is_file, rejected, require_extra, require_folder, row_digest, unreadable
+from models.sources.corrections import NO_CORRECTIONS, Corrections
+from models.sources.raw_rows import Row, read_documents, read_judgments, read_queries
 from models.sources.tables import ColumnNames, read_table_file, require_table
-from models.types import Document, Judgment, Query, RejectedRow
+from models.types import Document, Judgment, Query, RejectedRow, Rule
 
 _PARSERS = ("markdown-it-py", "selectolax", "pypdf", "PyYAML")
 _BLOCK = 1 << 20
@@ -50,12 +51,19 @@ class FolderSource:
     The same files give the same rows in the same order; a reading that was cut off is begun anew, see `CorpusSource`.
     """
 
-    def __init__(self, folder: Path, settings: FolderSettings, max_decompressed: int = MAX_DECOMPRESSED_BYTES) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: FolderSettings,
+        max_decompressed: int = MAX_DECOMPRESSED_BYTES,
+        corrections: Corrections = NO_CORRECTIONS,
+    ) -> None:
         require_folder(folder)
         require_extra("sources", *PARSER_MODULES)
         self.folder = folder
         self.settings = settings
         self._max_decompressed = max_decompressed
+        self._corrections = corrections
         self._names = ColumnNames(settings.columns, "corpus.folder.columns")
         self._tables = {
             "queries": self._table("queries", settings.queries),
@@ -79,17 +87,7 @@ class FolderSource:
 
     def documents(self) -> Iterator[Document | RejectedRow]:
         """Yield one document for each file. Raises `SourceError` when there is no file or a folder cannot be read."""
-        limits = self.settings
-        empty = True
-        with ParserProcess(limits.parse_seconds, limits.parse_memory_mb, limits.max_text_characters) as parser:
-            for file in self._files():
-                empty = False
-                yield self._read(file, parser)
-        if empty:
-            raise SourceError(
-                f"no file that ends in {', '.join(limits.suffixes)} in {self.folder}",
-                "Correct corpus.path or corpus.folder.suffixes.",
-            )
+        return read_documents(self._corrections.over("documents", self._parsed()), self.folder.name)
 
     def queries(self) -> Iterator[Query | RejectedRow]:
         """Yield the queries of the table in the folder, if there is one."""
@@ -102,7 +100,7 @@ class FolderSource:
     def _table(self, table: str, name: str) -> Path | None:
         path = self.folder / name
         require_table(path, f"corpus.folder.{table}")
-        if path.is_file():
+        if is_file(path):
             return path
         if name != FolderSettings.model_fields[table].default:
             raise SourceError(f"corpus.folder.{table}: no file {name} in {self.folder}", "Put it there, or correct it.")
@@ -111,7 +109,21 @@ class FolderSource:
     def _rows(self, table: str) -> Iterator[Row | RejectedRow]:
         path = self._tables[table]
         if path is not None:
-            yield from read_table_file(path, table, self._names, self._max_decompressed)
+            rows = read_table_file(path, table, self._names, self._max_decompressed)
+            yield from self._corrections.over(table, rows)
+
+    def _parsed(self) -> Iterator[Row | RejectedRow]:
+        limits = self.settings
+        empty = True
+        with ParserProcess(limits.parse_seconds, limits.parse_memory_mb, limits.max_text_characters) as parser:
+            for file in self._files():
+                empty = False
+                yield self._read(file, parser)
+        if empty:
+            raise SourceError(
+                f"no file that ends in {', '.join(limits.suffixes)} in {self.folder}",
+                "Correct corpus.path or corpus.folder.suffixes.",
+            )
 
     def _files(self) -> Iterator[_File]:
         suffixes = tuple(suffix.lower() for suffix in self.settings.suffixes)
@@ -145,30 +157,34 @@ class FolderSource:
     def _file(self, path: Path, refused: str = "") -> _File:
         return _File(path, path.relative_to(self.folder).as_posix(), refused)
 
-    def _read(self, file: _File, parser: ParserProcess) -> Document | RejectedRow:
+    def _read(self, file: _File, parser: ParserProcess) -> Row | RejectedRow:
         if file.refused:
-            return rejected("documents", file.refused, file.document_id)
+            return self._rejected(file, file.refused, "unreadable")
         kind = KINDS.get(file.path.suffix.lower(), "text")
         try:
             descriptor = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            return rejected("documents", f"cannot be read: {error.strerror}", file.document_id)
+            return self._rejected(file, f"cannot be read: {error.strerror}", "unreadable")
         try:
             state = os.fstat(descriptor)
             if not stat.S_ISREG(state.st_mode):
-                raise ParseError("not a regular file")
+                raise ParseError("not a regular file", "unreadable")
             if state.st_size > self.settings.max_file_bytes:
                 raise ParseError(
                     f"{state.st_size:,} bytes are more than corpus.folder.max_file_bytes = "
-                    f"{self.settings.max_file_bytes:,}"
+                    f"{self.settings.max_file_bytes:,}",
+                    "too_long",
                 )
             parsed = parser.parse(kind, descriptor)
         except ParseError as error:
-            return rejected("documents", str(error), file.document_id)
+            return self._rejected(file, str(error), error.rule)
         finally:
             os.close(descriptor)
-        row = parse(DocumentRow, self._record(file, parsed), "documents", file.document_id)
-        return row if isinstance(row, RejectedRow) else row.document(self.folder.name)
+        return file.document_id, self._record(file, parsed)
+
+    def _rejected(self, file: _File, reason: str, rule: Rule) -> RejectedRow:
+        digest = row_digest(file.refused or _digest(file.path, self.settings.max_file_bytes))
+        return rejected("documents", reason, file.document_id, rule=rule, digest=digest)
 
     def _record(self, file: _File, parsed: Parsed) -> dict[str, Any]:
         """The raw row of a file. Labels that are left empty are not stated: the folder's own hold."""

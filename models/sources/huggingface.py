@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from models.errors import SourceError
 from models.files import digest_json
 from models.settings import HuggingFaceSettings
-from models.sources.base import digest_files, require_extra
+from models.sources.base import digest_files, is_folder, require_extra
+from models.sources.corrections import NO_CORRECTIONS, Corrections
 from models.sources.judged_splits import SPLITS, JudgedSplits
 from models.sources.raw_rows import Row, place_judgments, read_documents, read_judgments, read_queries
 from models.sources.tables import ColumnNames, arrow_rows
@@ -37,9 +39,10 @@ class HuggingFaceSource:
     reading that was cut off is begun anew.
     """
 
-    def __init__(self, settings: HuggingFaceSettings, folder: Path) -> None:
+    def __init__(self, settings: HuggingFaceSettings, folder: Path, corrections: Corrections = NO_CORRECTIONS) -> None:
         require_extra("huggingface", "datasets")
         self.settings = settings
+        self._corrections = corrections
         self.folder = folder
         self._names = ColumnNames(settings.columns, "corpus.huggingface.columns")
         for split in settings.judgment_splits:
@@ -78,7 +81,7 @@ class HuggingFaceSource:
             if isinstance(query, RejectedRow) or not self.settings.judgment_splits:
                 yield query
             elif (split := self._judged.of_queries().get(query.query_id)) is not None:
-                yield Query(query.query_id, query.text, split, query.group)
+                yield replace(query, split=split)
 
     def judgments(self) -> Iterator[Judgment | RejectedRow]:
         """Yield the judgments, with `judgment_splits` those of test first."""
@@ -101,9 +104,12 @@ class HuggingFaceSource:
 
     def _folder(self, table: str) -> Path | None:
         path = getattr(self.settings, table).path
-        return self.folder / path if path and (self.folder / path).is_dir() else None
+        return self.folder / path if path and is_folder(self.folder / path) else None
 
     def _rows(self, table: str, split: str = "") -> Iterator[Row | RejectedRow]:
+        return self._corrections.over(table, self._rows_of(table, split))
+
+    def _rows_of(self, table: str, split: str) -> Iterator[Row | RejectedRow]:
         path = getattr(self.settings, table).path
         if not path:
             return
@@ -113,7 +119,7 @@ class HuggingFaceSource:
             if columns is None:
                 columns = self._names.require(f"{path} ({table})", table, batch.schema.names)
             chosen = batch.select(list(dict.fromkeys(columns.values())))
-            for row in arrow_rows(chosen, table, path, number):
+            for row in arrow_rows(chosen, table, f"{path}/{split}" if split else path, number):
                 yield row if isinstance(row, RejectedRow) else (row[0], {o: row[1][t] for o, t in columns.items()})
             number += batch.num_rows
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from typing import Any
@@ -14,6 +15,7 @@ from models.errors import SourceError
 from models.files import digest_json
 from models.settings import IrDatasetsSettings
 from models.sources.base import require_extra
+from models.sources.corrections import NO_CORRECTIONS, Corrections
 from models.sources.judged_splits import JudgedSplits
 from models.sources.raw_rows import Grade, Id, JudgmentRow, Label, RawRow, Row, Text, parse, place_judgments
 from models.types import Document, Judgment, Query, RejectedRow
@@ -28,6 +30,10 @@ class IrDocument(RawRow):
     title: Label = Field(default="", description="Text, where the data set has titles.")
     text: Text = Field(description="Text with a visible character.")
 
+    def document(self, source: str) -> Document:
+        """As a document."""
+        return Document(self.document_id, self.title, self.text, source, place=self.place)
+
 
 class IrQuery(RawRow):
     """A query of ir_datasets; one without a field `text` is read as its `default_text()`."""
@@ -35,12 +41,19 @@ class IrQuery(RawRow):
     query_id: Id = Field(description="Text, not empty.")
     text: Text = Field(description="Text with a visible character.")
 
+    def query(self, split: str = "") -> Query:
+        """As a query."""
+        return Query(self.query_id, self.text, split, place=self.place)
+
 
 class IrJudgment(JudgmentRow):
     """A judgment (qrel) of ir_datasets."""
 
     document_id: Id = Field(validation_alias="doc_id", description="A document's id.")
     grade: Grade = Field(validation_alias="relevance", description="An integer; below 0, as TREC marks spam, is 0.")
+
+
+CONTRACTS: Mapping[str, type[RawRow]] = {"documents": IrDocument, "queries": IrQuery, "judgments": IrJudgment}
 
 
 class IrDatasetsSource:
@@ -52,9 +65,10 @@ class IrDatasetsSource:
     begun anew. Raises `SourceError` naming the setting, and with what ir_datasets says.
     """
 
-    def __init__(self, settings: IrDatasetsSettings) -> None:
+    def __init__(self, settings: IrDatasetsSettings, corrections: Corrections = NO_CORRECTIONS) -> None:
         require_extra("ir-datasets", "ir_datasets")
         self.settings = settings
+        self._corrections = corrections
         named = {split: name for split in ("train", "dev", "test") if (name := getattr(settings, split))}
         if settings.queries and named:
             raise SourceError(
@@ -77,34 +91,32 @@ class IrDatasetsSource:
     def documents(self) -> Iterator[Document | RejectedRow]:
         """Yield the documents."""
         name = self.settings.documents
-        for position, record in _rows(name, "documents"):
-            row = parse(IrDocument, record, "documents", position)
-            if isinstance(row, RejectedRow):
-                yield row
-            else:
-                yield Document(row.document_id, row.title, row.text, source=name)
+        for item in self._corrections.over("documents", _rows(name, "documents")):
+            row = item if isinstance(item, RejectedRow) else parse(IrDocument, item[1], "documents", item[0])
+            yield row if isinstance(row, RejectedRow) else row.document(name)
 
     def queries(self) -> Iterator[Query | RejectedRow]:
         """Yield the judged queries, each once, with their split."""
         splits = self._judged.of_queries()
         for split, name in self._sets.items():
-            for position, record in _rows(name, "queries"):
-                row = parse(IrQuery, record, "queries", position)
+            for item in self._corrections.over("queries", _rows(name, "queries")):
+                row = item if isinstance(item, RejectedRow) else parse(IrQuery, item[1], "queries", item[0])
                 if isinstance(row, RejectedRow):
                     yield row
                 elif splits.get(row.query_id) == split:
-                    yield Query(row.query_id, row.text, split=split)
+                    yield row.query(split)
 
     def judgments(self) -> Iterator[Judgment | RejectedRow]:
         """Yield the judgments of all sets, test first."""
         return self._judged.judgments()
 
     def _judgments_of(self, name: str) -> Iterator[tuple[str, Judgment] | RejectedRow]:
-        for item in place_judgments(_rows(name, "judgments"), IrJudgment):
+        rows = self._corrections.over("judgments", _rows(name, "judgments"))
+        for item in place_judgments(rows, IrJudgment):
             if isinstance(item, RejectedRow) or item[1].grade >= 0:
                 yield item
             else:
-                yield item[0], Judgment(item[1].query_id, item[1].document_id, 0)
+                yield item[0], replace(item[1], grade=0)
 
     def _digest(self) -> str:
         digest = hashlib.sha256()

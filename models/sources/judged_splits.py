@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
 
-from models.sources.base import LEAKAGE, rejected
+from models.sources.base import LEAKAGE, rejected_row
 from models.types import Judgment, RejectedRow
 
 SPLITS = ("test", "dev", "train")
@@ -52,4 +51,4 @@ class JudgedSplits:
                     yield judgment
                 else:
                     reason = f"{LEAKAGE}: query {judgment.query_id} is judged in {counts}, which counts"
-                    yield rejected("judgments", reason, position, asdict(judgment))
+                    yield rejected_row("judgments", reason, judgment, position, rule="leakage")

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, cast
 
 from models.errors import SourceError
 from models.settings import MAX_DECOMPRESSED_BYTES
-from models.sources.base import rejected, unreadable
+from models.sources.base import ROW_CHARACTERS, rejected, unreadable
 from models.types import RejectedRow
 
 MAX_LINE_BYTES = 10_000_000
 _BOM = b"\xef\xbb\xbf"
+
+
+class LongLine(NamedTuple):
+    """A line over the limit: how it starts, and the digest of all of it."""
+
+    start: bytes
+    digest: str
 
 
 def open_bytes(path: Path) -> IO[bytes]:
@@ -29,8 +37,8 @@ def read_lines(
     max_decompressed: int = MAX_DECOMPRESSED_BYTES,
     *,
     keep_ends: bool = False,
-) -> Iterator[tuple[int, bytes | None]]:
-    """Yield (line number from 1, line) of a file; None stands for a line over `max_bytes`.
+) -> Iterator[tuple[int, bytes | LongLine]]:
+    """Yield (line number from 1, line) of a file; a line over `max_bytes` comes as `LongLine`.
 
     Lines come without their end unless `keep_ends`. Memory stays below `max_bytes` whatever the file. Raises
     `SourceError` when the file cannot be opened, breaks off, is not gzip, or, gzipped, expands to more than
@@ -43,14 +51,15 @@ def read_lines(
             while line := file.readline(max_bytes + 1):
                 number += 1
                 size += len(line)
-                too_long = len(line) > max_bytes
-                while too_long and line and not line.endswith(b"\n"):
-                    line = file.readline(max_bytes)
-                    size += len(line)
-                    _check_size(path, size, limit)
                 _check_size(path, size, limit)
-                if too_long:
-                    yield number, None
+                if len(line) > max_bytes:
+                    start, digest = line[:ROW_CHARACTERS], hashlib.blake2b(line, digest_size=12)
+                    while line and not line.endswith(b"\n"):
+                        line = file.readline(max_bytes)
+                        size += len(line)
+                        digest.update(line)
+                        _check_size(path, size, limit)
+                    yield number, LongLine(start, digest.hexdigest())
                     continue
                 line = line.removeprefix(_BOM if number == 1 else b"")
                 yield number, line if keep_ends else line.rstrip(b"\r\n")
@@ -64,13 +73,15 @@ def read_text_lines(
     """Yield (position, text) of the lines that are not blank; lines too long or not UTF-8 come as `RejectedRow`."""
     for number, line in read_lines(path, max_bytes, max_decompressed):
         position = f"{path.name}:{number}"
-        if line is None:
-            yield rejected(table, f"line is longer than {max_bytes:,} bytes", position)
+        if isinstance(line, LongLine):
+            reason = f"line is longer than {max_bytes:,} bytes"
+            yield rejected(table, reason, position, line.start, rule="too_long", digest=line.digest)
         elif line.strip():
             try:
                 yield position, line.decode("utf-8")
             except UnicodeDecodeError as error:
-                yield rejected(table, f"not UTF-8 at byte {error.start} of the line", position, line)
+                reason = f"not UTF-8 at byte {error.start} of the line"
+                yield rejected(table, reason, position, line, rule="encoding")
 
 
 def read_json_lines(
@@ -85,12 +96,13 @@ def read_json_lines(
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield rejected(table, f"not JSON: {error}", position, line)
+            yield rejected(table, f"not JSON: {error}", position, line, rule="malformed")
             continue
         if isinstance(value, dict):
             yield position, value
         else:
-            yield rejected(table, f"a JSON object is expected, not {type(value).__name__}", position, line)
+            reason = f"a JSON object is expected, not {type(value).__name__}"
+            yield rejected(table, reason, position, line, rule="malformed")
 
 
 def too_large(path: Path, limit: int) -> SourceError:

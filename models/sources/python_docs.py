@@ -23,8 +23,8 @@ from pathlib import Path
 from models.errors import SourceError
 from models.files import digest_json
 from models.settings import PythonDocsSettings
-from models.sources.base import unreadable
-from models.types import Document, Judgment, Query
+from models.sources.base import row_digest, unreadable
+from models.types import Document, Judgment, Place, Query
 
 _SKIPPED_PARTS = {"tests", "test", "testing", "_vendor", "vendor", "vendored_packages", "node_modules", "examples"}
 _FILE_CHARACTERS = 2_000_000
@@ -88,18 +88,19 @@ class PythonDocsSource:
         """Yield the sampled documents, ordered by id."""
         for item in self._load():
             title = f"{item.name}{item.signature}"[:_TITLE_CHARACTERS]
-            yield Document(item.name, title, shorten(item.body, self.settings.max_body_characters), source=item.package)
+            body = shorten(item.body, self.settings.max_body_characters)
+            yield Document(item.name, title, body, source=item.package, place=_place(item))
 
     def queries(self) -> Iterator[Query]:
         """Yield one query per distinct summary that is a sentence of 4 to 40 words, grouped by module."""
         for query_id, items in self._by_summary():
-            yield Query(query_id, items[0].summary, group=items[0].module)
+            yield Query(query_id, items[0].summary, group=items[0].module, place=_place(items[0]))
 
     def judgments(self) -> Iterator[Judgment]:
         """Yield, for each query, every document whose summary it is, grade 1."""
         for query_id, items in self._by_summary():
             for item in items:
-                yield Judgment(query_id, item.name, 1)
+                yield Judgment(query_id, item.name, 1, _place(item))
 
     def _by_summary(self) -> Iterator[tuple[str, list[_Object]]]:
         by_text: dict[str, list[_Object]] = {}
@@ -202,6 +203,10 @@ def strip_bodies(text: str) -> str:
         kept.append(text[start:body] + f"{indent} pass\n" if not docstring else text[start:body])
         start = position
     return "".join(kept) + text[start:]
+
+
+def _place(item: _Object) -> Place:
+    return Place(item.name, row_digest(item.summary + item.body))
 
 
 def _read_package(package: str) -> Iterator[_Object]:

@@ -10,14 +10,14 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast, get_args
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_core import PydanticCustomError
 
-from models.sources.base import rejected
-from models.types import Document, Judgment, Query, RejectedRow
+from models.sources.base import rejected, row_digest
+from models.types import Document, Judgment, Place, Query, RejectedRow, Rule
 
 Row = tuple[str, dict[str, Any]]
 """Where a row stands in its source, and its values by column."""
@@ -26,12 +26,16 @@ TEXT_CHARACTERS = 10_000_000
 """Characters of one text, at most: as many as a line of a file may have bytes."""
 
 _DIGITS = 400
-_RULES = {"missing": "missing"}
+_OURS = "contract."
+"""Marks what `broken` makes: pydantic has errors of the same names."""
+
+_WORDS = {"missing": "missing"}
 """Our words for what pydantic reports in its own."""
 
 
-def _broken(rule: str) -> PydanticCustomError:
-    return PydanticCustomError("contract", "{rule}", {"rule": rule})
+def broken(rule: Rule, words: str) -> PydanticCustomError:
+    """The error of a value, or of a row, that breaks a rule."""
+    return PydanticCustomError(f"{_OURS}{rule}", "{words}", {"words": words})
 
 
 def _id(value: object) -> str:
@@ -39,9 +43,9 @@ def _id(value: object) -> str:
     if isinstance(value, UUID) or (isinstance(value, int) and not isinstance(value, bool)):
         value = str(value)
     if not isinstance(value, str):
-        raise _broken("missing" if value is None else "neither text nor an integer")
+        raise broken("missing", "missing") if value is None else broken("wrong_type", "neither text nor an integer")
     if not value.strip():
-        raise _broken("missing")
+        raise broken("missing", "missing")
     return value.strip()
 
 
@@ -50,22 +54,22 @@ def _integral(value: object) -> object:
     if isinstance(value, Decimal) and value.is_finite() and value.adjusted() < _DIGITS and value == int(value):
         value = int(value)
     if isinstance(value, int) and abs(value) >= 10**_DIGITS:
-        raise _broken(f"an integer of more than {_DIGITS} digits")
+        raise broken("too_long", f"an integer of more than {_DIGITS} digits")
     return value
 
 
 def _optional_text(value: object) -> str:
     if value is not None and not isinstance(value, str):
-        raise _broken("not text")
+        raise broken("wrong_type", "not text")
     if value is not None and len(value) > TEXT_CHARACTERS:
-        raise _broken(f"longer than {TEXT_CHARACTERS:,} characters")
+        raise broken("too_long", f"longer than {TEXT_CHARACTERS:,} characters")
     return value or ""
 
 
 def _text(value: object) -> str:
     text = _optional_text(value)
     if not text.strip():
-        raise _broken("missing")
+        raise broken("missing", "missing")
     return text
 
 
@@ -74,7 +78,7 @@ def _label(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if value is not None and not isinstance(value, str):
-        raise _broken("not text")
+        raise broken("wrong_type", "not text")
     return value or ""
 
 
@@ -91,7 +95,7 @@ def _access(value: object) -> tuple[str, ...]:
             value = None
     if isinstance(value, list | tuple) and all(isinstance(label, str) and label.strip() for label in value):
         return tuple(label.strip() for label in value)
-    raise _broken("neither a list of labels nor comma-separated text")
+    raise broken("wrong_type", "neither a list of labels nor comma-separated text")
 
 
 def _time(value: object) -> str | None:
@@ -106,7 +110,7 @@ def _time(value: object) -> str | None:
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime(value.year, value.month, value.day, tzinfo=UTC)
     if not isinstance(value, datetime):
-        raise _broken("not an ISO 8601 time")
+        raise broken("wrong_type", "not an ISO 8601 time")
     return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
 
 
@@ -118,7 +122,7 @@ def _grade(value: object) -> int:
         value = int(value)
     value = _integral(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise _broken("not an integer")
+        raise broken("wrong_type", "not an integer")
     return value
 
 
@@ -132,9 +136,16 @@ Grade = Annotated[int, BeforeValidator(_grade), Field(strict=True)]
 
 
 class RawRow(BaseModel):
-    """A row as a source has it."""
+    """A row as a source has it; `place` is where it stands there."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    _place: Place | None = PrivateAttr(default=None)
+
+    @property
+    def place(self) -> Place | None:
+        """Set by `parse`."""
+        return self._place
 
 
 class DocumentRow(RawRow):
@@ -151,7 +162,8 @@ class DocumentRow(RawRow):
 
     def document(self, source: str) -> Document:
         """As a document; `source` is named where the row names none."""
-        return Document(self.document_id, self.title, self.text, self.source or source, self.access, self.updated_at)
+        named = self.source or source
+        return Document(self.document_id, self.title, self.text, named, self.access, self.updated_at, self.place)
 
 
 class QueryRow(RawRow):
@@ -164,7 +176,7 @@ class QueryRow(RawRow):
 
     def query(self) -> Query:
         """As a query."""
-        return Query(self.query_id, self.text, self.split.strip(), self.group)
+        return Query(self.query_id, self.text, self.split.strip(), self.group, self.place)
 
 
 class JudgmentRow(RawRow):
@@ -176,7 +188,7 @@ class JudgmentRow(RawRow):
 
     def judgment(self) -> Judgment:
         """As a judgment."""
-        return Judgment(self.query_id, self.document_id, self.grade)
+        return Judgment(self.query_id, self.document_id, self.grade, self.place)
 
 
 def read_documents(rows: Iterable[Row | RejectedRow], source: str) -> Iterator[Document | RejectedRow]:
@@ -215,11 +227,15 @@ RowType = TypeVar("RowType", bound=RawRow)
 def parse(kind: type[RowType], record: Mapping[str, Any], table: str, position: str) -> RowType | RejectedRow:
     """`record` as a row of `kind`, or the `RejectedRow` that names each column that breaks a rule."""
     try:
-        return kind.model_validate(record)
+        row = kind.model_validate(record)
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
-        rules = [": ".join([*map(str, item["loc"][:1]), _RULES.get(item["type"]) or item["msg"]]) for item in problems]
-        return rejected(table, "; ".join(rules), position, record)
+        words = [": ".join([*map(str, item["loc"][:1]), _WORDS.get(item["type"]) or item["msg"]]) for item in problems]
+        kinds = [item["type"].removeprefix(_OURS) for item in problems]
+        rule = cast(Rule, next((kind for kind in kinds if kind in get_args(Rule)), "wrong_type"))
+        return rejected(table, "; ".join(words), position, record, rule=rule)
+    row._place = Place(position, row_digest(record))
+    return row
 
 
 def _parse_all(rows: Iterable[Row | RejectedRow], kind: type[RowType], table: str) -> Iterator[RowType | RejectedRow]:

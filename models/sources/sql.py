@@ -14,6 +14,8 @@ from urllib.parse import quote
 from models.errors import SourceError
 from models.files import digest_json
 from models.settings import SqlSettings
+from models.sources.base import is_file
+from models.sources.corrections import NO_CORRECTIONS, Corrections
 from models.sources.raw_rows import Row, read_documents, read_judgments, read_queries
 from models.sources.tables import ColumnNames
 from models.types import Document, Judgment, Query, RejectedRow
@@ -39,8 +41,9 @@ class SqlSource:
     so a statement that can repeat ids should have an ORDER BY. A reading that was cut off is begun anew.
     """
 
-    def __init__(self, settings: SqlSettings, folder: Path) -> None:
+    def __init__(self, settings: SqlSettings, folder: Path, corrections: Corrections = NO_CORRECTIONS) -> None:
         self.settings = settings
+        self._corrections = corrections
         self._url = _open_url(settings, folder)
         for name in ("documents", "queries", "judgments", "fingerprint"):
             statement = getattr(settings, name)
@@ -60,15 +63,18 @@ class SqlSource:
 
     def documents(self) -> Iterator[Document | RejectedRow]:
         """Yield the documents; `source` defaults to the name of the database."""
-        return read_documents(self._rows("documents"), Path(self._url.database or "database").name)
+        return read_documents(self._corrected("documents"), Path(self._url.database or "database").name)
 
     def queries(self) -> Iterator[Query | RejectedRow]:
         """Yield the queries, none if there is no statement for them."""
-        return read_queries(self._rows("queries"))
+        return read_queries(self._corrected("queries"))
 
     def judgments(self) -> Iterator[Judgment | RejectedRow]:
         """Yield the judgments, none if there is no statement for them."""
-        return read_judgments(self._rows("judgments"))
+        return read_judgments(self._corrected("judgments"))
+
+    def _corrected(self, table: str) -> Iterator[Row | RejectedRow]:
+        return self._corrections.over(table, self._rows(table))
 
     def _rows(self, table: str) -> Iterator[Row]:
         if not getattr(self.settings, table).strip():
@@ -139,7 +145,7 @@ def _open_url(settings: SqlSettings, folder: Path) -> URL:
     if url.get_backend_name() != "sqlite":
         return url.set(password=os.environ.get(settings.password_env))
     path = (folder / (url.database or "")).absolute()
-    if not path.is_file():
+    if not is_file(path):
         raise SourceError(f"corpus.sql.url: no file at {path}", "A relative path starts at corpus.path.")
     return url.set(database=f"file:{quote(str(path))}").update_query_dict({"mode": "ro", "uri": "true"})
 

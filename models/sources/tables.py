@@ -133,7 +133,7 @@ def _json_rows(path: Path, table: str, names: ColumnNames, max_decompressed: int
             unnamed = None
             yield position, {ours: record[theirs] for ours, theirs in names.present(table, list(record)).items()}
             continue
-        row = rejected(table, f"no column {', '.join(map(repr, missing))}", position, record)
+        row = rejected(table, f"no column {', '.join(map(repr, missing))}", position, record, rule="columns")
         if unnamed is None:
             yield row
             continue
@@ -206,4 +206,8 @@ def arrow_rows(batch: pa.RecordBatch, table: str, where: str, before: int) -> It
                 values[name] = batch.column(name)[number].as_py()
             except errors as error:
                 problems.append(f"{name}: not UTF-8" if isinstance(error, UnicodeDecodeError) else f"{name}: {error}")
-        yield rejected(table, "; ".join(problems), position, values) if problems else (position, values)
+        if problems:
+            rule = "encoding" if problems[0].endswith("not UTF-8") else "wrong_type"
+            yield rejected(table, "; ".join(problems), position, values, rule=rule)
+        else:
+            yield position, values

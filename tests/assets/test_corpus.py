@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pandas as pd
@@ -11,6 +13,7 @@ import pytest
 from assets import corpus, keys
 from assets.resources import ArtifactIOManager, Deployment
 from models.files import digest_file
+from models.quarantine import quarantined_rows, readmit
 from tests.checks.check_cases import use_home
 
 QUERIES = '{"query_id": "q1", "text": "What moves water?", "split": "test"}\n{"query_id": "q2", "text": " "}\n'
@@ -77,6 +80,44 @@ def test_a_folder_becomes_tables_and_what_cannot_be_read_is_quarantined(
     assert files == {
         path: digest_file(path) for path in (tmp_path / "home" / "artifacts" / "objects").rglob("*.parquet")
     }
+
+
+def test_a_corrected_row_is_read_by_the_next_run_and_shown(
+    tmp_path: Path, handbook: Path, deployment: Deployment
+) -> None:
+    (handbook / "queries.jsonl").write_text(QUERIES)
+    (handbook / "judgments.jsonl").write_text(JUDGMENTS)
+    before = _quarantine_metadata(_materialize(deployment))
+    assert [record.data for record in before["by_rule"].records] == [
+        {"table": "documents", "rule": "encoding", "rows": 1},
+        {"table": "queries", "rule": "missing", "rows": 1},
+    ]
+    assert [record.data["position"] for record in before["first_rows"].records] == ["latin.txt", "queries.jsonl:2"]
+    artifact = deployment.store().require("corpus/quarantined_rows")
+    rows = {row.position: row.row_id for row in quarantined_rows(artifact)}
+    fixed = {
+        "latin.txt": {"document_id": "latin.txt", "text": "Café."},
+        "queries.jsonl:2": {"query_id": "q2", "text": "What stops a flow?"},
+    }
+    lines = [json.dumps({"row_id": rows[position], "row": row}) for position, row in fixed.items()]
+    (tmp_path / "fixed.jsonl").write_text("\n".join(lines))
+    readmit(tmp_path / "fixed.jsonl", "folder", artifact, deployment.database(), actor="ann")
+
+    after = _quarantine_metadata(_materialize(deployment))
+    assert after["by_rule"].records == []
+    assert (after["corrections_applied"].value, after["corrections_lapsed"].value) == (2, 0)
+    assert set(_table(deployment, keys.PASSAGES, "passages")["document_id"]) == {"latin.txt", "pumps.md", "valves.txt"}
+    assert set(_table(deployment, keys.QUERIES, "queries")["query_id"]) == {"q1", "q2"}
+
+    (handbook / "latin.txt").write_text("Mended in the source.")
+    lapsed = _quarantine_metadata(_materialize(deployment))
+    assert (lapsed["corrections_applied"].value, lapsed["corrections_lapsed"].value) == (1, 1)
+    assert "Mended in the source." in set(_table(deployment, keys.PASSAGES, "passages")["text"])
+
+
+def _quarantine_metadata(result: dg.ExecuteInProcessResult) -> Any:
+    found = result.asset_materializations_for_node("corpus__read")
+    return next(event.metadata for event in found if event.asset_key == keys.QUARANTINED_ROWS)
 
 
 def test_without_judgments_there_are_passages_and_what_evaluates_says_what_it_needs(

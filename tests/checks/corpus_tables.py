@@ -48,6 +48,8 @@ def quarantined_rows(count: int = 0) -> pd.DataFrame:
         "table": ["documents"] * count,
         "reason": ["no text"] * count,
         "position": [f"corpus.jsonl:{i}" for i in range(count)],
+        "rule": ["missing"] * count,
+        "digest": [f"{i:024x}" for i in range(count)],
         "row": ["{}"] * count,
     }
     return pd.DataFrame({name: pd.Series(values, dtype="str") for name, values in columns.items()})

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from models.contracts import (
     TABLES,
+    AppliedCorrections,
     Candidate,
     Candidates,
     CandidateSet,
@@ -57,7 +58,21 @@ GOOD: dict[Any, list[dict[str, Any]]] = {
         {"query_id": "q1", "document_id": "d2", "grade": 100},
         {"query_id": "q2", "document_id": "d1", "grade": 1},
     ],
-    QuarantinedRows: [{"table": "queries", "reason": "no text", "position": "queries.jsonl:3", "row": ""}] * 2,
+    QuarantinedRows: [
+        {
+            "table": "queries",
+            "reason": "no text",
+            "position": "queries.jsonl:3",
+            "row": "",
+            "rule": "missing",
+            "digest": "0" * 24,
+        }
+    ]
+    * 2,
+    AppliedCorrections: [
+        {"correction_id": f"c-{state}", "table": "queries", "position": "q.jsonl:3", "state": state, "message": "m"}
+        for state in ("applied", "lapsed")
+    ],
     Candidates: [
         {
             "query_id": query_id,
@@ -163,7 +178,16 @@ BAD: list[tuple[Any, str, Any, str]] = [
     (QuarantinedRows, "table", "passages", "isin"),
     (QuarantinedRows, "reason", "", "str_length"),
     (QuarantinedRows, "position", None, "not_nullable"),
+    (QuarantinedRows, "position", "", "str_length"),
     (QuarantinedRows, "row", None, "not_nullable"),
+    (QuarantinedRows, "rule", "bad luck", "isin"),
+    (QuarantinedRows, "digest", "0" * 23, "str_matches"),
+    (AppliedCorrections, "correction_id", "", "str_matches"),
+    (AppliedCorrections, "correction_id", "c-applied", "field_uniqueness"),
+    (AppliedCorrections, "table", "passages", "isin"),
+    (AppliedCorrections, "position", None, "not_nullable"),
+    (AppliedCorrections, "state", "done", "isin"),
+    (AppliedCorrections, "message", "", "str_length"),
     (Candidates, "query_id", "", "str_matches"),
     (Candidates, "passage_id", "", "str_matches"),
     (Candidates, "document_id", "", "str_matches"),

@@ -233,7 +233,7 @@ def test_nothing_is_lost() -> None:
 
 def test_shown_rows_are_cut_to_what_the_quarantine_keeps() -> None:
     tables = _read(_Rows([Document("", "", "long " * 5000, "s")]))
-    assert len(tables.quarantined_rows["row"].iloc[0]) == 2000
+    assert len(tables.quarantined_rows["row"].iloc[0]) == 10_000
 
 
 def test_files_are_the_same_as_the_tables_and_leave_nothing_else(tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_files_are_the_same_as_the_tables_and_leave_nothing_else(tmp_path: Path)
         if name == "passages":
             table["access"] = pd.Series([list(labels) for labels in table["access"]], dtype=object)
         pd.testing.assert_frame_equal(table, getattr(tables, name))
-    assert len(list((tmp_path / "out").iterdir())) == 5
+    assert len(list((tmp_path / "out").iterdir())) == 6
 
 
 class _CountingTokenizer:

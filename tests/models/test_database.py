@@ -102,7 +102,7 @@ def test_migrate_twice_changes_nothing(database: Database, database_url: str) ->
     with database.session() as session:
         session.add(gate_row("g-1"))
     database.migrate()
-    assert revisions(database_url) == ["0001"]
+    assert revisions(database_url) == ["0002"]
     with database.session(read_only=True) as session:
         assert session.get(GateDecisionRow, "g-1") is not None
 
@@ -110,7 +110,7 @@ def test_migrate_twice_changes_nothing(database: Database, database_url: str) ->
 def test_processes_that_start_at_once_all_migrate(database_url: str, run_python: RunPython) -> None:
     processes = [run_python(MIGRATE, database_url) for _ in range(2)]
     start_together(processes)
-    assert revisions(database_url) == ["0001"]
+    assert revisions(database_url) == ["0002"]
 
 
 def test_threads_that_start_at_once_all_migrate(database_url: str) -> None:
@@ -132,7 +132,7 @@ def test_threads_that_start_at_once_all_migrate(database_url: str) -> None:
         thread.join()
     shared.close()
     assert failures == []
-    assert revisions(database_url) == ["0001"]
+    assert revisions(database_url) == ["0002"]
 
 
 def test_the_tables_of_others_and_their_alembic_version_are_left_alone(database_url: str) -> None:
@@ -146,7 +146,7 @@ def test_the_tables_of_others_and_their_alembic_version_are_left_alone(database_
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "of-mlflow"
     engine.dispose()
-    assert revisions(database_url) == ["0001"]
+    assert revisions(database_url) == ["0002"]
 
 
 def test_a_schema_from_a_newer_version_is_refused(database: Database) -> None:

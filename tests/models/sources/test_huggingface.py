@@ -80,7 +80,7 @@ def test_tables_are_read_and_split_by_their_judgments(tmp_path: Path, kind: str)
     assert list(source.queries()) == [Query("q1", "Who?", "train"), Query("q2", "What?", "test")]
     judgments = list(source.judgments())
     assert [row for row in judgments if isinstance(row, Judgment)] == [Judgment("q2", "d2", 2), Judgment("q1", "d1", 1)]
-    assert [row.position for row in judgments if isinstance(row, RejectedRow)] == ["qrels:2"]
+    assert [row.position for row in judgments if isinstance(row, RejectedRow)] == ["qrels/train:2"]
     assert list(source.documents()) == list(source.documents())
 
 

@@ -6,7 +6,7 @@ from models.types import Judgment, RejectedRow
 
 
 def test_a_query_belongs_to_the_set_furthest_from_training_and_is_refused_in_the_others() -> None:
-    bad = rejected("judgments", "bad", "train:2")
+    bad = rejected("judgments", "bad", "train:2", rule="malformed")
     sets = {
         "train": [("train:1", Judgment("q", "d", 1)), bad, ("train:3", Judgment("r", "d", 1))],
         "test": [("test:1", Judgment("q", "d", 2))],

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from models.errors import SourceError
-from models.sources.lines import read_json_lines, read_lines, read_text_lines
+from models.sources.base import row_digest
+from models.sources.lines import LongLine, read_json_lines, read_lines, read_text_lines
 from models.types import RejectedRow
 
 
@@ -24,14 +25,16 @@ def test_lines_are_numbered_and_stripped_of_their_ends(tmp_path: Path, name: str
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
 def test_a_line_that_is_too_long_costs_only_itself(tmp_path: Path, name: str) -> None:
     path = _write(tmp_path / name, b"a" * 10 + b"\n" + b"b" * 500 + b"\n" + b"c" * 10 + b"\n" + b"d" * 11)
-    assert list(read_lines(path, 10 + 1)) == [(1, b"a" * 10), (2, None), (3, b"c" * 10), (4, b"d" * 11)]
+    long = LongLine(b"b" * 12, row_digest(b"b" * 500 + b"\n"))
+    assert list(read_lines(path, 10 + 1)) == [(1, b"a" * 10), (2, long), (3, b"c" * 10), (4, b"d" * 11)]
 
 
 def test_bytes_that_are_no_text_are_rejected_with_their_place(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.jsonl", b"good\nb\xffd\n\ngood again\n")
     first, bad, last = read_text_lines(path, "queries")
     assert (first, last) == (("a.jsonl:1", "good"), ("a.jsonl:4", "good again"))
-    assert bad == RejectedRow("queries", "not UTF-8 at byte 1 of the line", "a.jsonl:2", "b\ufffdd")
+    assert bad == RejectedRow("queries", "not UTF-8 at byte 1 of the line", "a.jsonl:2", "b\ufffdd", "encoding")
+    assert bad.digest == row_digest(b"b\xffd")
 
 
 @pytest.mark.parametrize(
