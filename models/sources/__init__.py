@@ -33,7 +33,9 @@ SOURCES: dict[str, Open] = {
     ),
     "sql": lambda settings, folder, corrections: SqlSource(settings.sql, folder, corrections),
     "ir_datasets": lambda settings, folder, corrections: IrDatasetsSource(settings.ir_datasets, corrections),
-    "huggingface": lambda settings, folder, corrections: HuggingFaceSource(settings.huggingface, folder, corrections),
+    "huggingface": lambda settings, folder, corrections: HuggingFaceSource(
+        settings.huggingface, folder, settings.max_decompressed_bytes, corrections
+    ),
 }
 """How each kind of `corpus.source` is opened."""
 

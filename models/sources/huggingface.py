@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from models.errors import SourceError
 from models.files import digest_json
-from models.settings import HuggingFaceSettings
-from models.sources.base import digest_files, is_folder, require_extra
+from models.settings import MAX_DECOMPRESSED_BYTES, HuggingFaceSettings
+from models.sources.base import digest_files, is_file, is_folder, require_extra
 from models.sources.corrections import NO_CORRECTIONS, Corrections
 from models.sources.judged_splits import SPLITS, JudgedSplits
 from models.sources.raw_rows import Row, place_judgments, read_documents, read_judgments, read_queries
-from models.sources.tables import ColumnNames, arrow_rows
+from models.sources.tables import ColumnNames, arrow_rows, read_table_file
 from models.types import Document, Judgment, Query, RejectedRow
 
 if TYPE_CHECKING:
@@ -35,13 +36,21 @@ class HuggingFaceSource:
     A set of the Hub is read at a commit, so that the same settings give the same rows; one of a folder, written with
     `save_to_disk` or a folder of data files, is told by its content. `settings.columns` maps our column names to
     theirs, as for files. With `settings.judgment_splits`, a query belongs to the split that judges it (`JudgedSplits`).
-    A row that `datasets` itself cannot read ends the reading with a `SourceError`, as it tells no more than that; a
-    reading that was cut off is begun anew.
+    JSON Lines of a folder are read line by line as those of `FilesSource`: `datasets` parses them in blocks, where one
+    bad line ends the reading, and damaged ones have brought the process down. Of other kinds, what `datasets` cannot
+    read ends the reading with a `SourceError`; a reading that was cut off is begun anew.
     """
 
-    def __init__(self, settings: HuggingFaceSettings, folder: Path, corrections: Corrections = NO_CORRECTIONS) -> None:
+    def __init__(
+        self,
+        settings: HuggingFaceSettings,
+        folder: Path,
+        max_decompressed: int = MAX_DECOMPRESSED_BYTES,
+        corrections: Corrections = NO_CORRECTIONS,
+    ) -> None:
         require_extra("huggingface", "datasets")
         self.settings = settings
+        self._max_decompressed = max_decompressed
         self._corrections = corrections
         self.folder = folder
         self._names = ColumnNames(settings.columns, "corpus.huggingface.columns")
@@ -113,6 +122,11 @@ class HuggingFaceSource:
         path = getattr(self.settings, table).path
         if not path:
             return
+        files = self._json_lines(table, split or getattr(self.settings, table).split)
+        for file in files:
+            yield from self._lines(file, table)
+        if files:
+            return
         columns: dict[str, str] | None = None
         number = 0
         for batch in self._batches(table, split or getattr(self.settings, table).split):
@@ -123,13 +137,40 @@ class HuggingFaceSource:
                 yield row if isinstance(row, RejectedRow) else (row[0], {o: row[1][t] for o, t in columns.items()})
             number += batch.num_rows
 
+    def _lines(self, file: Path, table: str) -> Iterator[Row | RejectedRow]:
+        """The rows of a file of JSON Lines, placed by its path below the folder of the data sets."""
+        folder = file.parent.relative_to(self.folder) if file.is_relative_to(self.folder) else file.parent
+        for row in read_table_file(file, table, self._names, self._max_decompressed):
+            if isinstance(row, RejectedRow):
+                yield replace(row, position=f"{folder.as_posix()}/{row.position}")
+            else:
+                yield f"{folder.as_posix()}/{row[0]}", row[1]
+
+    def _json_lines(self, table: str, split: str) -> list[Path]:
+        """The files of a split of a folder if all of them are JSON Lines, else none."""
+        from datasets import load_dataset_builder
+
+        place, folder = getattr(self.settings, table), self._folder(table)
+        if folder is None or _is_saved(folder):
+            return []
+        with self._naming(table):
+            builder = load_dataset_builder(str(folder), place.config or None)
+            files = [Path(str(name)) for name in (builder.config.data_files or {}).get(split, [])]
+        return files if all(file.name.endswith((".jsonl", ".jsonl.gz")) and is_file(file) for file in files) else []
+
     def _batches(self, table: str, split: str) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a split in batches; raises nothing but `SourceError`."""
-        place = getattr(self.settings, table)
-        try:
+        with self._naming(table):
             data = self._open(table, split)
             for rows in data.with_format("arrow").iter(batch_size=_BATCH_ROWS):
                 yield from rows.to_batches()
+
+    @contextmanager
+    def _naming(self, table: str) -> Iterator[None]:
+        """Turn what the library raises into a `SourceError` that names the table."""
+        place = getattr(self.settings, table)
+        try:
+            yield
         except SourceError:
             raise
         except Exception as error:  # what builders, file systems, parsers and the network raise, of every kind
@@ -142,7 +183,7 @@ class HuggingFaceSource:
         from datasets import DatasetDict, load_dataset, load_from_disk
 
         place, folder = getattr(self.settings, table), self._folder(table)
-        if folder is None or not any((folder / name).is_file() for name in _SAVED):
+        if folder is None or not _is_saved(folder):
             source = place.path if folder is None else str(folder)
             revision = place.revision if folder is None else None
             return load_dataset(source, place.config or None, split=split, revision=revision, streaming=True)
@@ -155,3 +196,8 @@ class HuggingFaceSource:
                 f"It has: {', '.join(map(str, saved))}.",
             )
         return saved[split]
+
+
+def _is_saved(folder: Path) -> bool:
+    """Whether a folder was written by `save_to_disk`."""
+    return any(is_file(folder / name) for name in _SAVED)

@@ -80,7 +80,8 @@ def test_tables_are_read_and_split_by_their_judgments(tmp_path: Path, kind: str)
     assert list(source.queries()) == [Query("q1", "Who?", "train"), Query("q2", "What?", "test")]
     judgments = list(source.judgments())
     assert [row for row in judgments if isinstance(row, Judgment)] == [Judgment("q2", "d2", 2), Judgment("q1", "d1", 1)]
-    assert [row.position for row in judgments if isinstance(row, RejectedRow)] == ["qrels/train:2"]
+    position = "qrels/train.jsonl:2" if kind == "jsonl" else "qrels/train:2"
+    assert [row.position for row in judgments if isinstance(row, RejectedRow)] == [position]
     assert list(source.documents()) == list(source.documents())
 
 
@@ -101,8 +102,8 @@ def test_bad_rows_are_rejected_with_their_place(tmp_path: Path) -> None:
     good, *bad = _source(tmp_path).documents()
     assert good == Document("a", "", "x", "corpus")
     assert [(row.position, row.reason) for row in bad if isinstance(row, RejectedRow)] == [
-        ("corpus:2", "document_id: missing"),
-        ("corpus:3", "text: missing"),
+        ("corpus/train.jsonl:2", "document_id: missing"),
+        ("corpus/train.jsonl:3", "text: missing"),
     ]
 
 
@@ -117,10 +118,20 @@ def test_text_that_is_not_utf8_costs_its_row(tmp_path: Path) -> None:
     assert (bad.position, bad.reason) == ("corpus:1", "text: not UTF-8")
 
 
-@pytest.mark.parametrize("content", [b"{not json\n", b'{"_id": "a", "text": "x"}\n{"_id": \n', b"\xff\xfe\x00"])
-def test_what_the_library_cannot_read_is_a_source_error(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"{not json", b'{"_id": ', b"\xff\xfe\x00", b"[" * 50_000])
+def test_a_line_of_a_folder_that_cannot_be_parsed_costs_itself(tmp_path: Path, content: bytes) -> None:
     _save(tmp_path, "jsonl")
-    (tmp_path / "corpus" / "train.jsonl").write_bytes(content)
+    (tmp_path / "corpus" / "train.jsonl").write_bytes(content + b'\n{"_id": "a", "text": "x"}\n')
+    bad, good = _source(tmp_path).documents()
+    assert good == Document("a", "", "x", "corpus")
+    assert isinstance(bad, RejectedRow)
+    assert bad.position == "corpus/train.jsonl:1"
+
+
+@pytest.mark.parametrize("content", [b"{not json", b"PAR1 and more", b""])
+def test_what_the_library_cannot_read_is_a_source_error(tmp_path: Path, content: bytes) -> None:
+    _save(tmp_path, "parquet")
+    (tmp_path / "corpus" / "train.parquet").write_bytes(content)
     with pytest.raises(SourceError, match=r"corpus\.huggingface\.documents: corpus cannot be read"):
         list(_source(tmp_path).documents())
 
