@@ -172,8 +172,12 @@ class Candidates(_Table):
 class TrainingCandidates(Candidates):
     """One row per retrieved passage of a training query, with its ranks in the searches that were fused."""
 
-    dense_rank: Series[int] = pa.Field(ge=0, description="Rank in the vector search, from 1; 0 where it was missed.")
-    lexical_rank: Series[int] = pa.Field(ge=0, description="Rank in the word search, from 1; 0 where it was missed.")
+    dense_rank: Series[int] = pa.Field(
+        ge=0, description="Rank in the vector search, from 1; 0 where it was missed.", metadata={"unit": "places"}
+    )
+    lexical_rank: Series[int] = pa.Field(
+        ge=0, description="Rank in the word search, from 1; 0 where it was missed.", metadata={"unit": "places"}
+    )
 
 
 class TrainingExamples(_Table):
