@@ -14,7 +14,10 @@ from models.settings import values_of
 
 _SCORE = ("scoring", "engines", "cross_encoder", "pair_head", "pair_tokens")
 _CALIBRATE = ("calibration",)
-_EVALUATE = ("evaluation", "metrics", "significance", "scoring", "calibration", "tiered_reranker", "offline_evaluation")
+_EVALUATE = (
+    "evaluation", "metrics", "significance", "scoring", "calibration", "tiered_reranker", "offline_evaluation",
+    "assessment", "slices", "stage_gains", "evaluation_page",
+)  # fmt: skip
 _CHAMPION = (*_EVALUATE, "engines", "cross_encoder")
 _RESAMPLING = ("evaluation.resamples", "evaluation.confidence")
 
@@ -121,12 +124,13 @@ def score_calibration(
     config_schema=NO_CONFIG,
     code_version=code_version(*_EVALUATE),
     automation_condition=WHEN_INPUTS_CHANGE,
-    ins=_ins(keys.EVALUATION_SET, keys.CANDIDATES, keys.SCORED_CANDIDATES, keys.SCORE_CALIBRATION),
+    ins=_ins(keys.EVALUATION_SET, keys.PASSAGES, keys.CANDIDATES, keys.SCORED_CANDIDATES, keys.SCORE_CALIBRATION),
 )
 def offline_evaluation(
     context: dg.AssetExecutionContext,
     deployment: Deployment,
     evaluation_set: Artifact,
+    passages: Artifact,
     candidates: Artifact,
     scored_candidates: Artifact,
     score_calibration: Artifact,
@@ -140,6 +144,7 @@ def offline_evaluation(
 
         return evaluate_offline(
             evaluation_set,
+            passages,
             candidates,
             scored_candidates,
             score_calibration,
@@ -154,15 +159,20 @@ def offline_evaluation(
         keys.OFFLINE_EVALUATION,
         build,
         modules=_EVALUATE,
-        inputs=(evaluation_set, candidates, scored_candidates, score_calibration),
+        inputs=(evaluation_set, passages, candidates, scored_candidates, score_calibration),
         settings=values_of(settings, *_RESAMPLING, "tiers.compact_candidates", "tiers.large_candidates"),
     )
+    from models.evaluation_page import PAGE
     from models.offline_evaluation import QUALITY_COST, log_evaluation
     from models.tracking import Tracking
 
     if not artifact.reused:
         log_evaluation(Tracking.of(settings), artifact)
-    return output(artifact, quality_against_cost=image(artifact.path(QUALITY_COST)))
+    return output(
+        artifact,
+        report=dg.MetadataValue.url(artifact.path(PAGE).absolute().as_uri()),
+        quality_against_cost=image(artifact.path(QUALITY_COST)),
+    )
 
 
 @dg.asset(

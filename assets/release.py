@@ -28,7 +28,7 @@ _SERVED = (
     kinds={"python", "mlflow"},
     owners=OWNERS,
     config_schema=NO_CONFIG,
-    code_version=code_version("bundle"),
+    code_version=code_version("bundle", "model_card"),
     automation_condition=WHEN_INPUTS_CHANGE,
     pool=REGISTRY_POOL,
     ins={key.path[-1]: dg.AssetIn(key=key) for key in (*_PARTS, keys.SCORED_CANDIDATES)},
@@ -52,6 +52,7 @@ def release_candidate(
     """The self-contained serving bundle: models, calibration, tiers, indexes, passages and settings; MLflow's
     challenger. Refused where its parts were not made from each other, or with different settings."""
     from models.bundle import BundleParts, write_bundle
+    from models.model_card import CARD
     from models.provenance import require_one_origin
     from models.tracking import CHALLENGER, Tracking
 
@@ -82,14 +83,16 @@ def release_candidate(
         deployment.store(),
         keys.RELEASE_CANDIDATE,
         build,
-        modules=("bundle",),
+        modules=("bundle", "model_card"),
         inputs=inputs,
         settings=made_with,
     )
     tracking = Tracking.of(settings)
     version = tracking.ensure_version(tracking.model_name, artifact)
+    card = artifact.path(CARD).read_text(encoding="utf-8")
+    tracking.describe_version(version, card)
     tracking.set_alias(CHALLENGER, version)
-    return output(artifact, mlflow_version=version)
+    return output(artifact, mlflow_version=version, model_card=dg.MetadataValue.md(card))
 
 
 @dg.asset(
@@ -110,12 +113,14 @@ def gate_decision(
     latency_profile: Artifact,
 ) -> dg.Output[Artifact]:
     """What the gate decided on the candidate, with every number; kept in the ledger whatever it is."""
+    from models.evaluation_page import PAGE
     from models.files import canonical_json
     from models.gating import gather, judge
     from models.ledger import Ledger
 
     settings = deployment.settings()
     store, ledger = deployment.store(), Ledger(deployment.database())
+    report = offline_evaluation.path(PAGE).absolute().as_uri()
     evidence = gather(
         store,
         ledger,
@@ -131,11 +136,17 @@ def gate_decision(
         candidate_version=release_candidate.data_version,
         champion_version=evidence.champion_version,
         verdict=decision.verdict,
-        checks=decision.to_dict(),
+        checks={**decision.to_dict(), "evaluation": offline_evaluation.data_version, "report": report},
     )
 
     def build(folder):
-        facts = {"decision_id": record.decision_id, "candidate": release_candidate.data_version, **decision.to_dict()}
+        facts = {
+            "decision_id": record.decision_id,
+            "candidate": release_candidate.data_version,
+            "evaluation": offline_evaluation.data_version,
+            "report": report,
+            **decision.to_dict(),
+        }
         (folder / "decision.json").write_bytes(canonical_json(facts))
         return {"verdict": decision.verdict, "checks_failed": sum(not check.passed for check in decision.checks)}
 
@@ -151,7 +162,7 @@ def gate_decision(
     )
     rows = [f"| {c.name} | {c.value} | {c.comparison} {c.threshold} | {c.passed} |" for c in decision.checks]
     table = "\n".join(["| check | value | threshold | passed |", "|---|---|---|---|", *rows])
-    return output(artifact, checks=dg.MetadataValue.md(table))
+    return output(artifact, checks=dg.MetadataValue.md(table), evaluation_report=dg.MetadataValue.url(report))
 
 
 @dg.asset(

@@ -7,6 +7,7 @@ passages.parquet            texts, titles, places, access labels
 dense_index/ lexical_index/ encoder/ large/ compact/
 engines/                    what computes the scores of both models
 calibration.json            the scorers of all tiers
+MODEL_CARD.md               what the models are, how they were made, what they do well and where not
 golden.json                 queries with the scores that a reloaded bundle must reproduce
 evaluation/                 per_query.parquet: what the next candidate is compared with
 report/                     evaluation.json, for people: it does not decide the bundle's version
@@ -23,6 +24,7 @@ import pandas as pd
 
 from models.artifacts import Artifact
 from models.files import canonical_json, digest_json, link_or_copy
+from models.model_card import CARD, model_card
 from models.settings import Settings
 
 BUNDLE = "bundle.json"
@@ -95,6 +97,7 @@ def write_bundle(folder: Path, parts: BundleParts, settings: Settings) -> dict[s
         },
     }
     (folder / BUNDLE).write_bytes(canonical_json(bundle))
+    (folder / CARD).write_text(model_card(parts, settings), encoding="utf-8")
     return bundle
 
 

@@ -6,26 +6,32 @@ missed for the rerankers too, so their gains are those a user would see.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
 
 from models.errors import ContractError
-from models.files import write_atomically
 from models.metrics import MAIN_MEASURE, collapse_to_documents, evaluate_run, mean_values
 from models.settings import EvaluationSettings
-from models.significance import bootstrap_interval, paired_randomization_test, smallest_detectable_difference
+from models.significance import (
+    bootstrap_interval,
+    max_statistic_test,
+    paired_randomization_test,
+    queries_to_detect,
+    randomized_tukey_hsd,
+    smallest_detectable_difference,
+)
 
 FIRST_STAGES = ("bm25", "dense", "hybrid")
 RERANKERS = ("lean", "compact", "large", "tiered")
 PER_QUERY_COLUMNS = ("query_id", "system", "measure", "value")
 
 _SEED = 0
+_POINT = 0.01
 _SAME = 1e-9
 """Values of a query closer than this are the same: they differ by rounding only."""
 
@@ -34,8 +40,9 @@ _SAME = 1e-9
 class Comparison:
     """Candidate minus baseline on the same queries, in units of `measure`.
 
-    `low` and `high` bound the mean difference (bootstrap); `p_value` is two-sided (paired randomization test);
-    `detectable` is the smallest difference that this many queries would show with power 0.8.
+    `low` and `high` bound the mean difference (bootstrap); `p_value` is two-sided (paired randomization test), and
+    `p_corrected` the same corrected for the comparisons made beside it, None where it stands alone; `detectable` is the
+    smallest difference that this many queries would show with power 0.8.
     """
 
     candidate: str
@@ -52,6 +59,7 @@ class Comparison:
     hurt: int
     same: int
     detectable: float
+    p_corrected: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -64,15 +72,50 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """Two systems of one evaluation: the mean nDCG@10 of `first` minus that of `second`.
+
+    `low`, `high` and `p_value` are corrected for the number of pairs (randomized Tukey HSD).
+    """
+
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """What an evaluation set can show of `candidate` against `baseline`.
+
+    A difference of `detectable` is found with probability `power` by a test at level `alpha`; for a difference of one
+    point, 0.01, it would take `queries_for_a_point` queries.
+    """
+
+    candidate: str
+    baseline: str
+    queries: int
+    detectable: float
+    queries_for_a_point: int
+    power: float = 0.8
+    alpha: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
 class SystemResult:
-    """Means of one system over `queries` queries; `low` and `high` bound the mean nDCG@10."""
+    """Means of one system over `queries` queries; `low` and `high` bound the mean nDCG@10.
+
+    `kind` is first_stage, reranker or imported; the time of what was imported is not known.
+    """
 
     kind: str
     queries: int
     means: Mapping[str, float]
     low: float
     high: float
-    seconds_per_query: float
+    seconds_per_query: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values, each measure under its own name."""
@@ -104,13 +147,17 @@ class EvaluationReport:
     """All systems on one evaluation set.
 
     `gains` holds each reranker against the best first stage, the one with the highest nDCG@10 on these very queries:
-    the hardest baseline. `per_query` has `query_id, system, measure, value` and is stored as a table beside the JSON.
+    the hardest baseline; their `p_corrected` is by the largest statistic among them. `pairs` are all pairs of systems,
+    `power` is about the tiered reranker, or the last one where there is none. `per_query` has `query_id, system,
+    measure, value` and is stored as a table beside the JSON.
     """
 
     systems: Mapping[str, SystemResult]
     best_first_stage: str
     gains: Mapping[str, Comparison]
     confidence: float
+    pairs: Sequence[Pair] = ()
+    power: Power | None = None
     per_query: pd.DataFrame = field(default_factory=_empty_per_query, compare=False, repr=False)
 
     @property
@@ -125,6 +172,8 @@ class EvaluationReport:
             "best_first_stage": self.best_first_stage,
             "gains": {name: gain.to_dict() for name, gain in self.gains.items()},
             "confidence": self.confidence,
+            "pairs": [asdict(pair) for pair in self.pairs],
+            "power": None if self.power is None else asdict(self.power),
             "measure": MAIN_MEASURE,
             "queries": self.queries,
         }
@@ -137,6 +186,9 @@ class EvaluationReport:
             best_first_stage=values["best_first_stage"],
             gains={name: Comparison.from_dict(gain) for name, gain in values["gains"].items()},
             confidence=values["confidence"],
+            # Reports of releases before 0.2 have neither.
+            pairs=tuple(Pair(**pair) for pair in values.get("pairs", ())),
+            power=Power(**values["power"]) if values.get("power") else None,
             per_query=_empty_per_query() if per_query is None else per_query,
         )
 
@@ -146,35 +198,50 @@ def evaluate_systems(
     judgments: pd.DataFrame,
     seconds_per_query: Mapping[str, float],
     settings: EvaluationSettings,
+    imported: Collection[str] = (),
 ) -> EvaluationReport:
     """Judge every system on the judged queries and compare the rerankers with the best first stage.
 
     Each ranking has `query_id, passage_id, document_id, rank, score`, rank 1 best; `judgments` are those of the
     evaluated split only, since each of its queries counts. Names in `FIRST_STAGES` are first stages, all others
-    rerankers. Raises `ContractError` when there is no first stage, a time is missing, or a system ranks none of the
-    judged queries.
+    rerankers; those in `imported` come from elsewhere, and their time is not known. Raises `ContractError` when there
+    is no first stage, a time is missing, or a system ranks none of the judged queries.
     """
     first_stages = [name for name in FIRST_STAGES if name in rankings]
     if not first_stages:
         raise ContractError("no first stage among the rankings", f"Give at least one of {', '.join(FIRST_STAGES)}.")
-    untimed = [name for name in rankings if not np.isfinite(seconds_per_query.get(name, np.nan))]
+    untimed = [
+        name for name in rankings if name not in imported and not np.isfinite(seconds_per_query.get(name, np.nan))
+    ]
     if untimed:
         raise ContractError(f"no seconds per query for {', '.join(untimed)}", "Time every system that is evaluated.")
     tables = {name: _evaluate_ranking(name, ranking, judgments) for name, ranking in rankings.items()}
     systems = {
-        name: _summarize(name, table, float(seconds_per_query[name]), settings) for name, table in tables.items()
+        name: _summarize(
+            table, _kind(name, imported), None if name in imported else float(seconds_per_query[name]), settings
+        )
+        for name, table in tables.items()
     }
     best = max(first_stages, key=lambda name: systems[name].means[MAIN_MEASURE])
     per_query = pd.concat(
         [table.assign(system=name).reindex(columns=list(PER_QUERY_COLUMNS)) for name, table in tables.items()],
         ignore_index=True,
     )
+    values = {name: _values(per_query, name) for name in rankings}
     gains = {
-        name: _paired(_values(per_query, name), _values(per_query, best), name, best, MAIN_MEASURE, settings)
+        name: _paired(values[name], values[best], name, best, MAIN_MEASURE, settings)
         for name in rankings
         if name not in FIRST_STAGES
     }
-    return EvaluationReport(systems, best, gains, settings.confidence, per_query)
+    if gains:
+        differences = np.stack([(values[name] - values[best]).to_numpy() for name in gains])
+        corrected = max_statistic_test(differences, settings.resamples, _SEED)
+        gains = {
+            name: replace(gain, p_corrected=float(p)) for (name, gain), p in zip(gains.items(), corrected, strict=True)
+        }
+    return EvaluationReport(
+        systems, best, gains, settings.confidence, _pairs(values, settings), _power(values, gains, best), per_query
+    )
 
 
 def compare(
@@ -201,27 +268,6 @@ def compare(
     return _paired(first, second, candidate, baseline, measure, settings or EvaluationSettings())
 
 
-def export_trec_run(ranking: pd.DataFrame, path: Path, tag: str) -> None:
-    """Write the documents of a ranking as a TREC run file (`query Q0 document rank score tag`), as trec_eval reads it.
-
-    Whitespace in an id or in the tag, which the format cannot hold, is percent-encoded. Scores are whole numbers that
-    fall with the rank, so that no tool reorders ties.
-    """
-    run = collapse_to_documents(ranking)
-    columns = [
-        [_without_whitespace(query_id) for query_id in run["query_id"].tolist()],
-        [_without_whitespace(document_id) for document_id in run["document_id"].tolist()],
-        (run.groupby("query_id", sort=False).cumcount() + 1).tolist(),
-        run["score"].astype(int).tolist(),
-    ]
-    name = _without_whitespace(tag)
-    lines = [
-        f"{query_id} Q0 {document_id} {rank} {score} {name}\n"
-        for query_id, document_id, rank, score in zip(*columns, strict=True)
-    ]
-    write_atomically(path, "".join(lines).encode())
-
-
 def _evaluate_ranking(name: str, ranking: pd.DataFrame, judgments: pd.DataFrame) -> pd.DataFrame:
     run = collapse_to_documents(ranking)
     if set(run["query_id"].tolist()).isdisjoint(judgments["query_id"].tolist()):
@@ -232,11 +278,37 @@ def _evaluate_ranking(name: str, ranking: pd.DataFrame, judgments: pd.DataFrame)
     return evaluate_run(run, judgments)
 
 
-def _summarize(name: str, table: pd.DataFrame, seconds: float, settings: EvaluationSettings) -> SystemResult:
+def _kind(name: str, imported: Collection[str]) -> str:
+    if name in imported:
+        return "imported"
+    return "first_stage" if name in FIRST_STAGES else "reranker"
+
+
+def _summarize(table: pd.DataFrame, kind: str, seconds: float | None, settings: EvaluationSettings) -> SystemResult:
     values = table.loc[table["measure"] == MAIN_MEASURE, "value"].to_numpy()
     low, high = bootstrap_interval(values, settings.confidence, settings.resamples, _SEED)
-    kind = "first_stage" if name in FIRST_STAGES else "reranker"
     return SystemResult(kind, len(values), mean_values(table), low, high, seconds)
+
+
+def _pairs(values: Mapping[str, pd.Series], settings: EvaluationSettings) -> tuple[Pair, ...]:
+    names = list(values)
+    table = np.stack([values[name].to_numpy(dtype=float) for name in names])
+    p_values, margin = randomized_tukey_hsd(table, settings.confidence, settings.resamples, _SEED)
+    means = table.mean(axis=1)
+    return tuple(
+        Pair(names[i], names[j], float(apart), float(apart - margin), float(apart + margin), float(p_values[i, j]))
+        for i, j in combinations(range(len(names)), 2)
+        for apart in (means[i] - means[j],)
+    )
+
+
+def _power(values: Mapping[str, pd.Series], gains: Mapping[str, Comparison], best: str) -> Power | None:
+    if not gains:
+        return None
+    name = "tiered" if "tiered" in gains else list(gains)[-1]
+    differences = (values[name] - values[best]).to_numpy(dtype=float)
+    needed = queries_to_detect(differences, _POINT)
+    return Power(name, best, len(differences), gains[name].detectable, needed)
 
 
 def _values(per_query: pd.DataFrame, system: str, measure: str = MAIN_MEASURE) -> pd.Series:
@@ -274,7 +346,3 @@ def _paired(
         same=len(differences) - improved - hurt,
         detectable=smallest_detectable_difference(differences),
     )
-
-
-def _without_whitespace(text: str) -> str:
-    return "".join(quote(character) if character.isspace() else character for character in text)

@@ -14,11 +14,13 @@ from typing import Any
 import pandas as pd
 
 from models.artifacts import Artifact
+from models.assessment import assess
 from models.bundle import BUNDLE
 from models.calibration import Calibration
 from models.corpus import write_table
 from models.engines import SIZES, load_engine
 from models.evaluation import FIRST_STAGES, EvaluationReport, evaluate_systems
+from models.evaluation_page import PAGE, write_evaluation_page
 from models.files import canonical_json
 from models.latency import summarize
 from models.scoring import rerank, score_candidates, seconds_per_query
@@ -68,6 +70,7 @@ def score_evaluation_set(
 
 def evaluate_offline(
     evaluation_set: Artifact,
+    passages: Artifact,
     candidates: Artifact,
     scored_candidates: Artifact,
     score_calibration: Artifact,
@@ -75,7 +78,8 @@ def evaluate_offline(
     tiers: TiersSettings,
     folder: Path,
 ) -> dict[str, Any]:
-    """Write evaluation.json, per_query.parquet, rankings.parquet and the plot; returns the numbers that are watched."""
+    """Write evaluation.json, per_query.parquet, rankings.parquet, the plot and the page; returns the numbers that are
+    watched."""
     from models.plots import quality_cost_plot
 
     test, judgments = split_of(evaluation_set, "test")
@@ -91,14 +95,39 @@ def evaluate_offline(
     per_query = len(scored) / max(len(test), 1)
     first = {name: float(candidates.summary[f"seconds_per_query_{name}"]) for name in FIRST_STAGES}
     pair = {name: float(scored_candidates.summary[f"seconds_per_pair_{name}"]) for name in ("compact", "large")}
-    report = evaluate_systems(rankings, judgments, seconds_per_query(pair, first, per_query, tiers), settings)
+    texts = passages.read_table("passages.parquet", ["passage_id", "document_id", "title", "text", "source"])
+    assessment = assess(
+        rankings,
+        stages,
+        scored,
+        test,
+        judgments,
+        texts,
+        calibration,
+        tiers,
+        seconds_per_query(pair, first, per_query, tiers),
+        int(scored.groupby("query_id").size().max()),
+        settings,
+    )
+    report = assessment.report
     write_table(report.per_query, folder / "per_query.parquet")
     table = pd.concat([ranking.assign(system=name) for name, ranking in rankings.items()], ignore_index=True)
     write_table(table, folder / "rankings.parquet")
     (folder / "report").mkdir()
     # Times vary from run to run, so the report does not decide the data version; quality does, through the tables.
-    (folder / "report" / "evaluation.json").write_bytes(canonical_json(report.to_dict()))
+    (folder / "report" / "evaluation.json").write_bytes(canonical_json(assessment.to_dict()))
     quality_cost_plot(report, folder / QUALITY_COST)
+    made_from = (evaluation_set, passages, candidates, scored_candidates, score_calibration)
+    write_evaluation_page(
+        folder / PAGE,
+        assessment,
+        test,
+        judgments,
+        texts,
+        title="Offline evaluation",
+        facts={one.asset: one.data_version for one in made_from},
+        plot=folder / QUALITY_COST,
+    )
     gain = report.gains["tiered"]
     return {
         **{f"ndcg_at_10_{name}": result.means["nDCG@10"] for name, result in report.systems.items()},
@@ -116,9 +145,9 @@ def read_report(folder: Path) -> EvaluationReport:
 
 
 def log_evaluation(tracking: Tracking, artifact: Artifact) -> str:
-    """Log the evaluation as an MLflow run with its plot; returns the run id."""
+    """Log the evaluation as an MLflow run with its plot and page; returns the run id."""
     metrics = {name: float(value) for name, value in artifact.summary.items() if isinstance(value, int | float)}
-    files = [artifact.path(QUALITY_COST), artifact.path("report/evaluation.json")]
+    files = [artifact.path(name) for name in (QUALITY_COST, PAGE, "report/evaluation.json")]
     tags = {"rerankops.data_version": artifact.data_version}
     return tracking.log_run(
         "offline_evaluation", params=artifact.manifest.inputs, metrics=metrics, tags=tags, files=files

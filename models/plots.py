@@ -50,19 +50,21 @@ _OFFSETS = (
 def quality_cost_plot(report: EvaluationReport, path: Path) -> None:
     """Draw mean nDCG@10 with its interval against milliseconds per query: 900 x 600 pixels, format by suffix.
 
-    The line joins the systems that no other beats at the same or lower cost (the Pareto front).
+    The line joins the systems that no other beats at the same or lower cost (the Pareto front). Systems whose time is
+    not known are left out.
     """
     figure, axes = _figure()
     points = {
         name: (max(result.seconds_per_query * 1000, _FASTEST_MS), result.means[MAIN_MEASURE])
         for name, result in report.systems.items()
+        if result.seconds_per_query is not None
     }
     front = sorted(points[name] for name in pareto_front(report))
     for kind, label, color, marker in (
         ("first_stage", "first stage", _FIRST_STAGE, "o"),
         ("reranker", "reranked", _RERANKER, "D"),
     ):
-        names = [name for name, result in report.systems.items() if result.kind == kind]
+        names = [name for name in points if report.systems[name].kind == kind]
         if not names:
             continue
         means = [points[name][1] for name in names]
@@ -85,7 +87,7 @@ def quality_cost_plot(report: EvaluationReport, path: Path) -> None:
     subtitle = f"mean over {report.queries:,} queries; bars are {report.confidence:.0%} bootstrap intervals"
     _titles(axes, "Quality against cost", subtitle)
     _legend(axes, 3)
-    intervals = {name: (result.low, result.high) for name, result in report.systems.items()}
+    intervals = {name: (report.systems[name].low, report.systems[name].high) for name in points}
     _place_labels(axes, points, intervals, front)
     _save(figure, path)
 
@@ -134,11 +136,13 @@ def latency_plot(
 
 
 def pareto_front(report: EvaluationReport) -> list[str]:
-    """Systems that no other system beats in both nDCG@10 and time per query, cheapest first."""
-    order = sorted(
-        report.systems,
-        key=lambda name: (report.systems[name].seconds_per_query, -report.systems[name].means[MAIN_MEASURE]),
-    )
+    """Systems of known time that no other beats in both nDCG@10 and time per query, cheapest first."""
+    seconds = {
+        name: result.seconds_per_query
+        for name, result in report.systems.items()
+        if result.seconds_per_query is not None
+    }
+    order = sorted(seconds, key=lambda name: (seconds[name], -report.systems[name].means[MAIN_MEASURE]))
     front: list[str] = []
     for name in order:
         if not front or report.systems[name].means[MAIN_MEASURE] > report.systems[front[-1]].means[MAIN_MEASURE]:

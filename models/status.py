@@ -48,10 +48,17 @@ def deployment_status(settings: Settings) -> dict[str, Any]:
         },
         "gate": None
         if decision is None
-        else {"decision": decision["verdict"], "reasons": decision["reasons"], "checks": decision["checks"]},
+        else {
+            "decision": decision["verdict"],
+            "reasons": decision["reasons"],
+            "checks": decision["checks"],
+            "report": decision.get("report"),
+        },
         "evaluation": {} if report is None else report["systems"],
         "gains": {} if report is None else report["gains"],
         "best_first_stage": None if report is None else report["best_first_stage"],
+        "pairs": [] if report is None else report.get("pairs", []),
+        "power": None if report is None else report.get("power"),
         "objectives": settings.objectives.model_dump(),
         "incidents": incidents,
     }

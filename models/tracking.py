@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 _EXPERIMENT = "rerankops"
+_DESCRIPTION = 4900
+"""Characters; MLflow's database holds 5000."""
+
 VERSION_TAG, ASSET_TAG = "rerankops.data_version", "rerankops.asset"
 
 
@@ -155,6 +158,11 @@ class Tracking:
             return {}
         found = {alias: client.get_model_version(self.model_name, str(number)) for alias, number in aliases.items()}
         return {alias: version.tags[VERSION_TAG] for alias, version in found.items() if VERSION_TAG in version.tags}
+
+    def describe_version(self, version: str, text: str) -> None:
+        """Give a bundle version its description, cut at a line where the registry's column would not hold it."""
+        shown = text if len(text) <= _DESCRIPTION else text[: text.rindex("\n", 0, _DESCRIPTION)]
+        self._client().update_model_version(self.model_name, version, shown)
 
     def tag_version(self, version: str, tags: Mapping[str, str]) -> None:
         """Set tags on a bundle version."""

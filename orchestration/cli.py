@@ -24,6 +24,7 @@ from rich.table import Table
 
 from models.errors import RerankOpsError
 from models.settings import Settings
+from orchestration.evaluate_command import evaluate
 from orchestration.gc_command import gc
 from orchestration.lineage_command import lineage
 from orchestration.options import Json, Set, print_json, settings_with
@@ -226,6 +227,7 @@ app.add_typer(quarantine, name="quarantine")
 app.command()(lineage)
 app.command()(gc)
 app.command()(search)
+app.command()(evaluate)
 
 
 @app.command()

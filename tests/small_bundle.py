@@ -386,9 +386,17 @@ def make_candidate(
         made,
         "evaluation/offline_evaluation",
         lambda folder: evaluate_offline(
-            evaluation_set, made["index/candidates"], scored, calibration, settings.evaluation, settings.tiers, folder
+            evaluation_set,
+            made["corpus/passages"],
+            made["index/candidates"],
+            scored,
+            calibration,
+            settings.evaluation,
+            settings.tiers,
+            folder,
         ),
         "corpus/evaluation_set",
+        "corpus/passages",
         "index/candidates",
         "evaluation/scored_candidates",
         "evaluation/score_calibration",

@@ -19,11 +19,11 @@ from models.evaluation import (
     EvaluationReport,
     compare,
     evaluate_systems,
-    export_trec_run,
 )
 from models.files import canonical_json
 from models.metrics import MEASURES
 from models.settings import EvaluationSettings
+from models.trec_runs import export_trec_run
 
 SETTINGS = EvaluationSettings(resamples=1000)
 QUERIES = [f"q{number:02}" for number in range(40)]

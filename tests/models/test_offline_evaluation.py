@@ -85,7 +85,8 @@ def test_it_is_logged_as_a_run(small: Small, tracking: Tracking) -> None:
     run = client.get_run(log_evaluation(tracking, small.first.evaluation))
     assert run.data.metrics["ndcg_at_10_tiered"] == small.first.evaluation.summary["ndcg_at_10_tiered"]
     assert run.data.params["corpus/evaluation_set"] == small.artifacts["corpus/evaluation_set"].data_version
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"quality_cost.png", "evaluation.json"}
+    logged = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert logged == {"quality_cost.png", "evaluation.html", "evaluation.json"}
 
 
 def test_before_the_first_champion_there_is_nothing_to_compare_with(small: Small, tmp_path: Path) -> None:

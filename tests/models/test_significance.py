@@ -8,7 +8,15 @@ from scipy import stats
 
 from models import significance
 from models.errors import ContractError
-from models.significance import bootstrap_interval, paired_randomization_test, smallest_detectable_difference
+from models.significance import (
+    bootstrap_interval,
+    holm,
+    max_statistic_test,
+    paired_randomization_test,
+    queries_to_detect,
+    randomized_tukey_hsd,
+    smallest_detectable_difference,
+)
 
 
 def test_p_values_are_uniform_when_there_is_no_difference() -> None:
@@ -143,3 +151,89 @@ def test_the_test_finds_the_detectable_difference_with_the_stated_power() -> Non
         found += paired_randomization_test(sample, np.zeros(60), resamples=999, seed=trial) <= 0.05
 
     assert 0.72 <= found / 200 <= 0.88
+
+
+def test_one_comparison_needs_no_correction() -> None:
+    generator = np.random.default_rng(5)
+    differences = generator.normal(0.05, 0.2, size=80)
+
+    corrected = max_statistic_test([differences], resamples=2000, seed=4)
+
+    assert corrected[0] == paired_randomization_test(differences, np.zeros(80), resamples=2000, seed=4)
+    assert max_statistic_test([[1.0, 2.0, 3.0]])[0] == 2 / 8, "few queries are enumerated"
+
+
+def test_the_largest_of_many_null_differences_is_rarely_significant_once_corrected() -> None:
+    generator = np.random.default_rng(11)
+    plain, corrected = 0, 0
+    for trial in range(200):
+        common = generator.normal(size=40)
+        table = np.stack([common + generator.normal(scale=scale, size=40) for scale in (0.2, 1, 1, 3, 3, 5)])
+        p_values = max_statistic_test(table, resamples=400, seed=trial)
+        own = [paired_randomization_test(row, np.zeros(40), resamples=400, seed=trial) for row in table]
+        assert (p_values >= np.array(own) - 0.06).all()
+        plain += min(own) <= 0.05
+        corrected += p_values.min() <= 0.05
+
+    assert corrected / 200 <= 0.09
+    assert plain / 200 > 0.12
+
+
+def test_a_planted_difference_survives_the_correction_and_nothing_is_said_of_equal_systems() -> None:
+    generator = np.random.default_rng(2)
+    table = np.stack([generator.normal(0.3, 0.3, size=60), generator.normal(0, 0.3, size=60), np.zeros(60)])
+
+    p_values = max_statistic_test(table, resamples=2000)
+
+    assert p_values[0] == 1 / 2001
+    assert p_values[1] > 0.05
+    assert p_values[2] == 1
+    assert max_statistic_test(np.zeros((2, 5))).tolist() == [1, 1]
+
+
+def test_tukey_hsd_controls_the_error_of_all_pairs_together() -> None:
+    generator = np.random.default_rng(9)
+    found = 0
+    for trial in range(200):
+        table = generator.normal(size=(1, 30)) + generator.normal(size=(5, 30))
+        p_values, margin = randomized_tukey_hsd(table, resamples=300, seed=trial)
+        means = table.mean(axis=1)
+        apart = np.abs(means[:, None] - means)
+        assert np.array_equal(p_values, p_values.T)
+        assert ((apart > margin) <= (p_values <= 0.06)).all()
+        found += p_values.min() <= 0.05
+
+    assert 0.01 <= found / 200 <= 0.09
+
+
+def test_tukey_hsd_finds_the_one_better_system() -> None:
+    generator = np.random.default_rng(1)
+    table = np.stack([generator.uniform(size=100) for _ in range(3)])
+    table[2] += 0.5
+
+    p_values, margin = randomized_tukey_hsd(table, resamples=1000)
+
+    assert p_values[2, 0] == p_values[2, 1] == 1 / 1001
+    assert p_values[0, 1] > 0.1
+    assert 0 < margin < 0.5
+    assert (np.diag(p_values) == 1).all()
+
+
+def test_holm_steps_down() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]).tolist() == [1, 1]
+
+
+def test_as_many_queries_as_are_said_to_be_needed_show_the_difference() -> None:
+    generator = np.random.default_rng(8)
+    differences = generator.normal(0.02, 0.15, size=120)
+    needed = queries_to_detect(differences, 0.02)
+    assert needed > 120
+
+    trials = [
+        stats.ttest_1samp(generator.normal(0.02, differences.std(ddof=1), size=needed), 0).pvalue < 0.05
+        for _ in range(400)
+    ]
+
+    assert 0.74 <= np.mean(trials) <= 0.86
+    assert queries_to_detect(np.full(5, 0.1), 0.01) == 2

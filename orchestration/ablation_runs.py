@@ -1,0 +1,74 @@
+"""Ablations that need training: the lifecycle up to the evaluation, once whole and once for each changed setting.
+
+All runs share one home of their own, so that what a setting does not change is made once, a run that was killed is gone
+on with, and a second call makes nothing again. The deployment's own artifacts, records and registry stay as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from models.artifacts import ArtifactStore
+from models.errors import RerankOpsError
+from models.settings import ROOT, as_environment
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from models.settings import Settings
+
+_SELECTION = '+key:"evaluation/offline_evaluation"'
+_EVALUATION = "evaluation/offline_evaluation"
+_STORAGE = ("storage.artifacts=", "storage.database_url=", "storage.mlflow_uri=")
+"""Of the scratch home itself, wherever the deployment keeps its own."""
+
+_TRAINED = ("training/large_reranker", "training/compact_reranker", "evaluation/scored_candidates")
+_ONCE = ("corpus/passages", "index/passage_embeddings", "index/lexical_index", "index/candidates")
+
+
+def expected_minutes(settings: Settings, variants: int) -> float | None:
+    """What so many retrained variants and the whole training take, by what the deployment's own run took; None where
+    it has none."""
+    store = ArtifactStore(settings.artifact_root, settings.home / "cache")
+    found = {name: store.current(name) for name in (*_ONCE, *_TRAINED)}
+    seconds = {name: one.manifest.seconds for name, one in found.items() if one is not None}
+    if len(seconds) < len(found):
+        return None
+    return (sum(seconds[name] for name in _ONCE) + (variants + 1) * sum(seconds[name] for name in _TRAINED)) / 60
+
+
+def per_query_of(
+    settings: Settings,
+    variants: Mapping[str, Sequence[str]],
+    said: Callable[[str], None],
+    common: Sequence[str] = (),
+) -> dict[str, pd.DataFrame]:
+    """The per-query table of each variant, a name and the settings that it changes, and of the whole one under "".
+
+    `common` are settings of all of them. Raises `RerankOpsError` with the place of the log where a run fails.
+    """
+    home = settings.home / "evaluations" / "ablations"
+    home.mkdir(parents=True, exist_ok=True)
+    tables = {}
+    for name, overrides in {"": (), **variants}.items():
+        said(f"{name or 'the whole training'}: {' '.join(overrides) or 'no setting changed'}")
+        _run(home, name or "whole", [*common, *overrides])
+        artifact = ArtifactStore(str(home / "artifacts"), home / "cache").require(_EVALUATION)
+        tables[name] = artifact.read_table("per_query.parquet")
+        said(f"{name or 'the whole training'}: nDCG@10 {artifact.summary['ndcg_at_10_tiered']:.4f}")
+    return tables
+
+
+def _run(home: Path, name: str, overrides: Sequence[str]) -> None:
+    log = home / f"{name.replace(' ', '-')}.log"
+    changed = {**as_environment([*_STORAGE, *overrides]), "RERANKOPS_HOME": str(home)}
+    program = [sys.executable, "-m", "orchestration.cli", "run", "--select", _SELECTION]
+    with log.open("wb") as file:
+        ended = subprocess.run(program, cwd=ROOT, env={**os.environ, **changed}, stdout=file, stderr=file, check=False)
+    if ended.returncode:
+        raise RerankOpsError(f"the run without {name} failed", f"Its log is {log}; correct it and call again.")
