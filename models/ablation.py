@@ -24,7 +24,7 @@ from models.significance import holm
 
 RETRAINED: Mapping[str, tuple[str, ...]] = {
     "false negative filter": ("training.false_negative_margin=1.0",),
-    "hard negatives near the top": ("training.negative_depth=1000",),
+    "lists of several negatives": ("training.negatives=1",),
     "distillation": ("training.teacher_weight=0.0",),
 }
 """Settings that take an ingredient out of the training."""

@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ from models.weights import weights_digest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from models.cross_encoder import CrossEncoderScorer
     from models.dense_index import DenseIndex
     from models.lexical_index import LexicalIndex
     from models.named_bundle import NamedBundle
@@ -52,6 +54,11 @@ _DENSE = ("dense_index", "approximate_index")
 _LEXICAL = ("lexical_index",)
 _RETRIEVE = ("corpus_evaluation", "candidates", "retriever", *_DENSE, *_LEXICAL, "encoder")
 _SCORE = ("scoring", "cross_encoder", "pair_head", "pair_tokens")
+MODELS = ("compact", "large")
+
+_QUERIES_KEPT = 32
+"""Queries between two states that a killed call goes on from."""
+
 _COUNTS = ("documents", "passages", "queries", "judgments", "quarantined_rows")
 _TABLES = ("passages", "queries", "judgments", "quarantined_rows")
 
@@ -104,8 +111,7 @@ def judged_corpus(
     queries, judgments, left_out = _sample(tables, split, max_queries, name)
     dense, lexical = _index(store, bundle, tables, IndexSettings.model_validate(facts["settings"]["index"]), report)
     found = _retrieve(store, bundle, tables, dense, lexical, queries, count, report)
-    scored = _score(store, bundle, found, queries, tables, report)
-    pair = {f"pair_{model}": float(scored.summary[f"seconds_per_pair_{model}"]) for model in ("compact", "large")}
+    scored, seconds = _score(store, bundle, found, queries, tables, report)
     return JudgedCorpus(
         name=name,
         split=split,
@@ -113,8 +119,11 @@ def judged_corpus(
         queries=queries,
         judgments=judgments,
         first_stages=found.read_table("first_stage.parquet"),
-        scored=scored.read_table("scored.parquet"),
-        seconds={**{stage: float(found.summary[f"seconds_per_query_{stage}"]) for stage in FIRST_STAGES}, **pair},
+        scored=scored,
+        seconds={
+            **{stage: float(found.summary[f"seconds_per_query_{stage}"]) for stage in FIRST_STAGES},
+            **{f"pair_{name}": seconds[name] for name in MODELS},
+        },
         facts={
             "name": name,
             "split": split,
@@ -152,7 +161,7 @@ def own_corpus(bundle: Artifact, settings: Settings) -> JudgedCorpus:
         scored=table.assign(hybrid=True),
         seconds={
             **{stage: float(found.summary[f"seconds_per_query_{stage}"]) for stage in FIRST_STAGES},
-            **{f"pair_{name}": float(scored.summary[f"seconds_per_pair_{name}"]) for name in ("compact", "large")},
+            **{f"pair_{name}": float(scored.summary[f"seconds_per_pair_{name}"]) for name in MODELS},
         },
         facts={
             "name": "own corpus",
@@ -186,7 +195,7 @@ def evaluate_bundle(
         if run.name in rankings:
             raise ContractError(f"there is a system {run.name} already", "Give the run another name: --run FILE:NAME.")
         rankings[run.name] = run.ranking
-    pair = {name: corpus.seconds[f"pair_{name}"] for name in ("compact", "large")}
+    pair = {name: corpus.seconds[f"pair_{name}"] for name in MODELS}
     first = {name: corpus.seconds[name] for name in FIRST_STAGES}
     seconds = seconds_per_query(pair, first, len(given) / len(corpus.queries), tiers)
     return assess(
@@ -448,34 +457,59 @@ def _with_others(
 
 def _score(
     store: ArtifactStore, bundle: Artifact, found: Artifact, queries: pd.DataFrame, tables: Artifact, report: Report
-) -> Artifact:
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """The candidates with both models' logits, and the seconds of a pair in each model.
+
+    Queries are scored some at a time and kept: a call that was killed is gone on with, and a larger sample, which holds
+    the smaller one, scores only what it adds.
+    """
+    table = found.read_table("union.parquet")
+    by_hash = sample_by_hash(queries, len(queries))
+    texts = tables.read_table("passages.parquet", ["passage_id", "title", "text"])
+    models = {name: weights_digest(bundle.folder / name) for name in MODELS}
+    max_tokens = bundle.read_json(BUNDLE)["max_tokens"]
+    load = cache(lambda: _scorers(bundle, max_tokens))
+    parts = []
+    for start in range(0, len(by_hash), _QUERIES_KEPT):
+        asked = by_hash.iloc[start : start + _QUERIES_KEPT]
+        rows = table[table["query_id"].isin(asked["query_id"])]
+        done = sum(len(part.read_table("scored.parquet", ["query_id"])) for part in parts)
+
+        def build(folder: Path, asked=asked, rows=rows, done=done) -> dict[str, Any]:
+
+            scored = score_candidates(
+                rows,
+                asked,
+                texts,
+                *(load()[name] for name in MODELS),
+                lambda now, _: report("pairs scored", 2 * done + now, 2 * len(table)),
+            )
+            write_table(scored.table, folder / "scored.parquet")
+            return {"pairs": len(rows), **{f"seconds_{name}": s for name, s in scored.seconds_per_pair.items()}}
+
+        parts.append(
+            store.get_or_create(
+                "evaluation/scored",
+                code_version=code_version(*_SCORE),
+                inputs={"corpus/tables": tables.data_version, "pairs": _digest_table(rows), **models},
+                settings={"max_tokens": max_tokens},
+                build=build,
+            )
+        )
+    pairs = np.array([part.summary["pairs"] for part in parts])
+    seconds = {
+        name: float(np.average([part.summary[f"seconds_{name}"] for part in parts], weights=pairs)) for name in MODELS
+    }
+    scored = pd.concat([part.read_table("scored.parquet") for part in parts], ignore_index=True)
+    order = ["query_id", "hybrid", "rank"]
+    return scored.sort_values(order, ascending=[True, False, True], ignore_index=True), seconds
+
+
+def _scorers(bundle: Artifact, max_tokens: int) -> dict[str, CrossEncoderScorer]:
     from models.cross_encoder import CrossEncoderScorer
 
-    facts = bundle.read_json(BUNDLE)
+    return {name: CrossEncoderScorer.load(bundle.folder / name, max_tokens, "auto") for name in MODELS}
 
-    def build(folder: Path) -> dict[str, Any]:
-        scorers = {
-            name: CrossEncoderScorer.load(bundle.folder / name, facts["max_tokens"], "auto")
-            for name in ("compact", "large")
-        }
-        scored = score_candidates(
-            found.read_table("union.parquet"),
-            queries,
-            tables.read_table("passages.parquet", ["passage_id", "title", "text"]),
-            scorers["compact"],
-            scorers["large"],
-            lambda done, total: report("pairs scored", done, total),
-        )
-        write_table(scored.table, folder / "scored.parquet")
-        return {f"seconds_per_pair_{name}": seconds for name, seconds in scored.seconds_per_pair.items()}
 
-    return store.get_or_create(
-        "evaluation/scored",
-        code_version=code_version(*_SCORE),
-        inputs={
-            "index/candidates": found.data_version,
-            **{name: weights_digest(bundle.folder / name) for name in ("compact", "large")},
-        },
-        settings={"max_tokens": facts["max_tokens"]},
-        build=build,
-    )
+def _digest_table(table: pd.DataFrame) -> str:
+    return digest_json(pd.util.hash_pandas_object(table, index=False).tolist())

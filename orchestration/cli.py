@@ -331,10 +331,13 @@ def _show_status(found: dict[str, Any]) -> None:
         gain = found["gains"]["tiered"]
         out.print(
             f"tiered over {gain['baseline']}: {gain['difference']:+.4f} nDCG@10 "
-            f"({gain['low']:+.4f} to {gain['high']:+.4f}), p = {gain['p_value']:.4f}, {gain['queries']} queries"
+            f"({gain['low']:+.4f} to {gain['high']:+.4f}), p = {gain['p_value']:.4f}, {gain['queries']} queries, "
+            f"which show a difference from {gain['detectable']:.4f} up with 80% power"
         )
     if found["gate"]:
         out.print(_gate_table(found["gate"]))
+        if found["gate"]["report"]:
+            out.print(f"evaluation page: {found['gate']['report']}", markup=False, soft_wrap=True)
     champion = found["champion"]
     out.print(
         "No release yet."

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from models import corpus_evaluation
 from models.corpus_evaluation import JudgedCorpus, evaluate_bundle, judged_corpus
 from models.errors import SourceError
 from models.evaluation import FIRST_STAGES, RERANKERS
@@ -117,3 +118,33 @@ def test_a_split_without_judged_queries_is_named(small: Small, folder: Path, set
     with pytest.raises(SourceError, match="no query of the split validation") as raised:
         judge(small, folder, settings, split="validation")
     assert "test 25" in raised.value.hint
+
+
+def test_a_killed_call_is_gone_on_with_and_a_larger_sample_scores_what_it_adds(
+    small: Small, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_evaluation, "_QUERIES_KEPT", 5)
+    monkeypatch.setenv("RERANKOPS_HOME", str(tmp_path / "home"))
+    write_beir(Handbook(), tmp_path / "handbook")
+    steps = tmp_path / "home" / "evaluations" / "steps" / "evaluation" / "scored"
+
+    class Killed(BaseException):
+        pass
+
+    class KilledInTheThird(Told):
+        def __call__(self, what: str, done: int, total: int) -> None:
+            if what == "pairs scored" and len(list(steps.glob("*"))) == 2:
+                raise Killed
+            super().__call__(what, done, total)
+
+    with pytest.raises(Killed):
+        judge(small, tmp_path / "handbook", settings, KilledInTheThird(), max_queries=15)
+    kept = {path: path.stat().st_mtime_ns for path in steps.glob("*")}
+    smaller = judge(small, tmp_path / "handbook", settings, max_queries=15)
+    assert len(kept) == 2
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert len(list(steps.glob("*"))) == 3
+    whole = judge(small, tmp_path / "handbook", settings)
+    assert len(list(steps.glob("*"))) == 5
+    again = whole.scored[whole.scored["query_id"].isin(smaller.queries["query_id"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(again, smaller.scored)
