@@ -20,6 +20,14 @@ CARD = "MODEL_CARD.md"
 _LICENSE = re.compile(r"^license:\s*(\S.*?)\s*$", re.MULTILINE)
 _MEASURES = (MAIN_MEASURE, "MRR@10", "MAP", "R@10", "P@1")
 _WORST = 5
+_COUNTS = (
+    ("parameters", "parameters"),
+    ("layers", "layers"),
+    ("training pairs", "pairs"),
+    ("optimizer steps", "steps"),
+)
+"""What is counted, and its name in the report of a training."""
+
 _LIMITS = (
     "The scores are probabilities of relevance for queries and passages like those it was calibrated on; on others "
     "they order, but their values mean less.",
@@ -34,7 +42,7 @@ _LIMITS = (
 def model_card(parts: BundleParts, settings: Settings) -> str:
     """The card as Markdown: training data, settings, results with intervals, slices, limits, licence, digests."""
     evaluation = parts.offline_evaluation.read_json("report/evaluation.json")
-    training = _training(parts)
+    training, base = _training(parts), settings.training.base_model
     rows = [
         (
             name,
@@ -78,7 +86,7 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
         "",
         *_table(("", "large", "compact"), _models(parts)),
         "",
-        f"Base weights: `{settings.training.base_model}`, licence: {_licence(parts.large_reranker, settings)}.",
+        f"Base weights: `{base}`, licence: {_licence(parts.large_reranker, base)}.",
         f"At most {settings.training.max_tokens} tokens of query and passage together.",
         "",
         "## Intended use",
@@ -129,6 +137,34 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
     return "\n".join(lines)
 
 
+def training_card(artifact: Artifact, size: str, training: Mapping[str, Any]) -> str:
+    """The card of one model alone, as it was trained; what it is worth is measured in the bundles that hold it."""
+    summary = artifact.summary
+    base = str(training.get("base_model", ""))
+    counts = [(name, _count(summary.get(key))) for name, key in _COUNTS]
+    digests = [
+        (name, f"`{entry.sha256}`")
+        for name, entry in sorted(artifact.manifest.files.items())
+        if name.endswith(".safetensors")
+    ]
+    lines = [
+        f"# {size.capitalize()} cross-encoder",
+        "",
+        f"Base weights: `{base}`, licence: {_licence(artifact if size == 'large' else None, base)}.",
+        "Its results are in the model cards of the bundles that hold it, with their intervals, slices and limits.",
+        "",
+        *_table(("", "count"), counts),
+        "",
+        *_table(("made from", "version"), [(name, f"`{one}`") for name, one in artifact.manifest.inputs.items()]),
+        "",
+        *_table(("setting", "value"), [(f"`{key}`", f"`{one}`") for key, one in artifact.manifest.settings.items()]),
+        "",
+        *_table(("file", "SHA-256"), digests),
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def weights_licence(folder: Path) -> str | None:
     """The licence that the README of a model's folder states in its head, as on Hugging Face; None without one."""
     readme = folder / "README.md"
@@ -141,13 +177,16 @@ def weights_licence(folder: Path) -> str | None:
     return found[1].strip("'\"") if found else None
 
 
-def _licence(large: Artifact, settings: Settings) -> str:
+def _licence(large: Artifact | None, base_model: str) -> str:
+    """The licence of the base weights, if these are still those that `large`, where it is given, was made from."""
     from models.weights import resolve_weights, weights_digest
 
     unknown = "not stated with the weights"
+    if not base_model:
+        return unknown
     try:
-        place = resolve_weights(settings.training.base_model)
-        made_from = large.manifest.inputs.get("weights")
+        place = resolve_weights(base_model)
+        made_from = large and large.manifest.inputs.get("weights")
         if not isinstance(place, Path) or (made_from and weights_digest(place) != made_from):
             return unknown
     except ModelFileError:
@@ -157,13 +196,7 @@ def _licence(large: Artifact, settings: Settings) -> str:
 
 def _models(parts: BundleParts) -> list[tuple[str, ...]]:
     models = (parts.large_reranker, parts.compact_reranker)
-    rows = (
-        ("parameters", "parameters"),
-        ("layers", "layers"),
-        ("training pairs", "pairs"),
-        ("optimizer steps", "steps"),
-    )
-    table = [(name, *(_count(model.summary.get(key)) for model in models)) for name, key in rows]
+    table = [(name, *(_count(model.summary.get(key)) for model in models)) for name, key in _COUNTS]
     return [*table, ("code version", *(f"`{model.manifest.code_version}`" for model in models))]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.artifacts import Artifact
+from models.model_card import training_card
 from models.settings import Settings
 
 if TYPE_CHECKING:
@@ -159,10 +160,11 @@ class Tracking:
         found = {alias: client.get_model_version(self.model_name, str(number)) for alias, number in aliases.items()}
         return {alias: version.tags[VERSION_TAG] for alias, version in found.items() if VERSION_TAG in version.tags}
 
-    def describe_version(self, version: str, text: str) -> None:
-        """Give a bundle version its description, cut at a line where the registry's column would not hold it."""
+    def describe_version(self, version: str, text: str, name: str = "") -> None:
+        """Give a version of the bundle model, or of model `name`, its description, cut at a line where the registry's
+        column would not hold it."""
         shown = text if len(text) <= _DESCRIPTION else text[: text.rindex("\n", 0, _DESCRIPTION)]
-        self._client().update_model_version(self.model_name, version, shown)
+        self._client().update_model_version(name or self.model_name, version, shown)
 
     def tag_version(self, version: str, tags: Mapping[str, str]) -> None:
         """Set tags on a bundle version."""
@@ -201,4 +203,7 @@ def register_model(tracking: Tracking, artifact: Artifact, size: str, params: Ma
         }
         tags = {VERSION_TAG: artifact.data_version}
         run_id = tracking.log_run(f"{size}_reranker", params=params, metrics=metrics, tags=tags, history=history)
-    return tracking.ensure_version(f"{tracking.model_name}-{size}", artifact, run_id)
+    name = f"{tracking.model_name}-{size}"
+    version = tracking.ensure_version(name, artifact, run_id)
+    tracking.describe_version(version, training_card(artifact, size, params), name)
+    return version

@@ -9,7 +9,7 @@ import pytest
 from models.files import digest_file
 from models.model_card import CARD, weights_licence
 from models.offline_evaluation import read_report
-from models.tracking import Tracking
+from models.tracking import Tracking, register_model
 from tests.small_bundle import Small
 
 
@@ -61,3 +61,18 @@ def test_a_licence_is_what_the_head_of_the_readme_states(
     if readme is not None:
         (tmp_path / "README.md").write_text(readme, encoding="utf-8")
     assert weights_licence(tmp_path) == licence
+
+
+def test_each_model_has_a_card_of_how_it_was_trained(small: Small, tracking: Tracking) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
+    for size, artifact in (("large", small.first.large), ("compact", small.first.compact)):
+        version = register_model(tracking, artifact, size, small.settings.training.model_dump())
+        card = str(client.get_model_version(f"reranker-{size}", version).description)
+        assert card.startswith(f"# {size.capitalize()} cross-encoder")
+        assert "licence: apache-2.0" in card
+        assert f"| training pairs | {artifact.summary['pairs']} |" in card
+        assert digest_file(artifact.folder / "model.safetensors") in card
+        for version in artifact.manifest.inputs.values():
+            assert f"`{version}`" in card
