@@ -26,6 +26,7 @@ from models.bundle import BUNDLE
 from models.calibration import Calibration
 from models.code_version import code_version
 from models.corpus import CorpusTables, rejected_share, write_corpus, write_table
+from models.engines import SIZES
 from models.errors import ContractError, SourceError
 from models.evaluation import FIRST_STAGES
 from models.files import digest_json
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from models.cross_encoder import CrossEncoderScorer
     from models.dense_index import DenseIndex
+    from models.engines import OnnxScorer
     from models.lexical_index import LexicalIndex
     from models.named_bundle import NamedBundle
 
@@ -53,9 +55,8 @@ _EMBED = ("embedding", "encoder")
 _DENSE = ("dense_index", "approximate_index")
 _LEXICAL = ("lexical_index",)
 _RETRIEVE = ("corpus_evaluation", "candidates", "retriever", *_DENSE, *_LEXICAL, "encoder")
-_SCORE = ("scoring", "cross_encoder", "pair_head", "pair_tokens")
-MODELS = ("compact", "large")
-
+_SCORE = ("scoring", "engines", "cross_encoder", "pair_head", "pair_tokens")
+_OF_MODELS = ("compact/", "large/", "engines/")
 _QUERIES_KEPT = 32
 """Queries between two states that a killed call goes on from."""
 
@@ -111,7 +112,7 @@ def judged_corpus(
     queries, judgments, left_out = _sample(tables, split, max_queries, name)
     dense, lexical = _index(store, bundle, tables, IndexSettings.model_validate(facts["settings"]["index"]), report)
     found = _retrieve(store, bundle, tables, dense, lexical, queries, count, report)
-    scored, seconds = _score(store, bundle, found, queries, tables, report)
+    scored, seconds = _score(store, bundle, found, queries, tables, settings.engine.threads, report)
     return JudgedCorpus(
         name=name,
         split=split,
@@ -122,7 +123,7 @@ def judged_corpus(
         scored=scored,
         seconds={
             **{stage: float(found.summary[f"seconds_per_query_{stage}"]) for stage in FIRST_STAGES},
-            **{f"pair_{name}": seconds[name] for name in MODELS},
+            **{f"pair_{name}": seconds[name] for name in SIZES},
         },
         facts={
             "name": name,
@@ -161,7 +162,7 @@ def own_corpus(bundle: Artifact, settings: Settings) -> JudgedCorpus:
         scored=table.assign(hybrid=True),
         seconds={
             **{stage: float(found.summary[f"seconds_per_query_{stage}"]) for stage in FIRST_STAGES},
-            **{f"pair_{name}": float(scored.summary[f"seconds_per_pair_{name}"]) for name in MODELS},
+            **{f"pair_{name}": float(scored.summary[f"seconds_per_pair_{name}"]) for name in SIZES},
         },
         facts={
             "name": "own corpus",
@@ -195,7 +196,7 @@ def evaluate_bundle(
         if run.name in rankings:
             raise ContractError(f"there is a system {run.name} already", "Give the run another name: --run FILE:NAME.")
         rankings[run.name] = run.ranking
-    pair = {name: corpus.seconds[f"pair_{name}"] for name in MODELS}
+    pair = {name: corpus.seconds[f"pair_{name}"] for name in SIZES}
     first = {name: corpus.seconds[name] for name in FIRST_STAGES}
     seconds = seconds_per_query(pair, first, len(given) / len(corpus.queries), tiers)
     return assess(
@@ -456,7 +457,13 @@ def _with_others(
 
 
 def _score(
-    store: ArtifactStore, bundle: Artifact, found: Artifact, queries: pd.DataFrame, tables: Artifact, report: Report
+    store: ArtifactStore,
+    bundle: Artifact,
+    found: Artifact,
+    queries: pd.DataFrame,
+    tables: Artifact,
+    threads: int,
+    report: Report,
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """The candidates with both models' logits, and the seconds of a pair in each model.
 
@@ -466,9 +473,10 @@ def _score(
     table = found.read_table("union.parquet")
     by_hash = sample_by_hash(queries, len(queries))
     texts = tables.read_table("passages.parquet", ["passage_id", "title", "text"])
-    models = {name: weights_digest(bundle.folder / name) for name in MODELS}
+    files = {name: one.sha256 for name, one in bundle.manifest.files.items() if name.startswith(_OF_MODELS)}
+    version = digest_json(files)
     max_tokens = bundle.read_json(BUNDLE)["max_tokens"]
-    load = cache(lambda: _scorers(bundle, max_tokens))
+    load = cache(lambda: _engines(bundle, max_tokens, threads))
     parts = []
     for start in range(0, len(by_hash), _QUERIES_KEPT):
         asked = by_hash.iloc[start : start + _QUERIES_KEPT]
@@ -481,7 +489,7 @@ def _score(
                 rows,
                 asked,
                 texts,
-                *(load()[name] for name in MODELS),
+                *load(),
                 lambda now, _: report("pairs scored", 2 * done + now, 2 * len(table)),
             )
             write_table(scored.table, folder / "scored.parquet")
@@ -491,24 +499,31 @@ def _score(
             store.get_or_create(
                 "evaluation/scored",
                 code_version=code_version(*_SCORE),
-                inputs={"corpus/tables": tables.data_version, "pairs": _digest_table(rows), **models},
+                inputs={
+                    "corpus/tables": tables.data_version,
+                    "pairs": _digest_table(rows),
+                    "models": version,
+                },
                 settings={"max_tokens": max_tokens},
                 build=build,
             )
         )
     pairs = np.array([part.summary["pairs"] for part in parts])
     seconds = {
-        name: float(np.average([part.summary[f"seconds_{name}"] for part in parts], weights=pairs)) for name in MODELS
+        name: float(np.average([part.summary[f"seconds_{name}"] for part in parts], weights=pairs)) for name in SIZES
     }
     scored = pd.concat([part.read_table("scored.parquet") for part in parts], ignore_index=True)
     order = ["query_id", "hybrid", "rank"]
     return scored.sort_values(order, ascending=[True, False, True], ignore_index=True), seconds
 
 
-def _scorers(bundle: Artifact, max_tokens: int) -> dict[str, CrossEncoderScorer]:
-    from models.cross_encoder import CrossEncoderScorer
+def _engines(bundle: Artifact, max_tokens: int, threads: int) -> list[CrossEncoderScorer | OnnxScorer]:
+    from models.engines import load_engine
 
-    return {name: CrossEncoderScorer.load(bundle.folder / name, max_tokens, "auto") for name in MODELS}
+    return [
+        load_engine(bundle.folder / "engines", bundle.folder / size, size, max_tokens, device="auto", threads=threads)
+        for size in SIZES
+    ]
 
 
 def _digest_table(table: pd.DataFrame) -> str:

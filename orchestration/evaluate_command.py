@@ -222,7 +222,9 @@ def _show(found: dict[str, Any]) -> None:
         f"{power['power']:.0%} power; for 0.01 it would take {power['queries_for_a_point']:,}"
     )
     out.print(f"The page is {found['report']}", soft_wrap=True)
-    out.print(f"{corpus['queries_not_sampled']} queries not sampled, {corpus['quarantined_rows']} rows quarantined")
+    out.print(f"{corpus['queries_not_sampled']} queries not sampled")
+    if "quarantined_rows" in corpus:
+        out.print(f"{corpus['quarantined_rows']} rows quarantined")
 
 
 def _show_ablation(found: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ def test_each_ingredient_is_compared_with_what_has_it(
     assert by_variant["lean order"].candidate_mean == pytest.approx(means["lean"])
     assert by_variant["large for all candidates"].candidate_mean == pytest.approx(means["large"])
     assert by_variant["compact tier last"].candidate_mean == pytest.approx(means["compact"]), "it scores all eight"
-    assert by_variant["best 5 of 8"].candidate_mean != pytest.approx(means["tiered"])
+    assert by_variant["best 5 of 8"].candidate_mean <= means["tiered"]
     assert all(one.comparison.queries == 25 for one in found)
     assert all(one.comparison.p_corrected >= one.comparison.p_value for one in found if one.comparison.p_corrected)
 

@@ -69,6 +69,7 @@ def read(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.timeout(600)
 def test_a_beir_folder_is_evaluated_like_status_with_runs_from_elsewhere_and_ablations(
     small: Small, evaluate: Rerankops, deployment: Path
 ) -> None:
@@ -106,6 +107,7 @@ def test_a_beir_folder_is_evaluated_like_status_with_runs_from_elsewhere_and_abl
     assert {path: path.read_bytes() for path in pointers} == pointers
 
 
+@pytest.mark.timeout(600)
 def test_without_a_corpus_the_models_own_queries_are_evaluated(
     small: Small, evaluate: Rerankops, tracking: Tracking
 ) -> None:
