@@ -23,9 +23,11 @@ from models.settings import EvaluationSettings, TiersSettings
 from models.significance import holm
 
 RETRAINED: Mapping[str, tuple[str, ...]] = {
+    "hard negatives": ("training.random_share=1.0",),
     "false negative filter": ("training.false_negative_margin=1.0",),
     "lists of several negatives": ("training.negatives=1",),
-    "distillation": ("training.teacher_weight=0.0",),
+    "listwise loss": ("training.loss=bce",),
+    "distillation": ("training.distillation=none",),
 }
 """Settings that take an ingredient out of the training."""
 

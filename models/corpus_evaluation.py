@@ -442,8 +442,8 @@ def _with_others(
     found = dict(iter(others.groupby("query_id")))
     given = dict(iter(hybrid.groupby("query_id")))
     for place, (query_id, text) in enumerate(zip(queries["query_id"], queries["text"], strict=True)):
-        known = given.get(query_id, hybrid.iloc[:0])
-        more = found.get(query_id, others.iloc[:0])[columns].drop_duplicates("passage_id")
+        known = given[query_id] if query_id in given else hybrid.iloc[:0]
+        more = (found[query_id] if query_id in found else others.iloc[:0])[columns].drop_duplicates("passage_id")
         more = more[~more["passage_id"].isin(known["passage_id"])]
         rows = np.array([row_of[passage_id] for passage_id in more["passage_id"]], dtype=np.int64)
         more = more.assign(

@@ -1,3 +1,5 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false
 """`rerankops evaluate`: a released bundle on any judged corpus."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # Selections of a table are typed as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 """A bundle on a BEIR folder: the workshop's handbook once more, so that the bundle's own evaluation is the answer."""
 
 from __future__ import annotations

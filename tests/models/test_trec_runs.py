@@ -63,7 +63,7 @@ def test_pytrec_eval_measures_the_exported_file_as_we_do(tmp_path: Path) -> None
     with path.open() as file:
         theirs = pytrec_eval.parse_run(file)
     encoded = {
-        query_id.replace(" ", "%20"): {
+        str(query_id).replace(" ", "%20"): {
             document_id.replace(" ", "%20"): int(grade)
             for document_id, grade in zip(rows["document_id"], rows["grade"], strict=True)
         }
