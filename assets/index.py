@@ -11,13 +11,13 @@ from models.code_version import code_version
 from models.settings import values_of
 
 _EMBED = ("embedding", "encoder", "weights")
-_DENSE = ("dense_index", "approximate_index")
+_DENSE = ("dense_index", "approximate_index", "string_column")
 _APPROXIMATE = (
     "index.hnsw_m", "index.hnsw_ef_construction", "index.hnsw_ef_search", "index.hnsw_sq8", "index.ivf_lists",
     "index.ivf_pq_bytes", "index.ivf_probes", "index.rescore", "index.min_recall", "index.recall_queries",
     "index.max_delta_share",
 )  # fmt: skip
-_LEXICAL = ("lexical_index",)
+_LEXICAL = ("lexical_index", "string_column")
 _CANDIDATES = ("candidates", "retriever", *_DENSE, "lexical_index", "encoder")
 
 
@@ -153,14 +153,14 @@ def lexical_index(context: dg.AssetExecutionContext, deployment: Deployment, pas
     settings = deployment.settings()
 
     def build(folder):
-        from models.encoder import passage_text
-        from models.lexical_index import LexicalIndex
+        from models.lexical_index import LexicalIndex, read_texts
 
-        table = passages.read_table("passages.parquet", ["passage_id", "title", "text"])
-        texts = [passage_text(title, text) for title, text in zip(table["title"], table["text"], strict=True)]
-        index = LexicalIndex.build(texts, table["passage_id"].tolist(), settings.index.bm25_k1, settings.index.bm25_b)
+        ids = passages.read_table("passages.parquet", ["passage_id"])["passage_id"].tolist()
+        texts = read_texts(passages.path("passages.parquet"))
+        index = LexicalIndex.build(texts, ids, settings.index.bm25_k1, settings.index.bm25_b)
         index.save(folder)
-        return {"dagster/row_count": len(texts)}
+        size = sum(path.stat().st_size for path in folder.iterdir())
+        return {"dagster/row_count": len(ids), "words": index.words, "bytes": size}
 
     artifact = make(
         context,

@@ -19,6 +19,7 @@ from models import approximate_index
 from models.approximate_index import Approximate, Effort, Kind
 from models.errors import ArtifactError
 from models.files import canonical_json, link_or_copy, write_atomically
+from models.string_column import PassageIds
 
 if TYPE_CHECKING:
     import faiss
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from models.settings import IndexSettings
 
 INDEX_FILE = "index.faiss"
-IDS_FILE = "passage_ids.json"
 FACTS_FILE = "index.json"
 RECALL_DEPTH = 100
 
@@ -55,7 +55,7 @@ def write(folder: Path, embeddings: NDArray[np.float32], passage_ids: Sequence[s
     _check_rows(len(embeddings), passage_ids)
     folder.mkdir(parents=True, exist_ok=True)
     faiss.write_index(build(embeddings), str(folder / INDEX_FILE))
-    write_atomically(folder / IDS_FILE, canonical_json(list(passage_ids)))
+    PassageIds.of(passage_ids).write(folder)
     write_atomically(folder / FACTS_FILE, canonical_json({"kind": "flat"}))
 
 
@@ -140,16 +140,17 @@ class DenseIndex:
         _check_rows(index.ntotal, passage_ids)
         self._index: Any = index
         self._approximate = approximate
-        self.passage_ids = tuple(passage_ids)
-        self._place = id_places(passage_ids)
+        self.passage_ids = PassageIds.of(passage_ids)
+        self._place = self.passage_ids.places
 
     @classmethod
     def load(cls, folder: Path) -> DenseIndex:
         """Open what was written, memory-mapped. Raises `ArtifactError` when files are missing or do not fit."""
         index = _read(folder / INDEX_FILE)
-        if not (folder / IDS_FILE).is_file():
-            raise _missing(folder / IDS_FILE)
-        ids = json.loads((folder / IDS_FILE).read_text(encoding="utf-8"))
+        try:
+            ids = PassageIds.read(folder)
+        except FileNotFoundError as error:
+            raise _missing(Path(error.filename)) from error
         facts = read_facts(folder)
         if facts["kind"] == "flat":
             return cls(index, ids)
@@ -291,28 +292,38 @@ class DenseIndex:
         return self._index.search(queries, k, params=parameters(sel=selector))[1]
 
 
-def recall(index: DenseIndex, queries: NDArray[np.float32], effort: Effort | None = None) -> float:
+def recall(
+    index: DenseIndex,
+    queries: NDArray[np.float32],
+    effort: Effort | None = None,
+    worst: NDArray[np.float32] | None = None,
+) -> float:
     """Mean share of the exact best 100 that the index finds, over `queries` [n, d].
 
-    A passage as good as the last of them counts: which of equal passages are found says nothing.
+    A passage as good as the last of them counts: which of equal passages are found says nothing. `worst` [n, 1] are
+    the scores of the last, as of `worst_of_best`, where they are known.
     """
     k = min(RECALL_DEPTH, len(index))
     if not k or not len(queries):
         return 1.0
-    _, best = index.search(queries, k, exact=True)
     _, found = index.search(queries, k, effort=effort)
-    return float(np.mean(found >= best[:, -1:]))
+    return float(np.mean(found >= (worst_of_best(index, queries) if worst is None else worst)))
+
+
+def worst_of_best(index: DenseIndex, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The score [n, 1] of the last of the exact best 100 for each of `queries` [n, d]: it takes a scan."""
+    return index.search(queries, min(RECALL_DEPTH, len(index)), exact=True)[1][:, -1:]
 
 
 def _tune(index: DenseIndex, queries: NDArray[np.float32], target: float) -> tuple[Effort, float]:
     """The least of a few efforts, each twice the last, whose recall reaches `target`, else the last; and its recall."""
-    effort = index.effort or Effort()
-    reached = recall(index, queries, effort)
+    effort, worst = index.effort or Effort(), worst_of_best(index, queries)
+    reached = recall(index, queries, effort, worst)
     for _ in range(_DOUBLINGS):
         if reached >= target:
             break
         effort = effort.doubled(index.kind)
-        reached = recall(index, queries, effort)
+        reached = recall(index, queries, effort, worst)
     return effort, reached
 
 
@@ -343,13 +354,6 @@ def _read(path: Path) -> Any:
 
 def _missing(path: Path) -> ArtifactError:
     return ArtifactError(f"{path} is missing.", "Materialize index/dense_index again.")
-
-
-def id_places(ids: Sequence[str]) -> NDArray[np.int64]:
-    """The place of each id in the sorted list of ids: what equal scores are ordered by."""
-    places = np.empty(len(ids), dtype=np.int64)
-    places[np.argsort(np.asarray(ids, dtype=object), kind="stable")] = np.arange(len(ids))
-    return places
 
 
 def _check_rows(count: int, passage_ids: Sequence[str]) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 
 from models.approximate_index import Effort
-from models.dense_index import DenseIndex, id_places
+from models.dense_index import DenseIndex
 from models.errors import ArtifactError
 from models.lexical_index import LexicalIndex
+from models.string_column import StringColumn
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -100,10 +101,11 @@ class HybridRetriever:
         passages: pd.DataFrame,
         settings: IndexSettings,
     ) -> None:
-        self.passage_ids = tuple(str(name) for name in passages["passage_id"])
-        self.document_ids = tuple(str(name) for name in passages["document_id"])
+        self.passage_ids = dense.passage_ids
+        self.document_ids = StringColumn.of(passages["document_id"])
+        wanted = StringColumn.of(passages["passage_id"])
         for name, ids in (("dense", dense.passage_ids), ("lexical", lexical.passage_ids)):
-            if ids != self.passage_ids:
+            if ids != wanted:
                 raise ArtifactError(
                     f"The {name} index was built from other passages.", "Materialize the index group again."
                 )
@@ -116,7 +118,7 @@ class HybridRetriever:
         self._dense = dense
         self._lexical = lexical
         self._settings = settings
-        self._place = id_places(self.passage_ids)
+        self._place = self.passage_ids.places
         self._row_at = np.argsort(self._place)
         self._public, self._labelled = _access_masks(passages["access"].tolist())
         self._readable_by = lru_cache(maxsize=_CALLERS_REMEMBERED)(self._readable)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -8,12 +9,16 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models import lexical_index
+from models.corpus import write_table
 from models.errors import ArtifactError
-from models.lexical_index import STATISTICS_FILE, LexicalIndex, tokenize
+from models.lexical_index import STATISTICS_FILE, LexicalIndex, read_texts, tokenize
+from models.string_column import ID_FILES, PASSAGE_IDS, files_of
 
 TEXTS = [
     "Split arrays into random train and test subsets with train_test_split.",
@@ -165,6 +170,91 @@ def test_a_corpus_without_words_is_saved_and_loaded(tmp_path: Path, texts: list[
     assert loaded.scores("anything").tolist() == [0] * len(texts)
     np.testing.assert_array_equal(loaded.search(["anything"], 2)[0], -1)
     assert loaded.score("anything", ["anything"]).tolist() == [0]
+
+
+def test_the_arrays_are_those_that_bm25s_builds(index: LexicalIndex) -> None:
+    import bm25s
+
+    tokenized = tokenize(TEXTS)
+    vocabulary = {term: place for place, term in enumerate(sorted(set().union(*tokenized)))}
+    theirs = bm25s.BM25(k1=0.9, b=0.4, method="lucene")
+    ids = [[vocabulary[term] for term in text] for text in tokenized]
+    theirs.index((ids, vocabulary), create_empty_token=False, show_progress=False)
+    ours = index._bm25.scores
+    np.testing.assert_allclose(ours["data"], theirs.scores["data"], rtol=1e-6)
+    for name in ("indices", "indptr"):
+        np.testing.assert_array_equal(ours[name], theirs.scores[name])
+    assert [index._vocabulary[place] for place in vocabulary.values()] == list(vocabulary)
+    assert index.words == len(vocabulary)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_texts_that_come_one_by_one_are_indexed_as_all_at_once(
+    index: LexicalIndex, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    index.save(tmp_path / "whole")
+    monkeypatch.setattr(lexical_index, "_BATCH", batch)
+    LexicalIndex.build(iter(TEXTS), IDS).save(tmp_path / "parts")
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "parts" / path.name).read_bytes()
+
+
+def test_an_index_made_before_the_words_were_a_column_is_read(index: LexicalIndex, tmp_path: Path) -> None:
+    index.save(tmp_path)
+    words = {term: place for place, term in enumerate(index._vocabulary)}
+    (tmp_path / "vocab.index.json").write_text(json.dumps(words))
+    for name in (*files_of("vocabulary"), *ID_FILES):
+        (tmp_path / name).unlink()
+    (tmp_path / f"{PASSAGE_IDS}.json").write_text(json.dumps(IDS))
+    loaded = LexicalIndex.load(tmp_path)
+    assert list(loaded.passage_ids) == IDS
+    np.testing.assert_array_equal(loaded.scores("matrix arrays"), index.scores("matrix arrays"))
+
+
+def test_the_texts_of_a_table_are_read_in_order(tmp_path: Path) -> None:
+    table = pd.DataFrame({"title": ["", "Pumps", ""], "text": TEXTS[:3]})
+    write_table(table, tmp_path / "passages.parquet")
+    assert list(read_texts(tmp_path / "passages.parquet")) == [TEXTS[0], f"Pumps\n{TEXTS[1]}", TEXTS[2]]
+
+
+_MEMORY = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from models.lexical_index import LexicalIndex, tokenize
+
+def own():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
+
+tokenize(["what is imported late"])
+import bm25s
+LexicalIndex.load(Path(sys.argv[2]))
+before = own()
+index = LexicalIndex.load(Path(sys.argv[1]))
+loaded = own()
+for number in range(300):
+    index.search([f"word{number} word{7 * number} common"], 10)
+print(loaded - before, own() - loaded)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory of a process is read as Linux tells it")
+def test_an_index_takes_no_memory_of_its_own_and_searches_keep_it_flat(index: LexicalIndex, tmp_path: Path) -> None:
+    count = 60_000
+    words = np.random.default_rng(0).integers(0, 40_000, (count, 20))
+    texts = (" ".join(["common", *(f"word{word}" for word in row)]) for row in words.tolist())
+    LexicalIndex.build(texts, [f"document number {row}" for row in range(count)]).save(tmp_path / "large")
+    index.save(tmp_path / "small")
+    size = sum(path.stat().st_size for path in (tmp_path / "large").iterdir())
+    assert size > 20_000_000
+    program = [sys.executable, "-c", _MEMORY, str(tmp_path / "large"), str(tmp_path / "small")]
+    found = subprocess.run(program, check=True, cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True)
+    loaded, searched = map(int, found.stdout.split())
+    assert loaded < 1_000_000
+    assert searched < 3_000_000
 
 
 def test_the_files_hold_no_pickles_and_are_the_same_in_every_process(tmp_path: Path) -> None:

@@ -33,8 +33,9 @@ from models.serving_types import ranking_fault
 from tests.small_bundle import BUDGET_MS, QUESTION, SECRET, STAFF, Handbook, Small, in_force
 
 LOADED = [
-    "bundle.json", "passages.parquet", "calibration.json", "dense_index/index.faiss", "lexical_index/passage_ids.json",
-    "encoder/model.safetensors", "large/model.safetensors", "compact/tokenizer.json",
+    "bundle.json", "passages.parquet", "calibration.json", "dense_index/index.faiss",
+    "lexical_index/passage_ids_utf8.npy", "encoder/model.safetensors", "large/model.safetensors",
+    "compact/tokenizer.json",
 ]  # fmt: skip
 
 
