@@ -154,6 +154,8 @@ class LexicalIndex:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rows and scores, best first, of at most `k` passages that score above zero, among the `allowed` [size]."""
         matching = np.flatnonzero(scores > 0 if allowed is None else (scores > 0) & allowed)
+        if not k:
+            return matching[:0], scores[:0]
         if len(matching) > k:
             values = scores[matching]
             worst = np.partition(values, len(values) - k)[len(values) - k]

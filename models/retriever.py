@@ -41,6 +41,26 @@ class QueryEncoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class SearchParameters:
+    """How one call searches, where it is not as the index and the settings say."""
+
+    effort: Effort | None = None
+    """Of an approximate vector search; by default the one with which its recall was measured."""
+
+    dense_depth: int | None = None
+    """Passages that the vector search puts into the fusion, 0 to leave it out; by default `index.depth`."""
+
+    lexical_depth: int | None = None
+    """Passages that the word search puts into the fusion, 0 to leave it out; by default `index.depth`."""
+
+    rrf_k: int | None = None
+    """Constant of the fusion; by default `index.rrf_k`."""
+
+
+AS_SET = SearchParameters()
+
+
+@dataclass(frozen=True, slots=True)
 class RetrievedPassage:
     """A candidate: its place in the fused list and both first-stage scores; `row` is its row in the passages table."""
 
@@ -128,15 +148,14 @@ class HybridRetriever:
         query: str,
         top_k: int,
         allowed: Collection[str] | None = frozenset(),
-        effort: Effort | None = None,
+        parameters: SearchParameters = AS_SET,
     ) -> list[RetrievedPassage]:
         """The best `top_k` passages for a caller who holds the labels `allowed`; `None` lifts the access filter.
 
         Without labels only public passages are returned. The filter works inside both searches, so that `top_k` is
-        filled whenever that many readable passages exist. `effort` is that of an approximate vector search, by default
-        the one with which its recall was measured.
+        filled whenever that many readable passages exist. `parameters` are those of both searches for this call.
         """
-        found = self.retrieve_batch([query], top_k, allowed, effort=effort)[0]
+        found = self.retrieve_batch([query], top_k, allowed, parameters=parameters)[0]
         by_meaning, by_words = set(found.dense[0].tolist()), set(found.lexical[0].tolist())
         return [
             RetrievedPassage(
@@ -169,7 +188,7 @@ class HybridRetriever:
         progress: Callable[[int, int], None] | None = None,
         *,
         vectors: NDArray[np.float32] | None = None,
-        effort: Effort | None = None,
+        parameters: SearchParameters = AS_SET,
     ) -> list[Retrieval]:
         """Candidates of many queries, for offline use: without an access filter unless `allowed` is given.
 
@@ -180,7 +199,7 @@ class HybridRetriever:
         for start in range(0, len(queries), _BLOCK):
             block = queries[start : start + _BLOCK]
             known = self.encode(block) if vectors is None else vectors[start : start + _BLOCK]
-            results.extend(self._retrieve_block(block, known, top_k, readable, effort))
+            results.extend(self._retrieve_block(block, known, top_k, readable, parameters))
             if progress is not None:
                 progress(len(results), len(queries))
         return results
@@ -208,18 +227,19 @@ class HybridRetriever:
         vectors: NDArray[np.float32],
         top_k: int,
         readable: NDArray[np.bool_] | None,
-        effort: Effort | None,
+        parameters: SearchParameters,
     ) -> Iterator[Retrieval]:
-        depth = max(self._settings.depth, top_k)
-        dense_rows, dense_scores = self._dense.search(vectors, depth, readable, effort=effort)
+        default = max(self._settings.depth, top_k)
+        dense_depth = default if parameters.dense_depth is None else parameters.dense_depth
+        lexical_depth = default if parameters.lexical_depth is None else parameters.lexical_depth
+        rrf_k = self._settings.rrf_k if parameters.rrf_k is None else parameters.rrf_k
+        dense_rows, dense_scores = self._search_dense(vectors, dense_depth, readable, parameters.effort)
         for place, query in enumerate(queries):
             found = dense_rows[place] >= 0
             dense = dense_rows[place][found], dense_scores[place][found]
             word_scores = self._lexical.scores(query)
-            lexical = self._lexical.top(word_scores, depth, readable)
-            places, fused = reciprocal_rank_fusion(
-                [self._place[dense[0]], self._place[lexical[0]]], self._settings.rrf_k
-            )
+            lexical = self._lexical.top(word_scores, lexical_depth, readable)
+            places, fused = reciprocal_rank_fusion([self._place[dense[0]], self._place[lexical[0]]], rrf_k)
             rows = self._row_at[places[:top_k]]
             yield Retrieval(
                 rows=rows,
@@ -230,9 +250,18 @@ class HybridRetriever:
                 lexical=lexical,
             )
 
-    def _readable(self, labels: frozenset[str]) -> NDArray[np.bool_]:
+    def _search_dense(
+        self, vectors: NDArray[np.float32], depth: int, readable: NDArray[np.bool_] | None, effort: Effort | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        if not depth:
+            return np.empty((len(vectors), 0), dtype=np.int64), np.empty((len(vectors), 0), dtype=np.float32)
+        return self._dense.search(vectors, depth, readable, effort=effort)
+
+    def _readable(self, labels: frozenset[str]) -> NDArray[np.bool_] | None:
+        """Which rows [size] are public or carry one of `labels`; None for all, which is searched faster."""
         masks = [self._labelled[label] for label in labels if label in self._labelled]
-        return np.logical_or.reduce([self._public, *masks])
+        readable = np.logical_or.reduce([self._public, *masks])
+        return None if readable.all() else readable
 
 
 def _found_by(meaning: bool, words: bool) -> Literal["dense", "lexical", "hybrid"]:

@@ -239,6 +239,30 @@ def test_removed_passages_are_tombstones_and_new_ones_are_found(tmp_path: Path, 
     np.testing.assert_array_equal(again.search(vectors[:9], 5)[0], index.search(vectors[:9], 5)[0])
 
 
+@pytest.mark.parametrize("readable", [None, 0.5, 0.05])
+def test_a_removed_passage_never_comes_back_from_a_graph_that_still_has_it(
+    tmp_path: Path, readable: float | None
+) -> None:
+    count = 9000
+    written(tmp_path / "base", clustered(count, 8), names(count), "hnsw")
+    ids, vectors = change(names(count), clustered(count, 8), removed=300, edited=100, added=50, seed=4)
+    index = written(tmp_path / "next", vectors, ids, "hnsw", tmp_path / "base")
+    facts = read_facts(tmp_path / "next")
+    assert (facts["tombstones"], facts["additions"]) == (400, 150)
+    gone = sorted(set(names(count)) - set(ids))
+    assert len(gone) == 300
+    # Asked for exactly what was removed, where the graph has nothing nearer.
+    old = clustered(count, 8)[[int(name[1:]) for name in gone]]
+    allowed = None if readable is None else np.random.default_rng(2).random(len(ids)) < readable
+    rows, scores = index.search(old, 20, allowed, effort=Effort(ef=400, rescore=4))
+    assert (rows >= 0).all()
+    assert allowed is None or allowed[rows].all()
+    np.testing.assert_array_equal(scores, index.score(old, rows))
+    assert not set(gone) & {index.passage_ids[row] for row in rows.ravel().tolist()}
+    # What replaced an edited passage is the vector of today.
+    np.testing.assert_allclose(scores[:, 0], (old * vectors[rows[:, 0]]).sum(axis=1), atol=1e-5)
+
+
 @pytest.mark.parametrize(("removed", "added", "compacted"), [(50, 50, False), (120, 0, False), (0, 121, True)])
 def test_an_index_is_built_anew_when_too_much_of_it_changed(
     tmp_path: Path, base: Path, removed: int, added: int, compacted: bool

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,11 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from models.approximate_index import Effort
 from models.dense_index import DenseIndex, build
 from models.encoder import Encoder, passage_text
 from models.errors import ArtifactError
 from models.lexical_index import LexicalIndex
-from models.retriever import HybridRetriever, Retrieval, reciprocal_rank_fusion
+from models.retriever import HybridRetriever, Retrieval, RetrievedPassage, SearchParameters, reciprocal_rank_fusion
 from models.settings import IndexSettings
 from models.sources.beir import BeirSource
 from models.types import Document, Judgment, Query
@@ -118,6 +120,43 @@ def test_moving_up_in_one_ranking_never_lowers_a_fused_place(rankings: list[list
 @given(ranking=st.lists(st.integers(0, 1000), unique=True, max_size=30), copies=st.integers(1, 4))
 def test_rankings_that_agree_keep_their_order(ranking: list[int], copies: int) -> None:
     assert list(fuse(*[ranking] * copies)) == ranking
+
+
+def test_a_call_chooses_how_much_of_each_search_is_fused_and_how() -> None:
+    retriever = retriever_of(TEXTS)
+    query = "bread in the oven"
+
+    def found(parameters: SearchParameters) -> list[RetrievedPassage]:
+        return retriever.retrieve(query, 5, parameters=parameters)
+
+    assert found(SearchParameters()) == retriever.retrieve(query, 5)
+    assert {one.retriever for one in found(SearchParameters(lexical_depth=0))} == {"dense"}
+    words = found(SearchParameters(dense_depth=0))
+    assert [one.passage_id for one in words] == ["p000", "p001"]
+    assert {one.retriever for one in words} == {"lexical"}
+    assert found(SearchParameters(dense_depth=0, lexical_depth=0)) == []
+    one_each = found(SearchParameters(dense_depth=1, lexical_depth=1))
+    assert 1 <= len(one_each) <= 2
+    assert one_each[0].retriever_score in (pytest.approx(2 / 61), pytest.approx(1 / 61))
+    assert found(SearchParameters(rrf_k=9))[0].retriever_score == pytest.approx(2 / 10)
+
+
+def test_the_effort_of_a_call_reaches_the_vector_search() -> None:
+    asked: list[Effort | None] = []
+
+    class Watched(DenseIndex):
+        def search(self, *arguments: Any, effort: Effort | None = None, **options: Any) -> Any:
+            asked.append(effort)
+            return super().search(*arguments, effort=effort, **options)
+
+    ids = [f"p{row}" for row in range(len(TEXTS))]
+    encoder = LetterEncoder()
+    dense = Watched(build(encoder.encode_queries(TEXTS)), ids)
+    passages = pd.DataFrame({"passage_id": ids, "document_id": ids, "access": [[]] * len(ids)})
+    retriever = HybridRetriever(encoder, dense, LexicalIndex.build(TEXTS, ids), passages, IndexSettings())
+    retriever.retrieve("bread", 2, parameters=SearchParameters(effort=Effort(ef=7)))
+    retriever.retrieve("bread", 2)
+    assert asked == [Effort(ef=7), None]
 
 
 def test_a_candidate_carries_both_scores_whichever_side_found_it() -> None:
