@@ -4,6 +4,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,24 @@ def read(context: dg.AssetExecutionContext, deployment: Deployment):
     All four are kept whichever are selected: they are of one reading, and checks of one look into the others.
     """
     with no_retries_of_what_is_certain():
-        yield from _read(context, deployment)
+        yield from (_past if deployment.settings().corpus.version else _read)(context, deployment)
+
+
+def _past(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator[dg.Output[Artifact]]:
+    """The tables of the past version that `corpus.version` names, as they were read then."""
+    from models.corpus_versions import tables_of
+
+    store, version = deployment.store(), deployment.settings().corpus.version
+    tables = tables_of(store, version)
+    for key, name in _TABLES.items():
+        artifact = replace(tables[keys.artifact_name(key)], reused=True)
+        store.use(artifact)
+        context.log.info(f"{artifact.asset} {artifact.data_version}: as read at {artifact.manifest.created_at}")
+        if key in context.selected_asset_keys:
+            context.set_data_version(key, dg.DataVersion(artifact.data_version))
+            yield output(artifact, output_name=name)
+        else:
+            store.point(artifact)
 
 
 def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator[dg.Output[Artifact]]:

@@ -51,10 +51,22 @@ class Deployment(dg.ConfigurableResource):
     monitoring: MonitoringConfig = MonitoringConfig()
 
     _of_run: Settings | None = PrivateAttr(default=None)
+    _backfill: str = PrivateAttr(default="")
+    """Id of a run on a past version of the corpus: what it makes becomes current when all of it is made."""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Read the settings of a run; a value that is not allowed is refused before the first step."""
         self._of_run = load_settings(values=edits(self))
+        self._backfill = context.run.run_id if self._of_run.corpus.version and context.run else ""
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Of a run on a past version of the corpus, move the pointers of the deployment if all of it succeeded."""
+        if self._backfill:
+            store = self.store()
+            if _all_steps_succeeded(context):
+                store.promote()
+            else:
+                store.forget_run()
 
     def settings(self) -> Settings:
         """The validated settings: those of the run, outside a run those in force now. Raises `SettingsError`."""
@@ -63,7 +75,7 @@ class Deployment(dg.ConfigurableResource):
     def store(self) -> ArtifactStore:
         """The artifact store."""
         settings = self.settings()
-        return ArtifactStore(settings.artifact_root, settings.home / "cache")
+        return ArtifactStore(settings.artifact_root, settings.home / "cache", self._backfill)
 
     def database(self) -> "Database":
         """The records database, migrated to the newest schema."""
@@ -101,3 +113,13 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
 
 def _partition(context: dg.OutputContext | dg.InputContext) -> str | None:
     return context.asset_partition_key if context.has_asset_partitions else None
+
+
+def _all_steps_succeeded(context: dg.InitResourceContext) -> bool:
+    run, instance = context.run, context.instance
+    if run is None or instance is None or run.execution_plan_snapshot_id is None:
+        return False
+    plan = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
+    stats = instance.get_run_step_stats(run.run_id)
+    succeeded = {one.step_key for one in stats if one.status and one.status.value == "SUCCESS"}
+    return succeeded >= set(plan.step_keys_to_execute)

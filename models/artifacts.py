@@ -6,6 +6,7 @@ Layout under the root (any fsspec URL):
     steps/<asset>/<step>.json            the manifest of a computation that was done: it is not done again
     memo/<kind>/<digest>.json            results of checks, remembered with their keys
     current/<asset>[/<partition>].json   the version that downstream assets read, and the step that gave it
+    runs/<run>/current/...               the same for one run alone, until it has succeeded
 
 Two computations may give the same content, as when a setting changes that turns out not to matter. They share the
 folder; `Artifact.manifest` says which inputs and settings the one at hand was made from.
@@ -146,9 +147,11 @@ class ArtifactStore:
 
     `root` is an fsspec URL or a local path; `cache` is the local folder where artifacts of a remote root are worked on.
     Errors of a remote root that cannot be reached are `ArtifactError`s without its credentials.
+    With the id of a `run`, what it points at is current for that run alone until `promote`.
     """
 
-    def __init__(self, root: str, cache: Path) -> None:
+    def __init__(self, root: str, cache: Path, run: str = "") -> None:
+        self._own = f"runs/{run}/" if run else ""
         self.files = StoreFiles(root)
         self.is_local = self.files.is_local
         self.workspace = Workspace((self.files.path() if self.is_local else cache) / "tmp")
@@ -217,11 +220,13 @@ class ArtifactStore:
     def point(self, artifact: Artifact, partition: str | None = None) -> None:
         """Make `artifact` the one that downstream assets read."""
         target = {"data_version": artifact.data_version, "step": artifact.manifest.step}
-        self.files.write(_pointer(artifact.asset, partition), canonical_json(target))
+        self.files.write(f"{self._own}{_pointer(artifact.asset, partition)}", canonical_json(target))
 
     def current(self, asset: str, partition: str | None = None) -> Artifact | None:
         """The artifact that downstream assets read, or None before the first one."""
-        pointer = self.files.read_json(_pointer(asset, partition))
+        place = _pointer(asset, partition)
+        pointer = self.files.read_json(f"{self._own}{place}") if self._own else None
+        pointer = pointer or self.files.read_json(place)
         if pointer is None:
             return None
         data = self.files.read(_step_place(asset, pointer.get("step", "")))
@@ -231,6 +236,34 @@ class ArtifactStore:
     def use(self, artifact: Artifact) -> None:
         """Mark an artifact as used now, so that `models.garbage` leaves it alone for a while."""
         self.files.touch(_step_place(artifact.asset, artifact.manifest.step), artifact.manifest.to_json())
+
+    def promote(self) -> None:
+        """Make what this run points at current for all.
+
+        Each pointer moves by itself. Of a process killed between two, the next run on the same version moves the rest.
+        """
+        for place, data in self.files.read_all(self._own_pointers()).items():
+            self.files.write(place.removeprefix(self._own), data)
+        self.forget_run()
+
+    def forget_run(self) -> None:
+        """Drop what this run points at."""
+        for place in self._own_pointers():
+            self.files.delete(place)
+
+    def made(self, asset: str) -> list[Artifact]:
+        """What the computations of an asset gave, as far as it is stored."""
+        manifests = self.files.read_all(self.files.find(f"steps/{asset}")).values()
+        return [artifact for data in manifests if (artifact := self._made_by(Manifest.from_json(data))) is not None]
+
+    def made_alike(self, artifact: Artifact, asset: str) -> Artifact | None:
+        """What `asset` became by the same code, inputs and settings as `artifact`; None if it is not stored."""
+        made = artifact.manifest
+        data = self.files.read(_step_place(asset, _step(asset, made.code_version, made.inputs, made.settings_digest)))
+        return None if data is None else self._made_by(Manifest.from_json(data))
+
+    def _own_pointers(self) -> list[str]:
+        return [*self.files.find(self._own.rstrip("/"))] if self._own else []
 
     def require(self, asset: str, partition: str | None = None) -> Artifact:
         """`current`, or an `ArtifactError` that says how to make it."""

