@@ -1,0 +1,373 @@
+"""What an index costs as the corpus grows: `python -m bench.index HOME [WORK]`, about half an hour on one core.
+
+HOME is the home of a deployment whose corpus and index are made, as `python -m bench.refresh DATA HOME` leaves one.
+Its passages are repeated to 10,000, 100,000 and 1,000,000. In the texts each word is replaced by a random word of the
+corpus with probability 0.1. Embedding a million of them would take a day, so the vectors are the real ones with
+Gaussian noise whose covariance is that of the difference which this replacement makes to the vectors of 400 passages,
+measured first. Queries are those of the corpus.
+
+Each step runs in a process of its own, on one thread as `index/dense_index` is built, and its result is kept in
+WORK/results.json: what was measured is not measured again. Writes docs/benchmarks/index.json and a plot of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from models.approximate_index import Kind, choose_kind, memory_bytes
+from models.artifacts import ArtifactStore
+from models.dense_index import DenseIndex, build_index, read_facts, recall
+from models.encoder import passage_text
+from models.files import write_atomically
+from models.lexical_index import LexicalIndex
+from models.settings import EncoderSettings, IndexSettings
+from models.splits import sample_by_hash
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "docs" / "benchmarks" / "index.json"
+PLOT = ROOT / "docs" / "images" / "index-scale.png"
+SIZES = (10_000, 100_000, 1_000_000)
+DEPTH = 100
+
+_SETTINGS = IndexSettings()
+_NOISE = 0.1
+_NOISED = 400
+_TUNED_ON, _ASKED = 256, 500
+_SCANS = 50
+_BLOCK = 50_000
+
+Result = dict[str, Any]
+
+
+def main() -> None:
+    """Measure what is not measured yet, print and write."""
+    if len(sys.argv) > 3 and sys.argv[1] == "step":
+        name, work, size, kind = sys.argv[2:6]
+        found = _STEPS[name](Path(work), int(size), kind)
+        print(json.dumps({**found, "peak_memory_mb": _memory()["peak"]}))
+        return
+    home = Path(sys.argv[1])
+    work = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(tempfile.gettempdir()) / "rerankops-index-bench"
+    work.mkdir(parents=True, exist_ok=True)
+    results = _Results(work / "results.json")
+    results.once("corpus", lambda: prepare(home, work))
+    for size in SIZES:
+        chosen = choose_kind(size, results.of("corpus")["dimensions"], _SETTINGS)
+        results.step("vectors", work, size)
+        results.step("lexical", work, size)
+        kinds: list[Kind] = [chosen] if size == SIZES[0] else [chosen, "ivf_pq"]
+        for kind in kinds:
+            results.step("dense", work, size, kind)
+            results.step("serve", work, size, kind)
+    found = results.all()
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    plot(found, PLOT)
+    print(json.dumps(found, indent=1))
+
+
+class _Results:
+    """Measurements by name, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._found: dict[str, Result] = json.loads(path.read_bytes()) if path.is_file() else {}
+
+    def of(self, name: str) -> Result:
+        """One measurement."""
+        return self._found[name]
+
+    def all(self) -> dict[str, Result]:
+        """All of them."""
+        return self._found
+
+    def once(self, name: str, measure: Callable[[], Result]) -> None:
+        """Measure unless it was."""
+        if name in self._found:
+            return
+        self._found[name] = measure()
+        write_atomically(self._path, json.dumps(self._found, indent=1).encode())
+        print(name, self._found[name], flush=True)
+
+    def step(self, name: str, work: Path, size: int, kind: str = "") -> None:
+        """Measure a step in a process of its own."""
+
+        def measure() -> Result:
+            command = [sys.executable, "-m", "bench.index", "step", name, str(work), str(size), kind]
+            done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+            return json.loads(done.stdout.splitlines()[-1])
+
+        self.once(f"{name} {size}{kind and ' '}{kind}", measure)
+
+
+def prepare(home: Path, work: Path) -> Result:
+    """Passages, queries and vectors of the deployment, and the vectors of noise, into `work`."""
+    from models.encoder import Encoder
+
+    store = ArtifactStore(str(home / "artifacts"), home / "cache")
+    embeddings = store.require("index/passage_embeddings")
+    table = store.require("corpus/passages").read_table("passages.parquet", ["passage_id", "title", "text"])
+    shutil.copytree(embeddings.folder / "encoder", work / "encoder", dirs_exist_ok=True)
+    encoder = Encoder.load(work / "encoder", embeddings.read_json("encoder.json")["max_tokens"])
+    table.to_parquet(work / "passages.parquet")
+    vectors = np.load(embeddings.path("embeddings.npy"), allow_pickle=False)
+    np.save(work / "vectors.npy", vectors)
+    queries = sample_by_hash(store.require("corpus/queries").read_table("queries.parquet"), _TUNED_ON + _ASKED)
+    texts = queries.sample(frac=1, random_state=0)["text"].tolist()
+    (work / "queries.json").write_text(json.dumps(texts))
+    np.save(work / "queries.npy", encoder.encode_queries(texts))
+    rows = np.random.default_rng(0).permutation(len(table))[:_NOISED]
+    words = vocabulary(table)
+    noised = [noisy(table["text"].iloc[row], words, np.random.default_rng(row)) for row in rows]
+    differences = encoder.encode_passages(table["title"].iloc[rows].tolist(), noised) - vectors[rows]
+    np.save(work / "differences.npy", differences)
+    lengths = np.linalg.norm(differences, axis=1)
+    return {
+        "passages": len(table),
+        "dimensions": vectors.shape[1],
+        "noise_mean_length": round(float(lengths.mean()), 4),
+        "noise_mean_cosine": round(float(1 - (lengths**2).mean() / 2), 4),
+        "cores": os.cpu_count(),
+    }
+
+
+def vocabulary(table: pd.DataFrame) -> list[str]:
+    """Words of the corpus, as often as they stand in a tenth of it."""
+    return " ".join(table["text"].iloc[::10]).split()
+
+
+def noisy(text: str, words: list[str], random: np.random.Generator) -> str:
+    """`text` with each word replaced by a random one with probability 0.1."""
+    own = text.split()
+    replaced = np.flatnonzero(random.random(len(own)) < _NOISE)
+    for place, other in zip(replaced.tolist(), random.integers(0, len(words), len(replaced)).tolist(), strict=True):
+        own[place] = words[other]
+    return " ".join(own)
+
+
+def vectors(work: Path, size: int, _: str) -> Result:
+    """The vectors of `size` passages: the real ones once, then with noise."""
+    real, differences = np.load(work / "vectors.npy"), np.load(work / "differences.npy")
+    out = np.lib.format.open_memmap(
+        _folder(work, size) / "vectors.npy", mode="w+", dtype=np.float32, shape=(size, real.shape[1])
+    )
+    random = np.random.default_rng(1)
+    for start in range(0, size, _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, size))
+        found = real[rows % len(real)]
+        mixture = random.standard_normal((len(rows), len(differences)), dtype=np.float32)
+        noise = mixture @ differences / np.sqrt(len(differences), dtype=np.float32)
+        found += np.where(rows[:, None] < len(real), 0, noise)
+        out[rows] = found / np.linalg.norm(found, axis=1, keepdims=True)
+    out.flush()
+    return {"bytes": out.nbytes}
+
+
+def texts(work: Path, size: int) -> Iterator[str]:
+    """The texts of `size` passages: the real ones once, then with noise."""
+    table = pd.read_parquet(work / "passages.parquet")
+    words, random = vocabulary(table), np.random.default_rng(2)
+    pairs = list(zip(table["title"], table["text"], strict=True))
+    for row in range(size):
+        title, text = pairs[row % len(pairs)]
+        yield passage_text(title, text if row < len(pairs) else noisy(text, words, random))
+
+
+def ids(work: Path, size: int) -> list[str]:
+    """Ids of `size` passages."""
+    real = pd.read_parquet(work / "passages.parquet", columns=["passage_id"])["passage_id"].tolist()
+    return [f"{real[row % len(real)]}~{row // len(real)}" for row in range(size)]
+
+
+def lexical(work: Path, size: int, _: str) -> Result:
+    """Build the BM25 index. The seconds include the noise in the texts, which are made as they are read."""
+    folder = _folder(work, size) / "lexical"
+    seconds, cpu = _clock()
+    index = LexicalIndex.build(texts(work, size), ids(work, size), _SETTINGS.bm25_k1, _SETTINGS.bm25_b)
+    index.save(folder)
+    return {**_since(seconds, cpu), "words": index.words, "bytes": _bytes(folder)}
+
+
+def dense(work: Path, size: int, kind: Kind) -> Result:
+    """Build the vector index as the asset does; its recall@100 on queries that its effort was not tuned on."""
+    folder = _folder(work, size) / kind
+    shutil.rmtree(folder, ignore_errors=True)
+    asked = np.load(work / "queries.npy")
+    embeddings = np.load(_folder(work, size) / "vectors.npy", mmap_mode="r")
+    seconds, cpu = _clock()
+    build_index(folder, embeddings, ids(work, size), kind, _SETTINGS, lambda: asked[:_TUNED_ON])
+    spent = _since(seconds, cpu)
+    facts, index = read_facts(folder), DenseIndex.load(folder)
+    measured = 1.0 if kind == "flat" else recall(index, asked[_TUNED_ON:])
+    return {
+        **spent,
+        "effort": facts.get("effort"),
+        "recall": round(measured, 4),
+        "recall_queries": len(asked) - _TUNED_ON,
+        "bytes": _bytes(folder),
+        "estimated_mb": round(memory_bytes(kind, size, embeddings.shape[1], _SETTINGS) / 2**20),
+    }
+
+
+def serve(work: Path, size: int, kind: Kind) -> Result:
+    """Open both indexes, search, and say how long a query takes and what memory the process has.
+
+    `own` is memory that no other process can share, `mapped` the part of the files that the searches have touched.
+    """
+    from models.retriever import HybridRetriever
+
+    names = ids(work, size)
+    table = pd.DataFrame({"passage_id": names, "document_id": names, "access": [()] * size})
+    known = np.load(work / "queries.npy")[_TUNED_ON:]
+    asked = json.loads((work / "queries.json").read_text())[_TUNED_ON:]
+    DenseIndex.load(_folder(work, SIZES[0]) / choose_kind(SIZES[0], known.shape[1], _SETTINGS)).search(known[:1], DEPTH)
+    LexicalIndex.load(_folder(work, SIZES[0]) / "lexical").search(asked[:1], DEPTH)
+    before = _memory()
+    started = time.perf_counter()
+    index, words = DenseIndex.load(_folder(work, size) / kind), LexicalIndex.load(_folder(work, size) / "lexical")
+    opened = time.perf_counter() - started
+    retriever = HybridRetriever(_LateEncoder(work / "encoder", known.shape[1]), index, words, table, _SETTINGS)
+    del table, names
+    rows = range(len(asked))
+    timed = {
+        "dense": _timed(lambda row: index.search(known[row : row + 1], DEPTH), rows),
+        "lexical": _timed(lambda row: words.search(asked[row : row + 1], DEPTH), rows),
+        "hybrid": _timed(
+            lambda row: retriever.retrieve_batch([asked[row]], DEPTH, frozenset(), vectors=known[row : row + 1]), rows
+        ),
+    }
+    after = _memory()
+    timed["exact"] = _timed(lambda row: index.search(known[row : row + 1], DEPTH, exact=True), range(_SCANS))
+    retriever.retrieve(asked[0], DEPTH)  # loads the encoder
+    timed["hybrid_with_encoder"] = _timed(lambda row: retriever.retrieve(asked[row], DEPTH), rows)
+    return {
+        "open_seconds": round(opened, 3),
+        "libraries_mb": before["own"],
+        "own_mb": after["own"] - before["own"],
+        "mapped_mb": after["mapped"] - before["mapped"],
+        **timed,
+    }
+
+
+class _LateEncoder:
+    """The encoder, loaded by the first query, so that memory can be read before."""
+
+    def __init__(self, folder: Path, dimensions: int) -> None:
+        self._folder, self.dimensions = folder, dimensions
+        self._loaded: Any = None
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors [n, dimensions]."""
+        from models.encoder import Encoder
+
+        if self._loaded is None:
+            self._loaded = Encoder.load(self._folder, EncoderSettings().max_tokens, threads=1)
+        return self._loaded.encode_queries(texts)
+
+
+def _timed(search: Callable[[int], object], rows: range) -> dict[str, float]:
+    """Percentiles of the milliseconds of one search, on the clock and of the processor; the first few warm up."""
+    for row in rows[:20]:
+        search(row)
+    clock, processor = [], []
+    for row in rows:
+        seconds, cpu = time.perf_counter(), time.process_time()
+        search(row)
+        clock.append(1000 * (time.perf_counter() - seconds))
+        processor.append(1000 * (time.process_time() - cpu))
+    return {
+        "p50_ms": round(float(np.percentile(clock, 50)), 2),
+        "p99_ms": round(float(np.percentile(clock, 99)), 2),
+        "cpu_p50_ms": round(float(np.percentile(processor, 50)), 2),
+        "cpu_p99_ms": round(float(np.percentile(processor, 99)), 2),
+    }
+
+
+def _memory() -> dict[str, int]:
+    """MiB of this process: its own, of mapped files, and the most that both were."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    kilobytes = {name: value.split()[0] for name, value in (line.split(":", 1) for line in lines if " kB" in line)}
+    names = {"own": "RssAnon", "mapped": "RssFile", "peak": "VmHWM"}
+    return {name: int(kilobytes[field]) // 1024 for name, field in names.items()}
+
+
+def _clock() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def _since(seconds: float, cpu: float) -> dict[str, float]:
+    return {"seconds": round(time.perf_counter() - seconds, 1), "cpu_seconds": round(time.process_time() - cpu, 1)}
+
+
+def _folder(work: Path, size: int) -> Path:
+    folder = work / str(size)
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+_STEPS: dict[str, Callable[[Path, int, Any], Result]] = {
+    "vectors": vectors,
+    "lexical": lexical,
+    "dense": dense,
+    "serve": serve,
+}
+
+
+def plot(found: dict[str, Result], path: Path) -> None:
+    """Four panels over the size of the corpus: build time, memory, latency, recall."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 8), dpi=100, layout="constrained")
+    axes = figure.subplots(2, 2).ravel()
+    built = {kind: _series(found, "dense", kind) for kind in ("flat", "hnsw", "ivf_pq")}
+    for kind, series in built.items():
+        axes[0].plot(*_points(series, lambda one: one["cpu_seconds"]), marker="o", label=kind)
+        axes[3].plot(*_points(series, lambda one: one["recall"]), marker="o", label=kind)
+    axes[0].plot(
+        *_points(_series(found, "lexical", ""), lambda one: one["cpu_seconds"]), marker="s", label="BM25", color="black"
+    )
+    for kind in built:
+        served = _series(found, "serve", kind)
+        axes[1].plot(*_points(served, lambda one: one["own_mb"]), marker="o", linestyle="--", label=f"{kind}: own")
+        axes[1].plot(*_points(served, lambda one: one["mapped_mb"]), marker="o", label=f"{kind}: mapped, shared")
+        for name, marker in (("dense", "o"), ("hybrid", "s")):
+            axes[2].plot(
+                *_points(served, lambda one, name=name: one[name]["cpu_p99_ms"]), marker=marker, label=f"{kind}: {name}"
+            )
+    axes[3].axhline(_SETTINGS.min_recall, color="grey", linestyle=":", label="index.min_recall")
+    titles = ("Build, CPU seconds", "Memory of a serving process, MiB", "p99 of a query, CPU ms", "Recall@100")
+    for panel, title in zip(axes, titles, strict=True):
+        panel.set(title=title, xlabel="passages", xscale="log")
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=7)
+    axes[0].set_yscale("log")
+    figure.savefig(path)
+
+
+def _series(found: dict[str, Result], name: str, kind: str) -> dict[int, Result]:
+    keys = {size: f"{name} {size}{kind and ' '}{kind}" for size in SIZES}
+    return {size: found[key] for size, key in keys.items() if key in found}
+
+
+def _points(series: dict[int, Result], value: Callable[[Result], float]) -> tuple[list[int], list[float]]:
+    return list(series), [value(one) for one in series.values()]
+
+
+if __name__ == "__main__":
+    main()
