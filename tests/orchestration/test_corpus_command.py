@@ -62,10 +62,10 @@ def test_a_past_version_is_listed_and_its_indexes_are_made_current_again(
 ) -> None:
     home, docs = tmp_path / "home", tmp_path / "docs"
     assert command("corpus", "versions") == []
-    write_docs_corpus(docs, documents=60)
+    write_docs_corpus(docs, documents=120)
     command("run", "--select", INDEXES)
     first = current(home)
-    write_docs_corpus(docs, documents=60, left_out=8)
+    write_docs_corpus(docs, documents=120, left_out=2)
     command("run", "--select", INDEXES)
     second = current(home)
     assert all(first[name] != second[name] for name in ASSETS)
@@ -74,7 +74,7 @@ def test_a_past_version_is_listed_and_its_indexes_are_made_current_again(
     listed = {one["data_version"]: one for one in command("corpus", "versions")}
     assert set(listed) == set(names)
     assert [listed[name]["current"] for name in names] == [False, True]
-    assert [listed[name]["rows"]["documents"] for name in names] == [60, 52]
+    assert [listed[name]["rows"]["documents"] for name in names] == [120, 118]
 
     steps = sorted((home / "artifacts" / "steps").rglob("*.json"))
     done = command("backfill", names[0][:12])
