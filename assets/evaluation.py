@@ -229,7 +229,7 @@ def champion_evaluation(
     kinds={"python"},
     owners=OWNERS,
     config_schema=NO_CONFIG,
-    code_version=code_version("serving", "tiered_reranker", "latency"),
+    code_version=code_version("serving", "tiered_reranker", "batching", "latency"),
     automation_condition=WHEN_INPUTS_CHANGE,
     pool=MODEL_POOL,
     ins=_ins(keys.RELEASE_CANDIDATE),
@@ -250,10 +250,15 @@ def latency_profile(
         deployment.store(),
         keys.LATENCY_PROFILE,
         build,
-        modules=("serving", "tiered_reranker", "latency"),
+        modules=("serving", "tiered_reranker", "batching", "latency"),
         inputs=(release_candidate,),
         settings=values_of(
-            settings, "gate.max_golden_difference", "tiers.budget_ms", "serving.candidates", "serving.threads"
+            settings,
+            "gate.max_golden_difference",
+            "tiers.budget_ms",
+            "serving.candidates",
+            "serving.threads",
+            "serving.batch_tokens",
         ),
     )
     return output(artifact)

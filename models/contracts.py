@@ -27,6 +27,7 @@ PSEUDO_KINDS = ("title", "heading", "sentence", "cloze")
 """Where a query comes from: the source, or a part of the text (models/pseudo_queries.py)."""
 TIERS = ("cached", "large", "compact", "lean")
 Tier = Literal["cached", "large", "compact", "lean"]
+"""What gave a score: the first stage (lean), a model, or the memory of what a model gave the same pair (cached)."""
 
 PROBE_HEADER = "X-RerankOps-Probe"
 PROBE_CALLER = "probe"

@@ -110,7 +110,7 @@ def decision_features(decision: Decision) -> dict[str, Any]:
         **_score_features([item["score"] for item in ranking]),
         "top_dense_score": _highest(item.get("dense_score") for item in retrieved),
         "top_lexical_score": _highest(item.get("lexical_score") for item in retrieved),
-        "share_scored_by_large": _share_of_large([item.get("tier", "") for item in ranking]),
+        "share_scored_by_large": _share_of_large([item.get("scored_by") or item.get("tier", "") for item in ranking]),
         "latency_ms": _latency_ms(decision.stage_ms),
     }
 

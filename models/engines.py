@@ -41,7 +41,7 @@ _TOP = 10
 
 
 class OnnxScorer:
-    """Scores pairs with ONNX Runtime. `logits_of` may be called by several threads; `encode` by one at a time."""
+    """Scores pairs with ONNX Runtime. Any number of threads may call it."""
 
     def __init__(self, session: Any, tokenizer: PairTokenizer, threads: int) -> None:
         self._session = session

@@ -217,7 +217,7 @@ def profile_bundle(
     from models.serving import load_bundle
 
     started = time.perf_counter()
-    loaded = load_bundle(bundle, threads=settings.serving.threads)
+    loaded = load_bundle(bundle, serving=settings.serving)
     load_seconds = time.perf_counter() - started
     golden = loaded.reproduce_golden(settings.gate.max_golden_difference)
     queries = [entry["query"] for entry in loaded.golden] or ["how is this used"]

@@ -7,20 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
+    from tokenizers import Encoding, Tokenizer
     from torch import Tensor
 
 
 class PairTokenizer:
     """Cuts pairs to `max_tokens`, special tokens included: the query to at most half of them, then the passage.
 
-    `tokenizer` is a fast tokenizer of transformers; its truncation and padding are set anew by each call, so one thread
-    at a time calls it.
+    `tokenizer` is a fast tokenizer of transformers. It is copied and left as it is, and nothing of the copies changes
+    later, so any number of threads may call this one.
     """
 
     def __init__(self, tokenizer: Any, max_tokens: int) -> None:
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self._queries = _copy(tokenizer.backend_tokenizer)
+        self._queries.enable_truncation(max_length=max_tokens // 2, strategy="longest_first")
+        self._passages = _copy(tokenizer.backend_tokenizer)
+        self._pairs = _copy(tokenizer.backend_tokenizer)
+        self._pairs.enable_truncation(max_length=max_tokens, strategy="only_second")
 
     @property
     def inputs(self) -> list[str]:
@@ -33,20 +38,23 @@ class PairTokenizer:
         self._tokenizer.save_pretrained(str(folder))
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
-        """One encoding per pair."""
+        """One encoding per pair; a query that stands in several is encoded once."""
         if not pairs:
             return []
-        backend = self._tokenizer.backend_tokenizer
-        backend.no_padding()
-        backend.enable_truncation(max_length=self.max_tokens // 2, strategy="longest_first")
         queries = list(dict.fromkeys(query for query, _ in pairs))
-        encoded = backend.encode_batch(queries, add_special_tokens=False)
-        cut = {
-            query: query if not encoding.overflowing else query[: encoding.offsets[-1][1]]
-            for query, encoding in zip(queries, encoded, strict=True)
-        }
-        backend.enable_truncation(max_length=self.max_tokens, strategy="only_second")
-        return backend.encode_batch([(cut[query], passage) for query, passage in pairs])
+        encoded = dict(zip(queries, map(self._cut, queries), strict=True))
+        passages = self._passages.encode_batch([passage for _, passage in pairs], add_special_tokens=False)
+        return [
+            self._pairs.post_process(encoded[query], passage)
+            for (query, _), passage in zip(pairs, passages, strict=True)
+        ]
+
+    def _cut(self, query: str) -> Encoding:
+        """The query's tokens, at most half of `max_tokens`, without what was cut off: that is no cut passage."""
+        encoding = self._queries.encode(query, add_special_tokens=False)
+        if not encoding.overflowing:
+            return encoding
+        return self._passages.encode(query[: encoding.offsets[-1][1]], add_special_tokens=False)
 
     def pad(self, encodings: Sequence[Encoding]) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` and, where the model reads them, `token_type_ids`: int64 [pairs, longest]."""
@@ -61,3 +69,11 @@ class PairTokenizer:
             ids[row, :size], types[row, :size], mask[row, :size] = encoding.ids, encoding.type_ids, 1
         arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         return {name: torch.from_numpy(arrays[name]) for name in self.inputs}
+
+
+def _copy(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer, without truncation and padding."""
+    copied = type(tokenizer).from_str(tokenizer.to_str())
+    copied.no_truncation()
+    copied.no_padding()
+    return copied

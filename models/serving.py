@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from models.artifacts import Artifact, ArtifactStore
+from models.batching import Batcher, Claim, CostModel
 from models.bundle import BUNDLE, GoldenComparison, compare_golden
 from models.calibration import Calibration
 from models.contracts import Candidate, CandidateSet
@@ -25,15 +27,21 @@ from models.errors import ArtifactError
 from models.ledger import Release
 from models.lexical_index import LexicalIndex
 from models.retriever import HybridRetriever
+from models.score_cache import ScoreCache, model_prefix
 from models.serving_types import PassageRecord, Ranking
-from models.settings import IndexSettings, Settings, TiersSettings
-from models.tiered_reranker import CostModel, TieredReranker
+from models.settings import IndexSettings, ServingSettings, Settings, TiersSettings
+from models.tiered_reranker import TieredReranker
 
 RELEASE_CANDIDATE = "release/release_candidate"
 _ENCODE_SHARE = 0.4
 """Share of a request's budget that may go into embedding the caller's own texts."""
 _ENCODE_BATCH = 16
 _WARM_UP = 16
+_SPECIAL_TOKENS = 3
+_HASHED_CHARACTERS = 200_000
+"""Characters of a request up to which it is worth to look which of its texts are passages, to predict its time."""
+_LEAN_CHARACTERS, _LEAN_TEXT = 100_000, 200
+"""Characters that BM25 reads of a request without a budget, and of each of its texts at least: some 10 ms of work."""
 _NO_LIMIT_MS = 1e9
 
 
@@ -48,17 +56,28 @@ class Identity:
     corpus_version: str
 
 
-def load_release(settings: Settings, release: Release) -> LoadedBundle:
+def load_release(settings: Settings, release: Release, cache: ScoreCache | None = None) -> LoadedBundle:
     """Open, verify and load the bundle of a release, warmed. Raises `ArtifactError` if a file is missing or altered."""
     store = ArtifactStore(settings.artifact_root, settings.home / "cache")
     artifact = store.open(RELEASE_CANDIDATE, release.bundle_version)
     return load_bundle(
-        artifact, release_id=release.release_id, model_version=release.model_version, threads=settings.serving.threads
+        artifact,
+        release_id=release.release_id,
+        model_version=release.model_version,
+        serving=settings.serving,
+        cache=cache,
     )
 
 
-def load_bundle(artifact: Artifact, *, release_id: str = "", model_version: str = "", threads: int = 0) -> LoadedBundle:
-    """Load a bundle from its artifact after comparing every file with its digest."""
+def load_bundle(
+    artifact: Artifact,
+    *,
+    release_id: str = "",
+    model_version: str = "",
+    serving: ServingSettings | None = None,
+    cache: ScoreCache | None = None,
+) -> LoadedBundle:
+    """Load a bundle from its artifact after comparing every file with its digest; scores are looked up in `cache`."""
     artifact.verify()
     bundle = artifact.read_json(BUNDLE)
     if bundle["format"] != 1:
@@ -66,17 +85,34 @@ def load_bundle(artifact: Artifact, *, release_id: str = "", model_version: str 
     identity = Identity(
         release_id, artifact.data_version, model_version, bundle["index_version"], bundle["corpus_version"]
     )
-    return LoadedBundle(artifact.folder, bundle, identity, threads)
+    models = {
+        tier: model_prefix(
+            {
+                name: entry.sha256
+                for name, entry in artifact.manifest.files.items()
+                if name.startswith((f"{tier}/", f"engines/{tier}/"))
+            },
+            bundle["max_tokens"],
+        )
+        for tier in SIZES
+    }
+    return LoadedBundle(artifact.folder, bundle, identity, serving, cache, models)
 
 
 class LoadedBundle:
-    """Models, indexes and passages of one bundle. One thread at a time calls it."""
+    """Models, indexes and passages of one bundle. Any number of threads may call it; one of its own runs the models."""
 
-    def __init__(self, folder: Path, bundle: Mapping[str, Any], identity: Identity, threads: int = 0) -> None:
-        if threads:
-            import torch
-
-            torch.set_num_threads(threads)
+    def __init__(
+        self,
+        folder: Path,
+        bundle: Mapping[str, Any],
+        identity: Identity,
+        serving: ServingSettings | None = None,
+        cache: ScoreCache | None = None,
+        models: Mapping[str, bytes] | None = None,
+    ) -> None:
+        serving = serving or ServingSettings()
+        _use_threads(serving.threads)
         self._identity = identity
         self._bundle = bundle
         self._folder = folder
@@ -100,21 +136,28 @@ class LoadedBundle:
             IndexSettings.model_validate(bundle["settings"]["index"]),
         )
         engines = {
-            size: load_engine(folder / "engines", folder / size, size, bundle["max_tokens"], threads=threads)
+            size: load_engine(folder / "engines", folder / size, size, bundle["max_tokens"], threads=serving.threads)
             for size in SIZES
         }
         samples = [("how is this used", text) for text in self._texts[:_WARM_UP]]
-        self._costs = {name: CostModel.measure(engine, samples) for name, engine in engines.items()}
+        costs = {name: CostModel.measure(engine, samples) for name, engine in engines.items()}
         self._encode_ms = self._measure_encoder()
+        self._max_tokens = int(bundle["max_tokens"])
+        sizes = [len(encoding) - _SPECIAL_TOKENS for encoding in engines["compact"].encode(samples)]
+        self._tokens_per_character = sum(sizes) / max(sum(len(query) + len(text) for query, text in samples), 1)
+        self._passage_characters = sum(map(len, self._texts)) / max(len(self._texts), 1)
+        self._batcher = Batcher(
+            engines, costs, batch_tokens=serving.batch_tokens, on_start=lambda: _use_threads(serving.threads)
+        )
         calibration = Calibration.from_dict(json.loads((folder / "calibration.json").read_bytes()))
         self._lean_dense = calibration.tiers["lean"].mean[calibration.tiers["lean"].features.index("dense")]
-        self._reranker = TieredReranker(
-            engines["compact"],
-            engines["large"],
-            calibration,
-            TiersSettings.model_validate(bundle["settings"]["tiers"]),
-            self._costs,
-        )
+        self._tiers = TiersSettings.model_validate(bundle["settings"]["tiers"])
+        self._cache = cache
+        self._models = models or {}
+        self._reranker = TieredReranker(self._batcher, calibration, self._tiers, cache, self._models)
+        if cache is not None:
+            for model in self._models.values():
+                cache.use(model)
 
     @property
     def release_id(self) -> str:
@@ -165,7 +208,9 @@ class LoadedBundle:
             query=query, candidates=candidates, index_version=self.index_version, corpus_version=self.corpus_version
         )
 
-    def rank_candidates(self, query: str, candidates: CandidateSet, budget_ms: float) -> Ranking:
+    def rank_candidates(
+        self, query: str, candidates: CandidateSet, budget_ms: float, claim: Claim | None = None
+    ) -> Ranking:
         """Rank retrieved passages; `Ranked.index` is the position in `candidates.candidates`."""
         ids = [one.passage_id for one in candidates.candidates]
         return self._reranker.rank(
@@ -176,28 +221,56 @@ class LoadedBundle:
             np.array([one.lexical_score for one in candidates.candidates], dtype=np.float64),
             budget_ms,
             passage_ids=ids,
+            claim=claim,
         )
 
-    def rank_documents(self, query: str, documents: Sequence[str], budget_ms: float) -> Ranking:
+    def rank_documents(
+        self, query: str, documents: Sequence[str], budget_ms: float, claim: Claim | None = None
+    ) -> Ranking:
         """Rank the caller's own texts; `Ranked.index` is the position in `documents`.
 
         Texts that are passages of the corpus use their stored embedding; the others are embedded while a share of the
-        budget lasts, those with the best BM25 score first.
+        budget lasts, those with the best BM25 score first. Without a budget nothing is embedded: BM25 alone orders
+        them, of long requests by the beginnings of the texts, and of equal scores the caller's order.
         """
         started = time.perf_counter()
+        claim = claim or Claim()
         rows = [self._known.get(_digest(text)) for text in documents]
-        lexical = self._lexical.score(query, documents).astype(np.float64)
-        until = started + _ENCODE_SHARE * budget_ms / 1000
-        dense, embedded = self._dense_scores(query, documents, rows, lexical, until)
+        most = max(_LEAN_TEXT, _LEAN_CHARACTERS // len(documents)) if documents else 0
+        read = documents if budget_ms > 0 else [text[:most] for text in documents]
+        lexical = self._lexical.score(query, read).astype(np.float64)
+        if budget_ms > 0:
+            until = started + _ENCODE_SHARE * budget_ms / 1000
+            dense, embedded = self._dense_scores(query, documents, rows, lexical, until, claim)
+        else:
+            dense, embedded = np.full(len(documents), self._lean_dense), 0
         spent = 1000 * (time.perf_counter() - started)
-        ids = [f"{place:08d}" for place in range(len(documents))]
         known = [None if row is None else self._dense.passage_ids[row] for row in rows]
-        ranking = self._reranker.rank(query, documents, ids, dense, lexical, budget_ms - spent, passage_ids=known)
+        ranking = self._reranker.rank(
+            query, documents, _place_ids(documents), dense, lexical, budget_ms - spent, passage_ids=known, claim=claim
+        )
         reasons = [ranking.degraded_reason] if ranking.degraded_reason else []
         if embedded < len(documents):
             reasons.insert(0, f"{embedded} of {len(documents)} documents embedded inside the budget")
         stage_ms = {"first_stage": spent, **ranking.stage_ms}
         return Ranking(ranking.items, bool(reasons), "; ".join(reasons), stage_ms, ranking.truncated, ranking.tokens)
+
+    def keep_order(self, documents: Sequence[str]) -> Ranking:
+        """The caller's own texts in the order given, all with the score of a text of which nothing is known."""
+        nothing = np.zeros(len(documents))
+        return self._reranker.rank("", documents, _place_ids(documents), nothing + self._lean_dense, nothing, 0.0)
+
+    def candidates_ms(self, query: str, count: int) -> float:
+        """Predicted milliseconds of the models for `rank_candidates` of this many passages, without a limit."""
+        return self._models_ms(len(query) + self._passage_characters, count)
+
+    def documents_ms(self, query: str, documents: Sequence[str]) -> float:
+        """Predicted milliseconds of the models for `rank_documents`, without a limit; cheap for any texts."""
+        characters = sum(map(len, documents))
+        fresh = len(documents)
+        if characters <= _HASHED_CHARACTERS:
+            fresh = sum(_digest(text) not in self._known for text in documents)
+        return self._encode_ms * fresh + self._models_ms(len(query) + characters / len(documents), len(documents))
 
     def passage(self, passage_id: str) -> PassageRecord:
         """The text of a passage that `retrieve` returned."""
@@ -216,7 +289,12 @@ class LoadedBundle:
         return compare_golden(golden, found, tolerance)
 
     def close(self) -> None:
-        """Drop the models and indexes; no call follows."""
+        """End the thread of the models, drop them and the indexes; no call follows."""
+        self._batcher.close()
+        if self._cache is not None:
+            for model in self._models.values():
+                self._cache.release(model)
+        del self._batcher
         del self._reranker, self._retriever, self._dense, self._lexical, self._encoder
 
     def _measure_encoder(self) -> float:
@@ -228,8 +306,23 @@ class LoadedBundle:
         self._encoder.encode_passages(blank, texts, _ENCODE_BATCH)
         return 1000 * (time.perf_counter() - started) / max(len(texts), 1)
 
+    def _models_ms(self, characters: float, count: int) -> float:
+        """Predicted milliseconds of both tiers for `count` pairs of this many characters each."""
+        tokens = min(self._max_tokens, characters * self._tokens_per_character + _SPECIAL_TOKENS)
+        compact = min(count, self._tiers.compact_candidates)
+        large = min(compact, self._tiers.large_candidates)
+        return self._batcher.predict("compact", round(compact * tokens)) + self._batcher.predict(
+            "large", round(large * tokens)
+        )
+
     def _dense_scores(
-        self, query: str, documents: Sequence[str], rows: Sequence[int | None], lexical: np.ndarray, until: float
+        self,
+        query: str,
+        documents: Sequence[str],
+        rows: Sequence[int | None],
+        lexical: np.ndarray,
+        until: float,
+        claim: Claim,
     ) -> tuple[np.ndarray, int]:
         """Cosine of the query with each document, and for how many it was computed; the rest get the mean of
         the corpus. `rows` are the passages that documents are, if they are."""
@@ -245,14 +338,39 @@ class LoadedBundle:
         done = 0
         for start in range(0, len(fresh), _ENCODE_BATCH):
             batch = fresh[start : start + _ENCODE_BATCH]
-            if time.perf_counter() + self._encode_ms * len(batch) / 1000 > until:
+            vectors = self._batcher.compute(
+                lambda batch=batch: self._encoder.encode_passages(
+                    [""] * len(batch), [documents[place] for place in batch], _ENCODE_BATCH
+                ),
+                self._encode_ms * len(batch),
+                until,
+                claim,
+            ).result()
+            if vectors is None:
                 break
-            vectors = self._encoder.encode_passages(
-                [""] * len(batch), [documents[place] for place in batch], _ENCODE_BATCH
-            )
             scores[batch] = vectors @ vector[0]
             done += len(batch)
         return scores, len(stored) + done
+
+
+@lru_cache(maxsize=1)
+def _all_threads() -> int:
+    """Threads that torch takes by itself, asked once: `Encoder` changes the number while it computes."""
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _use_threads(threads: int) -> None:
+    """Let torch use so many threads in calls of the thread that asks; 0 takes all cores."""
+    import torch
+
+    torch.set_num_threads(threads or _all_threads())
+
+
+def _place_ids(documents: Sequence[str]) -> list[str]:
+    """Ids that order the caller's texts as given."""
+    return [f"{place:08d}" for place in range(len(documents))]
 
 
 def _rows_by_text(texts: Sequence[str], whole: Sequence[str]) -> dict[bytes, int]:

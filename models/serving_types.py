@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from models.contracts import TIERS, Tier
 
 if TYPE_CHECKING:
+    from models.batching import Claim
     from models.contracts import CandidateSet
 
 
@@ -33,7 +34,8 @@ class Ranked:
     """One scored text.
 
     `index` is its position in the request (or in the candidate set), `score` the calibrated probability of relevance,
-    `logit` the raw score of the tier that decided.
+    `logit` the raw score of the tier that decided. Where that tier's model was not run, since its score was known,
+    `tier` is `cached` and `scored_by` is the tier that once gave it; elsewhere `scored_by` is `tier`.
     """
 
     index: int
@@ -43,6 +45,11 @@ class Ranked:
     tier: Tier
     dense_score: float
     lexical_score: float
+    scored_by: Tier | None = None
+
+    def __post_init__(self) -> None:
+        if self.scored_by is None:
+            object.__setattr__(self, "scored_by", self.tier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +93,8 @@ def ranking_fault(ranking: Ranking, count: int) -> str:
 class ServedBundle(Protocol):
     """A loaded release: the models, the index and the passages it was evaluated with.
 
-    A budget of 0 ms or less asks for the lean tier alone. One thread at a time calls a bundle.
+    A budget of 0 ms or less asks for the lean tier alone, which no model computes. Any number of threads may call a
+    bundle; `claim` is told what is done and may be withdrawn.
     """
 
     @property
@@ -104,12 +112,28 @@ class ServedBundle(Protocol):
         """First stage: at most `top_k` passages that are public or carry one of `labels`."""
         ...
 
-    def rank_candidates(self, query: str, candidates: CandidateSet, budget_ms: float) -> Ranking:
+    def rank_candidates(
+        self, query: str, candidates: CandidateSet, budget_ms: float, claim: Claim | None = None
+    ) -> Ranking:
         """Rank retrieved passages; `Ranked.index` is the position in `candidates.candidates`."""
         ...
 
-    def rank_documents(self, query: str, documents: Sequence[str], budget_ms: float) -> Ranking:
+    def rank_documents(
+        self, query: str, documents: Sequence[str], budget_ms: float, claim: Claim | None = None
+    ) -> Ranking:
         """Rank the caller's own texts; `Ranked.index` is the position in `documents`."""
+        ...
+
+    def keep_order(self, documents: Sequence[str]) -> Ranking:
+        """The caller's own texts in the order given, all with the score of a text of which nothing is known."""
+        ...
+
+    def candidates_ms(self, query: str, count: int) -> float:
+        """Predicted milliseconds of the models for `rank_candidates` of this many passages, without a limit."""
+        ...
+
+    def documents_ms(self, query: str, documents: Sequence[str]) -> float:
+        """Predicted milliseconds of the models for `rank_documents`, without a limit; cheap for any texts."""
         ...
 
     def passage(self, passage_id: str) -> PassageRecord:

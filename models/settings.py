@@ -495,6 +495,9 @@ class ObjectivesSettings(Section):
 
     p95_ms: PositiveFloat = Field(default=1500, description="95th percentile of a rerank request, milliseconds.")
     p99_ms: PositiveFloat = Field(default=2500, description="99th percentile of a rerank request, milliseconds.")
+    window_minutes: Annotated[int, Field(ge=1, le=10_080)] = Field(
+        default=60, description="Window of the served percentiles and error budgets, minutes."
+    )
 
 
 class ServingSettings(Section):
@@ -507,9 +510,35 @@ class ServingSettings(Section):
     max_request_bytes: PositiveInt = Field(default=4_000_000, description="Bytes of a request body, at most.")
     poll_seconds: PositiveFloat = Field(default=5.0, description="Seconds between looks at the release ledger.")
     threads: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Torch threads of the service; 0 takes all cores."
+        default=0, description="Threads of the one that runs the models; 0 takes all cores."
+    )
+    workers: PositiveInt = Field(
+        default=4, description="Requests that are prepared and scored at once; the others wait, most urgent first."
+    )
+    batch_tokens: PositiveInt = Field(
+        default=1024, description="Tokens of a batch, padding included; requests share batches."
+    )
+    max_queue_ms: PositiveFloat = Field(
+        default=30_000,
+        description="Predicted milliseconds of work in front of the models, at most; more requests are answered lean.",
     )
     golden_queries: PositiveInt = Field(default=12, description="Golden queries stored in each bundle.")
+
+
+class CacheSettings(Section):
+    """Scores that are known already."""
+
+    max_mb: Annotated[int, Field(ge=0)] = Field(
+        default=64, description="Memory for known scores in the service, MiB; 0 switches the cache off."
+    )
+    url: PasswordlessUrl = Field(
+        default="", description="Redis shared by several services, as in redis://host:6379/0; empty uses memory only."
+    )
+    password_env: str = Field(
+        default="CACHE_PASSWORD", description="Environment variable that holds Redis' password, where one is needed."
+    )
+    timeout_ms: PositiveFloat = Field(default=20, description="Milliseconds that a request waits for Redis, at most.")
+    ttl_s: PositiveInt = Field(default=86_400, description="Seconds that Redis keeps a score.")
 
 
 class GeneratorSettings(Section):
@@ -585,6 +614,7 @@ class Settings(Section):
     tiers: TiersSettings = TiersSettings()
     objectives: ObjectivesSettings = ObjectivesSettings()
     serving: ServingSettings = ServingSettings()
+    cache: CacheSettings = CacheSettings()
     generator: GeneratorSettings = GeneratorSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     schedules: SchedulesSettings = SchedulesSettings()

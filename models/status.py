@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from models import decisions
 from models.artifacts import ArtifactStore
+from models.contracts import PROBE_CALLER
 from models.database import Database
+from models.errors import RerankOpsError
 from models.incidents import open_incidents
 from models.ledger import Ledger
+from models.objectives import served_latency
 from models.releasing import Releaser
+from models.service_client import call_service
 from models.settings import Settings
 from models.tracking import Tracking
 
+_SERVICE_S = 2.0
+
 
 def deployment_status(settings: Settings) -> dict[str, Any]:
-    """Champion, last gate decision, evaluation by system, objectives and open incidents.
+    """Champion, last gate decision, evaluation by system, objectives with what was served, and open incidents.
 
     A release that a crash left pending is finished first. What does not exist yet is None or empty.
     """
@@ -25,6 +33,7 @@ def deployment_status(settings: Settings) -> dict[str, Any]:
         if ledger.pending():
             Releaser(ledger, Tracking.of(settings)).repair()
         current = ledger.current()
+        served = served_objectives(settings, database)
         incidents = [
             {"kind": one.kind, "id": one.incident_id, "evidence": one.evidence} for one in open_incidents(database)
         ]
@@ -60,5 +69,28 @@ def deployment_status(settings: Settings) -> dict[str, Any]:
         "pairs": [] if report is None else report.get("pairs", []),
         "power": None if report is None else report.get("power"),
         "objectives": settings.objectives.model_dump(),
+        "served": served,
         "incidents": incidents,
+    }
+
+
+def served_objectives(settings: Settings, database: Database) -> dict[str, Any]:
+    """Served latency and error budgets, `from` the running `service` or, where none answers, from the `decisions` of
+    the last `objectives.window_minutes`."""
+    try:
+        found = call_service(settings, "GET", "/v1/objectives", timeout_s=_SERVICE_S)
+    except RerankOpsError:
+        pass  # None runs, or it is not ours to ask.
+    else:
+        return {"from": "service", **found}
+    now, window = datetime.now(UTC), timedelta(minutes=settings.objectives.window_minutes)
+    stored = decisions.read(database, now - window, now, exclude_callers=[PROBE_CALLER])
+    answers = ((one.stage_ms["total"], one.degraded) for one in stored if "total" in one.stage_ms)
+    wanted = settings.objectives
+    return {
+        "from": "decisions",
+        "window_minutes": wanted.window_minutes,
+        "p95_objective_ms": wanted.p95_ms,
+        "p99_objective_ms": wanted.p99_ms,
+        **served_latency(answers, wanted).to_dict(),
     }

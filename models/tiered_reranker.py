@@ -2,37 +2,27 @@
 
 A time budget decides how far down each model goes: before a batch is scored its time is predicted by a cost model
 measured at load, and when the budget would not hold, the rest keeps the score of the tier before and the ranking says
-so.
+so. The pairs of all requests are scored together (`models.batching`).
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.batching import Batcher, Claim, Scores
 from models.calibration import Calibration, probability
 from models.contracts import Tier
+from models.score_cache import KnownScore, ScoreCache, pair_key
 from models.serving_types import Ranked, Ranking
 from models.settings import TiersSettings
 
-if TYPE_CHECKING:
-    from tokenizers import Encoding
-
-_BATCH = 16
-_FRESH_SHARE = 0.2
-"""Weight of the newest measurement in the running time per token."""
-
-
-class PairScorer(Protocol):
-    """What a cross-encoder engine offers."""
-
-    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]: ...
-    def logits_of(self, encoded: Sequence[Encoding], batch_size: int = 32) -> np.ndarray: ...
+_ENCODED_TOGETHER = 64
+"""Pairs; while those are scored, the next are encoded, unless the budget is spent."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +31,16 @@ class Scored:
 
     logits: NDArray[np.float64]
     tiers: tuple[Tier, ...]
+
+
+@dataclass(frozen=True)
+class _TierScores:
+    """Rows that have a model's logit; those whose logit was known before; tokens read; texts cut."""
+
+    rows: NDArray[np.int64]
+    known: set[int]
+    tokens: int
+    truncated: int
 
 
 def cascade(
@@ -75,49 +75,24 @@ def best_rows(logits: NDArray[np.float64], ids: Sequence[str], count: int) -> ND
     return np.array(order[:count], dtype=np.int64)
 
 
-class CostModel:
-    """Predicted milliseconds of scoring: a running mean of the time per token, started by a measurement at load."""
-
-    def __init__(self, ms_per_token: float) -> None:
-        self.ms_per_token = ms_per_token
-
-    @classmethod
-    def measure(cls, scorer: PairScorer, samples: Sequence[tuple[str, str]]) -> CostModel:
-        """Score the samples twice; the second time counts, the first warms up."""
-        encoded = scorer.encode(samples)
-        scorer.logits_of(encoded, _BATCH)
-        started = time.perf_counter()
-        scorer.logits_of(encoded, _BATCH)
-        tokens = sum(len(encoding) for encoding in encoded)
-        return cls(1000 * (time.perf_counter() - started) / max(tokens, 1))
-
-    def predict(self, tokens: int) -> float:
-        """Milliseconds for a batch of this many tokens."""
-        return self.ms_per_token * tokens
-
-    def observe(self, tokens: int, milliseconds: float) -> None:
-        """Follow the machine: it may be busier now than at load."""
-        if tokens:
-            self.ms_per_token += _FRESH_SHARE * (milliseconds / tokens - self.ms_per_token)
-
-
 class TieredReranker:
-    """Ranks the texts of one request inside its budget."""
+    """Ranks the texts of one request inside its budget; any number of threads may call it."""
 
     def __init__(
         self,
-        compact: PairScorer,
-        large: PairScorer,
+        batcher: Batcher,
         calibration: Calibration,
         settings: TiersSettings,
-        costs: Mapping[str, CostModel],
-        clock: Callable[[], float] = time.perf_counter,
+        cache: ScoreCache | None = None,
+        models: Mapping[str, bytes] | None = None,
     ) -> None:
-        self._engines: Mapping[str, PairScorer] = {"compact": compact, "large": large}
+        """`models` names the model of each tier in the cache (`models.score_cache.model_prefix`)."""
+        self._batcher = batcher
         self._calibration = calibration
         self._settings = settings
-        self._costs = costs
-        self._clock = clock
+        self._cache = cache
+        self._models = models or {}
+        self._clock = batcher.clock
 
     def rank(
         self,
@@ -128,14 +103,17 @@ class TieredReranker:
         lexical: NDArray[np.floating],
         budget_ms: float,
         passage_ids: Sequence[str | None] | None = None,
+        claim: Claim | None = None,
     ) -> Ranking:
         """Rank `texts`, all of the same query, best first.
 
         `ids` break ties; `dense` and `lexical` [n] are first-stage scores. At most `budget_ms` milliseconds are spent,
-        less `tiers.reserve_ms`; `degraded` says that a model did not get as far as the settings ask.
+        less `tiers.reserve_ms`; `degraded` says that a model did not get as far as the settings ask. Known scores take
+        the place of the model's at any budget: what is ranked and how does not depend on them, but for the time.
         """
         if not texts:
             return Ranking([])
+        claim = claim or Claim()
         deadline = self._clock() + (budget_ms - self._settings.reserve_ms) / 1000
         count = len(texts)
         inputs: dict[str, NDArray[np.float64]] = {
@@ -146,6 +124,7 @@ class TieredReranker:
         }
         none = np.empty(0, dtype=np.int64)
         rows: dict[str, NDArray[np.int64]] = {"compact": none, "large": none}
+        known: dict[str, set[int]] = {"lean": set()}
         stage_ms: dict[str, float] = {}
         reasons: list[str] = []
         tokens = truncated = 0
@@ -160,13 +139,13 @@ class TieredReranker:
             pool = rows["compact"] if tier == "large" else np.arange(count)
             chosen = pool[best_rows(scored.logits[pool], [ids[int(row)] for row in pool], wanted)]
             started = self._clock()
-            done, read, cut = self._score(tier, query, texts, chosen, inputs[tier], deadline)
+            found = self._score(tier, query, texts, chosen, inputs[tier], deadline, claim)
             stage_ms[tier] = 1000 * (self._clock() - started)
-            rows[tier] = chosen[:done]
-            tokens += read
-            truncated = max(truncated, cut)
-            if done < wanted:
-                reasons.append(f"{tier} scored {done} of {wanted} inside the budget")
+            rows[tier], known[tier] = found.rows, found.known
+            tokens += found.tokens
+            truncated = max(truncated, found.truncated)
+            if len(rows[tier]) < wanted:
+                reasons.append(f"{tier} scored {len(rows[tier])} of {wanted} inside the budget")
         final = cascade(self._calibration, inputs, rows["compact"], rows["large"])
         scores = probability(final.logits)
         order = sorted(range(count), key=lambda row: (-final.logits[row], ids[row]))
@@ -176,9 +155,10 @@ class TieredReranker:
                 passage_id=None if passage_ids is None else passage_ids[row],
                 score=float(scores[row]),
                 logit=float(final.logits[row]),
-                tier=final.tiers[row],
+                tier="cached" if row in known[final.tiers[row]] else final.tiers[row],
                 dense_score=float(inputs["dense"][row]),
                 lexical_score=float(inputs["lexical"][row]),
+                scored_by=final.tiers[row],
             )
             for row in order
         ]
@@ -192,20 +172,52 @@ class TieredReranker:
         rows: NDArray[np.int64],
         logits: NDArray[np.float64],
         deadline: float,
-    ) -> tuple[int, int, int]:
-        """Score `rows` in batches while the deadline holds, into `logits`. Returns how many, tokens read, texts cut."""
-        engine, cost = self._engines[tier], self._costs[tier]
-        tokens = truncated = 0
-        for start in range(0, len(rows), _BATCH):
-            batch = rows[start : start + _BATCH]
-            encoded = engine.encode([(query, texts[int(row)]) for row in batch])
-            sizes = [len(encoding) for encoding in encoded]
-            padded = max(sizes) * len(sizes)
-            started = self._clock()
-            if started + cost.predict(padded) / 1000 > deadline:
-                return start, tokens, truncated
-            logits[batch] = engine.logits_of(encoded, _BATCH)
-            cost.observe(padded, 1000 * (self._clock() - started))
-            tokens += sum(sizes)
-            truncated += sum(bool(encoding.overflowing) for encoding in encoded)
-        return len(rows), tokens, truncated
+        claim: Claim,
+    ) -> _TierScores:
+        """Score `rows`, best first, while the deadline holds, into `logits`."""
+        keys = [pair_key(query, texts[int(row)]) for row in rows] if self._cache is not None else []
+        known = self._known(tier, rows, keys, logits, deadline)
+        place_of = {int(row): place for place, row in enumerate(rows)}
+        fresh = np.array([int(row) for row in rows if int(row) not in known], dtype=np.int64)
+        parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], Future[Scores]]] = []
+        for start in range(0, len(fresh), _ENCODED_TOGETHER):
+            if claim.withdrawn or self._clock() >= deadline:
+                break
+            part = fresh[start : start + _ENCODED_TOGETHER]
+            encoded = self._batcher.encode(tier, [(query, texts[int(row)]) for row in part])
+            sizes = np.array([len(encoding) for encoding in encoded])
+            cut = np.array([bool(encoding.overflowing) for encoding in encoded])
+            parts.append((part, sizes, cut, self._batcher.score(tier, encoded, deadline, claim)))
+        done, tokens, truncated = [np.array(sorted(known), dtype=np.int64)], 0, sum(known.values())
+        learned: dict[bytes, KnownScore] = {}
+        for part, sizes, cut, future in parts:
+            found = future.result()
+            scored = part[found.scored]
+            logits[scored] = found.logits[found.scored]
+            done.append(scored)
+            tokens += int(sizes[found.scored].sum())
+            truncated += int(cut[found.scored].sum())
+            if self._cache is not None:
+                for row, was_cut in zip(scored.tolist(), cut[found.scored].tolist(), strict=True):
+                    learned[keys[place_of[row]]] = KnownScore(float(logits[row]), was_cut)
+        if self._cache is not None and learned:
+            self._cache.put(self._models[tier], learned)
+        return _TierScores(np.concatenate(done), set(known), tokens, truncated)
+
+    def _known(
+        self,
+        tier: str,
+        rows: NDArray[np.int64],
+        keys: Sequence[bytes],
+        logits: NDArray[np.float64],
+        deadline: float,
+    ) -> dict[int, bool]:
+        """Rows whose score is known, with whether their text was cut; the scores go into `logits`."""
+        if self._cache is None or not keys:
+            return {}
+        late = self._clock() >= deadline
+        found: dict[int, bool] = {}
+        for row, known in zip(rows.tolist(), self._cache.get(self._models[tier], keys, at_once=late), strict=True):
+            if known is not None:
+                logits[row], found[row] = known.logit, known.cut
+        return found

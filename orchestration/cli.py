@@ -371,8 +371,25 @@ def _show_status(found: dict[str, Any]) -> None:
         else f"champion: version {champion['version']}, {champion['release_id']}, "
         f"bundle {champion['bundle_version']}, index {champion['index_version']}, corpus {champion['corpus_version']}"
     )
+    out.print(_objectives_table(found["served"]))
     for incident in found["incidents"]:
         out.print(f"open incident: {incident['kind']} {incident['id']}")
+
+
+def _objectives_table(served: dict[str, Any]) -> Table:
+    """Served latency against the objectives."""
+    source = "the service" if served["from"] == "service" else "stored decisions"
+    title = f"Objectives: {served['requests']} answers of the last {served['window_minutes']} minutes, from {source}"
+    table = Table("percentile", "served ms", "objective ms", "over it", "error budget left", title=title)
+    table.add_row("50", _number(served["p50_ms"]), "-", "-", "-")
+    for name in ("95", "99"):
+        objective, over, left = (
+            served[f"p{name}_objective_ms"],
+            served[f"over_p{name}_share"],
+            served[f"p{name}_budget_left"],
+        )
+        table.add_row(name, _number(served[f"p{name}_ms"]), _number(objective), f"{over:.1%}", f"{left:.0%}")
+    return table
 
 
 def _gate_table(gate: dict[str, Any]) -> Table:

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from models.api_keys import KeyCheck
 from models.database import Database
 from models.decisions import DecisionWriter
+from models.score_cache import MemoryCache, RedisCache
 from models.settings import Settings
 from services.auth import LimitBody, Observe, RequireKey
 from services.context import ServiceContext
@@ -33,13 +34,16 @@ def create_app(
     writer: DecisionWriter,
     database: Database,
     key: str,
+    cache: MemoryCache | RedisCache | None = None,
 ) -> FastAPI:
     """The service as one app; it serves the current release of `ledger` and follows it.
 
-    The caller owns `writer` and `database` and closes them after the app.
+    The caller owns `writer`, `database` and `cache`, which `load` uses, and closes them after the app.
     """
     telemetry = Telemetry(settings.objectives)
     telemetry.watch_writer(writer)
+    if cache is not None:
+        telemetry.watch_cache(cache)
     watcher = ReleaseWatcher(settings, ledger, load, telemetry)
     check = KeyCheck(key)
 

@@ -40,6 +40,7 @@ class Observe:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        scope["arrived"] = time.monotonic()
         trace_id = scope["trace_id"] = _trace_id(Headers(scope=scope))
         status = 0
 
@@ -68,6 +69,8 @@ class Observe:
         if scope["path"] in OPEN_PATHS:
             return
         state = scope.get("state", {})
+        if "tier" in state:
+            self._telemetry.answer(route, state["tier"], seconds, state["degraded"])
         facts = {
             "method": method,
             "route": route,

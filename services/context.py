@@ -31,5 +31,11 @@ def _of_app(request: Request) -> ServiceContext:
     return request.app.state.context
 
 
+async def caller_left(request: Request) -> None:
+    """Return when the caller has closed the connection; its body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
 Context = Annotated[ServiceContext, Depends(_of_app)]
 """The context as a route's parameter."""

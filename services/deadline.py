@@ -6,11 +6,19 @@ import time
 
 
 class Deadline:
-    """A budget that starts when the request arrives, so that waiting in the queue is paid from it."""
+    """A budget that starts when the request arrives, so that waiting in the queue is paid from it.
 
-    def __init__(self, budget_ms: float) -> None:
+    `arrived` is a time of `time.monotonic`, now when left out.
+    """
+
+    def __init__(self, budget_ms: float, arrived: float | None = None) -> None:
         self.budget_ms = budget_ms
-        self._started = time.monotonic()
+        self._started = time.monotonic() if arrived is None else arrived
+
+    @property
+    def at(self) -> float:
+        """When it ends (`time.monotonic`)."""
+        return self._started + self.budget_ms / 1000
 
     @property
     def elapsed_ms(self) -> float:

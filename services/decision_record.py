@@ -81,6 +81,7 @@ def decide(
                 "score": float(item.score),
                 "logit": float(item.logit),
                 "tier": item.tier,
+                "scored_by": item.scored_by,
                 "dense_score": float(item.dense_score),
                 "lexical_score": float(item.lexical_score),
             }
@@ -114,6 +115,9 @@ def publish(
         "release_id": decision.release_id,
         "degraded": decision.degraded,
     }
+    if decision.caller != PROBE_CALLER:
+        # The deployment's own probes do not count against the objectives.
+        request.scope["state"]["tier"] = ranking.items[0].tier if ranking.items else "none"
     headers = {
         "X-Decision-Id": decision.decision_id,
         "X-Release-Id": decision.release_id,

@@ -57,8 +57,8 @@ class RequestTooLarge(ServiceError):
     """The body is larger than serving.max_request_bytes."""
 
 
-class Overloaded(ServiceError):
-    """The queue in front of the models is full."""
+class CallerLeft(ServiceError):
+    """The caller closed the connection before the answer; nobody reads what it gets."""
 
 
 class NothingServed(ServiceError):
@@ -91,7 +91,7 @@ KINDS: Mapping[type[Exception], ErrorKind] = {
     UnknownDecision: ErrorKind(404, "invalid_request_error", "decision_not_found"),
     RequestTooLarge: ErrorKind(413, "invalid_request_error", "request_too_large"),
     InvalidRequest: ErrorKind(422, "invalid_request_error", "invalid_request"),
-    Overloaded: ErrorKind(429, "overloaded_error", "queue_full", retry_after_s=1),
+    CallerLeft: ErrorKind(499, "invalid_request_error", "caller_left"),  # nginx' status for it
     ReleaseLoadFailed: ErrorKind(500, "server_error", "release_load_failed"),
     RankingFault: ErrorKind(500, "server_error", "ranking_fault"),
     NothingServed: ErrorKind(503, "service_unavailable_error", "no_release", retry_after_s=5),

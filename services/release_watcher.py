@@ -1,7 +1,7 @@
 """Which bundle serves: loaded, warmed and swapped while requests go on.
 
-Each bundle has one worker thread and so a queue of its own. A swap changes one pointer; the bundle before it finishes
-the jobs that it was given and is closed by the job behind them, so no request sees two releases.
+Each bundle has queues and threads of its own. A swap changes one pointer; the bundle before it finishes the requests
+that it was given and is closed behind the last of them, so no request sees two releases.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from models.batching import Claim
 from models.errors import ReleaseError, RerankOpsError
 from models.serving_types import ServedBundle
-from services.errors import NothingServed, Overloaded, ReleaseLoadFailed
+from services.deadline import Deadline
+from services.errors import CallerLeft, NothingServed, ReleaseLoadFailed
+from services.lanes import LeanLane, ModelLane, Passed, TooLateError
 from services.telemetry import Telemetry, error_facts
 from services.warm_up import warm_up
 
@@ -34,11 +37,23 @@ _LOG = logging.getLogger(__name__)
 _FIRST_RETRY_S = 30.0
 _LONGEST_RETRY_S = 900.0
 _CLOSE_S = 30.0
-MAX_QUEUED = 64
-"""Requests in front of one bundle. Those that wait past their deadline get the lean tier, which drains the queue; only
-behind this bound is a request refused."""
+_LEAN_SHARE = 0.5
+"""Part of `tiers.reserve_ms` that is kept for a lean answer when the models have not ended in time."""
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Generic[T]):
+    """A request as the bundle's threads see it.
+
+    `cost_ms` predicts the models' time and is cheap; `full` answers with the models; `lean` answers without them in a
+    few milliseconds and says why, in less when it is told to hurry.
+    """
+
+    cost_ms: Callable[[ServedBundle], float]
+    full: Callable[[ServedBundle, Claim], T]
+    lean: Callable[[ServedBundle, Passed, bool], T]
 
 
 class ReleaseLedger(Protocol):
@@ -72,58 +87,103 @@ class LoadFault:
 
 
 class ServedRelease:
-    """A loaded bundle behind its one worker thread, on which it was also loaded and warmed."""
+    """A loaded bundle behind its two queues. `users` counts the requests that were given to it and are not answered."""
 
-    def __init__(self, release: Release) -> None:
+    def __init__(self, release: Release, settings: Settings) -> None:
         self.release = release
         self.warm_up_ms: Mapping[str, float] = {}
-        self.waiting = 0
+        self.users = 0
+        self.retired = False
+        self.closed: Future[None] = Future()
+        self._settings = settings
+        self._reserve_s = settings.tiers.reserve_ms / 1000
         self._bundle: ServedBundle | None = None
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"release-{release.release_id}")
+        name = f"release-{release.release_id}"
+        self.models = ModelLane(name, settings.serving.workers, settings.serving.max_queue_ms)
+        self._lean = LeanLane(f"{name}-lean")
 
-    def open(self, settings: Settings, load: LoadRelease) -> None:
-        """Load and warm; blocks. Torch keeps a thread pool per calling thread, so this runs where requests will."""
+    def open(self, load: LoadRelease) -> None:
+        """Load and warm; blocks. What fails leaves nothing open."""
         try:
-            self._worker.submit(self._open, settings, load).result()
+            self._bundle = self._load(load)
         except BaseException:
-            self._worker.shutdown(wait=False)
+            self.models.close()
+            self._lean.close()
             raise
 
-    def submit(self, job: Callable[[ServedBundle], T]) -> Future[T]:
-        """Queue a job for the bundle."""
-        return self._worker.submit(self._run, job)
+    async def answer(self, work: Work[T], deadline: Deadline, gone: Awaitable[None] | None = None) -> T:
+        """Answer with the models if they can in time, else without them. Raises `CallerLeft` once `gone` is done."""
+        bundle = self._bundle
+        assert bundle is not None
+        left = None if gone is None else asyncio.ensure_future(gone)
+        try:
+            admitted = self.models.enter(
+                lambda claim: work.full(bundle, claim), work.cost_ms(bundle), deadline.at - self._reserve_s
+            )
+            if isinstance(admitted, Passed):
+                passed = admitted
+            else:
+                try:
+                    timeout = deadline.at - _LEAN_SHARE * self._reserve_s - time.monotonic()
+                    return await _result(admitted.future, left, timeout)
+                except TooLateError as late:
+                    passed = Passed("late", str(late))
+                except TimeoutError:
+                    passed = Passed("late", "the models had not ended when its time ran out")
+                finally:
+                    admitted.claim.withdraw()
+            future = self._lean.submit(lambda hurry: work.lean(bundle, passed, hurry), deadline.at)
+            return await _result(future, left, None)
+        finally:
+            if left is not None:
+                left.cancel()
 
-    def retire(self) -> Future[None]:
-        """Close the bundle behind the last job; no `submit` may follow."""
-        closing = self._worker.submit(self._close)
-        self._worker.shutdown(wait=False)
-        return closing
+    def close(self) -> None:
+        """Close the bundle behind the last job, which `closed` tells; no `answer` may follow."""
+        self.models.close()
+        self._lean.close()
+        threading.Thread(target=self._close, name="release-closing", daemon=True).start()
 
-    def _open(self, settings: Settings, load: LoadRelease) -> None:
-        bundle = load(settings, self.release)
+    def _load(self, load: LoadRelease) -> ServedBundle:
+        bundle = load(self._settings, self.release)
         try:
             if bundle.release_id != self.release.release_id or bundle.bundle_version != self.release.bundle_version:
                 raise ReleaseError(
                     f"release {self.release.release_id} (bundle {self.release.bundle_version}) loaded as "
                     f"{bundle.release_id} (bundle {bundle.bundle_version})"
                 )
-            self.warm_up_ms = warm_up(bundle, settings)
+            self.warm_up_ms = warm_up(bundle, self._settings)
         except BaseException:
             bundle.close()
             raise
-        self._bundle = bundle
-
-    def _run(self, job: Callable[[ServedBundle], T]) -> T:
-        assert self._bundle is not None
-        return job(self._bundle)
+        return bundle
 
     def _close(self) -> None:
         assert self._bundle is not None
+        self.models.join()
+        self._lean.join()
         try:
             self._bundle.close()
             _LOG.info("release closed", extra={"facts": {"release_id": self.release.release_id}})
         except Exception as error:
             _LOG.error("release did not close", extra={"facts": error_facts(error)})
+        self.closed.set_result(None)
+
+
+async def _result(future: Future[T], left: asyncio.Future[None] | None, timeout_s: float | None) -> T:
+    """Await a job; its exception is raised. Raises `TimeoutError` and leaves the job alone, or `CallerLeft`."""
+    wrapped = asyncio.wrap_future(future)
+    # What it raises after everybody has left is nobody's.
+    wrapped.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    awaited = {wrapped} if left is None else {wrapped, left}
+    timeout = None if timeout_s is None else max(0.0, timeout_s)
+    done, _ = await asyncio.wait(awaited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+    if wrapped in done:
+        return wrapped.result()
+    if done:
+        future.cancel()
+        raise CallerLeft("The caller closed the connection")
+    raise TimeoutError
 
 
 class ReleaseWatcher:
@@ -141,6 +201,21 @@ class ReleaseWatcher:
         self._thread = threading.Thread(target=self._watch, name="release-watcher", daemon=True)
         self.fault: LoadFault | None = None
         self.ledger_reachable = True
+        telemetry.watch_queue(self)
+
+    @property
+    def queued_requests(self) -> int:
+        """Requests that the models have not answered yet."""
+        with self._pointer:
+            served = self._served
+        return 0 if served is None else served.models.waiting
+
+    @property
+    def queued_ms(self) -> float:
+        """Predicted milliseconds of their work."""
+        with self._pointer:
+            served = self._served
+        return 0.0 if served is None else served.models.queued_ms
 
     @property
     def served(self) -> Release | None:
@@ -158,29 +233,30 @@ class ReleaseWatcher:
         self._stopped.set()
         with self._loading, self._pointer:
             served, self._served = self._served, None
-        closing = None if served is None else served.retire()
+            if served is not None:
+                self._retire(served)
         if self._thread.is_alive():
             self._thread.join(_CLOSE_S)
-        if closing is not None:
-            wait([closing], _CLOSE_S)
+        if served is not None:
+            wait([served.closed], _CLOSE_S)
 
-    async def run(self, job: Callable[[ServedBundle], T]) -> T:
-        """Run a job on the bundle that serves now, off the event loop, and return what it returns.
+    async def run(self, work: Work[T], deadline: Deadline, gone: Awaitable[None] | None = None) -> T:
+        """Answer a request by the bundle that serves now, off the event loop, before its deadline under any load.
 
-        Raises `NothingServed` or `Overloaded` at once.
+        Raises `NothingServed` at once, and `CallerLeft` when `gone` is done first.
         """
         with self._pointer:
             served = self._served
-            if served is None:
-                raise self._nothing_served()
-            if served.waiting >= MAX_QUEUED:
-                hint = f"{MAX_QUEUED} requests wait already"
-                raise Overloaded("The service has more requests than it can queue", hint)
-            future = served.submit(job)
-            served.waiting += 1
-            self._telemetry.queue(served.waiting)
-        future.add_done_callback(lambda _: self._leave(served))
-        return await asyncio.wrap_future(future)
+            if served is not None:
+                served.users += 1
+        if served is None:
+            if asyncio.iscoroutine(gone):
+                gone.close()
+            raise self._nothing_served()
+        try:
+            return await served.answer(work, deadline, gone)
+        finally:
+            self._leave(served)
 
     def refresh(self, *, force: bool = True) -> Swap | None:
         """Load, warm and swap in the ledger's current release unless it serves already; None when there is none.
@@ -223,16 +299,16 @@ class ReleaseWatcher:
 
     def _swap_in(self, release: Release) -> Swap:
         started = time.monotonic()
-        opened = ServedRelease(release)
+        opened = ServedRelease(release, self._settings)
         try:
-            opened.open(self._settings, self._load)
+            opened.open(self._load)
         except Exception as error:
             raise self._failed(release, error) from error
         seconds = time.monotonic() - started
         with self._pointer:
             before, self._served = self._served, opened
-        if before is not None:
-            before.retire()
+            if before is not None:
+                self._retire(before)
         self.fault = None
         self._telemetry.serving(release, seconds)
         facts = {"release_id": release.release_id, "seconds": round(seconds, 3), "warm_up_ms": dict(opened.warm_up_ms)}
@@ -252,11 +328,17 @@ class ReleaseWatcher:
         _LOG.error("release does not load", extra={"facts": facts})
         return ReleaseLoadFailed(f"Release {release.release_id} does not load: {message}")
 
+    def _retire(self, served: ServedRelease) -> None:
+        """Close a release that serves no more, now or behind its last request; `_pointer` is held."""
+        served.retired = True
+        if served.users == 0:
+            served.close()
+
     def _leave(self, served: ServedRelease) -> None:
         with self._pointer:
-            served.waiting -= 1
-            if served is self._served:
-                self._telemetry.queue(served.waiting)
+            served.users -= 1
+            if served.retired and served.users == 0:
+                served.close()
 
     def _nothing_served(self) -> NothingServed:
         if self.fault is not None:

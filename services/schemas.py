@@ -43,7 +43,9 @@ class RerankRequest(BaseModel):
     max_tokens_per_doc: int | None = Field(
         default=None, ge=1, description="Accepted; documents are cut to what the served model reads."
     )
-    priority: int | None = Field(default=None, ge=0, le=999, description="Accepted; requests run in order of arrival.")
+    priority: int | None = Field(
+        default=None, ge=0, le=999, description="Accepted; requests run in order of their deadlines."
+    )
     return_documents: bool | None = Field(default=None, description="Return each result's text as document.text.")
     timeout_ms: TimeoutMs | None = Field(
         default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
@@ -173,6 +175,23 @@ class RefreshResponse(BaseModel):
     swapped: bool
     seconds: float
     warm_up_ms: dict[str, float]
+
+
+class ServedObjectives(BaseModel):
+    """Answers of the last `window_minutes`, milliseconds, beside the objectives; percentiles are None without any."""
+
+    window_minutes: int
+    requests: int
+    p50_ms: float | None
+    p95_ms: float | None
+    p99_ms: float | None
+    p95_objective_ms: float
+    p99_objective_ms: float
+    over_p95_share: float
+    over_p99_share: float
+    p95_budget_left: float
+    p99_budget_left: float
+    degraded_share: float
 
 
 class LoadFailure(BaseModel):

@@ -12,24 +12,35 @@ _BACKLOG = 512
 
 def run(settings: Settings) -> None:
     """Serve until stopped. Raises `SettingsError` for an unusable key or database URL, before the port is opened."""
+    import os
+    from functools import partial
+
     import uvicorn
 
     from models.api_keys import service_key
     from models.database import Database
     from models.decisions import DecisionWriter
     from models.ledger import Ledger
+    from models.score_cache import RedisCache, open_cache
     from models.serving import load_release
     from services.app import create_app
     from services.telemetry import log_to_stderr
 
     log_to_stderr()
     key, origin = service_key(settings.home)
+    cache = open_cache(settings.cache, os.environ.get(settings.cache.password_env))
     database = Database(settings.database_url)
     database.migrate()
     try:
         with DecisionWriter(database, settings.home / "spool" / "decisions.jsonl") as writer:
             app = create_app(
-                settings, ledger=Ledger(database), load=load_release, writer=writer, database=database, key=key
+                settings,
+                ledger=Ledger(database),
+                load=partial(load_release, cache=cache),
+                writer=writer,
+                database=database,
+                key=key,
+                cache=cache,
             )
             address = f"http://{settings.serving.host}:{settings.serving.port}"
             logging.getLogger(__name__).info("starting", extra={"facts": {"address": address, "key_from": origin}})
@@ -49,4 +60,6 @@ def run(settings: Settings) -> None:
             )
             server.run()
     finally:
+        if isinstance(cache, RedisCache):
+            cache.close()
         database.close()

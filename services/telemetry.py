@@ -7,14 +7,19 @@ import logging
 import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
 
 from models.errors import RerankOpsError
+from models.objectives import RollingLatency
+from models.score_cache import MemoryCache, RedisCache
+from services.lanes import Why
 
 if TYPE_CHECKING:
     from models.decisions import DecisionWriter
@@ -24,7 +29,22 @@ if TYPE_CHECKING:
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 _STAGE = re.compile(r"^[a-z][a-z0-9_]{0,40}$")
+_WHY = get_args(Why)
 _VERSIONS = ("release_id", "bundle_version", "model_version", "index_version", "corpus_version")
+
+
+class ModelQueue(Protocol):
+    """What stands in front of the models (`services.release_watcher.ReleaseWatcher`)."""
+
+    @property
+    def queued_requests(self) -> int:
+        """Requests that the models have not answered yet."""
+        ...
+
+    @property
+    def queued_ms(self) -> float:
+        """Predicted milliseconds of their work."""
+        ...
 
 
 class Telemetry:
@@ -50,16 +70,54 @@ class Telemetry:
             "rerankops_stage_seconds", "Time of each stage.", ["stage"], buckets=buckets, registry=self.registry
         )
         self._tiers = Counter("rerankops_scored", "Texts by the tier that decided.", ["tier"], registry=self.registry)
-        self._degraded = Counter("rerankops_degraded", "Degraded answers.", ["route"], registry=self.registry)
+        self._degraded = Counter(
+            "rerankops_degraded", "Degraded answers, by why.", ["route", "why"], registry=self.registry
+        )
+        self._answers = Histogram(
+            "rerankops_answer_seconds",
+            "Time of an answer, by the tier of its first result.",
+            ["route", "tier"],
+            buckets=buckets,
+            registry=self.registry,
+        )
+        self.latency = RollingLatency(objectives)
+        self.registry.register(_Objectives(objectives, self.latency))
         self._truncated = Counter("rerankops_truncated", "Texts cut to the model's length.", registry=self.registry)
         self._tokens = Counter("rerankops_tokens", "Tokens that the models read.", registry=self.registry)
-        self._queued = Gauge("rerankops_queued_requests", "Requests in front of the models.", registry=self.registry)
         self._release = Gauge("rerankops_release_info", "The release that serves.", _VERSIONS, registry=self.registry)
         self._swaps = Counter("rerankops_release_loads", "Loads of a release.", ["outcome"], registry=self.registry)
         self._load_s = Gauge("rerankops_release_load_seconds", "Time of the last load.", registry=self.registry)
         self._unrecorded = Counter(
             "rerankops_decisions_unrecorded", "Decisions that the writer did not take.", registry=self.registry
         )
+
+    def watch_queue(self, queue: ModelQueue) -> None:
+        """Expose what stands in front of the models."""
+        requests = Gauge("rerankops_queued_requests", "Requests in front of the models.", registry=self.registry)
+        seconds = Gauge("rerankops_queued_seconds", "Predicted time of their work.", registry=self.registry)
+        requests.set_function(lambda: float(queue.queued_requests))
+        seconds.set_function(lambda: queue.queued_ms / 1000)
+
+    def watch_cache(self, cache: MemoryCache | RedisCache) -> None:
+        """Expose how often scores were known."""
+        memory = cache.memory if isinstance(cache, RedisCache) else cache
+        shown: list[tuple[str, str, Callable[[], float]]] = [
+            ("hits", "Scores found in memory since the start.", lambda: memory.hits),
+            ("misses", "Scores not found in memory since the start.", lambda: memory.misses),
+            ("hit_share", "Share of scores that were known, since the start.", lambda: cache.hit_share),
+            ("entries", "Scores in memory.", lambda: memory.entries),
+        ]
+        if isinstance(cache, RedisCache):
+            shown += [
+                ("redis_hits", "Scores found in Redis since the start.", lambda: cache.hits),
+                ("redis_failures", "Calls of Redis that failed since the start.", lambda: cache.failures),
+                ("redis_dropped", "Writes dropped since Redis was too slow.", lambda: cache.dropped),
+                ("redis_breaker_open", "1 while Redis is left alone.", lambda: cache.breaker_open),
+            ]
+        for name, text, value in shown:
+            Gauge(f"rerankops_cache_{name}", text, registry=self.registry).set_function(
+                lambda value=value: float(value())
+            )
 
     def watch_writer(self, writer: DecisionWriter) -> None:
         """Expose the state of the decision log."""
@@ -78,6 +136,11 @@ class Telemetry:
         self._requests.labels(method, route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
+    def answer(self, route: str, tier: str, seconds: float, degraded: bool) -> None:
+        """Count one answer with a ranking; what it took counts against the objectives."""
+        self._answers.labels(route, tier).observe(seconds)
+        self.latency.observe(1000 * seconds, degraded)
+
     def ranking(self, route: str, ranking: Ranking, stage_ms: Mapping[str, float]) -> None:
         """Count one ranking and the stages of its request."""
         for tier, count in ranking.tier_counts.items():
@@ -87,11 +150,8 @@ class Telemetry:
         self._truncated.inc(ranking.truncated)
         self._tokens.inc(ranking.tokens)
         if ranking.degraded:
-            self._degraded.labels(route).inc()
-
-    def queue(self, length: int) -> None:
-        """Set the number of requests in front of the models."""
-        self._queued.set(length)
+            why = ranking.degraded_reason.partition(":")[0]
+            self._degraded.labels(route, why if why in _WHY else "budget").inc()
 
     def serving(self, release: Release, seconds: float) -> None:
         """Note a release that serves from now on."""
@@ -111,6 +171,34 @@ class Telemetry:
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _Objectives(Collector):
+    """The rolling window as gauges, counted once for each scrape."""
+
+    def __init__(self, objectives: ObjectivesSettings, latency: RollingLatency) -> None:
+        self._objectives = objectives
+        self._latency = latency
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauges."""
+        found = self._latency.summary()
+        window = f"the last {self._objectives.window_minutes} minutes"
+        served = GaugeMetricFamily("rerankops_latency_seconds", f"Answers of {window}.", labels=["quantile"])
+        for quantile, value in (("0.5", found.p50_ms), ("0.95", found.p95_ms), ("0.99", found.p99_ms)):
+            served.add_metric([quantile], float("nan") if value is None else value / 1000)
+        wanted = GaugeMetricFamily("rerankops_objective_seconds", "Objectives of the settings.", labels=["quantile"])
+        budget = GaugeMetricFamily(
+            "rerankops_error_budget_left", f"Part of the error budget of {window} that is left.", labels=["quantile"]
+        )
+        for quantile, objective_ms, left in (
+            ("0.95", self._objectives.p95_ms, found.p95_budget_left),
+            ("0.99", self._objectives.p99_ms, found.p99_budget_left),
+        ):
+            wanted.add_metric([quantile], objective_ms / 1000)
+            budget.add_metric([quantile], left)
+        yield from (served, wanted, budget)
+        yield GaugeMetricFamily("rerankops_degraded_share", f"Of {window}.", value=found.degraded_share)
 
 
 class JsonLines(logging.Formatter):

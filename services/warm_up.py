@@ -43,6 +43,7 @@ def warm_up(bundle: ServedBundle, settings: Settings) -> dict[str, float]:
         )
         _check(ranking, len(documents), "rank_documents")
     _check(bundle.rank_documents(queries[0], documents, 0.0), len(documents), "rank_documents without time")
+    _check(bundle.keep_order(documents), len(documents), "keep_order")
     return {name: round(milliseconds, 2) for name, milliseconds in measured.items()}
 
 

@@ -166,7 +166,7 @@ def small_settings(home: Path, **changes: Mapping[str, Any]) -> Settings:
         "evaluation": {"candidates": 8, "resamples": 2000},
         "tiers": {"budget_ms": BUDGET_MS, "compact_candidates": 8, "large_candidates": 4},
         "objectives": {"p95_ms": BUDGET_MS, "p99_ms": BUDGET_MS},
-        "serving": {"candidates": 8, "golden_queries": 4, "poll_seconds": 3600},
+        "serving": {"candidates": 8, "golden_queries": 4, "poll_seconds": 3600, "max_queue_ms": 1e9},
         "storage": {
             "artifacts": str(home / "artifacts"),
             "database_url": f"sqlite:///{home / 'rerankops.db'}",

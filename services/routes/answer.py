@@ -10,13 +10,16 @@ from fastapi import APIRouter, Header, Path, Request, Response
 
 from models import decisions
 from models.answer import Answer, extractive_answer
+from models.batching import Claim
 from models.contracts import CandidateSet, Decision
 from models.serving_types import PassageRecord, Ranked, Ranking, ServedBundle, ranking_fault
 from models.settings import Settings
-from services.context import Context
+from services.context import Context, caller_left
 from services.deadline import Deadline
 from services.decision_record import DECISION_ID, decide, publish, versions_of
 from services.errors import RankingFault, UnknownDecision
+from services.lanes import Passed
+from services.release_watcher import Work
 from services.schemas import AnswerPassage, AnswerRequest, AnswerResponse, TimeoutMs, Versions
 
 _PASSAGES = 10
@@ -49,8 +52,14 @@ async def answer(
 ) -> AnswerResponse:
     """Answer a question from the released corpus in its own words, with the place of every quote."""
     settings = context.settings
-    deadline = Deadline(body.timeout_ms or x_timeout_ms or settings.tiers.budget_ms)
-    found = await context.watcher.run(lambda bundle: find_answer(bundle, body, settings, deadline))
+    budget_ms = body.timeout_ms or x_timeout_ms or settings.tiers.budget_ms
+    deadline = Deadline(budget_ms, request.scope["arrived"])
+    work = Work(
+        lambda bundle: _cost_ms(bundle, body, settings),
+        lambda bundle, claim: find_answer(bundle, body, settings, deadline, claim),
+        lambda bundle, passed, _: find_answer(bundle, body, settings, deadline, passed=passed),
+    )
+    found = await context.watcher.run(work, deadline, caller_left(request))
     decision = decide(
         request,
         endpoint="/v1/answer",
@@ -98,14 +107,26 @@ def decision(decision_id: Annotated[str, Path(pattern=DECISION_ID)], context: Co
     return stored
 
 
-def find_answer(bundle: ServedBundle, body: AnswerRequest, settings: Settings, deadline: Deadline) -> Answered:
-    """Retrieve, rank and answer on the bundle's thread. Raises `RankingFault` for a ranking that does not match."""
+def find_answer(
+    bundle: ServedBundle,
+    body: AnswerRequest,
+    settings: Settings,
+    deadline: Deadline,
+    claim: Claim | None = None,
+    passed: Passed | None = None,
+) -> Answered:
+    """Retrieve, rank and answer; `passed` says why no model takes part, where none does.
+
+    Raises `RankingFault` for a ranking that does not match.
+    """
     stage_ms = {"queue": deadline.elapsed_ms}
-    candidates = bundle.retrieve(body.query, body.top_k or settings.serving.candidates, frozenset(body.labels))
+    candidates = bundle.retrieve(body.query, _top_k(body, settings), frozenset(body.labels))
     stage_ms["retrieve"] = deadline.elapsed_ms - stage_ms["queue"]
-    ranking = bundle.rank_candidates(body.query, candidates, deadline.remaining_ms)
+    ranking = bundle.rank_candidates(body.query, candidates, 0.0 if passed else deadline.remaining_ms, claim)
     if fault := ranking_fault(ranking, len(candidates.candidates)):
         raise RankingFault(f"The engine failed: {fault}")
+    if passed:
+        ranking = Ranking(ranking.items, degraded=True, degraded_reason=passed.reason)
     stage_ms |= ranking.stage_ms
     ranked_at = deadline.elapsed_ms
     shown = max(body.max_passages or _PASSAGES, settings.generator.passages)
@@ -114,14 +135,24 @@ def find_answer(bundle: ServedBundle, body: AnswerRequest, settings: Settings, d
         body.query,
         [(passage, item.score) for passage, item in passages],
         settings.generator,
-        None if ranking.degraded else _sentence_scorer(bundle, settings, deadline),
+        None if ranking.degraded else _sentence_scorer(bundle, settings, deadline, claim),
     )
     stage_ms["answer"] = deadline.elapsed_ms - ranked_at
     return Answered(candidates, ranking, passages, text, versions_of(bundle), stage_ms)
 
 
+def _top_k(body: AnswerRequest, settings: Settings) -> int:
+    return body.top_k or settings.serving.candidates
+
+
+def _cost_ms(bundle: ServedBundle, body: AnswerRequest, settings: Settings) -> float:
+    """Predicted time of ranking, and of the sentences, which hold the tokens of the best passages once more."""
+    ranking = bundle.candidates_ms(body.query, _top_k(body, settings))
+    return ranking + bundle.candidates_ms(body.query, settings.generator.passages)
+
+
 def _sentence_scorer(
-    bundle: ServedBundle, settings: Settings, deadline: Deadline
+    bundle: ServedBundle, settings: Settings, deadline: Deadline, claim: Claim | None
 ) -> Callable[[str, Sequence[str]], Sequence[float]] | None:
     """The reranker as judge of sentences, where time is left for it."""
     budget_ms = min(deadline.remaining_ms, _SENTENCE_SHARE * deadline.budget_ms)
@@ -129,7 +160,7 @@ def _sentence_scorer(
         return None
 
     def score(query: str, sentences: Sequence[str]) -> list[float]:
-        ranking = bundle.rank_documents(query, sentences, budget_ms)
+        ranking = bundle.rank_documents(query, sentences, budget_ms, claim)
         if fault := ranking_fault(ranking, len(sentences)):
             raise RankingFault(f"The engine failed: {fault}")
         return [item.score for item in sorted(ranking.items, key=lambda item: item.index)]

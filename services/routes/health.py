@@ -1,4 +1,5 @@
-"""GET /health, /health/ready and /metrics: open, and free of anything that a stranger should not read."""
+"""GET /health, /health/ready and /metrics: open, and free of anything that a stranger should not read; and
+GET /v1/objectives, with the key."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from services.auth import bearer_token
 from services.context import Context
-from services.schemas import HealthResponse, LoadFailure
+from services.schemas import HealthResponse, LoadFailure, ServedObjectives
 
 router = APIRouter()
 
@@ -45,6 +46,18 @@ def ready(request: Request, response: Response, context: Context) -> HealthRespo
         response.status_code = 503
         response.headers["Retry-After"] = "5"
     return found
+
+
+@router.get("/v1/objectives")
+def objectives(context: Context) -> ServedObjectives:
+    """Latency that was served, and what is left of the error budgets."""
+    wanted = context.settings.objectives
+    return ServedObjectives(
+        window_minutes=wanted.window_minutes,
+        p95_objective_ms=wanted.p95_ms,
+        p99_objective_ms=wanted.p99_ms,
+        **context.telemetry.latency.summary().to_dict(),
+    )
 
 
 @router.get("/metrics")

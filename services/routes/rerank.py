@@ -14,11 +14,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
+from models.batching import Claim
 from models.serving_types import Ranked, Ranking, ServedBundle, ranking_fault
-from services.context import Context, ServiceContext
+from services.context import Context, ServiceContext, caller_left
 from services.deadline import Deadline
 from services.decision_record import decide, publish, versions_of
 from services.errors import InvalidRequest, RankingFault, UnknownModel
+from services.lanes import Passed
+from services.release_watcher import Work
 from services.schemas import (
     BilledUnits,
     RerankDocument,
@@ -56,18 +59,24 @@ async def rerank(
     x_timeout_ms: Annotated[TimeoutMs | None, Header()] = None,
 ) -> RerankResponse:
     """Rank the given documents for the query, best first, within the time budget."""
-    deadline = Deadline(body.timeout_ms or x_timeout_ms or context.settings.tiers.budget_ms)
+    budget_ms = body.timeout_ms or x_timeout_ms or context.settings.tiers.budget_ms
+    deadline = Deadline(budget_ms, request.scope["arrived"])
     _check_size(body, context)
     served = context.watcher.served
     if served is not None:
         _check_model(body.model, context, served.model_version)
 
-    def job(bundle: ServedBundle) -> RankedDocuments:
+    def full(bundle: ServedBundle, claim: Claim) -> RankedDocuments:
         # Again, since a swap may lie between: a pinned version never gets another one's scores.
         _check_model(body.model, context, bundle.model_version)
-        return rank_documents(bundle, body.query, body.documents, deadline)
+        return rank_documents(bundle, body.query, body.documents, deadline, claim)
 
-    ranked = await context.watcher.run(job)
+    def lean(bundle: ServedBundle, passed: Passed, hurry: bool) -> RankedDocuments:
+        _check_model(body.model, context, bundle.model_version)
+        return rank_lean(bundle, body.query, body.documents, deadline, passed, hurry)
+
+    work = Work(lambda bundle: bundle.documents_ms(body.query, body.documents), full, lean)
+    ranked = await context.watcher.run(work, deadline, caller_left(request))
     decision = decide(
         request,
         endpoint="/v2/rerank",
@@ -99,16 +108,30 @@ async def rerank(
     )
 
 
-def rank_documents(bundle: ServedBundle, query: str, documents: Sequence[str], deadline: Deadline) -> RankedDocuments:
-    """Rank on the bundle's thread with the time that is left.
+def rank_documents(
+    bundle: ServedBundle, query: str, documents: Sequence[str], deadline: Deadline, claim: Claim
+) -> RankedDocuments:
+    """Rank with the models in the time that is left.
 
     Raises `RankingFault` for a ranking that does not match the documents.
     """
     queued = deadline.elapsed_ms
-    ranking = bundle.rank_documents(query, documents, deadline.remaining_ms)
+    ranking = bundle.rank_documents(query, documents, deadline.remaining_ms, claim)
     if fault := ranking_fault(ranking, len(documents)):
         raise RankingFault(f"The engine failed: {fault}")
     return RankedDocuments(ranking, versions_of(bundle), {"queue": queued, **ranking.stage_ms})
+
+
+def rank_lean(
+    bundle: ServedBundle, query: str, documents: Sequence[str], deadline: Deadline, passed: Passed, hurry: bool
+) -> RankedDocuments:
+    """Rank by BM25, or keep the caller's order when in a hurry."""
+    queued = deadline.elapsed_ms
+    ranking = bundle.keep_order(documents) if hurry else bundle.rank_documents(query, documents, 0.0)
+    if fault := ranking_fault(ranking, len(documents)):
+        raise RankingFault(f"The engine failed: {fault}")
+    found = Ranking(ranking.items, degraded=True, degraded_reason=passed.reason)
+    return RankedDocuments(found, versions_of(bundle), {"queue": queued, "lean": deadline.elapsed_ms - queued})
 
 
 def _check_size(body: RerankRequest, context: ServiceContext) -> None:
@@ -139,7 +162,7 @@ def _warnings(body: RerankRequest, ranking: Ranking) -> list[str]:
     if body.max_tokens_per_doc is not None:
         warnings.append("max_tokens_per_doc is not applied: documents are cut to the model's length")
     if body.priority:
-        warnings.append("priority is not applied: requests run in order of arrival")
+        warnings.append("priority is not applied: requests run in order of their deadlines")
     if body.model_extra:
         names = sorted(body.model_extra)[:_MAX_NAMED]
         warnings.append(f"ignored fields: {', '.join(name[:40] for name in names)}")

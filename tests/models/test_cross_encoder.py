@@ -68,7 +68,8 @@ def test_the_passage_is_cut_and_the_query_only_beyond_half(
     scorer: CrossEncoderScorer, query: int, passage: int, query_tokens: int, passage_tokens: int
 ) -> None:
     (encoding,) = scorer.encode([(words(query), words(passage))])
-    kept = [sum(place == text for place in encoding.sequence_ids) for text in (0, 1)]
+    places = list(zip(encoding.type_ids, encoding.special_tokens_mask, strict=True))
+    kept = [places.count((text, 0)) for text in (0, 1)]
     assert kept == [query_tokens, passage_tokens]
     assert len(encoding) == query_tokens + passage_tokens + 3 <= 32
     assert bool(encoding.overflowing) == (passage > passage_tokens)

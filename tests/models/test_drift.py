@@ -96,6 +96,14 @@ def test_features_of_a_decision() -> None:
     assert decision_features(decision(stage_ms={"total": 30.0, "rank": 20.0}))["latency_ms"] == 30
 
 
+def test_a_known_score_counts_for_the_model_that_gave_it() -> None:
+    ranking = [
+        {"passage_id": "a", "rank": 1, "score": 0.9, "tier": "cached", "scored_by": "large"},
+        {"passage_id": "b", "rank": 2, "score": 0.5, "tier": "cached", "scored_by": "compact"},
+    ]
+    assert decision_features(decision(ranking=ranking))["share_scored_by_large"] == 0.5
+
+
 def test_a_decision_without_ranking_has_unknown_scores() -> None:
     row = decision_features(decision(ranking=[], candidates=[], stage_ms={}))
     unknown = ["top_score", "mean_top10_score", "score_gap", "top_dense_score", "share_scored_by_large", "latency_ms"]

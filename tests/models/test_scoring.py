@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.batching import Batcher, CostModel
 from models.calibration import Calibration, TierScorer
 from models.cross_encoder import CrossEncoderScorer
 from models.scoring import RANKING_COLUMNS, ScoredCandidates, rerank, score_candidates, seconds_per_query
 from models.settings import TiersSettings
-from models.tiered_reranker import CostModel, TieredReranker
+from models.tiered_reranker import TieredReranker
 from tests.models.test_tiered_reranker import Clock, Engine
 from tests.small_bundle import Small
 
@@ -144,9 +145,9 @@ def test_tiered_is_what_serving_does_without_a_deadline(
         def logits_of(self, encoded: Sequence[Any], batch_size: int = 32) -> Any:
             return np.array([values[int(one.text)][self.column] for one in encoded])
 
-    engines = Known(1), Known(2)
     costs = {"compact": CostModel(0.0), "large": CostModel(0.0)}
-    online = TieredReranker(*engines, CALIBRATION, tiers, costs, clock).rank(
+    batcher = Batcher({"compact": Known(1), "large": Known(2)}, costs, batch_tokens=30, clock=clock)
+    online = TieredReranker(batcher, CALIBRATION, tiers).rank(
         "q",
         [str(place) for place in range(len(values))],
         scored["passage_id"].tolist(),
@@ -155,6 +156,7 @@ def test_tiered_is_what_serving_does_without_a_deadline(
         1e9,
         scored["passage_id"].tolist(),
     )
+    batcher.close()
     assert [item.passage_id for item in online.items] == offline["passage_id"].tolist()
     assert [item.tier for item in online.items] == offline["tier"].tolist()
     assert [item.logit for item in online.items] == pytest.approx(offline["score"].tolist())

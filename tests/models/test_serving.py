@@ -200,6 +200,28 @@ def test_documents_are_embedded_while_a_share_of_the_budget_lasts(loaded: Loaded
     assert set(whole.stage_ms) == {"first_stage", "compact", "large"}
 
 
+def test_without_a_budget_words_order_the_documents_and_no_model_runs(loaded: LoadedBundle) -> None:
+    documents = ["mice", "how do I clean the water filter", "mice", "the water filter", "x" * 300_000 + " water filter"]
+    found = loaded.rank_documents("clean the water filter", documents, 0.0)
+    assert [item.index for item in found.items] == [1, 3, 0, 2, 4]
+    assert {item.tier for item in found.items} == {"lean"}
+    assert (found.tokens, found.degraded) == (0, True)
+    assert len({item.dense_score for item in found.items}) == 1
+    kept = loaded.keep_order(documents)
+    assert ranking_fault(kept, 5) == ""
+    assert [item.index for item in kept.items] == [0, 1, 2, 3, 4]
+    assert len({item.score for item in kept.items}) == 1
+    assert loaded.rank_documents("q", [], 0.0).items == []
+
+
+def test_the_predicted_time_grows_with_the_request_up_to_what_the_tiers_score(loaded: LoadedBundle) -> None:
+    known = [loaded.passage(one.passage_id).text for one in loaded.retrieve(QUESTION, 4).candidates]
+    few, more = loaded.candidates_ms(QUESTION, 2), loaded.candidates_ms(QUESTION, 8)
+    assert 0 < few < more == loaded.candidates_ms(QUESTION, 800)
+    assert 0 < loaded.documents_ms(QUESTION, known) < loaded.documents_ms(QUESTION, [f"{text}!" for text in known])
+    assert loaded.documents_ms(QUESTION, ["soda " * 80] * 4) == loaded.documents_ms(QUESTION, ["soda " * 400] * 4)
+
+
 def test_a_release_is_loaded_under_its_name(small: Small) -> None:
     release = Release(
         sequence=1,

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
+from models import decisions
+from models.contracts import PROBE_CALLER
 from models.database import Database
 from models.files import canonical_json
 from models.gating import judge
@@ -14,7 +19,9 @@ from models.settings import Settings
 from models.status import deployment_status
 from models.tracking import CHAMPION, Tracking
 from tests.models.test_tracking import artifact
+from tests.service_process import free_port
 from tests.small_bundle import Small, evidence_for, put_in_service, release_facts, small_settings
+from tests.traffic import decision
 
 SYSTEMS = {"bm25", "dense", "hybrid", "lean", "compact", "large", "tiered"}
 
@@ -88,3 +95,25 @@ def test_a_release_that_a_crash_left_pending_is_finished_first(
     assert tracking.alias(CHAMPION) == version
     assert Ledger(database).pending() == []
     database.close()
+
+
+def test_without_a_service_what_was_served_is_read_from_the_decisions(tmp_path: Path) -> None:
+    settings = small_settings(
+        tmp_path, objectives={"p95_ms": 100, "p99_ms": 1000}, serving={"port": free_port(), "candidates": 8}
+    )
+    database = Database(settings.database_url)
+    database.migrate()
+    now = datetime.now(UTC)
+    for number, (ms, degraded, caller, minutes) in enumerate(
+        [(50.0, False, "key-1", 1), (200.0, True, "key-1", 2), (9e3, True, PROBE_CALLER, 2), (9e3, True, "key-1", 90)]
+    ):
+        when = now - timedelta(minutes=minutes)
+        stored = decision(str(number), when, stage_ms={"total": ms}, degraded=degraded, caller=caller)
+        decisions.record(database, stored)
+    database.close()
+    served = deployment_status(settings)["served"]
+    assert (served["from"], served["requests"], served["degraded_share"]) == ("decisions", 2, 0.5)
+    assert served["p50_ms"] == pytest.approx(50, rel=0.06)
+    assert served["p95_ms"] == pytest.approx(200, rel=0.06)
+    assert (served["over_p95_share"], served["over_p99_share"]) == (0.5, 0.0)
+    assert (served["p95_objective_ms"], served["p99_budget_left"]) == (100, 1.0)

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from models.batching import Batcher, Claim, CostModel
 from models.calibration import TIER_FEATURES, Calibration, TierScorer, probability
 from models.serving import LoadedBundle
 from models.serving_types import Ranking, ranking_fault
 from models.settings import TiersSettings
-from models.tiered_reranker import CostModel, TieredReranker, best_rows, cascade
+from models.tiered_reranker import TieredReranker, best_rows, cascade
 from tests.small_bundle import BUDGET_MS, QUESTION
 
 NONE = np.empty(0, dtype=np.int64)
@@ -98,20 +99,31 @@ class Bench:
     compact: Engine
     large: Engine
     costs: Mapping[str, CostModel]
+    batcher: Batcher
     reranker: TieredReranker
 
-    def rank(self, texts: Sequence[str], budget_ms: float = 1e9, dense: Sequence[float] | None = None) -> Ranking:
+    def rank(
+        self,
+        texts: Sequence[str],
+        budget_ms: float = 1e9,
+        dense: Sequence[float] | None = None,
+        claim: Claim | None = None,
+    ) -> Ranking:
         ids = [f"{place:04d}" for place in range(len(texts))]
         scores = np.array(dense if dense is not None else [-place for place in range(len(texts))], dtype=float)
-        return self.reranker.rank("q", texts, ids, scores, np.zeros(len(texts)), budget_ms, ids)
+        return self.reranker.rank("q", texts, ids, scores, np.zeros(len(texts)), budget_ms, ids, claim)
 
 
-def bench(compact: int = 4, large: int = 2, ms_per_token: float = 1.0, reserve_ms: float = 0.001) -> Bench:
+def bench(
+    compact: int = 4, large: int = 2, ms_per_token: float = 1.0, reserve_ms: float = 0.001, batch_tokens: int = 48
+) -> Bench:
     clock = Clock()
     engines = Engine(clock, 1.0, ms_per_token), Engine(clock, 2.0, 2 * ms_per_token)
     costs = {"compact": CostModel(ms_per_token), "large": CostModel(2 * ms_per_token)}
     settings = TiersSettings(budget_ms=1e9, reserve_ms=reserve_ms, compact_candidates=compact, large_candidates=large)
-    return Bench(clock, *engines, costs, TieredReranker(*engines, CALIBRATION, settings, costs, clock))
+    named = {"compact": engines[0], "large": engines[1]}
+    batcher = Batcher(named, costs, batch_tokens=batch_tokens, clock=clock)
+    return Bench(clock, *engines, costs, batcher, TieredReranker(batcher, CALIBRATION, settings))
 
 
 def test_each_tier_scores_the_best_of_the_tier_before() -> None:
@@ -164,21 +176,34 @@ def test_without_time_all_are_lean_and_no_engine_runs(budget_ms: float) -> None:
     assert (made.compact.batches, made.large.batches, found.tokens) == ([], [], 0)
 
 
-def test_what_the_budget_holds_is_scored_in_whole_batches() -> None:
+def test_what_the_budget_holds_is_scored() -> None:
     made = bench(compact=40, large=2)
     texts = [f"{number} w" for number in range(40)]
     found = made.rank(texts, budget_ms=110.0, dense=list(range(40)))
-    # 16 pairs of 3 tokens cost 48 ms: two batches fit, the third would end at 120 ms; then 6 pairs of large do not fit.
-    assert [len(batch) for batch in made.compact.batches] == [16, 16]
-    assert set(made.compact.scored) == {f"{number} w" for number in range(8, 40)}
-    assert found.tier_counts == {"large": 2, "compact": 30, "lean": 8}
-    assert found.degraded_reason == "compact scored 32 of 40 inside the budget"
+    # A pair has 3 tokens of 1 ms: two batches of 16 take 96 ms, 4 more pairs end at 108 ms; then large has 2 ms left.
+    assert [len(batch) for batch in made.compact.batches] == [16, 16, 4]
+    assert set(made.compact.scored) == {f"{number} w" for number in range(4, 40)}
+    assert found.tier_counts == {"compact": 36, "lean": 4}
+    assert found.degraded_reason == ("compact scored 36 of 40 inside the budget; large scored 0 of 2 inside the budget")
     assert made.clock.now <= 100 + 0.110
+
+
+def test_a_caller_who_left_costs_no_model_anything() -> None:
+    made, claim = bench(), Claim(50.0)
+    claim.withdraw()
+    assert made.rank(["1 a", "9 b"], claim=claim).tier_counts == {"lean": 2}
+    assert (made.compact.batches, made.large.batches) == ([], [])
+
+
+def test_what_is_left_of_a_claim_falls_with_what_is_scored() -> None:
+    made, claim = bench(), Claim(100.0)
+    made.rank(["1 a", "2 b"], claim=claim)
+    assert claim.left_ms == pytest.approx(100 - 2 * 3 * 1 - 2 * 3 * 2)
 
 
 def test_the_reserve_is_not_spent_on_scoring() -> None:
     found = bench(compact=16, large=0, reserve_ms=20.0).rank([f"{n} w" for n in range(16)], budget_ms=60.0)
-    assert found.tier_counts == {"lean": 16}
+    assert found.tier_counts == {"compact": 13, "lean": 3}
     found = bench(compact=16, large=0, reserve_ms=10.0).rank([f"{n} w" for n in range(16)], budget_ms=60.0)
     assert found.tier_counts == {"compact": 16}
 
@@ -198,6 +223,7 @@ def test_any_budget_gives_a_whole_ranking_in_time(
     rng = np.random.default_rng(count)
     texts = [f"{value:.3f} {'w ' * (place % 7)}" for place, value in enumerate(rng.normal(size=count))]
     found = made.rank(texts, budget_ms)
+    made.batcher.close()
     assert ranking_fault(found, count) == ""
     assert 1000 * (made.clock.now - 100) <= max(0.0, budget_ms - reserve_ms) + 1e-6
     assert found.tier_counts.get("large", 0) <= min(large, compact)
@@ -223,22 +249,11 @@ def test_an_engine_that_became_slow_is_trusted_less() -> None:
     made.compact.ms_per_token = 10.0
     assert made.rank(texts, budget_ms=100.0).tier_counts == {"compact": 16}
     assert made.costs["compact"].ms_per_token == pytest.approx(1 + 0.2 * 9)
-    assert made.rank(texts, budget_ms=100.0).tier_counts == {"lean": 16}
+    # At 2.8 ms a token, 11 pairs of 3 tokens are expected to fit.
+    assert made.rank(texts, budget_ms=100.0).tier_counts == {"compact": 11, "lean": 5}
     for _ in range(30):
         made.rank(texts)
     assert made.costs["compact"].ms_per_token == pytest.approx(10.0, abs=0.1)
-
-
-def test_the_cost_model_is_started_by_a_measurement() -> None:
-    clock = Clock()
-    engine = Engine(clock)
-    measured = CostModel.measure(engine, [("q", "1 a"), ("q", "2 b c d")])
-    assert measured.ms_per_token >= 0
-    assert len(engine.batches) == 2
-    assert CostModel(2.0).predict(30) == 60.0
-    still = CostModel(2.0)
-    still.observe(0, 100.0)
-    assert still.ms_per_token == 2.0
 
 
 def test_the_cascade_reads_only_what_was_scored() -> None:

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from models.database import Database
 from models.decisions import DecisionWriter
 from models.ledger import Ledger, Release
+from models.score_cache import MemoryCache
 from models.serving import load_release
 from models.settings import Settings
 from services.app import create_app
@@ -40,14 +41,16 @@ class Service:
 
 
 @contextmanager
-def service_in(folder: Path, settings: Settings, load: LoadRelease = load_release) -> Iterator[Service]:
+def service_in(
+    folder: Path, settings: Settings, load: LoadRelease = load_release, cache: MemoryCache | None = None
+) -> Iterator[Service]:
     """An app with a new database in `folder`; not started."""
     database = Database(f"sqlite:///{folder / 'records' / 'records.db'}")
     database.migrate()
     try:
         with DecisionWriter(database, folder / "spool" / "decisions.jsonl", flush_s=0.01) as writer:
             ledger = Ledger(database)
-            app = create_app(settings, ledger=ledger, load=load, writer=writer, database=database, key=KEY)
+            app = create_app(settings, ledger=ledger, load=load, writer=writer, database=database, key=KEY, cache=cache)
             yield Service(app, settings, ledger, database, writer)
     finally:
         database.close()

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from models.batching import Claim
 from models.contracts import Candidate, CandidateSet
 from models.ledger import Ledger, Release
 from models.serving_types import PassageRecord, Ranked, Ranking
@@ -32,6 +33,7 @@ class ScriptedBundle:
     index_version: str = "i"
     corpus_version: str = "c"
     rank: Callable[[int], Ranking] = in_given_order
+    cost_ms: float = 0.0
     closed: threading.Event = field(default_factory=threading.Event)
     asked: list[str] = field(default_factory=list)
 
@@ -39,13 +41,28 @@ class ScriptedBundle:
         found = Candidate(passage_id="p1", rank=1, retriever_score=1.0, dense_score=0.5, lexical_score=1.0)
         return CandidateSet(query=query, candidates=[found], index_version="i", corpus_version="c")
 
-    def rank_candidates(self, query: str, candidates: CandidateSet, budget_ms: float) -> Ranking:
+    def rank_candidates(
+        self, query: str, candidates: CandidateSet, budget_ms: float, claim: Claim | None = None
+    ) -> Ranking:
         return in_given_order(len(candidates.candidates))
 
-    def rank_documents(self, query: str, documents: Sequence[str], budget_ms: float) -> Ranking:
+    def rank_documents(
+        self, query: str, documents: Sequence[str], budget_ms: float, claim: Claim | None = None
+    ) -> Ranking:
         assert not self.closed.is_set(), "a closed bundle was asked"
+        if budget_ms <= 0:
+            return in_given_order(len(documents))
         self.asked.append(query)
         return self.rank(len(documents))
+
+    def keep_order(self, documents: Sequence[str]) -> Ranking:
+        return in_given_order(len(documents))
+
+    def candidates_ms(self, query: str, count: int) -> float:
+        return self.cost_ms
+
+    def documents_ms(self, query: str, documents: Sequence[str]) -> float:
+        return self.cost_ms
 
     def passage(self, passage_id: str) -> PassageRecord:
         return PASSAGE

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
+from models.contracts import PROBE_HEADER
 from models.errors import ArtifactError
+from models.score_cache import MemoryCache
+from models.serving import load_release
 from tests.services.conftest import AUTHORIZED, KEY, Running, Service, service_in
 from tests.services.scripted_bundle import Loader, release_bundle
-from tests.small_bundle import small_settings
+from tests.small_bundle import Small, put_in_service, small_settings
 
 RERANK = {"model": "champion", "query": "a secret question", "documents": ["a secret text", "b"]}
 VERSIONS = ("release_id", "bundle_version", "model_version", "index_version", "corpus_version")
@@ -127,3 +131,45 @@ def test_the_objectives_are_bucket_bounds(tmp_path: Path) -> None:
             client.post("/v2/rerank", json=RERANK)
             bounds = {labels[0] for name, *labels in samples(client) if name == "rerankops_request_seconds_bucket"}
     assert {"0.321", "0.987"} <= bounds
+
+
+def test_what_was_served_stands_beside_the_objectives(tmp_path: Path) -> None:
+    settings = small_settings(tmp_path, objectives={"p95_ms": 0.001, "p99_ms": 60_000})
+    with service_in(tmp_path, settings, Loader()) as service:
+        release_bundle(service.ledger, "b1")
+        with TestClient(service.app, headers=AUTHORIZED) as client:
+            before = client.get("/v1/objectives").json()
+            client.post("/v2/rerank", json=RERANK)
+            client.post("/v2/rerank", json={**RERANK, "timeout_ms": 0.001})
+            client.post("/v2/rerank", json=RERANK, headers={PROBE_HEADER: "1"})
+            client.post("/v2/rerank", json={})
+            found, counted = client.get("/v1/objectives").json(), samples(client)
+            assert client.get("/v1/objectives", headers={"Authorization": "Bearer other"}).status_code == 401
+    assert (before["requests"], before["p99_ms"], before["p95_budget_left"]) == (0, None, 1.0)
+    assert (found["requests"], found["degraded_share"], found["window_minutes"]) == (2, 0.5, 60)
+    assert (found["over_p95_share"], found["over_p99_share"], found["p99_budget_left"]) == (1.0, 0.0, 1.0)
+    assert counted["rerankops_latency_seconds", "0.99"] == pytest.approx(found["p99_ms"] / 1000)
+    assert counted["rerankops_objective_seconds", "0.99"] == 60
+    assert counted["rerankops_error_budget_left", "0.95"] == pytest.approx(-19)
+    assert counted[("rerankops_degraded_share",)] == 0.5
+    assert counted["rerankops_answer_seconds_count", "/v2/rerank", "lean"] == 2
+    assert counted["rerankops_degraded_total", "/v2/rerank", "budget"] == 1
+    assert counted[("rerankops_queued_requests",)] == counted[("rerankops_queued_seconds",)] == 0
+
+
+def test_known_scores_are_counted(small: Small, tmp_path: Path) -> None:
+    cache = MemoryCache(2**20)
+    with service_in(tmp_path, small.settings, partial(load_release, cache=cache), cache) as service:
+        put_in_service(service.ledger, small.first, "1")
+        with TestClient(service.app, headers=AUTHORIZED) as client:
+            first, again = (client.post("/v2/rerank", json=RERANK).json() for _ in range(2))
+            record = client.get(f"/v1/decisions/{again['id']}").json()
+            counted = samples(client)
+    assert first["meta"]["tiers"] == ["large", "large"]
+    assert again["meta"]["tiers"] == ["cached", "cached"]
+    assert again["results"] == first["results"]
+    assert [(entry["tier"], entry["scored_by"]) for entry in record["ranking"]] == [("cached", "large")] * 2
+    assert counted["rerankops_scored_total", "cached"] == 2
+    assert counted[("rerankops_cache_hits",)] >= 4
+    assert 0 < counted[("rerankops_cache_hit_share",)] < 1
+    assert counted[("rerankops_cache_entries",)] > 4

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -22,8 +23,10 @@ from models.ledger import Ledger, Release
 from models.serving import LoadedBundle, load_bundle, load_release
 from models.serving_types import Ranking
 from models.settings import Settings
-from services.errors import NothingServed, Overloaded, ReleaseLoadFailed
-from services.release_watcher import MAX_QUEUED, ReleaseWatcher, ServedRelease
+from services.deadline import Deadline
+from services.errors import CallerLeft, NothingServed, ReleaseLoadFailed
+from services.lanes import Passed
+from services.release_watcher import ReleaseWatcher, Work
 from services.telemetry import Telemetry
 from tests.services.conftest import AUTHORIZED, service_in
 from tests.services.scripted_bundle import Loader, ScriptedBundle, in_given_order, release_bundle
@@ -32,6 +35,8 @@ from tests.small_bundle import BUDGET_MS, Small, put_in_service, small_settings
 QUERY = "how is the hay baler started"
 DOCUMENTS = [f"{note} Open the main valve of the hay baler." for note in ("It is withdrawn.", "It is in force.")]
 ASKING = 4
+WORKERS, QUEUE_MS, RESERVE_MS = 2, 1000, 1000
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -50,20 +55,26 @@ def loader() -> Loader:
 @pytest.fixture
 def watcher(tmp_path: Path, ledger: Ledger, loader: Loader) -> Iterator[ReleaseWatcher]:
     """A watcher that looks at the ledger when it is told to, and once at its start."""
-    settings = small_settings(tmp_path)
+    serving = {"poll_seconds": 3600, "workers": WORKERS, "max_queue_ms": QUEUE_MS}
+    settings = small_settings(tmp_path, serving=serving, tiers={"reserve_ms": RESERVE_MS})
     made = ReleaseWatcher(settings, ledger, loader, Telemetry(settings.objectives))
     yield made
     made.stop()
 
 
-def ask(watcher: ReleaseWatcher, query: str = "q") -> str:
+def work_of(job: Callable[[Any], T], cost_ms: float = 0.0) -> Work[T | Passed]:
+    """A request whose answer is what `job` returns, or why the models were passed over."""
+    return Work(lambda bundle: cost_ms, lambda bundle, claim: job(bundle), lambda bundle, passed, hurry: passed)
+
+
+def ask(watcher: ReleaseWatcher, query: str = "q") -> str | Passed:
     """Which bundle version ranks a text."""
 
     def job(bundle: Any) -> str:
-        bundle.rank_documents(query, ["a"], 0.0)
+        bundle.rank_documents(query, ["a"], 1.0)
         return bundle.bundle_version
 
-    return asyncio.run(watcher.run(job))
+    return asyncio.run(watcher.run(work_of(job), Deadline(BUDGET_MS)))
 
 
 def test_a_swap_under_load_fails_nothing_and_mixes_nothing(small: Small, loaded: LoadedBundle, tmp_path: Path) -> None:
@@ -190,7 +201,7 @@ def test_a_request_that_was_queued_before_the_swap_gets_the_release_it_was_queue
         running = threads.submit(ask, watcher)
         assert inside.wait(30)
         queued = threads.submit(ask, watcher, "queued")
-        while watcher._served is None or watcher._served.waiting < 2:
+        while watcher.queued_requests < 2:
             threading.Event().wait(0.001)
         release_bundle(ledger, "b2", "2")
         swap = watcher.refresh()
@@ -316,57 +327,157 @@ def test_a_ledger_that_is_away_changes_nothing_and_is_noticed(watcher: ReleaseWa
     assert watcher.ledger_reachable is True
 
 
-def test_the_queue_has_an_end(watcher: ReleaseWatcher, ledger: Ledger, loader: Loader) -> None:
-    release_bundle(ledger, "b1")
-    watcher.start()
-    inside, go_on = threading.Event(), threading.Event()
+def blocked(watcher: ReleaseWatcher, count: int, rest: Callable[[threading.Event], Awaitable[T]]) -> T:
+    """Run `rest` while `count` requests hold every thread of the models; it sets the event, or this does at the end."""
+    inside, go_on = threading.Semaphore(0), threading.Event()
 
     def block(bundle: Any) -> str:
-        inside.set()
+        inside.release()
         assert go_on.wait(30)
         return bundle.bundle_version
 
-    async def go() -> list[Any]:
-        waiting = [asyncio.ensure_future(watcher.run(block)) for _ in range(MAX_QUEUED)]
-        while not inside.is_set():
-            await asyncio.sleep(0)
-        with pytest.raises(Overloaded):
-            await watcher.run(block)
-        waiting[-1].cancel()
-        await asyncio.sleep(0)
-        after_a_client_left = asyncio.ensure_future(watcher.run(block))
-        await asyncio.sleep(0)
-        go_on.set()
-        return await asyncio.gather(*waiting[:-1], after_a_client_left)
+    async def go() -> T:
+        waiting = [asyncio.ensure_future(watcher.run(work_of(block, 10.0), Deadline(BUDGET_MS))) for _ in range(count)]
+        for _ in range(count):
+            while not inside.acquire(blocking=False):
+                await asyncio.sleep(0.001)
+        try:
+            return await rest(go_on)
+        finally:
+            go_on.set()
+            assert await asyncio.gather(*waiting) == ["b1"] * count
 
-    assert asyncio.run(go()) == ["b1"] * MAX_QUEUED
-    assert watcher._served is not None
-    assert watcher._served.waiting == 0
+    return asyncio.run(go())
+
+
+def test_a_request_that_the_models_cannot_serve_in_time_is_answered_without_them_at_once(
+    watcher: ReleaseWatcher, ledger: Ledger, loader: Loader
+) -> None:
+    release_bundle(ledger, "b1")
+    watcher.start()
+    asked: list[Any] = []
+
+    async def rest(go_on: threading.Event) -> list[Any]:
+        deadline = Deadline(BUDGET_MS)
+        heavy = await watcher.run(work_of(asked.append, BUDGET_MS), deadline)
+        queued = watcher.queued_ms
+        hasty = await watcher.run(work_of(asked.append, 1.0), Deadline(RESERVE_MS / 2))
+        assert deadline.elapsed_ms < BUDGET_MS / 2
+        return [heavy, hasty, queued]
+
+    heavy, hasty, queued = blocked(watcher, WORKERS, rest)
+    assert heavy == Passed("overload", f"the queue holds {QUEUE_MS} ms of work")
+    assert hasty == Passed("budget", "the time budget has no room for the models")
+    assert queued == WORKERS * 10.0
+    assert asked == []
+    assert watcher.queued_requests == 0
+
+
+def test_a_request_whose_turn_does_not_come_is_answered_before_its_deadline_and_never_scored(
+    watcher: ReleaseWatcher, ledger: Ledger, loader: Loader
+) -> None:
+    release_bundle(ledger, "b1")
+    watcher.start()
+    asked: list[Any] = []
+
+    async def rest(go_on: threading.Event) -> tuple[Any, float]:
+        deadline = Deadline(2 * RESERVE_MS)
+        return await watcher.run(work_of(asked.append, 1.0), deadline), deadline.remaining_ms
+
+    passed, left_ms = blocked(watcher, WORKERS, rest)
+    assert passed == Passed("late", "the models had not ended when its time ran out")
+    assert left_ms > 0
+    assert ask(watcher) == "b1"
+    assert asked == []
+
+
+def test_what_a_caller_who_left_asked_for_is_dropped(watcher: ReleaseWatcher, ledger: Ledger, loader: Loader) -> None:
+    release_bundle(ledger, "b1")
+    watcher.start()
+    asked: list[Any] = []
+
+    async def leave() -> None:
+        await asyncio.sleep(0)
+
+    async def rest(go_on: threading.Event) -> None:
+        with pytest.raises(CallerLeft):
+            await watcher.run(work_of(asked.append), Deadline(BUDGET_MS), leave())
+        task = asyncio.ensure_future(watcher.run(work_of(asked.append), Deadline(BUDGET_MS)))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    blocked(watcher, WORKERS, rest)
+    assert ask(watcher) == "b1"
+    assert asked == []
+
+
+def test_a_closed_connection_is_noticed(tmp_path: Path) -> None:
+    loader, inside, go_on = Loader(), threading.Event(), threading.Event()
+    body = json.dumps({"model": "champion", "query": QUERY, "documents": DOCUMENTS}).encode()
+    headers = [(b"content-type", b"application/json"), (b"authorization", AUTHORIZED["Authorization"].encode())]
+    sent: list[Any] = []
+
+    def block(count: int) -> Ranking:
+        inside.set()
+        assert go_on.wait(30)
+        return in_given_order(count)
+
+    with service_in(tmp_path, small_settings(tmp_path), loader) as service:
+        release_bundle(service.ledger, "b1")
+
+        async def go() -> None:
+            messages = iter([{"type": "http.request", "body": body}])
+
+            async def receive() -> Any:
+                if (message := next(messages, None)) is not None:
+                    return message
+                while not inside.is_set():
+                    await asyncio.sleep(0.001)
+                return {"type": "http.disconnect"}
+
+            async def send(message: Any) -> None:
+                sent.append(message)
+
+            scope = {"type": "http", "method": "POST", "path": "/v2/rerank", "headers": headers, "query_string": b""}
+            async with service.app.router.lifespan_context(service.app):
+                loader.loaded[0].rank = block
+                await service.app({**scope, "http_version": "1.1"}, receive, send)
+                go_on.set()
+
+        asyncio.run(go())
+    assert sent[0]["status"] == 499
+    assert service.writer.written == 0
 
 
 def test_a_job_that_raises_hurts_only_its_request(watcher: ReleaseWatcher, ledger: Ledger) -> None:
     release_bundle(ledger, "b1")
     watcher.start()
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(watcher.run(lambda bundle: 1 / 0))
+        asyncio.run(watcher.run(work_of(lambda bundle: 1 / 0), Deadline(BUDGET_MS)))
     assert ask(watcher) == "b1"
 
 
-def test_the_bundle_is_closed_behind_the_last_job(tmp_path: Path, ledger: Ledger, loader: Loader) -> None:
-    served = ServedRelease(release_bundle(ledger, "b1"))
-    served.open(small_settings(tmp_path), loader)
-    go_on = threading.Event()
-    blocked = served.submit(lambda bundle: go_on.wait(30))
-    jobs = [served.submit(lambda bundle: loader.loaded[0].closed.is_set()) for _ in range(5)]
-    closing = served.retire()
-    assert not closing.done()
-    go_on.set()
-    closing.result(30)
-    assert blocked.result(0)
-    assert [job.result(0) for job in jobs] == [False] * 5
-    assert loader.loaded[0].closed.is_set()
-    with pytest.raises(RuntimeError):
-        served.submit(lambda bundle: None)
+def test_a_retired_bundle_is_closed_behind_its_last_request(
+    watcher: ReleaseWatcher, ledger: Ledger, loader: Loader
+) -> None:
+    release_bundle(ledger, "b1")
+    watcher.start()
+    first = loader.loaded[0]
+
+    async def rest(go_on: threading.Event) -> bool:
+        late = asyncio.ensure_future(watcher.run(work_of(lambda bundle: None), Deadline(2 * RESERVE_MS)))
+        await asyncio.sleep(0)
+        release_bundle(ledger, "b2", "2")
+        await asyncio.to_thread(watcher.refresh)
+        assert await watcher.run(work_of(lambda bundle: bundle.bundle_version), Deadline(BUDGET_MS)) == "b2"
+        assert await late == Passed("late", "the models had not ended when its time ran out")
+        return first.closed.is_set()
+
+    assert blocked(watcher, WORKERS, rest) is False
+    assert first.closed.wait(30)
+    assert not loader.loaded[1].closed.is_set()
 
 
 def test_stopping_closes_the_bundle_and_serves_no_more(watcher: ReleaseWatcher, ledger: Ledger, loader: Loader) -> None:

@@ -170,7 +170,7 @@ def test_without_time_the_answer_is_whole_degraded_and_says_why(running: Running
     assert found["meta"]["degraded"] is True
     assert set(found["meta"]["tiers"]) == {"lean"}
     reason = found["meta"]["degraded_reason"]
-    assert "compact scored 0 of" in reason
+    assert reason == "budget: the time budget has no room for the models"
     assert f"degraded: {reason}" in found["meta"]["warnings"]
     assert response.headers["X-Degraded"] == "true"
     assert response.headers["X-Degraded-Reason"] == reason[:200]

@@ -54,7 +54,11 @@ def release(small: Small, ledger: Ledger) -> Release:
 def served(small: Small, home: Path, release: Release) -> Iterator[ServiceProcess]:
     """The small deployment's first candidate, served by a process."""
     with start_service(
-        home, STORAGE__ARTIFACTS=small.settings.artifact_root, SERVING__CANDIDATES="8", TIERS__BUDGET_MS=str(BUDGET_MS)
+        home,
+        STORAGE__ARTIFACTS=small.settings.artifact_root,
+        SERVING__CANDIDATES="8",
+        SERVING__MAX_QUEUE_MS="1e9",
+        TIERS__BUDGET_MS=str(BUDGET_MS),
     ) as process:
         yield process
 

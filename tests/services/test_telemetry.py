@@ -85,7 +85,7 @@ def test_a_stage_with_another_form_of_name_does_not_become_a_label() -> None:
     assert 'rerankops_stage_seconds_count{stage="compact"} 1.0' in text
     assert 'rerankops_stage_seconds_count{stage="other"} 1.0' in text
     assert "Stage of a user" not in text
-    assert 'rerankops_degraded_total{route="/v2/rerank"} 1.0' in text
+    assert 'rerankops_degraded_total{route="/v2/rerank",why="budget"} 1.0' in text
     assert 'rerankops_scored_total{tier="large"} 1.0' in text
     assert "rerankops_truncated_total 2.0" in text
     assert "rerankops_tokens_total 30.0" in text

@@ -1,0 +1,312 @@
+"""Scores that are known already: by model, query and passage text, in this process and, by setting, in Redis.
+
+A key is `<prefix of the model><hash of query and passage>`. The prefix is made of the model's files and its length in
+tokens, so that the same weights in another bundle find their scores again, and a release that goes drops its own only.
+Reading and writing never raises: what a cache does not give is computed.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import struct
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Protocol
+
+from models.errors import SettingsError
+
+if TYPE_CHECKING:
+    from models.settings import CacheSettings
+
+_LOG = logging.getLogger(__name__)
+_VALUE = struct.Struct("<d?")
+_PREFIX_BYTES = 12
+_KEY_BYTES = 20
+ENTRY_BYTES = 288
+"""Memory of an entry of `MemoryCache` in CPython: key, value, and its place in the ordered dictionary."""
+_PENDING_WRITES = 256
+_BREAK_AFTER = 3
+_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+_NAMESPACE = b"rerankops:score:"
+_SCANNED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class KnownScore:
+    """The logit of a pair, and whether its passage was cut to the model's length."""
+
+    logit: float
+    cut: bool
+
+
+class ScoreCache(Protocol):
+    """What the tiers ask. `model` is a `model_prefix`, a key a `pair_key`."""
+
+    def get(self, model: bytes, keys: Sequence[bytes], *, at_once: bool = False) -> list[KnownScore | None]:
+        """The known scores, None for the others; `at_once` asks nothing outside this process."""
+        ...
+
+    def put(self, model: bytes, scores: Mapping[bytes, KnownScore]) -> None:
+        """Remember scores; does not wait."""
+        ...
+
+    def use(self, model: bytes) -> None:
+        """A bundle with this model was opened."""
+        ...
+
+    def release(self, model: bytes) -> None:
+        """A bundle with this model was closed; the last one drops its scores."""
+        ...
+
+
+def model_prefix(digests: Mapping[str, str], max_tokens: int) -> bytes:
+    """The name of a model in keys, from the SHA-256 of each of its files by name."""
+    found = blake2b(digest_size=_PREFIX_BYTES)
+    for name, digest in sorted(digests.items()):
+        found.update(f"{name}\0{digest}\0".encode())
+    found.update(str(max_tokens).encode())
+    return found.digest()
+
+
+def pair_key(query: str, passage: str) -> bytes:
+    """The name of a pair in keys."""
+    asked = query.encode("utf-8", "surrogatepass")
+    found = blake2b(len(asked).to_bytes(8, "little"), digest_size=_KEY_BYTES)
+    found.update(asked)
+    found.update(passage.encode("utf-8", "surrogatepass"))
+    return found.digest()
+
+
+class MemoryCache:
+    """The least recently used entries go first, above `max_bytes`. Threads may share it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_entries = max_bytes // ENTRY_BYTES
+        self._entries: OrderedDict[bytes, bytes] = OrderedDict()
+        self._users: dict[bytes, int] = {}
+        self._lock = threading.Lock()
+        self.hits = self.misses = 0
+
+    @property
+    def entries(self) -> int:
+        """Scores that are remembered."""
+        return len(self._entries)
+
+    @property
+    def hit_share(self) -> float:
+        """Share of the scores asked for that were known, 0 before the first."""
+        return self.hits / max(self.hits + self.misses, 1)
+
+    def get(self, model: bytes, keys: Sequence[bytes], *, at_once: bool = False) -> list[KnownScore | None]:
+        """The known scores, None for the others."""
+        with self._lock:
+            found = [self._entries.get(model + key) for key in keys]
+            for key, value in zip(keys, found, strict=True):
+                if value is not None:
+                    self._entries.move_to_end(model + key)
+            hits = sum(value is not None for value in found)
+            self.hits += hits
+            self.misses += len(keys) - hits
+        return [None if value is None else KnownScore(*_VALUE.unpack(value)) for value in found]
+
+    def put(self, model: bytes, scores: Mapping[bytes, KnownScore]) -> None:
+        """Remember scores."""
+        with self._lock:
+            for key, known in scores.items():
+                self._entries[model + key] = _VALUE.pack(known.logit, known.cut)
+                self._entries.move_to_end(model + key)
+            while len(self._entries) > self._max_entries:
+                self._entries.popitem(last=False)
+
+    def use(self, model: bytes) -> None:
+        """A bundle with this model was opened."""
+        with self._lock:
+            self._users[model] = self._users.get(model, 0) + 1
+
+    def release(self, model: bytes) -> None:
+        """A bundle with this model was closed; the last one drops its scores."""
+        with self._lock:
+            self._users[model] -= 1
+            if self._users[model] == 0:
+                del self._users[model]
+                self._entries = OrderedDict(
+                    (key, value) for key, value in self._entries.items() if not key.startswith(model)
+                )
+
+    def used(self, model: bytes) -> bool:
+        """Whether an open bundle has this model."""
+        with self._lock:
+            return model in self._users
+
+
+class RedisCache:
+    """Scores that several services share, behind a `MemoryCache` that is asked first.
+
+    Reads wait at most `timeout_s`; writes are made by a thread, and dropped when it falls behind. After three failures
+    in a row a breaker opens: Redis is left alone for a second, then twice as long after each failed try, at most half a
+    minute.
+    """
+
+    def __init__(
+        self,
+        client: Any,
+        memory: MemoryCache,
+        ttl_s: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self.memory = memory
+        self._ttl_s = ttl_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failures_in_a_row = 0
+        self._open_until = 0.0
+        self._writes: queue.Queue[Callable[[], object] | None] = queue.Queue(_PENDING_WRITES)
+        self._writer = threading.Thread(target=self._write, name="score-cache", daemon=True)
+        self._writer.start()
+        self.hits = self.failures = self.dropped = 0
+
+    @property
+    def hit_share(self) -> float:
+        """Share of the scores asked for that were known here or in Redis, 0 before the first."""
+        return (self.memory.hits + self.hits) / max(self.memory.hits + self.memory.misses, 1)
+
+    @property
+    def breaker_open(self) -> bool:
+        """Whether Redis is left alone now."""
+        return self._clock() < self._open_until
+
+    def get(self, model: bytes, keys: Sequence[bytes], *, at_once: bool = False) -> list[KnownScore | None]:
+        """The known scores, None for the others; `at_once` asks the memory only."""
+        found = self.memory.get(model, keys)
+        missing = [place for place, known in enumerate(found) if known is None]
+        if at_once or not missing:
+            return found
+        values = self._ask(lambda: self._client.mget([_NAMESPACE + model + keys[place] for place in missing]))
+        if values is None:
+            return found
+        fresh = {}
+        for place, value in zip(missing, values, strict=True):
+            if value is not None and len(value) == _VALUE.size:
+                found[place] = fresh[keys[place]] = KnownScore(*_VALUE.unpack(value))
+        self.memory.put(model, fresh)
+        self.hits += len(fresh)
+        return found
+
+    def put(self, model: bytes, scores: Mapping[bytes, KnownScore]) -> None:
+        """Remember scores, in Redis a little later."""
+        self.memory.put(model, scores)
+        packed = {_NAMESPACE + model + key: _VALUE.pack(known.logit, known.cut) for key, known in scores.items()}
+
+        def write() -> object:
+            pipeline = self._client.pipeline(transaction=False)
+            for key, value in packed.items():
+                pipeline.set(key, value, ex=self._ttl_s)
+            return pipeline.execute()
+
+        self._later(write)
+
+    def use(self, model: bytes) -> None:
+        """A bundle with this model was opened."""
+        self.memory.use(model)
+
+    def release(self, model: bytes) -> None:
+        """A bundle with this model was closed; the last one of this process drops its scores for all."""
+        self.memory.release(model)
+        if self.memory.used(model):
+            return
+
+        def drop() -> object:
+            for keys in self._keys_of(model):
+                self._client.unlink(*keys)
+            return True
+
+        self._later(drop)
+
+    def close(self) -> None:
+        """Write what waits and end the thread; no `put` may follow."""
+        self._writes.put(None)
+        self._writer.join()
+        self._client.close()
+
+    def _keys_of(self, model: bytes) -> Iterator[list[bytes]]:
+        pattern = b"".join(b"\\" + bytes([sign]) for sign in _NAMESPACE + model) + b"*"
+        cursor = 0
+        while True:
+            cursor, keys = self._client.scan(cursor, match=pattern, count=_SCANNED)
+            if keys:
+                yield keys
+            if cursor == 0:
+                return
+
+    def _later(self, write: Callable[[], object]) -> None:
+        try:
+            self._writes.put_nowait(write)
+        except queue.Full:
+            self.dropped += 1
+
+    def _write(self) -> None:
+        while (write := self._writes.get()) is not None:
+            self._ask(write)
+
+    def _ask(self, call: Callable[[], Any]) -> Any:
+        """What Redis says; None when it fails or is left alone."""
+        if self.breaker_open:
+            return None
+        try:
+            found = call()
+        except Exception as error:
+            # Whatever a client library raises: a cache must not cost a request.
+            self._failed(error)
+            return None
+        with self._lock:
+            self._failures_in_a_row = 0
+        return found
+
+    def _failed(self, error: Exception) -> None:
+        with self._lock:
+            self.failures += 1
+            self._failures_in_a_row += 1
+            times = self._failures_in_a_row - _BREAK_AFTER
+            if times < 0:
+                return
+            pause = min(_PAUSE_S * 2.0 ** min(times, 10), _LONGEST_PAUSE_S)
+            self._open_until = self._clock() + pause
+        _LOG.warning("the score cache is left alone for %.0f s: %s", pause, type(error).__name__)
+
+
+def open_cache(settings: CacheSettings, password: str | None = None) -> MemoryCache | RedisCache | None:
+    """The cache of the settings; None when it is switched off. Raises `SettingsError` where Redis' client is missing.
+
+    A Redis that is away is no error: the breaker tries it again.
+    """
+    if not settings.max_mb:
+        return None
+    memory = MemoryCache(settings.max_mb * 2**20)
+    if not settings.url:
+        return memory
+    try:
+        from redis import Redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+    except ImportError as error:
+        raise SettingsError(
+            "cache.url: the Redis client is not installed", "Install the extra `redis`, or empty the setting."
+        ) from error
+    timeout_s = settings.timeout_ms / 1000
+    try:
+        client = Redis.from_url(
+            settings.url,
+            password=password,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError as error:
+        raise SettingsError(f"cache.url: {error}", "Write it as redis://host:6379/0.") from error
+    return RedisCache(client, memory, settings.ttl_s)
