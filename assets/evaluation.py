@@ -2,6 +2,8 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """Offline evaluation: scored candidates, calibration, all systems against each other, and the champion's side."""
 
+from dataclasses import replace
+
 import dagster as dg
 
 from assets import keys
@@ -13,10 +15,10 @@ from models.code_version import code_version
 from models.settings import values_of
 
 _SCORE = ("scoring", "engines", "cross_encoder", "pair_head", "pair_tokens")
-_CALIBRATE = ("calibration",)
+_CALIBRATE = ("calibration", "stopping", "stopping_fit", "scoring", "tiered_reranker")
 _EVALUATE = (
-    "evaluation", "metrics", "significance", "scoring", "calibration", "tiered_reranker", "offline_evaluation",
-    "assessment", "slices", "stage_gains", "evaluation_page",
+    "evaluation", "metrics", "significance", "scoring", "calibration", "stopping", "tiered_reranker",
+    "offline_evaluation", "assessment", "slices", "stage_gains", "evaluation_page",
 )  # fmt: skip
 _CHAMPION = (*_EVALUATE, "engines", "cross_encoder")
 _RESAMPLING = ("evaluation.resamples", "evaluation.confidence")
@@ -97,23 +99,36 @@ def scored_candidates(
 def score_calibration(
     context: dg.AssetExecutionContext, deployment: Deployment, evaluation_set: Artifact, scored_candidates: Artifact
 ) -> dg.Output[Artifact]:
-    """How each tier combines first-stage scores and logits into one calibrated probability, fitted on the dev
-    queries."""
+    """How each tier combines first-stage scores and logits into one calibrated probability, and how close to the best
+    a candidate must be for the next model; fitted on the dev queries."""
+    settings = deployment.settings()
 
     def build(folder):
         from models.calibration import fit_calibration
         from models.files import canonical_json
         from models.offline_evaluation import split_of
+        from models.stopping_fit import fit_stopping
 
         dev, judgments = split_of(evaluation_set, "dev")
         scored = scored_candidates.read_table("scored.parquet")
-        calibration = fit_calibration(scored[scored["query_id"].isin(dev["query_id"])], judgments)
+        scored = scored[scored["query_id"].isin(dev["query_id"])]
+        calibration = fit_calibration(scored, judgments)
+        stopping = fit_stopping(scored, judgments, calibration, settings.tiers)
+        calibration = replace(calibration, stopping=stopping.stopping)
         (folder / "calibration.json").write_bytes(canonical_json(calibration.to_dict()))
         errors = {f"expected_calibration_error_{name}": e for name, e in calibration.expected_calibration_error.items()}
-        return {"queries": calibration.queries, **errors}
+        return {"queries": calibration.queries, **errors, **stopping.summary()}
 
-    inputs = (evaluation_set, scored_candidates)
-    return output(make(context, deployment.store(), keys.SCORE_CALIBRATION, build, modules=_CALIBRATE, inputs=inputs))
+    artifact = make(
+        context,
+        deployment.store(),
+        keys.SCORE_CALIBRATION,
+        build,
+        modules=_CALIBRATE,
+        inputs=(evaluation_set, scored_candidates),
+        settings=values_of(settings, "tiers.compact_candidates", "tiers.large_candidates", "tiers.max_stopping_loss"),
+    )
+    return output(artifact)
 
 
 @dg.asset(

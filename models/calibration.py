@@ -9,7 +9,7 @@ Platt-scaled (Platt, 1999) to the probability of being relevant, so that scores 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from models.errors import ContractError
+from models.stopping import Stopping
 
 TIER_FEATURES: Mapping[str, tuple[str, ...]] = {
     "lean": ("dense", "lexical", "lexical_log"),
@@ -66,16 +67,19 @@ class Calibration:
     tiers: Mapping[str, TierScorer]
     queries: int
     expected_calibration_error: Mapping[str, float]
+    stopping: Stopping = field(default_factory=Stopping)
+    """Which candidates each model is asked about."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return asdict(self)
+        return {**asdict(self), "stopping": self.stopping.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
         """Read what `to_dict` wrote."""
         tiers = {name: TierScorer.from_dict(tier) for name, tier in values["tiers"].items()}
-        return cls(tiers, values["queries"], values["expected_calibration_error"])
+        stopping = Stopping.from_dict(values.get("stopping", {}))
+        return cls(tiers, values["queries"], values["expected_calibration_error"], stopping)
 
 
 def probability(logits: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -31,7 +31,7 @@ from models.errors import ContractError, SourceError
 from models.evaluation import FIRST_STAGES
 from models.files import digest_json
 from models.offline_evaluation import split_of
-from models.scoring import rerank, score_candidates, seconds_per_query
+from models.scoring import pairs_per_query, rerank, score_candidates, seconds_per_query
 from models.settings import EncoderSettings, IndexSettings, Settings, TiersSettings, values_of
 from models.sources.base import CorpusSource
 from models.splits import sample_by_hash
@@ -198,7 +198,7 @@ def evaluate_bundle(
         rankings[run.name] = run.ranking
     pair = {name: corpus.seconds[f"pair_{name}"] for name in SIZES}
     first = {name: corpus.seconds[name] for name in FIRST_STAGES}
-    seconds = seconds_per_query(pair, first, len(given) / len(corpus.queries), tiers)
+    seconds = seconds_per_query(pair, first, len(given) / len(corpus.queries), pairs_per_query(rankings["tiered"]))
     return assess(
         rankings,
         corpus.first_stages,

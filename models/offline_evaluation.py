@@ -23,7 +23,7 @@ from models.evaluation import FIRST_STAGES, EvaluationReport, evaluate_systems
 from models.evaluation_page import PAGE, write_evaluation_page
 from models.files import canonical_json
 from models.latency import summarize
-from models.scoring import rerank, score_candidates, seconds_per_query
+from models.scoring import pairs_per_query, rerank, score_candidates, seconds_per_query
 from models.settings import EvaluationSettings, Settings, TiersSettings, TrainingSettings
 from models.tracking import Tracking
 
@@ -105,7 +105,7 @@ def evaluate_offline(
         texts,
         calibration,
         tiers,
-        seconds_per_query(pair, first, per_query, tiers),
+        seconds_per_query(pair, first, per_query, pairs_per_query(rankings["tiered"])),
         int(scored.groupby("query_id").size().max()),
         settings,
     )

@@ -15,7 +15,8 @@ import pandas as pd
 from models.calibration import Calibration, candidate_inputs
 from models.encoder import passage_text
 from models.settings import TiersSettings
-from models.tiered_reranker import best_rows, cascade
+from models.stopping import best_rows, contenders
+from models.tiered_reranker import cascade
 
 
 class PairScorer(Protocol):
@@ -80,45 +81,60 @@ def rerank(scored: pd.DataFrame, calibration: Calibration, tiers: TiersSettings)
     The first three sort all candidates by one scorer; `tiered` is what serving does without a deadline. Columns as in
     `RANKING_COLUMNS`, `tiered` with `tier`, `dense_score` and `lexical_score` besides; `score` is the combined logit.
     """
-    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("lean", "compact", "large", "tiered")}
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("lean", "compact", "large")}
     for _, rows in scored.groupby("query_id", sort=True):
         inputs = candidate_inputs(rows)
         ids = rows["passage_id"].tolist()
         for name in ("lean", "compact", "large"):
             parts[name].append(_sorted(rows, calibration.tiers[name].logits(inputs), ids))
-        lean = calibration.tiers["lean"].logits(inputs)
-        compact_rows = best_rows(lean, ids, tiers.compact_candidates)
+    rankings = {name: pd.concat(tables, ignore_index=True)[RANKING_COLUMNS] for name, tables in parts.items()}
+    return rankings | {"tiered": tiered_ranking(scored, calibration, tiers)}
+
+
+def tiered_ranking(scored: pd.DataFrame, calibration: Calibration, tiers: TiersSettings) -> pd.DataFrame:
+    """What serving makes of the scored candidates without a deadline: `RANKING_COLUMNS`, `tier`, `dense_score` and
+    `lexical_score`."""
+    tables = []
+    for _, rows in scored.groupby("query_id", sort=True):
+        inputs = candidate_inputs(rows)
+        ids = rows["passage_id"].tolist()
         none = np.empty(0, dtype=np.int64)
-        after = cascade(calibration, inputs, compact_rows, none).logits
-        best = best_rows(after[compact_rows], [ids[row] for row in compact_rows], tiers.large_candidates)
-        final = cascade(calibration, inputs, compact_rows, compact_rows[best])
-        parts["tiered"].append(_sorted(rows.assign(tier=list(final.tiers)), final.logits, ids))
-    extra = {"tiered": ["tier", "dense_score", "lexical_score"]}
-    return {
-        name: pd.concat(tables, ignore_index=True)[RANKING_COLUMNS + extra.get(name, [])]
-        for name, tables in parts.items()
-    }
+        lean = cascade(calibration, inputs, none, none).logits
+        chosen = contenders(lean, ids, tiers.compact_candidates, calibration.stopping.compact)
+        after = cascade(calibration, inputs, chosen, none).logits[chosen]
+        window = calibration.stopping.large
+        best = chosen[contenders(after, [ids[row] for row in chosen], tiers.large_candidates, window)]
+        final = cascade(calibration, inputs, chosen, best)
+        tables.append(_sorted(rows.assign(tier=list(final.tiers)), final.logits, ids))
+    return pd.concat(tables, ignore_index=True)[[*RANKING_COLUMNS, "tier", "dense_score", "lexical_score"]]
+
+
+def pairs_per_query(tiered: pd.DataFrame) -> dict[str, float]:
+    """Mean pairs of a query that each model scored, from the tiers of a `tiered_ranking`."""
+    queries = max(tiered["query_id"].nunique(), 1)
+    large = int((tiered["tier"] == "large").sum())
+    return {"compact": (large + int((tiered["tier"] == "compact").sum())) / queries, "large": large / queries}
 
 
 def seconds_per_query(
     scored: ScoredCandidates | Mapping[str, float],
     first_stage: Mapping[str, float],
     per_query: float,
-    tiers: TiersSettings,
+    tiered: Mapping[str, float],
 ) -> dict[str, float]:
     """Seconds of each system per query, retrieval included, from the measured seconds of a pair.
 
-    `per_query` is the mean number of candidates; `first_stage` has the seconds of `bm25`, `dense` and `hybrid`.
+    `per_query` is the mean number of candidates, `tiered` that of the pairs which the tiered system gives each model;
+    `first_stage` has the seconds of `bm25`, `dense` and `hybrid`.
     """
     pair = scored.seconds_per_pair if isinstance(scored, ScoredCandidates) else scored
-    compact, large = min(tiers.compact_candidates, per_query), min(tiers.large_candidates, per_query)
     base = first_stage["hybrid"]
     return {
         **first_stage,
         "lean": base,
         "compact": base + per_query * pair["compact"],
         "large": base + per_query * pair["large"],
-        "tiered": base + compact * pair["compact"] + large * pair["large"],
+        "tiered": base + sum(tiered[name] * pair[name] for name in tiered),
     }
 
 

@@ -488,6 +488,11 @@ class TiersSettings(Section):
     large_candidates: Annotated[int, Field(ge=0)] = Field(
         default=10, description="Best candidates the large model scores."
     )
+    max_stopping_loss: Fraction = Field(
+        default=0.002,
+        description="nDCG@10 of the development queries that it may cost to ask a model about the candidates near the "
+        "best alone; 0 asks it about all of the above.",
+    )
 
 
 class ObjectivesSettings(Section):

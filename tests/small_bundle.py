@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,7 +164,7 @@ def small_settings(home: Path, **changes: Mapping[str, Any]) -> Settings:
             "device": "cpu",
         },
         "evaluation": {"candidates": 8, "resamples": 2000},
-        "tiers": {"budget_ms": BUDGET_MS, "compact_candidates": 8, "large_candidates": 4},
+        "tiers": {"budget_ms": BUDGET_MS, "compact_candidates": 8, "large_candidates": 4, "max_stopping_loss": 0},
         "objectives": {"p95_ms": BUDGET_MS, "p99_ms": BUDGET_MS},
         "serving": {"candidates": 8, "golden_queries": 4, "poll_seconds": 3600, "max_queue_ms": 1e9},
         "storage": {
@@ -317,6 +317,7 @@ def make_candidate(
     from models.engines import build_engines, parity_sample
     from models.files import canonical_json
     from models.offline_evaluation import evaluate_offline, score_evaluation_set, split_of
+    from models.stopping_fit import fit_stopping
 
     made = dict(artifacts) | {"training/large_reranker": large, "training/compact_reranker": compact}
     evaluation_set = made["corpus/evaluation_set"]
@@ -324,7 +325,10 @@ def make_candidate(
     def calibrate(folder: Path) -> None:
         queries, judgments = split_of(evaluation_set, "dev")
         table = scored.read_table("scored.parquet")
-        calibration = fit_calibration(table[table["query_id"].isin(queries["query_id"])], judgments)
+        table = table[table["query_id"].isin(queries["query_id"])]
+        calibration = fit_calibration(table, judgments)
+        fitted = fit_stopping(table, judgments, calibration, settings.tiers)
+        calibration = replace(calibration, stopping=fitted.stopping)
         (folder / "calibration.json").write_bytes(canonical_json(calibration.to_dict()))
 
     folders = {"compact": compact.folder, "large": large.folder}

@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 from models.batching import Batcher, CostModel
 from models.calibration import Calibration, TierScorer
 from models.cross_encoder import CrossEncoderScorer
-from models.scoring import RANKING_COLUMNS, ScoredCandidates, rerank, score_candidates, seconds_per_query
+from models.scoring import (
+    RANKING_COLUMNS,
+    ScoredCandidates,
+    pairs_per_query,
+    rerank,
+    score_candidates,
+    seconds_per_query,
+)
 from models.settings import TiersSettings
 from models.tiered_reranker import TieredReranker
 from tests.models.test_tiered_reranker import Clock, Engine
@@ -165,13 +172,18 @@ def test_tiered_is_what_serving_does_without_a_deadline(
 def test_times_add_up_from_the_seconds_of_a_pair() -> None:
     first = {"bm25": 0.001, "dense": 0.004, "hybrid": 0.006}
     pair = {"compact": 0.01, "large": 0.03}
-    tiers = TiersSettings(compact_candidates=10, large_candidates=5)
-    found = seconds_per_query(pair, first, 20.0, tiers)
+    tiered = {"compact": 10.0, "large": 5.0}
+    found = seconds_per_query(pair, first, 20.0, tiered)
     assert found == pytest.approx(
         {**first, "lean": 0.006, "compact": 0.206, "large": 0.606, "tiered": 0.006 + 0.1 + 0.15}
     )
-    assert seconds_per_query(pair, first, 4.0, tiers)["tiered"] == pytest.approx(0.006 + 0.04 + 0.12)
-    assert seconds_per_query(ScoredCandidates(pd.DataFrame(), pair), first, 20.0, tiers) == found
+    assert seconds_per_query(ScoredCandidates(pd.DataFrame(), pair), first, 20.0, tiered) == found
+
+
+def test_pairs_are_counted_from_the_tiers() -> None:
+    tiered = pd.DataFrame({"query_id": list("aaab"), "tier": ["large", "compact", "lean", "lean"]})
+    assert pairs_per_query(tiered) == {"compact": 1.0, "large": 0.5}
+    assert pairs_per_query(tiered.head(0)) == {"compact": 0.0, "large": 0.0}
 
 
 def test_real_models_score_a_table_as_they_score_pairs(small: Small) -> None:
