@@ -1,0 +1,217 @@
+"""The cascade against the large model on all 100 candidates: nDCG@10, time and operations of a query, cache off.
+
+`python -m bench.cascade` measures the release candidate of the current deployment (RERANKOPS_HOME) on its test queries,
+and writes `cascade` of docs/benchmarks/results.json under the name of the corpus, with a plot of quality by budget.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.engines import corpus_name, pair_flops
+from bench.results import RESULTS, merge
+from models.artifacts import ArtifactStore
+from models.calibration import Calibration, candidate_inputs
+from models.cross_encoder import CrossEncoderScorer
+from models.engines import SIZES, load_engine
+from models.metrics import collapse_to_documents, evaluate_run
+from models.offline_evaluation import split_of
+from models.scoring import candidate_pairs
+from models.serving import load_bundle
+from models.settings import TiersSettings, load_settings
+from models.splits import sample_by_hash
+from models.stopping import best_rows, contenders
+from models.tiered_reranker import cascade
+
+_QUERIES, _DEPTH = 60, 100
+_BUDGETS = ((5, 0), (10, 0), (20, 0), (50, 0), (10, 3), (20, 5), (20, 10), (40, 10), (100, 20))
+"""Most pairs of the compact and of the large model."""
+
+_SINGLE = (5, 10, 20, 50, 100)
+
+
+@dataclass
+class Costs:
+    """Seconds and operations of every pair in each model."""
+
+    seconds: dict[str, np.ndarray]
+    flops: dict[str, np.ndarray]
+
+    def of(self, rows: dict[str, np.ndarray], queries: int) -> tuple[float, float]:
+        """Milliseconds and GFLOP of a query, for the pairs `rows` that each model scored."""
+        seconds = sum(float(self.seconds[size][rows[size]].sum()) for size in rows)
+        flops = sum(float(self.flops[size][rows[size]].sum()) for size in rows)
+        return 1000 * seconds / queries, flops / queries / 1e9
+
+
+def main() -> None:
+    """Measure, print and write."""
+    settings = load_settings()
+    store = ArtifactStore(settings.artifact_root, settings.home / "cache")
+    bundle = load_bundle(store.require("release/release_candidate"))
+    folder = store.require("release/release_candidate").folder
+    calibration = Calibration.from_dict(store.require("evaluation/score_calibration").read_json("calibration.json"))
+    queries, judgments = split_of(store.require("corpus/evaluation_set"), "test")
+    queries = sample_by_hash(queries, _QUERIES)
+    judgments = judgments[judgments["query_id"].isin(queries["query_id"])]
+    table = pd.DataFrame(
+        [
+            (query_id, one.passage_id, one.document_id, one.rank, one.dense_score, one.lexical_score)
+            for query_id, text in zip(queries["query_id"], queries["text"], strict=True)
+            for one in bundle.retrieve(text, _DEPTH, None).candidates
+        ],
+        columns=["query_id", "passage_id", "document_id", "rank", "dense_score", "lexical_score"],
+    )
+    bundle.close()
+    passages = store.require("corpus/passages").read_table("passages.parquet", ["passage_id", "title", "text"])
+    table, costs = _score(table, candidate_pairs(table, queries, passages), folder, settings.training.max_tokens)
+
+    def outcome(rankings: pd.DataFrame) -> np.ndarray:
+        found = evaluate_run(collapse_to_documents(rankings), judgments, ["nDCG@10"])
+        return found.sort_values("query_id")["value"].to_numpy()
+
+    everything = {"compact": np.empty(0, dtype=np.int64), "large": np.arange(len(table))}
+    full = outcome(_ranked(table, calibration.tiers["large"].logits(candidate_inputs(table))))
+    full_ms, full_gflop = costs.of(everything, len(queries))
+    tiers = TiersSettings.model_validate(settings.tiers.model_dump())
+    ranking, rows = _cascade(table, calibration, tiers.compact_candidates, tiers.large_candidates)
+    ours = outcome(ranking)
+    ms, gflop = costs.of(rows, len(queries))
+    points = _points(table, calibration, costs, outcome, len(queries))
+    difference = ours - full
+    rng = np.random.default_rng(0)
+    means = rng.choice(difference, size=(10_000, len(difference))).mean(axis=1)
+    found: dict[str, Any] = {
+        "queries": len(queries),
+        "candidates": _DEPTH,
+        "ndcg_large_on_all": round(float(full.mean()), 4),
+        "ndcg_cascade": round(float(ours.mean()), 4),
+        "ndcg_delta": round(float(difference.mean()), 4),
+        "ndcg_delta_interval": [round(float(value), 4) for value in np.percentile(means, [2.5, 97.5])],
+        "ms": {"large_on_all": round(full_ms, 1), "cascade": round(ms, 1)},
+        "gflop": {"large_on_all": round(full_gflop, 2), "cascade": round(gflop, 2)},
+        "time_ratio": round(ms / full_ms, 4),
+        "flops_ratio": round(gflop / full_gflop, 4),
+        "pairs_per_query": {size: round(len(rows[size]) / len(queries), 2) for size in rows},
+        "points": points,
+    }
+    name = corpus_name(settings)
+    _plot(points, found, RESULTS.parent / "images" / f"cascade-{name}.png")
+    print(merge({"cascade": {name: found}}))
+
+
+def _score(
+    table: pd.DataFrame, pairs: list[tuple[str, str]], folder: Path, max_tokens: int
+) -> tuple[pd.DataFrame, Costs]:
+    """Both models' logits of all pairs. A pair's seconds are those of its query's pairs, shared by operations."""
+    costs = Costs({}, {})
+    for size in SIZES:
+        engine = load_engine(folder / "engines", folder / size, size, max_tokens)
+        model = CrossEncoderScorer.load(folder / size, max_tokens)
+        encoded = engine.encode(pairs)
+        flops = np.array([pair_flops(model, len(encoding)) for encoding in encoded])
+        logits, seconds = np.empty(len(pairs)), np.empty(len(pairs))
+        engine.logits_of(encoded[:32])
+        for done, rows in enumerate(table.groupby("query_id").indices.values(), start=1):
+            started = time.perf_counter()
+            logits[rows] = engine.logits_of([encoded[row] for row in rows])
+            taken = time.perf_counter() - started
+            seconds[rows] = taken * flops[rows] / flops[rows].sum()
+            print(f"{size}: {done} queries", end="\r", file=sys.stderr)
+        table = table.assign(**{f"{size}_logit": logits})
+        costs.seconds[size], costs.flops[size] = seconds, flops
+    return table, costs
+
+
+def _cascade(
+    table: pd.DataFrame, calibration: Calibration, compact: int, large: int, *, stop: bool = True
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """The tiered ranking, and the rows of the table that each model scored."""
+    scores = np.empty(len(table))
+    asked: dict[str, list[np.ndarray]] = {"compact": [], "large": []}
+    none = np.empty(0, dtype=np.int64)
+    windows = calibration.stopping if stop else type(calibration.stopping)()
+    for place in table.groupby("query_id").indices.values():
+        part = table.iloc[place]
+        inputs, ids = candidate_inputs(part), part["passage_id"].tolist()
+        lean = cascade(calibration, inputs, none, none).logits
+        first = contenders(lean, ids, compact, windows.compact)
+        after = cascade(calibration, inputs, first, none).logits[first]
+        second = first[contenders(after, [ids[row] for row in first], large, windows.large)]
+        scores[place] = cascade(calibration, inputs, first, second).logits
+        asked["compact"].append(place[first])
+        asked["large"].append(place[second])
+    return _ranked(table, scores), {size: np.concatenate(rows).astype(np.int64) for size, rows in asked.items()}
+
+
+def _ranked(table: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
+    ranks = np.empty(len(table), dtype=np.int64)
+    for place in table.groupby("query_id").indices.values():
+        order = best_rows(scores[place], table["passage_id"].iloc[place].tolist(), len(place))
+        ranks[place[order]] = np.arange(1, len(place) + 1)
+    return table.assign(rank=ranks)
+
+
+def _points(
+    table: pd.DataFrame, calibration: Calibration, costs: Costs, outcome: Any, queries: int
+) -> list[dict[str, Any]]:
+    points = []
+    for compact, large in _BUDGETS:
+        ranking, rows = _cascade(table, calibration, compact, large)
+        ms, gflop = costs.of(rows, queries)
+        points.append({"system": "cascade", "pairs": [compact, large], "ms": ms, "gflop": gflop, "ranking": ranking})
+    inputs = candidate_inputs(table)
+    for size in SIZES:
+        logits = calibration.tiers[size].logits(inputs)
+        lean = calibration.tiers["lean"].logits(inputs)
+        for count in _SINGLE:
+            asked = []
+            scores = lean - 1000.0
+            for place in table.groupby("query_id").indices.values():
+                best = place[best_rows(lean[place], table["passage_id"].iloc[place].tolist(), count)]
+                scores[best] = logits[best]
+                asked.append(best)
+            ms, gflop = costs.of({size: np.concatenate(asked)}, queries)
+            ranking = _ranked(table, scores)
+            points.append({"system": size, "pairs": [count], "ms": ms, "gflop": gflop, "ranking": ranking})
+    return [
+        {
+            **{name: value for name, value in point.items() if name != "ranking"},
+            "ms": round(point["ms"], 2),
+            "gflop": round(point["gflop"], 3),
+            "ndcg": round(float(outcome(point["ranking"]).mean()), 4),
+        }
+        for point in points
+    ]
+
+
+def _plot(points: list[dict[str, Any]], found: dict[str, Any], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.2), dpi=120, layout="constrained")
+    for system in ("compact", "large", "cascade"):
+        line = sorted((one["ms"], one["ndcg"]) for one in points if one["system"] == system)
+        axes.plot(*zip(*line, strict=True), marker="o", label=system)
+    axes.plot([found["ms"]["cascade"]], [found["ndcg_cascade"]], "k*", markersize=14, label="as set")
+    axes.set_xscale("log")
+    axes.set_xlabel("milliseconds of scoring per query")
+    axes.set_ylabel("nDCG@10")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
