@@ -38,7 +38,7 @@ def main() -> None:
 
     settings = load_settings()
     store = ArtifactStore(settings.artifact_root, settings.home / "cache")
-    sample = _sample(settings, store)
+    sample = sample_of(settings, store)
     threads = torch.get_num_threads()
     results: dict[str, Any] = {"threads": threads, "pairs": _PAIRS, "corpus": corpus_name(settings)}
     for size in SIZES:
@@ -54,7 +54,8 @@ def corpus_name(settings: Settings) -> str:
     return Path(settings.corpus.path).name if settings.corpus.source == "beir" else settings.corpus.source
 
 
-def _sample(settings: Settings, store: ArtifactStore) -> ParitySample:
+def sample_of(settings: Settings, store: ArtifactStore) -> ParitySample:
+    """Candidates of the test queries of the current deployment."""
     test, judgments = split_of(store.require("corpus/evaluation_set"), "test")
     return parity_sample(
         store.require("index/candidates").read_table("candidates.parquet"),
