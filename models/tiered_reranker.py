@@ -20,6 +20,7 @@ from models.contracts import Tier
 from models.score_cache import KnownScore, ScoreCache, pair_key
 from models.serving_types import Ranked, Ranking
 from models.settings import TiersSettings
+from models.stopping import contenders
 
 _ENCODED_TOGETHER = 64
 """Pairs; while those are scored, the next are encoded, unless the budget is spent."""
@@ -67,12 +68,6 @@ def cascade(
             for row in rows:
                 tiers[row] = tier
     return Scored(logits, tuple(tiers))
-
-
-def best_rows(logits: NDArray[np.float64], ids: Sequence[str], count: int) -> NDArray[np.int64]:
-    """Rows of the `count` highest logits, best first; ties by id."""
-    order = sorted(range(len(logits)), key=lambda row: (-logits[row], ids[row]))
-    return np.array(order[:count], dtype=np.int64)
 
 
 class TieredReranker:
@@ -128,16 +123,16 @@ class TieredReranker:
         stage_ms: dict[str, float] = {}
         reasons: list[str] = []
         tokens = truncated = 0
-        wanted = count
         for tier, most in (
             ("compact", self._settings.compact_candidates),
             ("large", self._settings.large_candidates),
         ):
-            # The large model runs behind the compact one, so it is never asked for more.
-            wanted = min(wanted, most)
             scored = cascade(self._calibration, inputs, rows["compact"], rows["large"])
+            # The large model runs behind the compact one, so it is never asked for more.
             pool = rows["compact"] if tier == "large" else np.arange(count)
-            chosen = pool[best_rows(scored.logits[pool], [ids[int(row)] for row in pool], wanted)]
+            window = getattr(self._calibration.stopping, tier)
+            chosen = pool[contenders(scored.logits[pool], [ids[int(row)] for row in pool], most, window)]
+            wanted = len(chosen)
             started = self._clock()
             found = self._score(tier, query, texts, chosen, inputs[tier], deadline, claim)
             stage_ms[tier] = 1000 * (self._clock() - started)

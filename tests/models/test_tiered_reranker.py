@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from models.calibration import TIER_FEATURES, Calibration, TierScorer, probabili
 from models.serving import LoadedBundle
 from models.serving_types import Ranking, ranking_fault
 from models.settings import TiersSettings
-from models.tiered_reranker import TieredReranker, best_rows, cascade
+from models.stopping import Stopping, best_rows
+from models.tiered_reranker import TieredReranker, cascade
 from tests.small_bundle import BUDGET_MS, QUESTION
 
 NONE = np.empty(0, dtype=np.int64)
@@ -115,7 +116,12 @@ class Bench:
 
 
 def bench(
-    compact: int = 4, large: int = 2, ms_per_token: float = 1.0, reserve_ms: float = 0.001, batch_tokens: int = 48
+    compact: int = 4,
+    large: int = 2,
+    ms_per_token: float = 1.0,
+    reserve_ms: float = 0.001,
+    batch_tokens: int = 48,
+    stopping: Stopping | None = None,
 ) -> Bench:
     clock = Clock()
     engines = Engine(clock, 1.0, ms_per_token), Engine(clock, 2.0, 2 * ms_per_token)
@@ -123,7 +129,8 @@ def bench(
     settings = TiersSettings(budget_ms=1e9, reserve_ms=reserve_ms, compact_candidates=compact, large_candidates=large)
     named = {"compact": engines[0], "large": engines[1]}
     batcher = Batcher(named, costs, batch_tokens=batch_tokens, clock=clock)
-    return Bench(clock, *engines, costs, batcher, TieredReranker(batcher, CALIBRATION, settings))
+    calibration = replace(CALIBRATION, stopping=stopping or Stopping())
+    return Bench(clock, *engines, costs, batcher, TieredReranker(batcher, calibration, settings))
 
 
 def test_each_tier_scores_the_best_of_the_tier_before() -> None:
@@ -144,6 +151,25 @@ def test_each_tier_scores_the_best_of_the_tier_before() -> None:
     assert (found.degraded, found.degraded_reason) == (False, "")
     assert [item.passage_id for item in found.items][:2] == ["0001", "0003"]
     assert [item.dense_score for item in found.items] == [-1, -3, -2, 0, -4, -5]
+
+
+def test_only_those_near_the_best_go_on_and_that_is_not_degraded() -> None:
+    made = bench(stopping=Stopping(compact=2.0, large=1.5))
+    found = made.rank(["1 a", "9 b", "8 c", "70 d"])
+    assert sorted(made.compact.scored) == ["1 a", "8 c", "9 b"]
+    assert made.large.scored == ["9 b", "8 c"]
+    assert found.tier_counts == {"large": 2, "compact": 1, "lean": 1}
+    assert (found.degraded, found.degraded_reason) == (False, "")
+
+
+def test_a_best_one_that_stands_alone_ends_the_query() -> None:
+    easy = bench(stopping=Stopping(compact=0.5))
+    assert easy.rank(["1 a", "9 b"]).tier_counts == {"lean": 2}
+    assert easy.compact.batches == []
+    assert easy.large.batches == []
+    decided = bench(stopping=Stopping(large=3.0))
+    assert decided.rank(["1 a", "9 b"]).tier_counts == {"compact": 2}
+    assert decided.large.batches == []
 
 
 def test_fewer_texts_than_the_tiers_may_score_is_not_degraded() -> None:
@@ -172,7 +198,7 @@ def test_without_time_all_are_lean_and_no_engine_runs(budget_ms: float) -> None:
     made = bench()
     found = made.rank(["1 a", "9 b"], budget_ms)
     assert found.tier_counts == {"lean": 2}
-    assert found.degraded_reason == "compact scored 0 of 2 inside the budget; large scored 0 of 2 inside the budget"
+    assert found.degraded_reason == "compact scored 0 of 2 inside the budget"
     assert (made.compact.batches, made.large.batches, found.tokens) == ([], [], 0)
 
 
