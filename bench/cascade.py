@@ -1,3 +1,5 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false
 """The cascade against the large model on all 100 candidates: nDCG@10, time and operations of a query, cache off.
 
 `python -m bench.cascade` measures the release candidate of the current deployment (RERANKOPS_HOME) on its test queries,

@@ -16,6 +16,7 @@ from models.cross_encoder import CrossEncoderScorer
 from models.engines import (
     FACTS,
     MODEL,
+    Kind,
     OnnxScorer,
     Parity,
     ParitySample,
@@ -44,9 +45,11 @@ def sample(small: Small) -> ParitySample:
 
 @pytest.fixture(scope="module")
 def exported(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
-    folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("int8", "fp32")}
-    for kind, folder in folders.items():
-        export_model(small.first.compact.folder, folder, kind)
+    kinds: tuple[Kind, ...] = ("int8", "fp32")
+    folders: dict[str, Path] = {}
+    for kind in kinds:
+        folders[kind] = tmp_path_factory.mktemp(kind)
+        export_model(small.first.compact.folder, folders[kind], kind)
     return folders
 
 
@@ -101,8 +104,8 @@ def test_a_classification_head_is_exported_too(tmp_path: Path) -> None:
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=64,
-        num_labels=1,
     )
+    config.num_labels = 1
     model = tmp_path / "model"
     BertForSequenceClassification(config).save_pretrained(model)
     for name in ("tokenizer.json", "tokenizer_config.json"):
