@@ -3,7 +3,7 @@
 """The corpus: passages, queries and judgments under contracts, what was refused, and the frozen evaluation set."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets import keys
+from assets.keys import artifact_name
 from assets.making import make, output, predecessor
 from assets.policies import NO_CONFIG, OWNERS, READ_RETRIES, WHEN_INPUTS_CHANGE, no_retries_of_what_is_certain
 from assets.resources import Deployment
-from models.artifacts import Artifact
+from models.artifacts import Artifact, ArtifactStore
 from models.code_version import code_version
 from models.settings import ROOT, Settings, values_of
 
 if TYPE_CHECKING:
     from models.sources.corrections import Corrections
+
+_PREVIOUS = "previous"
+"""The input of an evaluation set that is the version before it."""
 
 _SHOWN_ROWS = 20
 _SHOWN_CHARACTERS = 200
@@ -223,8 +227,12 @@ def evaluation_set(
     judgments: Artifact,
     passages: Artifact,
 ) -> dg.Output[Artifact]:
-    """The frozen development and test queries with their judgments: what every candidate is judged on."""
-    settings = deployment.settings()
+    """The frozen development and test queries with their judgments: what every candidate is judged on. Queries of the
+    version before stay as long as they exist; added ones make a new version."""
+    settings, store = deployment.settings(), deployment.store()
+    inputs = (queries, judgments, passages)
+    sizes = values_of(settings, "evaluation.max_dev_queries", "evaluation.max_test_queries")
+    previous = _frozen_from(store, inputs, sizes)
 
     def build(folder):
         from models.corpus import require_judgments, write_table
@@ -237,6 +245,9 @@ def evaluation_set(
             passages.read_table("passages.parquet", ["passage_id", "document_id"]),
             settings.evaluation.max_dev_queries,
             settings.evaluation.max_test_queries,
+            store.open(artifact_name(keys.EVALUATION_SET), previous).read_table("queries.parquet")
+            if previous
+            else None,
         )
         write_table(tables.queries, folder / "queries.parquet")
         write_table(tables.judgments, folder / "judgments.parquet")
@@ -250,14 +261,34 @@ def evaluation_set(
 
     artifact = make(
         context,
-        deployment.store(),
+        store,
         keys.EVALUATION_SET,
         build,
         modules=("splits",),
-        inputs=(queries, judgments, passages),
-        settings=values_of(settings, "evaluation.max_dev_queries", "evaluation.max_test_queries"),
+        inputs=inputs,
+        settings=sizes,
+        outside={_PREVIOUS: previous} if previous else None,
     )
     return output(artifact)
+
+
+def _frozen_from(store: ArtifactStore, inputs: tuple[Artifact, ...], settings: Mapping[str, Any]) -> str:
+    """The version that the evaluation set takes its queries over from; empty for the first.
+
+    Of a set that was made from these very inputs before, it is the one that it was taken from: no set is taken over
+    from itself, and a past version of the corpus gets the set that it had.
+    """
+    name, code = artifact_name(keys.EVALUATION_SET), code_version("splits")
+    current = store.current(name)
+    if current is None:
+        return ""
+    wanted = {item.asset: item.data_version for item in inputs}
+    earlier = sorted(store.made(name), key=lambda one: one.manifest.created_at, reverse=True)
+    for manifest in (one.manifest for one in (current, *earlier)):
+        made_from = {asset: version for asset, version in manifest.inputs.items() if asset != _PREVIOUS}
+        if (made_from, manifest.settings, manifest.code_version) == (wanted, settings, code):
+            return manifest.inputs.get(_PREVIOUS, "")
+    return current.data_version
 
 
 def _digest(path) -> str:

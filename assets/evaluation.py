@@ -200,6 +200,8 @@ def offline_evaluation(
     automation_condition=WHEN_INPUTS_CHANGE,
     pool=MODEL_POOL,
     ins=_ins(keys.EVALUATION_SET, keys.PASSAGES, keys.CANDIDATES),
+    # Not read: the champion may have changed since the last candidate, so each new one is compared with that of now.
+    deps=[keys.RELEASE_CANDIDATE],
 )
 def champion_evaluation(
     context: dg.AssetExecutionContext,

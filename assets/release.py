@@ -187,6 +187,7 @@ def release(
 ) -> dg.MaterializeResult:
     """The champion: decided again from the evidence, then MLflow's aliases and the release ledger move to the
     bundle."""
+    from models.acceptance import accept_corpus
     from models.gating import gather, judge
     from models.ledger import Ledger
     from models.releasing import Releaser
@@ -237,6 +238,7 @@ def release(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(made.release_id),
         metadata={
+            "corpus_accepted": accept_corpus(store, release_candidate),
             "release_id": made.release_id,
             "model_version": made.model_version,
             "bundle_version": made.bundle_version,

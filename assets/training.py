@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from models.logged_lists import LoggedList
 
 _ENGINES = ("engines", "onnx_export", "cross_encoder", "pair_head", "pair_tokens")
-_EXAMPLES = ("hard_negatives", "passage_table", "pseudo_queries")
+_EXAMPLES = ("hard_negatives", "passage_table", "pseudo_queries", "leakage", "near_duplicates", "splits")
 _MINING = (
     "training.max_queries", "training.negatives", "training.negative_sources", "training.negative_depth",
-    "training.negative_top_share", "training.random_share", "training.false_negative_margin", "training.seed",
+    "training.negative_top_share", "training.random_share", "training.false_negative_margin",
+    "training.leak_overlap", "training.leak_cosine", "training.seed",
 )  # fmt: skip
 _MODEL = (
     "fine_tuning", "ranking_loss", "early_stopping", "training_checkpoints", "cross_encoder", "pair_head",
@@ -59,6 +60,7 @@ _NOT_OF_COMPACT = _ELSEWHERE | _NO_MATTER | {"training.frozen_layers"}
         "queries": dg.AssetIn(key=keys.QUERIES),
         "judgments": dg.AssetIn(key=keys.JUDGMENTS),
         "candidates": dg.AssetIn(key=keys.CANDIDATES),
+        "evaluation_set": dg.AssetIn(key=keys.EVALUATION_SET),
     },
 )
 def training_examples(
@@ -68,33 +70,44 @@ def training_examples(
     queries: Artifact,
     judgments: Artifact,
     candidates: Artifact,
+    evaluation_set: Artifact,
 ) -> dg.Output[Artifact]:
-    """Lists of one positive and its negatives, mined from the candidates of the training queries; and the lists of the
-    development queries."""
+    """Lists of one positive and its negatives, mined from the candidates of the training queries, without those that
+    nearly repeat an evaluation query, which are listed; and the lists of the development queries."""
     from models.weights import weights_digest
 
     settings = deployment.settings()
     teacher = settings.training.false_negative_teacher
 
     def build(folder):
+        from models.candidates import stored_query_vectors
         from models.corpus import require_judgments, write_table
         from models.hard_negatives import development_lists, mine_examples, open_teacher
+        from models.leakage import training_queries
         from models.passage_table import PassageTable
 
-        tables = queries.read_table("queries.parquet"), judgments.read_table("judgments.parquet")
-        require_judgments(tables[1])
+        judged, evaluated = judgments.read_table("judgments.parquet"), evaluation_set.read_table("queries.parquet")
+        require_judgments(judged)
+        kept, excluded = training_queries(
+            queries.read_table("queries.parquet"),
+            evaluated,
+            stored_query_vectors(candidates.folder),
+            settings.training,
+        )
         texts = PassageTable(passages.path("passages.parquet"))
         mined = mine_examples(
-            *tables,
+            kept,
+            judged,
             candidates.read_table("training_candidates.parquet"),
             texts,
             settings.training,
             open_teacher(settings.training),
         )
         write_table(mined.examples, folder / "training_examples.parquet")
-        development = development_lists(*tables, candidates.read_table("candidates.parquet"), texts)
+        write_table(excluded, folder / "excluded_queries.parquet")
+        development = development_lists(evaluated, judged, candidates.read_table("candidates.parquet"), texts)
         write_table(development, folder / "development_lists.parquet")
-        return {"dagster/row_count": len(mined.examples), **mined.counts}
+        return {"dagster/row_count": len(mined.examples), "queries_excluded": len(excluded), **mined.counts}
 
     artifact = make(
         context,
@@ -102,7 +115,7 @@ def training_examples(
         keys.TRAINING_EXAMPLES,
         build,
         modules=_EXAMPLES,
-        inputs=(passages, queries, judgments, candidates),
+        inputs=(passages, queries, judgments, candidates, evaluation_set),
         settings=values_of(settings, *_MINING),
         outside={"teacher": weights_digest(teacher)} if teacher else {},
     )

@@ -9,96 +9,116 @@ import dagster as dg
 from assets import keys
 from assets.resources import Deployment
 from checks.results import check_result
-from models.artifacts import Artifact
 from models.settings import Settings
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from models.expectations import ExpectationReport
 
 _CHARACTERS_PER_TOKEN = 12
 """Word pieces of prose have 4 to 5 characters; a passage with more than 12 per token was not cut by tokens."""
 
+_AGAINST_ACCEPTED = "_accepted"
+"""How the names of expectations end that compare with the accepted version."""
 
-def _passages_table(artifact: Artifact) -> "pd.DataFrame":
-    from models.expectations import passage_table
-
-    return passage_table(artifact.read_table("passages.parquet"))
+Parameters = Callable[[Settings], dict[str, Any]]
 
 
 def _passages_parameters(settings: Settings) -> dict[str, Any]:
     return {"min_passages": 2, "max_characters": _CHARACTERS_PER_TOKEN * settings.corpus.passage_tokens}
 
 
-def _evaluation_table(artifact: Artifact) -> "pd.DataFrame":
-    from models.expectations import evaluation_table
-
-    return evaluation_table(artifact.read_table("queries.parquet"), artifact.read_table("judgments.parquet"))
+def _no_parameters(_settings: Settings) -> dict[str, Any]:
+    return {}
 
 
-def _evaluation_parameters(settings: Settings) -> dict[str, Any]:
+def _evaluation_parameters(_settings: Settings) -> dict[str, Any]:
     return {"min_test_queries": 6, "min_dev_queries": 2, "max_mean_positives": 10}
 
 
-def expectation_check(
-    asset: dg.AssetKey,
-    suite: str,
-    table: "Callable[[Artifact], pd.DataFrame]",
-    parameters: Callable[[Settings], dict[str, Any]],
-) -> dg.AssetChecksDefinition:
-    """A blocking check of `suite` on `table` of the current artifact, with `parameters` from the settings."""
+def expectation_checks(
+    asset: dg.AssetKey, suite: str, parameters: Parameters, others: tuple[dg.AssetKey, ...] = ()
+) -> tuple[dg.AssetChecksDefinition, dg.AssetChecksDefinition]:
+    """Two checks of `suite` on the current artifact: the critical expectations, which block, and the warnings.
+
+    `parameters` come from the settings, beside the numbers of the last accepted version; `others` are the assets whose
+    tables the suite looks at too. Both checks read one validation. They are apart because the automation waits until
+    every blocking check has passed, which one with a warning never would.
+    """
+    file = f"models/expectation_suites/{suite}.json"
 
     @dg.asset_check(
         asset=asset,
         name="expectations",
-        description=f"Counts, shares and distributions as expected (models/expectation_suites/{suite}.json).",
+        description=f"Critical expectations of {file}: counts, shares and distributions.",
+        additional_deps=list(others),
         blocking=True,
     )
-    def check(deployment: Deployment) -> dg.AssetCheckResult:
-        from models.code_version import code_version
-        from models.expectations import ExpectationReport, suite_file, validate
-        from models.files import digest_file
+    def critical(deployment: Deployment) -> dg.AssetCheckResult:
+        return _result(*_validated(deployment, asset, suite, parameters), "critical")
 
-        settings, store = deployment.settings(), deployment.store()
-        artifact = store.require(keys.artifact_name(asset))
-        values = parameters(settings)
-        key = {
-            "asset": artifact.asset,
-            "data_version": artifact.data_version,
-            "suite": digest_file(suite_file(suite)),
-            "parameters": values,
-            "code": code_version("expectations"),
-        }
-        found = store.remember("expectations", key, lambda: validate(table(artifact), suite, values).to_dict())
-        report = ExpectationReport.from_dict(found)
-        return _result(report, _write_page(report, settings.home, artifact))
+    @dg.asset_check(
+        asset=asset,
+        name="expectation_warnings",
+        description=f"Warning expectations of {file}: what is unusual, and stops nothing.",
+        additional_deps=list(others),
+    )
+    def warnings(deployment: Deployment) -> dg.AssetCheckResult:
+        return _result(*_validated(deployment, asset, suite, parameters), "warning")
 
-    return check
+    return critical, warnings
 
 
-def _write_page(report: "ExpectationReport", home: Path, artifact: Artifact) -> Path:
-    from models.expectations import report_html
-    from models.files import write_atomically
+def _validated(
+    deployment: Deployment, asset: dg.AssetKey, suite: str, parameters: Parameters
+) -> "tuple[ExpectationReport, Path]":
+    """The report on the current version and its Data Docs page, computed once per content, suite and parameters."""
+    from models.acceptance import accepted_facts, current_tables
+    from models.code_version import code_version
+    from models.expectation_tables import table_of
+    from models.expectations import ExpectationReport, suite_file, validate_with_page
+    from models.files import digest_file, digest_json, write_atomically
 
-    path = home / "reports" / "expectations" / f"{artifact.asset.replace('/', '-')}-{artifact.data_version}.html"
-    write_atomically(path, report_html(report).encode())
-    return path
+    settings, store = deployment.settings(), deployment.store()
+    name = keys.artifact_name(asset)
+    artifacts = current_tables(store, name)
+    accepted = accepted_facts(store, name) if settings.corpus.hold_against_accepted else {}
+    values = {**parameters(settings), **accepted}
+    key = {
+        "asset": name,
+        "versions": {one.asset: one.data_version for one in artifacts.values()},
+        "suite": digest_file(suite_file(suite)),
+        "parameters": values,
+        "code": code_version("expectations", "expectation_tables", "near_duplicates", "language"),
+    }
+    page = settings.home / "reports" / "expectations" / f"{suite}-{digest_json(key)[:24]}.html"
+
+    def compute() -> dict[str, Any]:
+        report, html = validate_with_page(table_of(name, artifacts), suite, values)
+        write_atomically(page, html.encode())
+        return report.to_dict()
+
+    found = store.remember("expectations", key, compute)
+    if not page.is_file():  # It lies in the home, the result in the store.
+        found = compute()
+    return ExpectationReport.from_dict(found), page
 
 
-def _result(report: "ExpectationReport", page: Path) -> dg.AssetCheckResult:
-    counts = report.statistics
-    critical, warning = int(counts["failed_critical"]), int(counts["failed_warning"])
+def _result(report: "ExpectationReport", page: Path, severity: str) -> dg.AssetCheckResult:
+    outcomes = [outcome for outcome in report.results if outcome.severity == severity]
+    failed = [outcome for outcome in outcomes if not outcome.success]
+    left_out = len(report.left_out)
+    compared = f" {left_out} of the suite had no accepted version to compare with." if left_out else ""
+    if any(outcome.name.endswith(_AGAINST_ACCEPTED) for outcome in failed):
+        compared += " Where the corpus changed on purpose, run once with --set corpus.hold_against_accepted=false."
     return check_result(
-        report.success,
-        f"{int(counts['successful'])} of {int(counts['evaluated'])} expectations held; "
-        f"{critical} critical and {warning} warning ones failed.",
-        value=counts["success_share"],
+        not failed,
+        f"{len(outcomes) - len(failed)} of {len(outcomes)} {severity} expectations held.{compared}",
+        value=1 - len(failed) / max(len(outcomes), 1),
         threshold=1,
-        violations=critical + warning,
-        examples=[_example(outcome) for outcome in report.results if not outcome.success],
+        violations=len(failed),
+        examples=[_example(outcome) for outcome in failed],
         report=page,
-        severity=dg.AssetCheckSeverity.WARN if critical == 0 else dg.AssetCheckSeverity.ERROR,
+        severity=dg.AssetCheckSeverity.ERROR if severity == "critical" else dg.AssetCheckSeverity.WARN,
     )
 
 
@@ -115,6 +135,9 @@ def _example(outcome: Any) -> Mapping[str, Any]:
 
 
 CHECKS: tuple[dg.AssetChecksDefinition, ...] = (
-    expectation_check(keys.PASSAGES, "passages", _passages_table, _passages_parameters),
-    expectation_check(keys.EVALUATION_SET, "evaluation_set", _evaluation_table, _evaluation_parameters),
+    *expectation_checks(keys.PASSAGES, "passages", _passages_parameters),
+    # They do not wait for the judgments, whose check waits for them: one step makes all tables.
+    *expectation_checks(keys.QUERIES, "queries", _no_parameters),
+    *expectation_checks(keys.JUDGMENTS, "judgments", _no_parameters, (keys.PASSAGES, keys.QUERIES)),
+    *expectation_checks(keys.EVALUATION_SET, "evaluation_set", _evaluation_parameters),
 )

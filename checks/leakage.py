@@ -1,6 +1,7 @@
-"""What must hold between tables, as blocking checks: references, disjoint splits, no evaluation query in training."""
+"""What must hold between tables, as blocking checks: references, disjoint splits, no evaluation query in training, not
+even reworded."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -8,6 +9,7 @@ import dagster as dg
 from assets import keys
 from assets.resources import Deployment
 from checks.results import check_result
+from models.artifacts import Artifact, ArtifactStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
 _PASSAGES = (keys.PASSAGES, "passages.parquet")
 _QUERIES = (keys.QUERIES, "queries.parquet")
 _JUDGMENTS = (keys.JUDGMENTS, "judgments.parquet")
-_TRAINING_EXAMPLES = (keys.TRAINING_EXAMPLES, "training_examples.parquet")
-_EVALUATION_QUERIES = (keys.EVALUATION_SET, "queries.parquet")
 
 _MAX_EXAMPLES = 20
 
@@ -48,25 +48,33 @@ def splits_are_disjoint(deployment: Deployment) -> dg.AssetCheckResult:
 
 @dg.asset_check(
     asset=keys.TRAINING_EXAMPLES,
-    additional_deps=[keys.EVALUATION_SET],
+    additional_deps=[keys.EVALUATION_SET, keys.CANDIDATES, keys.PASSAGE_EMBEDDINGS],
     blocking=True,
 )
 def no_evaluation_query_in_training(deployment: Deployment) -> dg.AssetCheckResult:
-    """No training query is in the evaluation set, by id or by normalized text."""
-    from models.integrity import evaluated_in_training
+    """No training query is in the evaluation set or nearly repeats one that is: looked for in the training examples
+    themselves, whatever was excluded before."""
+    settings, store = deployment.settings().training, deployment.store()
+    versions = [
+        store.require(keys.artifact_name(key))
+        for key in (keys.TRAINING_EXAMPLES, keys.EVALUATION_SET, keys.CANDIDATES, keys.PASSAGE_EMBEDDINGS)
+    ]
+    limits = {"overlap": settings.leak_overlap, "cosine": settings.leak_cosine}
 
-    found = _find(
-        deployment, "no_evaluation_query_in_training", evaluated_in_training, _TRAINING_EXAMPLES, _EVALUATION_QUERIES
-    )
-    return _none_allowed(found, "training queries are evaluated too")
+    def compute() -> dict[str, Any]:
+        from models.leakage import trained_and_evaluated
+
+        found = trained_and_evaluated(*versions, min_overlap=limits["overlap"], min_cosine=limits["cosine"])
+        return {"count": len(found), "examples": found.head(_MAX_EXAMPLES).to_dict("records")}
+
+    found = _remembered(store, "no_evaluation_query_in_training", versions, compute, limits)
+    return _none_allowed(found, "training queries are evaluated too, as they stand or reworded")
 
 
 def _find(
     deployment: Deployment, name: str, rule: "Callable[..., pd.DataFrame]", *tables: tuple[dg.AssetKey, str]
 ) -> dict[str, Any]:
     """Offending rows of `rule` on the current tables, computed once per content and code."""
-    from models.code_version import code_version
-
     store = deployment.store()
     artifacts = [(store.require(keys.artifact_name(key)), file) for key, file in tables]
 
@@ -74,9 +82,21 @@ def _find(
         found = rule(*(artifact.read_table(file) for artifact, file in artifacts))
         return {"count": len(found), "examples": found.head(_MAX_EXAMPLES).to_dict("records")}
 
-    versions = {artifact.asset: artifact.data_version for artifact, _ in artifacts}
-    key = {"rule": name, "inputs": versions, "code": code_version("integrity", "splits")}
-    return store.remember("leakage", key, compute)
+    return _remembered(store, name, [artifact for artifact, _ in artifacts], compute)
+
+
+def _remembered(
+    store: ArtifactStore,
+    name: str,
+    artifacts: Sequence[Artifact],
+    compute: Callable[[], dict[str, Any]],
+    limits: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    from models.code_version import code_version
+
+    versions = {artifact.asset: artifact.data_version for artifact in artifacts}
+    code = code_version("integrity", "splits", "leakage", "near_duplicates", "lexical_index")
+    return store.remember("leakage", {"rule": name, "inputs": versions, "code": code, **(limits or {})}, compute)
 
 
 def _none_allowed(found: Mapping[str, Any], what: str) -> dg.AssetCheckResult:

@@ -139,16 +139,17 @@ def build_all_candidates(
 ) -> dict[str, float | int]:
     """Write candidates.parquet (evaluation queries), training_candidates.parquet and first_stage.parquet to `folder`.
 
-    The training sample is the `max_train_queries` training queries with the smallest hash of their id; it has the best
-    `depth` candidates of each, the evaluation queries the best `candidates`. first_stage.parquet has the rankings of
-    the evaluation queries with a column `system`. The vectors of the queries are kept beside them, and taken over from
-    `previous`, an earlier folder of this function with the same encoder.
+    The training sample is the `max_train_queries` training queries with the smallest hash of their id that are not
+    evaluated; it has the best `depth` candidates of each, the evaluation queries the best `candidates`.
+    first_stage.parquet has the rankings of the evaluation queries with a column `system`. The vectors of the queries
+    are kept beside them, and taken over from `previous`, an earlier folder of this function with the same encoder.
     Returns counts and, as `seconds_per_query_<system>`, the measured seconds of one query in each system.
     """
     from models.corpus import write_table
     from models.splits import sample_by_hash
 
-    train = sample_by_hash(queries.loc[queries["split"] == "train"], max_train_queries)
+    held_out = queries["query_id"].isin(evaluation_queries["query_id"])
+    train = sample_by_hash(queries.loc[(queries["split"] == "train") & ~held_out], max_train_queries)
     wanted = pd.concat([train, evaluation_queries]).sort_values("query_id", ignore_index=True)
     vectors, embedded = _query_vectors(wanted["text"].tolist(), retriever, previous, folder)
     row_of = {query_id: row for row, query_id in enumerate(wanted["query_id"])}
@@ -173,15 +174,23 @@ def build_all_candidates(
     }
 
 
+def query_hash(text: str) -> str:
+    """The name of a query's vector: SHA-256 (hex) of its text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stored_query_vectors(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """The vectors of the queries that `build_all_candidates` wrote to `folder`, by `query_hash`."""
+    hashes = np.load(folder / _QUERY_HASHES, allow_pickle=False).astype(str).tolist()
+    return dict(zip(hashes, np.load(folder / _QUERY_VECTORS, allow_pickle=False), strict=True))
+
+
 def _query_vectors(
     texts: Sequence[str], retriever: HybridRetriever, previous: Path | None, folder: Path
 ) -> tuple[NDArray[np.float32], int]:
     """Vectors [n, d] of the queries, also written to `folder`, and how many of them `previous` did not have."""
-    hashes = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
-    known: dict[str, NDArray[np.float32]] = {}
-    if previous is not None:
-        stored = np.load(previous / _QUERY_HASHES, allow_pickle=False).astype(str).tolist()
-        known = dict(zip(stored, np.load(previous / _QUERY_VECTORS, allow_pickle=False), strict=True))
+    hashes = [query_hash(text) for text in texts]
+    known = {} if previous is None else stored_query_vectors(previous)
     new = {name: text for name, text in zip(hashes, texts, strict=True) if name not in known}
     embedded = retriever.encode(list(new.values()))
     known.update(zip(new, embedded, strict=True))

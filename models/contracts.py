@@ -207,6 +207,26 @@ class TrainingExamples(_Table):
     )
 
 
+class ExcludedQueries(_Table):
+    """One row per training query that was left out because it nearly repeats an evaluation query."""
+
+    query_id: Series[str] = pa.Field(
+        str_matches=ID_PATTERN, unique=True, description="Training query that was left out."
+    )
+    text: Series[str] = pa.Field(str_matches=TEXT_PATTERN, description="Its text.")
+    reason: Series[str] = pa.Field(
+        isin=("same_id", "same_text", "same_words", "same_meaning"), description="What it shares with the other."
+    )
+    evaluation_query_id: Series[str] = pa.Field(str_matches=ID_PATTERN, description="Evaluation query that it repeats.")
+    evaluation_text: Series[str] = pa.Field(str_matches=TEXT_PATTERN, description="Text of that query.")
+    overlap: Series[float] = pa.Field(
+        ge=0, le=1, description="Jaccard coefficient of the content words.", metadata={"unit": "share"}
+    )
+    cosine: Series[float] = pa.Field(
+        ge=-1.001, le=1.001, description="Cosine similarity of the embeddings.", metadata={"unit": "cosine"}
+    )
+
+
 class DecisionLog(_Table):
     """One row per answered request of one UTC day; `GET /v1/decisions/{decision_id}` has the whole record.
 
@@ -275,6 +295,7 @@ TABLES: dict[str, type[_Table]] = {
     "training_candidates.parquet": TrainingCandidates,
     "training_examples.parquet": TrainingExamples,
     "development_lists.parquet": TrainingExamples,
+    "excluded_queries.parquet": ExcludedQueries,
     "decision_log.parquet": DecisionLog,
 }
 """Which contract a file of an artifact answers to."""

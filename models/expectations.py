@@ -1,13 +1,16 @@
 """Expectations on whole tables, with Great Expectations: counts, shares and distributions that no single row can break.
 
 Suites are data in `expectation_suites/`, in Great Expectations' own JSON format. `critical` expectations stop what is
-downstream, `warning` ones are shown. The row-by-row rules are in `models.contracts`.
+downstream, `warning` ones are shown. A `$PARAMETER` is a setting, a number of the last accepted version
+(`accepted_...`, see `models.acceptance`), or arithmetic on them; what compares with an accepted version is left out
+until there is one. The row-by-row rules are in `models.contracts`.
 """
 
 from __future__ import annotations
 
 import html
 import json
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,17 +18,32 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from models.errors import ContractError
 
 if TYPE_CHECKING:
-    from great_expectations.core import ExpectationValidationResult
+    from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
 
 SUITES = Path(__file__).resolve().parent / "expectation_suites"
+ACCEPTED = "accepted_"
+"""Parameters that start so are facts of the last accepted version."""
 
 _MAX_EXAMPLES = 10
 _MAX_CHARACTERS = 120
+_PARAMETER_NAME = re.compile(r"[A-Za-z_]\w*")
+_FROM_NETWORK = re.compile(
+    r"<script[^>]*\bsrc=[\"']https?:.*?</script>|<(?:link|img)\b[^>]*\b(?:href|src)=[\"']https?:[^>]*>", re.S | re.I
+)
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 75rem; padding: 0 1rem; color: #1c1c1c; }
+table { border-collapse: collapse; width: 100%; margin: .5rem 0; }
+th, td { text-align: left; vertical-align: top; padding: .4rem .7rem; border-bottom: 1px solid #ddd; }
+td, pre, code { overflow-wrap: anywhere; white-space: normal; }
+.text-success { color: #17692f; } .text-danger { color: #a11212; } .text-warning { color: #7a5200; }
+.modal, nav, .navbar, .cooltip { display: none; }
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +67,12 @@ class ExpectationOutcome:
 
 @dataclass(frozen=True, slots=True)
 class ExpectationReport:
-    """Results of one suite on one table, in the suite's order."""
+    """Results of one suite on one table, in the suite's order; `left_out` names what had no accepted version."""
 
     suite: str
     rows: int
     results: tuple[ExpectationOutcome, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def success(self) -> bool:
@@ -81,7 +100,7 @@ class ExpectationReport:
     def from_dict(cls, values: Mapping[str, Any]) -> ExpectationReport:
         """The report that `to_dict` wrote."""
         outcomes = (ExpectationOutcome(**{**item, "examples": tuple(item["examples"])}) for item in values["results"])
-        return cls(values["suite"], values["rows"], tuple(outcomes))
+        return cls(values["suite"], values["rows"], tuple(outcomes), tuple(values["left_out"]))
 
 
 def suite_file(suite_name: str) -> Path:
@@ -93,90 +112,42 @@ def suite_file(suite_name: str) -> Path:
     return path
 
 
+def suite_text(suite: Mapping[str, Any]) -> str:
+    """A suite as its file has it: one line for each part of an expectation, so that differences are easy to read."""
+    parts = [
+        ",\n".join(f"      {json.dumps(name)}: {json.dumps(value)}" for name, value in expectation.items())
+        for expectation in suite["expectations"]
+    ]
+    expectations = ",\n".join(f"    {{\n{part}\n    }}" for part in parts)
+    head = "".join(f"  {json.dumps(name)}: {json.dumps(suite[name])},\n" for name in ("name", "meta"))
+    return f'{{\n{head}  "expectations": [\n{expectations}\n  ]\n}}\n'
+
+
 def validate(table: pd.DataFrame, suite_name: str, parameters: Mapping[str, Any]) -> ExpectationReport:
+    """`validate_with_page` without the page."""
+    return validate_with_page(table, suite_name, parameters)[0]
+
+
+def validate_with_page(
+    table: pd.DataFrame, suite_name: str, parameters: Mapping[str, Any]
+) -> tuple[ExpectationReport, str]:
     """Run a suite on a table; `parameters` fill the `$PARAMETER` values of the suite file.
 
-    Raises `ContractError` when the table lacks a column or a parameter is not given: then nothing was measured.
+    Returns the report and Great Expectations' Data Docs page of it. Raises `ContractError` when the table lacks a
+    column or a parameter is not given, other than those of an accepted version: then nothing was measured.
     """
     suite = json.loads(suite_file(suite_name).read_text(encoding="utf-8"))
+    kept = [expectation for expectation in suite["expectations"] if not _lacks_accepted(expectation, parameters)]
+    left_out = [one["meta"]["name"] for one in suite["expectations"] if one not in kept]
+    suite["expectations"] = kept
     _require_parameters(suite, parameters)
     _require_columns(suite, table)
     with _quiet():
-        results = _run(table, suite, parameters)
-    order = {expectation["meta"]["name"]: place for place, expectation in enumerate(suite["expectations"])}
-    outcomes = sorted((_outcome(result) for result in results), key=lambda outcome: order[outcome.name])
-    return ExpectationReport(suite_name, len(table), tuple(outcomes))
-
-
-def passage_table(passages: pd.DataFrame) -> pd.DataFrame:
-    """The passages as their suite looks at them: without `access`, with `span_minus_text` (characters; 0 is right)."""
-    spans = passages["end"] - passages["start"]
-    return passages.drop(columns="access").assign(span_minus_text=spans - passages["text"].str.len())
-
-
-def evaluation_table(queries: pd.DataFrame, judgments: pd.DataFrame) -> pd.DataFrame:
-    """One row per evaluation query with what its suite looks at.
-
-    Columns: `query_id`, `split`, `normalized_text`, `words`, `positives` (judgments with a grade above 0),
-    `lowest_grade` and `highest_grade` (0 without judgments).
-    """
-    grades = judgments.groupby("query_id")["grade"]
-    judged = pd.DataFrame(
-        {
-            "positives": judgments[judgments["grade"] > 0].groupby("query_id").size(),
-            "lowest_grade": grades.min(),
-            "highest_grade": grades.max(),
-        }
-    )
-    table = queries[["query_id", "split"]].assign(
-        normalized_text=[" ".join(text.casefold().split()) for text in queries["text"]],
-        words=[len(text.split()) for text in queries["text"]],
-    )
-    joined = table.merge(judged, how="left", left_on="query_id", right_index=True)
-    numbers = ["positives", "lowest_grade", "highest_grade"]
-    return joined.assign(**{name: joined[name].fillna(0).astype("int64") for name in numbers})
-
-
-def report_html(report: ExpectationReport) -> str:
-    """A self-contained page: one row per expectation, failures with their examples."""
-    counts = report.statistics
-    rows = "\n".join(_html_row(outcome) for outcome in report.results)
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Expectations: {html.escape(report.suite)}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; color: #1c1c1c; }}
-table {{ border-collapse: collapse; width: 100%; }}
-th, td {{ text-align: left; vertical-align: top; padding: .5rem .75rem; border-bottom: 1px solid #ddd; }}
-.held {{ color: #17692f; }}
-.critical {{ color: #a11212; font-weight: 600; }}
-.warning {{ color: #7a5200; font-weight: 600; }}
-code {{ overflow-wrap: anywhere; }}
-</style></head><body>
-<h1>Expectations: {html.escape(report.suite)}</h1>
-<p>{counts["successful"]:.0f} of {counts["evaluated"]:.0f} expectations held on {report.rows:,} rows;
-{counts["failed_critical"]:.0f} critical and {counts["failed_warning"]:.0f} warning ones failed.</p>
-<table><thead><tr><th>Result</th><th>Expectation</th><th>Column</th><th>Expected</th><th>Observed</th><th>Examples</th></tr></thead>
-<tbody>
-{rows}
-</tbody></table></body></html>
-"""
-
-
-def _html_row(outcome: ExpectationOutcome) -> str:
-    label = "held" if outcome.success else outcome.severity
-    examples = "<br>".join(
-        f"<code>{html.escape(', '.join(f'{name}={value}' for name, value in example.items()))}</code>"
-        for example in outcome.examples
-    )
-    cells = [
-        f'<span class="{html.escape(label)}">{html.escape(label)}</span>',
-        f"{html.escape(outcome.name)}<br><small>{html.escape(outcome.description)}</small>",
-        html.escape(outcome.column),
-        html.escape(outcome.expected),
-        html.escape(outcome.observed),
-        examples,
-    ]
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+        validation = _run(table, suite, parameters)
+        order = {expectation["meta"]["name"]: place for place, expectation in enumerate(kept)}
+        outcomes = sorted((_outcome(result) for result in validation.results), key=lambda outcome: order[outcome.name])
+        page = _data_docs(validation)
+    return ExpectationReport(suite_name, len(table), tuple(outcomes), tuple(left_out)), page
 
 
 @contextmanager
@@ -189,7 +160,7 @@ def _quiet() -> Iterator[None]:
 
 def _run(
     table: pd.DataFrame, suite: Mapping[str, Any], parameters: Mapping[str, Any]
-) -> list[ExpectationValidationResult]:
+) -> ExpectationSuiteValidationResult:
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
@@ -211,7 +182,31 @@ def _run(
         problem = _problem(result.exception_info)
         if problem:
             raise ContractError(f"expectation {_config(result)['meta']['name']} could not be evaluated: {problem}")
-    return list(validation.results)
+    return validation
+
+
+def _data_docs(validation: ExpectationSuiteValidationResult) -> str:
+    """Great Expectations' own page of a validation, with a style sheet of ours: it would load its from the network."""
+    from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
+    from great_expectations.render.view.view import DefaultJinjaPageView
+
+    # Great Expectations 1.24 writes the values of offending rows into the page as they are, markup too, and cannot
+    # show NumPy's numbers.
+    for result in validation.results:
+        result.result = _shown(result.result)
+    page = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(validation))
+    return _FROM_NETWORK.sub("", page).replace("</head>", f"<style>{_STYLE}</style></head>", 1)
+
+
+def _shown(value: Any) -> Any:
+    """The value with every text in it escaped for HTML and every number one of Python's."""
+    if isinstance(value, str):
+        return html.escape(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {key: _shown(item) for key, item in value.items()}
+    return [_shown(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _config(result: ExpectationValidationResult) -> dict[str, Any]:
@@ -231,11 +226,11 @@ def _problem(exception_info: Mapping[str, Any] | None) -> str:
 def _outcome(result: ExpectationValidationResult) -> ExpectationOutcome:
     config = _config(result)
     kwargs, found = config["kwargs"], result.result
-    pair = [kwargs[name] for name in ("column_A", "column_B") if name in kwargs]
+    pair = [*(kwargs[name] for name in ("column_A", "column_B") if name in kwargs), *kwargs.get("column_list", ())]
     bounds = {
         name: value
         for name, value in kwargs.items()
-        if name not in {"batch_id", "column", "column_A", "column_B", "row_condition"}
+        if name not in {"batch_id", "column", "column_A", "column_B", "column_list", "row_condition"}
     }
     condition = kwargs.get("row_condition")
     if condition:
@@ -267,13 +262,22 @@ def _short(value: Any) -> str:
     return text if len(text) <= _MAX_CHARACTERS else text[: _MAX_CHARACTERS - 1] + "…"
 
 
+def parameter_names(expectation: Mapping[str, Any]) -> set[str]:
+    """Names in the `$PARAMETER` values of an expectation of a suite file, those of arithmetic too."""
+    values = [value["$PARAMETER"] for value in expectation["kwargs"].values() if _is_parameter(value)]
+    return {name for value in values for name in _PARAMETER_NAME.findall(value)}
+
+
+def _is_parameter(value: Any) -> bool:
+    return isinstance(value, dict) and "$PARAMETER" in value
+
+
+def _lacks_accepted(expectation: Mapping[str, Any], parameters: Mapping[str, Any]) -> bool:
+    return any(name.startswith(ACCEPTED) and name not in parameters for name in parameter_names(expectation))
+
+
 def _require_parameters(suite: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
-    wanted = {
-        value["$PARAMETER"]
-        for expectation in suite["expectations"]
-        for value in expectation["kwargs"].values()
-        if isinstance(value, dict) and "$PARAMETER" in value
-    }
+    wanted = set().union(*map(parameter_names, suite["expectations"]))
     if missing := wanted - set(parameters):
         raise ContractError(f"suite {suite['name']} needs the parameters {', '.join(sorted(missing))}")
 
@@ -281,5 +285,6 @@ def _require_parameters(suite: Mapping[str, Any], parameters: Mapping[str, Any])
 def _require_columns(suite: Mapping[str, Any], table: pd.DataFrame) -> None:
     names = ("column", "column_A", "column_B")
     wanted = {e["kwargs"][name] for e in suite["expectations"] for name in names if name in e["kwargs"]}
+    wanted |= {name for e in suite["expectations"] for name in e["kwargs"].get("column_list", ())}
     if missing := wanted - set(table.columns):
         raise ContractError(f"suite {suite['name']} needs the columns {', '.join(sorted(missing))}")

@@ -1,10 +1,8 @@
-"""What must hold between tables: references resolve, and nothing that is evaluated was trained on."""
+"""What must hold between tables: references resolve."""
 
 from __future__ import annotations
 
 import pandas as pd
-
-from models.splits import normalize_query
 
 
 def unresolved_references(judgments: pd.DataFrame, queries: pd.DataFrame, passages: pd.DataFrame) -> pd.DataFrame:
@@ -17,22 +15,3 @@ def unresolved_references(judgments: pd.DataFrame, queries: pd.DataFrame, passag
     ]
     found = judgments[["query_id", "document_id"]].assign(missing=missing)
     return found.loc[no_query | no_document].reset_index(drop=True)
-
-
-def evaluated_in_training(examples: pd.DataFrame, evaluation_queries: pd.DataFrame) -> pd.DataFrame:
-    """Training queries that are evaluated too, one row (`query_id`, `evaluation_query_id`, `kind`) for each.
-
-    Kind `same_id`, or `same_text` where the normalized texts agree (`models.splits.normalize_query`).
-    """
-    ids = set(evaluation_queries["query_id"])
-    by_text = {
-        normalize_query(text): query_id
-        for query_id, text in zip(evaluation_queries["query_id"], evaluation_queries["text"], strict=True)
-    }
-    rows = []
-    for query_id, text in examples[["query_id", "query"]].drop_duplicates().itertuples(index=False):
-        if query_id in ids:
-            rows.append((query_id, query_id, "same_id"))
-        elif (other := by_text.get(normalize_query(text))) is not None:
-            rows.append((query_id, other, "same_text"))
-    return pd.DataFrame(rows, columns=["query_id", "evaluation_query_id", "kind"])

@@ -244,6 +244,10 @@ class CorpusSettings(Section):
         default=32, description="Tokens shared by neighbouring passages."
     )
     max_rejected_share: Fraction = Field(default=0.02, description="Share of rejected rows above which the run stops.")
+    hold_against_accepted: bool = Field(
+        default=True,
+        description="Hold the corpus against the last released one; false for a run that changes it on purpose.",
+    )
     dev_share: Fraction = Field(
         default=0.1, description="Share of the queries put into `dev` where the source has no split."
     )
@@ -357,6 +361,14 @@ class TrainingSettings(Section):
     )
     false_negative_teacher: str = Field(
         default="", description="Cross-encoder that gives those scores; empty takes the encoder's cosine."
+    )
+    leak_overlap: Fraction = Field(
+        default=0.75,
+        description="Content words shared with an evaluation query (Jaccard) from which a query does not train.",
+    )
+    leak_cosine: Fraction = Field(
+        default=0.9,
+        description="Cosine with an evaluation query from which a query does not train; depends on the encoder.",
     )
     large_pairs: PositiveInt = Field(
         default=8000, description="Query-passage pairs that the large model is trained on."

@@ -92,19 +92,31 @@ def leakage(queries: pd.DataFrame, judgments: pd.DataFrame, passages: pd.DataFra
 
 
 def evaluation_set(
-    queries: pd.DataFrame, judgments: pd.DataFrame, passages: pd.DataFrame, max_dev: int, max_test: int
+    queries: pd.DataFrame,
+    judgments: pd.DataFrame,
+    passages: pd.DataFrame,
+    max_dev: int,
+    max_test: int,
+    previous: pd.DataFrame | None = None,
 ) -> EvaluationTables:
-    """Sample the dev and test queries with the smallest hash of their id, so that the sample stays as the corpus grows.
+    """The dev and test queries that are evaluated, at most `max_dev` and `max_test`, frozen as far as they exist.
 
-    Only queries with a positive judgment on a document of the corpus are taken; their judgments on documents of the
-    corpus come with them, those of grade 0 too.
+    Queries of `previous`, the last version, stay with their split, whatever split the corpus gives them now; free
+    places go to the dev and test queries with the smallest hash of their id. Only queries with a positive judgment on a
+    document of the corpus are taken; their judgments on documents of the corpus come with them, those of grade 0 too.
     """
     known = judgments.loc[judgments["document_id"].isin(passages["document_id"])]
-    usable = queries.loc[queries["query_id"].isin(known.loc[known["grade"] > 0, "query_id"])]
-    sizes = {"dev": max_dev, "test": max_test}
-    samples = [sample_by_hash(usable.loc[usable["split"] == split], count) for split, count in sizes.items()]
     columns = [*_COLUMNS, *(name for name in ("kind",) if name in queries)]
-    chosen = pd.concat(samples).loc[:, columns].sort_values("query_id", ignore_index=True)
+    usable = queries.loc[queries["query_id"].isin(known.loc[known["grade"] > 0, "query_id"]), columns]
+    before = {} if previous is None else dict(zip(previous["query_id"], previous["split"], strict=True))
+    frozen = usable.loc[usable["query_id"].isin(list(before))]
+    frozen = frozen.assign(split=frozen["query_id"].map(before).astype("str"))
+    others = usable.loc[~usable["query_id"].isin(list(before))]
+    samples = []
+    for split, count in {"dev": max_dev, "test": max_test}.items():
+        kept = sample_by_hash(frozen.loc[frozen["split"] == split], count)
+        samples += [kept, sample_by_hash(others.loc[others["split"] == split], count - len(kept))]
+    chosen = pd.concat(samples).sort_values("query_id", ignore_index=True)
     kept = known.loc[known["query_id"].isin(chosen["query_id"])]
     return EvaluationTables(chosen, kept.sort_values(["query_id", "document_id"], ignore_index=True))
 

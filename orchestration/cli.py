@@ -26,6 +26,7 @@ from models.errors import RerankOpsError
 from models.settings import Settings
 from orchestration.corpus_command import corpus
 from orchestration.evaluate_command import evaluate
+from orchestration.expectations_command import app as expectations
 from orchestration.gc_command import gc
 from orchestration.lineage_command import lineage
 from orchestration.options import Json, Set, print_json, settings_with
@@ -250,6 +251,7 @@ def rollback(
 
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(corpus, name="corpus")
+app.add_typer(expectations, name="expectations")
 app.command()(lineage)
 app.command()(gc)
 app.command()(search)

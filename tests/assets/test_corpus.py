@@ -12,6 +12,7 @@ import pytest
 
 from assets import corpus, keys
 from assets.resources import ArtifactIOManager, Deployment
+from models.artifacts import Artifact
 from models.files import digest_file
 from models.quarantine import quarantined_rows, readmit
 from tests.checks.check_cases import use_home
@@ -144,9 +145,7 @@ def test_one_reading_is_kept_whole_though_only_its_passages_are_selected(
 def test_a_folder_without_judgments_goes_through_on_queries_made_from_its_text(
     handbook: Path, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in range(60):
-        text = f"# Machine number {place}\n\nThe machine {place} stands in hall {place % 7}. It weighs {place} tons."
-        (handbook / f"machine{place}.md").write_text(text)
+    _add_machines(handbook, range(60))
     monkeypatch.setenv("RERANKOPS_TRAINING__PSEUDO_QUERIES", "auto")
     result = _materialize(deployment)
     queries = _table(deployment, keys.QUERIES, "queries")
@@ -162,3 +161,39 @@ def test_a_folder_without_judgments_goes_through_on_queries_made_from_its_text(
     (handbook / "judgments.jsonl").write_text(JUDGMENTS)
     _materialize(deployment)
     assert "kind" not in _table(deployment, keys.QUERIES, "queries"), "with judgments, auto makes none"
+
+
+def test_evaluated_queries_stay_as_the_corpus_grows_and_a_past_corpus_gets_its_set_back(
+    handbook: Path, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RERANKOPS_TRAINING__PSEUDO_QUERIES", "auto")
+    monkeypatch.setenv("RERANKOPS_EVALUATION__MAX_TEST_QUERIES", "6")
+    _add_machines(handbook, range(30))
+    _materialize(deployment)
+    store = deployment.store()
+    past = store.require("corpus/passages").data_version
+    first = store.require("corpus/evaluation_set")
+    _add_machines(handbook, range(30, 60))
+    _materialize(deployment)
+    second = store.require("corpus/evaluation_set")
+    assert second.manifest.inputs["previous"] == first.data_version
+    splits = [dict(zip(t["query_id"], t["split"], strict=True)) for t in map(_queries, (first, second))]
+    assert splits[0].items() < splits[1].items()
+    assert list(splits[1].values()).count("test") == 6
+
+    monkeypatch.setenv("RERANKOPS_CORPUS__VERSION", past)
+    _materialize(deployment)
+    assert store.require("corpus/evaluation_set").manifest == first.manifest
+    monkeypatch.delenv("RERANKOPS_CORPUS__VERSION")
+    _materialize(deployment)
+    assert store.require("corpus/evaluation_set").manifest == second.manifest
+
+
+def _add_machines(handbook: Path, places: range) -> None:
+    for place in places:
+        text = f"# Machine number {place}\n\nThe machine {place} stands in hall {place % 7}. It weighs {place} tons."
+        (handbook / f"machine{place}.md").write_text(text)
+
+
+def _queries(evaluation_set: Artifact) -> pd.DataFrame:
+    return evaluation_set.read_table("queries.parquet")

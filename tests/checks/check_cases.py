@@ -49,7 +49,7 @@ def write_artifact(
         name: data.decode() for name, data in (files or {}).items()
     }
     return store.get_or_create(
-        asset, code_version="1", inputs=inputs or {}, settings={"content": digest_json(content)}, build=build
+        asset, code_version="1", inputs={**(inputs or {}), "content": digest_json(content)}, settings={}, build=build
     )
 
 

@@ -55,6 +55,21 @@ def quarantined_rows(count: int = 0) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(values, dtype="str") for name, values in columns.items()})
 
 
+def excluded_queries(count: int = 2) -> pd.DataFrame:
+    ids = range(70, 70 + count)
+    return pd.DataFrame(
+        {
+            "query_id": [f"q{i}" for i in ids],
+            "text": [f"How does topic {i} work?" for i in ids],
+            "reason": ["same_text"] * count,
+            "evaluation_query_id": [f"q{i - 70}" for i in ids],
+            "evaluation_text": [f"how does topic {i} work" for i in ids],
+            "overlap": [1.0] * count,
+            "cosine": [0.99] * count,
+        }
+    )
+
+
 def training_examples(count: int = 10) -> pd.DataFrame:
     ids = range(70, 70 + count)
     return pd.DataFrame(

@@ -55,6 +55,12 @@ _CASES = {
         corpus_tables.training_examples(),
         {"kind": "easy"},
     ),
+    "excluded_queries": (
+        keys.TRAINING_EXAMPLES,
+        "excluded_queries.parquet",
+        corpus_tables.excluded_queries(),
+        {"reason": "unknown"},
+    ),
     "decision_log": (
         keys.DECISION_LOG,
         "decision_log.parquet",

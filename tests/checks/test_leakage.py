@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from assets import keys
 from checks import leakage
+from models.candidates import query_hash
+from models.embedding import embed_corpus
+from models.encoder import Encoder
+from models.settings import EncoderSettings
+from models.weights import local_weights
 from tests.checks import corpus_tables
 from tests.checks.check_cases import run_checks, shown, table_asset, use_home
 
@@ -56,33 +65,61 @@ def test_one_text_in_two_splits_fails_and_twice_in_one_split_passes(tmp_path, mo
     assert found["splits_are_disjoint"].passed
 
 
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What index/passage_embeddings holds, with the encoder in it."""
+    folder = tmp_path_factory.mktemp("embeddings")
+    settings = EncoderSettings()
+    embed_corpus(corpus_tables.passages(2), local_weights(settings.model), settings, folder)
+    return folder
+
+
 @pytest.mark.parametrize(
-    ("query_id", "text", "kind"),
+    ("query_id", "text", "reason"),
     [
         ("q0", "something else", "same_id"),
         ("new", "How does topic 3  work?", "same_text"),
-        ("new", "how does topic 99 work", None),
+        ("new", "topic 3: HOW might the work do", "same_words"),
+        ("new", "what is the functioning of topic 3", "same_meaning"),
+        ("new", "why is the sky blue", None),
     ],
 )
-def test_an_evaluated_query_in_training_stops_the_run(query_id, text, kind, tmp_path, monkeypatch) -> None:
-    examples = corpus_tables.training_examples()
-    changed = examples.assign(
-        query_id=[query_id, *examples["query_id"].tolist()[1:]], query=[text, *examples["query"].tolist()[1:]]
+def test_an_evaluated_query_in_training_stops_the_run(query_id, text, reason, embedded, tmp_path, monkeypatch) -> None:
+    evaluation_queries = corpus_tables.queries(test=3, dev=1, train=0).assign(
+        text=["how does topic 3 work", "what do cats eat", "who wrote the book", "when does it rain"]
     )
-    evaluation_queries = corpus_tables.queries(train=0)
+    examples = corpus_tables.training_examples(2).assign(query_id=query_id, query=text)
+    deployment = use_home(tmp_path, monkeypatch, TRAINING__LEAK_COSINE="0.8")
+    store = deployment.store()
+
+    def candidates(folder: Path) -> dict[str, int]:
+        encoder = Encoder.load(embedded / "encoder", EncoderSettings().max_tokens)
+        texts = evaluation_queries["text"].tolist()
+        np.save(folder / "query_hashes.npy", np.array([query_hash(one) for one in texts], dtype="S64"))
+        np.save(folder / "query_vectors.npy", encoder.encode_queries(texts))
+        return {}
+
+    def embeddings(folder: Path) -> dict[str, int]:
+        shutil.copytree(embedded, folder, dirs_exist_ok=True)
+        return {}
+
+    for name, build in (("index/candidates", candidates), ("index/passage_embeddings", embeddings)):
+        store.point(store.get_or_create(name, code_version="1", inputs={}, settings={}, build=build))
     assets = [
         table_asset(
             keys.EVALUATION_SET,
-            {"queries.parquet": evaluation_queries, "judgments.parquet": corpus_tables.judgments(70)},
+            {"queries.parquet": evaluation_queries, "judgments.parquet": corpus_tables.judgments(4)},
         ),
-        table_asset(keys.TRAINING_EXAMPLES, {"training_examples.parquet": changed}),
+        table_asset(keys.TRAINING_EXAMPLES, {"training_examples.parquet": examples}),
     ]
-    deployment = use_home(tmp_path, monkeypatch)
     result, found = run_checks(deployment, assets, [leakage.no_evaluation_query_in_training])
     evaluation = found["no_evaluation_query_in_training"]
-    assert result.success is evaluation.passed is (kind is None)
-    if kind:
-        assert f" {kind} |" in shown(evaluation)["examples"]
+    assert result.success is evaluation.passed is (reason is None)
+    if reason:
+        assert (
+            f"| {query_id} | {text.replace('  ', ' ')} | {reason} | q0 | how does topic 3 work |"
+            in shown(evaluation)["examples"]
+        )
 
 
 def test_a_changed_corpus_is_looked_at_again(tmp_path, monkeypatch) -> None:

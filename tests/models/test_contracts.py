@@ -18,6 +18,7 @@ from models.contracts import (
     CandidateSet,
     Decision,
     DecisionLog,
+    ExcludedQueries,
     Judgments,
     Passages,
     QuarantinedRows,
@@ -112,6 +113,19 @@ GOOD: dict[Any, list[dict[str, Any]]] = {
             "lexical_score": score and 3.5,
         }
         for number, (label, kind, score) in enumerate([(1.0, "positive", -1.0), (0.0, "random", np.nan)])
+    ],
+    ExcludedQueries: [
+        {
+            "query_id": "q1",
+            "text": "how?",
+            "reason": reason,
+            "evaluation_query_id": "q2",
+            "evaluation_text": "how then?",
+            "overlap": 1.0,
+            "cosine": -1.0,
+        }
+        | ({"query_id": "q9"} if reason == "same_meaning" else {})
+        for reason in ("same_words", "same_meaning")
     ],
     DecisionLog: [
         {
@@ -222,6 +236,16 @@ BAD: list[tuple[Any, str, Any, str]] = [
     (TrainingExamples, "dense_score", -2.0, "greater_than_or_equal_to"),
     (TrainingExamples, "dense_score", 2.0, "less_than_or_equal_to"),
     (TrainingExamples, "lexical_score", -1.0, "greater_than_or_equal_to"),
+    (ExcludedQueries, "query_id", "", "str_matches"),
+    (ExcludedQueries, "query_id", "q1", "field_uniqueness"),
+    (ExcludedQueries, "text", " ", "str_matches"),
+    (ExcludedQueries, "reason", "alike", "isin"),
+    (ExcludedQueries, "evaluation_query_id", "", "str_matches"),
+    (ExcludedQueries, "evaluation_text", " ", "str_matches"),
+    (ExcludedQueries, "overlap", -0.1, "greater_than_or_equal_to"),
+    (ExcludedQueries, "overlap", 1.1, "less_than_or_equal_to"),
+    (ExcludedQueries, "cosine", -1.1, "greater_than_or_equal_to"),
+    (ExcludedQueries, "cosine", 1.1, "less_than_or_equal_to"),
     (DecisionLog, "decision_id", "", "str_matches"),
     (DecisionLog, "decision_id", "d0", "field_uniqueness"),
     (DecisionLog, "endpoint", "rerank", "str_startswith"),

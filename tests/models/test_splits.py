@@ -1,3 +1,5 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportUnhashable=false
 from __future__ import annotations
 
 import pandas as pd
@@ -185,6 +187,55 @@ def test_only_new_queries_displace_others_in_the_evaluation_set() -> None:
     after = set(evaluation_set(*_evaluation_tables(440), 20, 50).queries["query_id"])
     assert after - before <= {f"q{n}" for n in range(400, 440)}
     assert len(before & after) > len(before) / 2
+
+
+QUERY = st.tuples(st.sampled_from("abcdefghijklmnop"), st.sampled_from("abcdefgh"), st.sampled_from([0, 1, 1]))
+
+
+@given(first=st.lists(QUERY, min_size=1, max_size=30), added=st.lists(QUERY, max_size=60), size=st.integers(1, 6))
+@settings(max_examples=150, deadline=None, derandomize=True)
+def test_what_is_evaluated_keeps_its_place_as_the_corpus_grows(
+    first: list[tuple[str, str, int]], added: list[tuple[str, str, int]], size: int
+) -> None:
+    """New queries, documents and judgments may join components, move splits and come before others by hash."""
+
+    def tables(rows: list[tuple[str, str, int]]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+        judgments = _judgments(list({(q, d): (q, d, grade) for q, d, grade in reversed(rows)}.values()))
+        asked = _queries([(name, f"question {name}", "", "") for name in sorted(judgments["query_id"].unique())])
+        return assign_splits(asked, judgments, 0.3, 0.3), judgments, _passages(list(judgments["document_id"]))
+
+    before = evaluation_set(*tables(first), size, size).queries
+    grown = tables(first + added)
+    after = evaluation_set(*grown, size, size, before)
+    assert _splits(before).items() <= _splits(after.queries).items()
+    check_table(after.queries, Queries, "queries")
+    again = evaluation_set(*grown, size, size, after.queries)
+    pd.testing.assert_frame_equal(again.queries, after.queries)
+    pd.testing.assert_frame_equal(again.judgments, after.judgments)
+
+
+@given(first=st.lists(QUERY, max_size=30), added=st.integers(0, 40))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_new_queries_about_new_documents_move_no_query(first: list[tuple[str, str, int]], added: int) -> None:
+    rows = list({(q, d): (q, d, grade) for q, d, grade in first}.values())
+    asked = _queries([(name, f"question {name}", "", "") for name in sorted({q for q, _, _ in rows})])
+    new = _plain(added)
+    judgments = _judgments(rows)
+    grown = pd.concat([judgments, _judgments([(f"q{n}", f"new{n}", 1) for n in range(added)])], ignore_index=True)
+    before = _splits(assign_splits(asked, judgments, 0.3, 0.3))
+    after = _splits(assign_splits(pd.concat([asked, new], ignore_index=True), grown, 0.3, 0.3))
+    assert before.items() <= after.items()
+
+
+def test_a_frozen_query_leaves_when_nothing_answers_it_and_a_smaller_set_keeps_a_part() -> None:
+    queries, judgments, passages = _evaluation_tables(400)
+    before = evaluation_set(queries, judgments, passages, 20, 50).queries
+    gone = before["query_id"][0]
+    left = evaluation_set(queries, judgments, passages.drop(index=int(gone[1:])), 20, 50, before).queries
+    assert set(before["query_id"]) - set(left["query_id"]) == {gone}
+    assert len(left) == 70
+    fewer = evaluation_set(queries, judgments, passages, 5, 10, before).queries
+    assert (len(fewer), set(fewer["query_id"]) <= set(before["query_id"])) == (15, True)
 
 
 def test_evaluation_set_takes_only_queries_with_a_relevant_document_in_the_corpus() -> None:

@@ -141,6 +141,17 @@ def test_changed_queries_leave_the_indexes_as_they_are(world: World) -> None:
     assert world.tick() == without(READ) - {keys.PASSAGE_EMBEDDINGS, keys.LEXICAL_INDEX}
 
 
+def test_a_change_of_training_alone_compares_with_the_champion_of_now(world: World) -> None:
+    """A release changes the champion without changing anything that its evaluation is made from."""
+    world.content[keys.TRAINING_EXAMPLES] = "changed"
+    world.run([keys.TRAINING_EXAMPLES])
+    requested = world.tick()
+    assert requested == without({*READ, *INDEX, keys.TRAINING_EXAMPLES})
+    assert keys.CHAMPION_EVALUATION in requested
+    assert world.run(requested) == requested
+    assert world.tick() == set()
+
+
 def test_after_refresh_index_the_rest_of_the_graph_follows(world: World) -> None:
     """What the sensor `corpus_changed` sets off."""
     world.content[keys.PASSAGES] = "changed"

@@ -33,20 +33,26 @@ DECIDED_ANEW = {keys.GATE_DECISION, keys.RELEASE, keys.ONLINE_SCORING}
 """Assets that look at the world each time: the ledger, the service. The others have a code version."""
 BLOCKING = {
     keys.PASSAGES: {"contract", "rejected_share", "expectations"},
-    keys.QUERIES: {"contract", "splits_are_disjoint"},
-    keys.JUDGMENTS: {"contract", "references_resolve"},
+    keys.QUERIES: {"contract", "splits_are_disjoint", "expectations"},
+    keys.JUDGMENTS: {"contract", "references_resolve", "expectations"},
     keys.QUARANTINED_ROWS: {"contract"},
     keys.EVALUATION_SET: {"queries_contract", "judgments_contract", "expectations"},
     keys.DENSE_INDEX: {"recall"},
     keys.CANDIDATES: {"contract", "training_contract"},
-    keys.TRAINING_EXAMPLES: {"contract", "development_contract", "no_evaluation_query_in_training"},
+    keys.TRAINING_EXAMPLES: {
+        "contract", "development_contract", "excluded_queries_contract", "no_evaluation_query_in_training",
+    },
     keys.DECISION_LOG: {"contract"},
     keys.GATE_DECISION: {
         "contracts_hold", "significant_gain", "not_inferior_to_champion", "latency_within_objectives",
         "golden_scores_reproduced", "drift_within_limit", "not_rolled_back",
     },
 }  # fmt: skip
-NOT_BLOCKING = {keys.DRIFT_REPORT: {"drift_share"}, keys.ONLINE_SCORING: {"service_serves_release"}}
+NOT_BLOCKING = {
+    **{key: {"expectation_warnings"} for key in (keys.PASSAGES, keys.QUERIES, keys.JUDGMENTS, keys.EVALUATION_SET)},
+    keys.DRIFT_REPORT: {"drift_share"},
+    keys.ONLINE_SCORING: {"service_serves_release"},
+}
 
 
 def names(found: Iterable[dg.AssetKey]) -> set[str]:

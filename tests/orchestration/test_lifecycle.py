@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,6 +123,41 @@ def test_a_part_of_the_lifecycle_is_made_and_told(run: Run, tmp_path: Path) -> N
     assert again.verdict == "made"
     assert [line for line in seen.lines if "made in" in line] == []
     assert len([line for line in seen.lines if "unchanged, reused" in line]) == 5
+
+
+def test_a_planted_rewording_of_an_evaluated_query_does_not_train_and_a_second_run_makes_nothing(
+    run: Run, tmp_path: Path
+) -> None:
+    upstream_of_training = '+key:"training/training_examples"'
+    run("group:corpus")
+    store = ArtifactStore(str(tmp_path / "artifacts"), tmp_path / "cache")
+    evaluated = store.require("corpus/evaluation_set").read_table("queries.parquet")
+    repeated = evaluated[evaluated["split"] == "test"].iloc[0]
+    document = store.require("corpus/judgments").read_table("judgments.parquet")["document_id"].iloc[0]
+    planted = {
+        "query_id": "planted", "text": " ".join(reversed(repeated["text"].rstrip("?").split())), "split": "train",
+    }  # fmt: skip
+    _add(tmp_path / "docs" / "queries.jsonl", planted)
+    _add(tmp_path / "docs" / "judgments.jsonl", {"query_id": "planted", "document_id": document, "grade": 1})
+
+    outcome, seen = run(upstream_of_training)
+    assert outcome.verdict == "made", outcome.failures
+    assert "training__training_examples_no_evaluation_query_in_training" in seen.steps
+    examples = store.require("training/training_examples")
+    excluded = examples.read_table("excluded_queries.parquet").set_index("query_id")
+    assert excluded.loc["planted", ["reason", "evaluation_query_id"]].tolist() == ["same_words", repeated["query_id"]]
+    trained = set(examples.read_table("training_examples.parquet")["query_id"])
+    assert trained
+    assert not trained & {*excluded.index, *evaluated["query_id"]}
+
+    outcome, seen = run(upstream_of_training)
+    assert outcome.verdict == "made"
+    assert [line for line in seen.lines if "made in" in line] == []
+
+
+def _add(table: Path, row: Mapping[str, object]) -> None:
+    with table.open("a") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def test_a_broken_contract_fails_and_shows_the_rows(run: Run, tmp_path: Path) -> None:
