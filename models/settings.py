@@ -501,9 +501,9 @@ class TiersSettings(Section):
         default=10, description="Best candidates the large model scores."
     )
     max_stopping_loss: Fraction = Field(
-        default=0.002,
-        description="nDCG@10 of the development queries that it may cost to ask a model about the candidates near the "
-        "best alone; 0 asks it about all of the above.",
+        default=0.0002,
+        description="nDCG@10 that development queries may lose, wins not set off, because the models are asked about "
+        "the candidates near the best alone; 0 asks them about all of the above.",
     )
 
 
