@@ -13,6 +13,7 @@ from models.errors import ArtifactError
 from models.gate import GateDecision
 from models.gating import CHECKED, gather, judge
 from models.ledger import Ledger
+from models.offline_evaluation import evaluate_champion
 from tests.small_bundle import Candidate, Small, evidence_for, put_in_service
 
 
@@ -100,6 +101,70 @@ def test_evidence_about_another_champion_is_refused(small: Small, ledger: Ledger
     first = small.first
     with pytest.raises(ArtifactError, match="champion_evaluation is about champion None"):
         gather(small.store, ledger, first.bundle, first.evaluation, before, latency, small.settings.evaluation, None)
+
+
+def test_candidate_and_champion_are_compared_within_one_version_of_the_evaluation_set_only(
+    small: Small, ledger: Ledger, tmp_path: Path
+) -> None:
+    put_in_service(ledger, small.first, "1")
+    candidate = small.alike(golden_queries=3)
+    evidence = evidence_for(small, ledger, candidate)
+    evaluation_set = small.artifacts["corpus/evaluation_set"]
+    decision = judge(evidence, small.settings.gate, small.settings)
+    assert decision.to_dict()["evaluation_set_version"] == evaluation_set.data_version
+
+    smaller = _without_one_query(small, ArtifactStore(str(tmp_path / "artifacts"), tmp_path / "cache"))
+    assert smaller.data_version != evaluation_set.data_version
+    scored_anew = _champion_on(small, smaller)
+    facts = scored_anew.read_json("champion.json")
+    assert (facts["evaluation_set"], facts["rescored"]) == (smaller.data_version, True)
+    asked = smaller.read_table("queries.parquet")
+    assert set(scored_anew.read_table("per_query.parquet")["query_id"]) == set(
+        asked.loc[asked["split"] == "test", "query_id"]
+    )
+    latency = small.store.require("evaluation/latency_profile")
+    with pytest.raises(ArtifactError, match=f"made from corpus/evaluation_set {smaller.data_version}"):
+        gather(
+            small.store,
+            ledger,
+            candidate.bundle,
+            candidate.evaluation,
+            scored_anew,
+            latency,
+            small.settings.evaluation,
+            None,
+        )
+    assert not _champion_on(small, evaluation_set).read_json("champion.json")["rescored"]
+
+
+def _without_one_query(small: Small, store: ArtifactStore) -> Artifact:
+    tables = {
+        name: small.artifacts["corpus/evaluation_set"].read_table(name)
+        for name in ("queries.parquet", "judgments.parquet")
+    }
+    gone = "water filter/cleaning/0"
+
+    def build(folder: Path) -> dict[str, int]:
+        for name, table in tables.items():
+            table[table["query_id"] != gone].to_parquet(folder / name)
+        return {}
+
+    return store.get_or_create("corpus/evaluation_set", code_version="1", inputs={}, settings={}, build=build)
+
+
+def _champion_on(small: Small, evaluation_set: Artifact) -> Artifact:
+    """The evaluation of the first candidate, as champion, on an evaluation set."""
+    passages, candidates = (small.artifacts[name] for name in ("corpus/passages", "index/candidates"))
+
+    def build(folder: Path) -> dict[str, object]:
+        return evaluate_champion(
+            small.first.bundle, evaluation_set, passages, candidates, small.settings.evaluation, folder
+        )
+
+    inputs = {one.asset: one.data_version for one in (evaluation_set, passages, candidates)}
+    return small.store.get_or_create(
+        "evaluation/champion_evaluation", code_version="tests", inputs=inputs, settings={"anew": True}, build=build
+    )
 
 
 def test_evidence_about_another_candidate_is_refused(small: Small, ledger: Ledger) -> None:
