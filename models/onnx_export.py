@@ -48,7 +48,9 @@ def export(body: Any, head: PairHead | None, inputs: list[str], path: Path, *, i
     `inputs` are the names of what the tokenizer gives. The graph takes int64 [pairs, tokens] and gives `logits`
     [pairs]. With `int8` the matrices of the transformer are quantized per output channel to 7 of 8 bits, so that the
     sums of 16 bits of CPUs without VNNI cannot overflow and every CPU gets the same scores; activations get their
-    scale from the batch as it runs (dynamic quantization, ONNX Runtime). What heads multiply stays in float32.
+    scale from the batch as it runs (dynamic quantization, ONNX Runtime). What heads multiply stays in float32, and so
+    does the second product of each feed-forward layer: behind GELU a few values are so large that the others would
+    share a few steps.
     """
     body.config._attn_implementation = "eager"  # the form of attention that the optimizer finds
     scorer = _Scorer(body.float().cpu(), head and head.float().cpu()).eval()
@@ -90,8 +92,13 @@ def _fuse(raw: Path, config: Any) -> Path:
 def _quantize(graph: Path, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    nodes = onnx.load(str(graph)).graph.node
-    kept = [node.name for node in nodes if node.op_type == "MatMul" and not node.name.startswith(f"/{_BODY}/")]
+    loaded = onnx.load(str(graph)).graph
+    shapes = {weights.name: tuple(weights.dims) for weights in loaded.initializer}
+    kept = [
+        node.name
+        for node in loaded.node
+        if node.op_type == "MatMul" and (not node.name.startswith(f"/{_BODY}/") or _narrows(shapes.get(node.input[1])))
+    ]
     quantize_dynamic(
         str(graph),
         str(path),
@@ -102,6 +109,11 @@ def _quantize(graph: Path, path: Path) -> None:
         nodes_to_exclude=kept,
         extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
     )
+
+
+def _narrows(shape: tuple[int, ...] | None) -> bool:
+    """Whether weights of this shape [in, out] go back from the width of a feed-forward layer."""
+    return shape is not None and len(shape) == 2 and shape[0] > shape[1]
 
 
 @contextmanager
