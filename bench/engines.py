@@ -24,10 +24,10 @@ from models.engines import SIZES, OnnxScorer, ParitySample, compare, export_mode
 from models.offline_evaluation import split_of
 from models.settings import Settings, load_settings
 
-_PAIRS, _ROUNDS, _QUERIES = 256, 3, 100
+_PAIRS, _ROUNDS, _QUERIES = 128, 3, 50
 _BATCHES = (8, 16, 32, 64)
 _REQUESTS = (10, 50, 100)
-_REPEATS = 12
+_REPEATS = 5
 
 Predict = Callable[[Sequence[tuple[str, str]]], Any]
 
