@@ -55,7 +55,8 @@ def test_the_report_has_every_system_with_its_quality_and_time(small: Small) -> 
         name: candidates[f"seconds_per_query_{name}"] for name in FIRST_STAGES
     }
     assert times["hybrid"] == times["lean"]
-    assert times["hybrid"] < min(times["compact"], times["large"], times["tiered"])
+    for name in ("compact", "large", "tiered"):
+        assert (times[name] or 0.0) > (times["hybrid"] or 0.0)
 
 
 def test_reranking_is_judged_with_what_retrieval_missed(small: Small) -> None:

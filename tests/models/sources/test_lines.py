@@ -34,6 +34,7 @@ def test_bytes_that_are_no_text_are_rejected_with_their_place(tmp_path: Path) ->
     first, bad, last = read_text_lines(path, "queries")
     assert (first, last) == (("a.jsonl:1", "good"), ("a.jsonl:4", "good again"))
     assert bad == RejectedRow("queries", "not UTF-8 at byte 1 of the line", "a.jsonl:2", "b\ufffdd", "encoding")
+    assert isinstance(bad, RejectedRow)
     assert bad.digest == row_digest(b"b\xffd")
 
 
