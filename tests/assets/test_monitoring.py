@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -223,7 +224,7 @@ def test_a_database_that_is_away_is_asked_again(
         if len(asked) == 1:
             from models.database import DatabaseError
 
-            raise DatabaseError("database is locked", "Try again.")
+            raise DatabaseError("database is locked", "Try again.") from sqlite3.OperationalError("database is locked")
         return read(database, *arguments, **options)
 
     ask(deployment.database(), served, DAY, 3)

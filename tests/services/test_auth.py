@@ -50,8 +50,8 @@ def call(app: FastAPI, path: str, parts: list[bytes], headers: dict[str, str]) -
     async def receive() -> Message:
         nonlocal taken
         taken += 1
-        if taken > len(parts):
-            return {"type": "http.disconnect"}
+        if taken > len(parts):  # the caller waits for its answer
+            await asyncio.Event().wait()
         return {"type": "http.request", "body": parts[taken - 1], "more_body": taken < len(parts)}
 
     async def send(message: Message) -> None:
