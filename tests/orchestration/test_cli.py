@@ -176,6 +176,8 @@ def test_a_run_that_was_interrupted_or_killed_is_resumed(
         130,
         "Interrupted. What is finished is kept; the next `rerankops run` resumes there.\n",
     )
+    # The interrupted run may have kept its whole reading: there is something new to read.
+    write_docs_corpus(tmp_path / "docs", documents=120, left_out=1)
     code, told = stop_while_reading(signal.SIGKILL)
     assert (code, told) == (-signal.SIGKILL, "")
     done = rerankops(*arguments)
