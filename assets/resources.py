@@ -74,8 +74,7 @@ class Deployment(dg.ConfigurableResource):
 
     def store(self) -> ArtifactStore:
         """The artifact store."""
-        settings = self.settings()
-        return ArtifactStore(settings.artifact_root, settings.home / "cache", self._backfill)
+        return ArtifactStore.of(self.settings(), self._backfill)
 
     def database(self) -> "Database":
         """The records database, migrated to the newest schema."""

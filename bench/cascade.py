@@ -25,12 +25,11 @@ from models.cross_encoder import CrossEncoderScorer
 from models.engines import SIZES, load_engine
 from models.metrics import collapse_to_documents, evaluate_run
 from models.offline_evaluation import split_of
-from models.scoring import candidate_pairs
+from models.scoring import candidate_pairs, tiered_ranking
 from models.serving import load_bundle
 from models.settings import TiersSettings, load_settings
 from models.splits import sample_by_hash
-from models.stopping import best_rows, contenders
-from models.tiered_reranker import cascade
+from models.stopping import best_rows
 
 _QUERIES, _DEPTH = 60, 100
 _BUDGETS = ((5, 0), (10, 0), (20, 0), (50, 0), (10, 3), (20, 5), (20, 10), (40, 10), (100, 20))
@@ -56,9 +55,9 @@ class Costs:
 def main() -> None:
     """Measure, print and write."""
     settings = load_settings()
-    store = ArtifactStore(settings.artifact_root, settings.home / "cache")
-    bundle = load_bundle(store.require("release/release_candidate"))
-    folder = store.require("release/release_candidate").folder
+    store = ArtifactStore.of(settings)
+    candidate = store.require("release/release_candidate")
+    bundle = load_bundle(candidate)
     calibration = Calibration.from_dict(store.require("evaluation/score_calibration").read_json("calibration.json"))
     queries, judgments = split_of(store.require("corpus/evaluation_set"), "test")
     queries = sample_by_hash(queries, _QUERIES)
@@ -73,7 +72,9 @@ def main() -> None:
     )
     bundle.close()
     passages = store.require("corpus/passages").read_table("passages.parquet", ["passage_id", "title", "text"])
-    table, costs = _score(table, candidate_pairs(table, queries, passages), folder, settings.training.max_tokens)
+    table, costs = _score(
+        table, candidate_pairs(table, queries, passages), candidate.folder, settings.training.max_tokens
+    )
 
     def outcome(rankings: pd.DataFrame) -> np.ndarray:
         found = evaluate_run(collapse_to_documents(rankings), judgments, ["nDCG@10"])
@@ -82,8 +83,7 @@ def main() -> None:
     everything = {"compact": np.empty(0, dtype=np.int64), "large": np.arange(len(table))}
     full = outcome(_ranked(table, calibration.tiers["large"].logits(candidate_inputs(table))))
     full_ms, full_gflop = costs.of(everything, len(queries))
-    tiers = TiersSettings.model_validate(settings.tiers.model_dump())
-    ranking, rows = _cascade(table, calibration, tiers.compact_candidates, tiers.large_candidates)
+    ranking, rows = _cascade(table, calibration, settings.tiers.compact_candidates, settings.tiers.large_candidates)
     ours = outcome(ranking)
     ms, gflop = costs.of(rows, len(queries))
     points = _points(table, calibration, costs, outcome, len(queries))
@@ -133,24 +133,16 @@ def _score(
 
 
 def _cascade(
-    table: pd.DataFrame, calibration: Calibration, compact: int, large: int, *, stop: bool = True
+    table: pd.DataFrame, calibration: Calibration, compact: int, large: int
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """The tiered ranking, and the rows of the table that each model scored."""
-    scores = np.empty(len(table))
-    asked: dict[str, list[np.ndarray]] = {"compact": [], "large": []}
-    none = np.empty(0, dtype=np.int64)
-    windows = calibration.stopping if stop else type(calibration.stopping)()
-    for place in table.groupby("query_id").indices.values():
-        part = table.iloc[place]
-        inputs, ids = candidate_inputs(part), part["passage_id"].tolist()
-        lean = cascade(calibration, inputs, none, none).logits
-        first = contenders(lean, ids, compact, windows.compact)
-        after = cascade(calibration, inputs, first, none).logits[first]
-        second = first[contenders(after, [ids[row] for row in first], large, windows.large)]
-        scores[place] = cascade(calibration, inputs, first, second).logits
-        asked["compact"].append(place[first])
-        asked["large"].append(place[second])
-    return _ranked(table, scores), {size: np.concatenate(rows).astype(np.int64) for size, rows in asked.items()}
+    limits = TiersSettings(compact_candidates=compact, large_candidates=large)
+    ranking = tiered_ranking(table, calibration, limits)
+    rows = table.assign(row=np.arange(len(table))).merge(
+        ranking[["query_id", "passage_id", "tier"]], on=["query_id", "passage_id"]
+    )
+    asked = {"compact": rows["tier"] != "lean", "large": rows["tier"] == "large"}
+    return ranking, {size: rows.loc[of_model, "row"].to_numpy(np.int64) for size, of_model in asked.items()}
 
 
 def _ranked(table: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:

@@ -37,7 +37,7 @@ def main() -> None:
     import torch
 
     settings = load_settings()
-    store = ArtifactStore(settings.artifact_root, settings.home / "cache")
+    store = ArtifactStore.of(settings)
     sample = sample_of(settings, store)
     threads = torch.get_num_threads()
     results: dict[str, Any] = {"threads": threads, "pairs": _PAIRS, "corpus": corpus_name(settings)}

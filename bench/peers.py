@@ -44,7 +44,7 @@ for line in sys.stdin:
 def main() -> None:
     """Measure, print and write."""
     settings = load_settings()
-    store = ArtifactStore(settings.artifact_root, settings.home / "cache")
+    store = ArtifactStore.of(settings)
     folder, length = store.require("training/compact_reranker").folder, settings.training.max_tokens
     sample = sample_of(settings, store)
     grouped: dict[str, list[str]] = {}

@@ -38,6 +38,8 @@ from models.workspace import ABANDONED_AFTER_S, Workspace
 if TYPE_CHECKING:
     import pandas as pd
 
+    from models.settings import Settings
+
 MANIFEST = "manifest.json"
 REPORTS = "report"
 """Files under this folder (plots, HTML) are kept and digested but do not decide the data version."""
@@ -157,6 +159,11 @@ class ArtifactStore:
         self.workspace = Workspace((self.files.path() if self.is_local else cache) / "tmp")
         self.scratch_root = (self.files.path() if self.is_local else cache) / "scratch"
         self.cache = cache / "objects"
+
+    @classmethod
+    def of(cls, settings: Settings, run: str = "") -> ArtifactStore:
+        """The store of a deployment."""
+        return cls(settings.artifact_root, settings.home / "cache", run)
 
     def get_or_create(
         self,

@@ -142,7 +142,7 @@ def own_corpus(bundle: Artifact, settings: Settings) -> JudgedCorpus:
 
     Only the hybrid candidates were scored. Raises `ArtifactError` where an artifact that it was made from is gone.
     """
-    store = ArtifactStore(settings.artifact_root, settings.home / "cache")
+    store = ArtifactStore.of(settings)
     inputs = bundle.manifest.inputs
     parts = ("corpus/evaluation_set", "corpus/passages", "index/candidates", "evaluation/offline_evaluation")
     evaluation_set, passages, found, evaluation = (store.open(name, inputs[name]) for name in parts)

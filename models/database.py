@@ -44,6 +44,8 @@ from models.errors import RerankOpsError, SettingsError
 if TYPE_CHECKING:
     from alembic.config import Config
 
+    from models.settings import Settings
+
 VERSION_TABLE = "rerankops_version"
 """Alembic's table gets a name of its own, since MLflow and Dagster may live in the same database with theirs."""
 
@@ -408,3 +410,14 @@ def _alembic_config() -> Config:
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config
+
+
+@contextmanager
+def open_database(settings: Settings) -> Iterator[Database]:
+    """The records of a deployment, migrated to the newest schema, until the block ends."""
+    database = Database(settings.database_url)
+    try:
+        database.migrate()
+        yield database
+    finally:
+        database.close()

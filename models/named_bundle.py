@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models.artifacts import Artifact, ArtifactStore
-from models.database import Database
+from models.database import open_database
 from models.errors import ArtifactError, ReleaseError
 from models.ledger import Ledger
 from models.serving import RELEASE_CANDIDATE
@@ -36,14 +36,10 @@ def find_bundle(settings: Settings, name: str | None = None) -> NamedBundle:
     Nothing is changed: a release that a crash left pending stays so. Raises `ReleaseError` where there is no champion,
     or nothing has that name.
     """
-    database = Database(settings.database_url)
-    database.migrate()
-    try:
+    with open_database(settings) as database:
         ledger = Ledger(database)
         release = ledger.current() if name is None else ledger.get(name)
-    finally:
-        database.close()
-    store = ArtifactStore(settings.artifact_root, settings.home / "cache")
+    store = ArtifactStore.of(settings)
     if release is not None:
         artifact = store.open(RELEASE_CANDIDATE, release.bundle_version)
         return NamedBundle(artifact, release.release_id, release.model_version)

@@ -58,7 +58,7 @@ class Identity:
 
 def load_release(settings: Settings, release: Release, cache: ScoreCache | None = None) -> LoadedBundle:
     """Open, verify and load the bundle of a release, warmed. Raises `ArtifactError` if a file is missing or altered."""
-    store = ArtifactStore(settings.artifact_root, settings.home / "cache")
+    store = ArtifactStore.of(settings)
     artifact = store.open(RELEASE_CANDIDATE, release.bundle_version)
     return load_bundle(
         artifact,

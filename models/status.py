@@ -8,7 +8,7 @@ from typing import Any
 from models import decisions
 from models.artifacts import ArtifactStore
 from models.contracts import PROBE_CALLER
-from models.database import Database
+from models.database import Database, open_database
 from models.errors import RerankOpsError
 from models.incidents import open_incidents
 from models.ledger import Ledger
@@ -26,9 +26,7 @@ def deployment_status(settings: Settings) -> dict[str, Any]:
 
     A release that a crash left pending is finished first. What does not exist yet is None or empty.
     """
-    database = Database(settings.database_url)
-    database.migrate()
-    try:
+    with open_database(settings) as database:
         ledger = Ledger(database)
         if ledger.pending():
             Releaser(ledger, Tracking.of(settings)).repair()
@@ -37,9 +35,7 @@ def deployment_status(settings: Settings) -> dict[str, Any]:
         incidents = [
             {"kind": one.kind, "id": one.incident_id, "evidence": one.evidence} for one in open_incidents(database)
         ]
-    finally:
-        database.close()
-    store = ArtifactStore(settings.artifact_root, settings.home / "cache")
+    store = ArtifactStore.of(settings)
     gate = store.current("release/gate_decision")
     evaluation = store.current("evaluation/offline_evaluation")
     report = evaluation.read_json("report/evaluation.json") if evaluation else None

@@ -34,7 +34,7 @@ _ONCE = ("corpus/passages", "index/passage_embeddings", "index/lexical_index", "
 def expected_minutes(settings: Settings, variants: int) -> float | None:
     """What so many retrained variants and the whole training take, by what the deployment's own run took; None where
     it has none."""
-    store = ArtifactStore(settings.artifact_root, settings.home / "cache")
+    store = ArtifactStore.of(settings)
     found = {name: store.current(name) for name in (*_ONCE, *_TRAINED)}
     seconds = {name: one.manifest.seconds for name, one in found.items() if one is not None}
     if len(seconds) < len(found):

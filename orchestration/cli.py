@@ -130,7 +130,7 @@ def backfill(
     from models.corpus_versions import PASSAGES, tables_of
 
     settings = settings_with(overrides)
-    store = ArtifactStore(settings.artifact_root, settings.home / "cache")
+    store = ArtifactStore.of(settings)
     found = tables_of(store, version)[PASSAGES].data_version
     run(f"+({select})", [*(overrides or ()), f"corpus.version={found}"], as_json)
 
@@ -211,7 +211,7 @@ def rollback(
 ) -> None:
     """Restore the whole bundle of an earlier release and make the running service serve it."""
     from models.artifacts import ArtifactStore
-    from models.database import Database
+    from models.database import open_database
     from models.incidents import open_incident
     from models.ledger import Ledger
     from models.releasing import Releaser
@@ -219,14 +219,10 @@ def rollback(
     from models.tracking import Tracking
 
     settings = settings_with(overrides)
-    with libraries_write_to(settings.home / "logs" / "commands.log"):
-        database = Database(settings.database_url)
-        database.migrate()
-        store = ArtifactStore(settings.artifact_root, settings.home / "cache")
-        releaser = Releaser(Ledger(database), Tracking.of(settings), store)
+    with libraries_write_to(settings.home / "logs" / "commands.log"), open_database(settings) as database:
+        releaser = Releaser(Ledger(database), Tracking.of(settings), ArtifactStore.of(settings))
         restored = releaser.rollback(actor=getpass.getuser(), reason=reason, to=to)
         open_incident(database, "rollback", {"release_id": restored.release_id, "reason": reason})
-        database.close()
     try:
         swap = call_service(settings, "POST", "/v1/release/refresh")
     except ServiceUnavailable:

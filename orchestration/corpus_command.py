@@ -25,14 +25,12 @@ def versions(overrides: Set = None, as_json: Json = False) -> None:
     with libraries_write_to(settings.home / "logs" / "commands.log"):
         from models.artifacts import ArtifactStore
         from models.corpus_versions import corpus_versions
-        from models.database import Database
+        from models.database import open_database
         from models.ledger import Ledger
 
-        database = Database(settings.database_url)
-        database.migrate()
-        releases = Ledger(database).history()
-        database.close()
-        found = corpus_versions(ArtifactStore(settings.artifact_root, settings.home / "cache"), releases)
+        with open_database(settings) as database:
+            releases = Ledger(database).history()
+        found = corpus_versions(ArtifactStore.of(settings), releases)
     if as_json:
         print_json([asdict(one) for one in found])
         return

@@ -60,7 +60,7 @@ def profile(
     if unknown := set(tables or ()) - set(suites):
         raise SettingsError(f"no suite {', '.join(sorted(unknown))}", f"Suites: {', '.join(suites)}.")
     settings = load_settings()
-    store = ArtifactStore(settings.artifact_root, settings.home / "cache")
+    store = ArtifactStore.of(settings)
     if version is Version.CURRENT:
         artifacts = {asset: store.require(asset) for asset in SUITE_OF}
     else:

@@ -27,21 +27,18 @@ def gc(
     settings = settings_with(overrides)
     with libraries_write_to(settings.home / "logs" / "commands.log"):
         from models.artifacts import ArtifactStore
-        from models.database import Database
+        from models.database import open_database
         from models.garbage import References, collect, plan, references
         from models.ledger import Ledger
         from models.tracking import Tracking
 
-        store = ArtifactStore(settings.artifact_root, settings.home / "cache")
-        database = Database(settings.database_url)
-        database.migrate()
+        store, days = ArtifactStore.of(settings), settings.retention.days
+        with open_database(settings) as database:
 
-        def refers() -> References:
-            return references(Ledger(database), Tracking.of(settings), settings.retention, datetime.now(UTC))
+            def refers() -> References:
+                return references(Ledger(database), Tracking.of(settings), settings.retention, datetime.now(UTC))
 
-        days = settings.retention.days
-        found = collect(store, refers, days) if delete else plan(store, refers(), days)
-        database.close()
+            found = collect(store, refers, days) if delete else plan(store, refers(), days)
     if as_json:
         print_json({"deleted": delete, **found.to_dict()})
     else:

@@ -141,7 +141,7 @@ def latest_verdict(settings: Settings) -> str | None:
     """What the gate said last: released, refused or current; None before the first decision."""
     from models.artifacts import ArtifactStore
 
-    artifact = ArtifactStore(settings.artifact_root, settings.home / "cache").current("release/gate_decision")
+    artifact = ArtifactStore.of(settings).current("release/gate_decision")
     return None if artifact is None else str(artifact.summary["verdict"])
 
 

@@ -34,16 +34,13 @@ def lineage(
     settings = settings_with(overrides)
     with libraries_write_to(settings.home / "logs" / "commands.log"):
         from models.artifacts import ArtifactStore
-        from models.database import Database
+        from models.database import open_database
         from models.ledger import Ledger
         from models.lineage import trace
         from models.tracking import Tracking
 
-        database = Database(settings.database_url)
-        database.migrate()
-        store = ArtifactStore(settings.artifact_root, settings.home / "cache")
-        found = trace(name, store, Ledger(database), Tracking.of(settings))
-        database.close()
+        with open_database(settings) as database:
+            found = trace(name, ArtifactStore.of(settings), Ledger(database), Tracking.of(settings))
     if as_json:
         print_json(found.to_dict())
     else:

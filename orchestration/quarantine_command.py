@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -197,20 +197,17 @@ def _quarantine(settings: Settings) -> Artifact:
 def _store(settings: Settings) -> Any:
     from models.artifacts import ArtifactStore
 
-    return ArtifactStore(settings.artifact_root, settings.home / "cache")
+    return ArtifactStore.of(settings)
 
 
 @contextmanager
 def _database(settings: Settings) -> Iterator[Database]:
-    from models.database import Database
+    from models.database import open_database
 
-    database = Database(settings.database_url)
-    with libraries_write_to(settings.home / "logs" / "commands.log"):
-        database.migrate()
-    try:
+    with ExitStack() as stack:
+        with libraries_write_to(settings.home / "logs" / "commands.log"):
+            database = stack.enter_context(open_database(settings))
         yield database
-    finally:
-        database.close()
 
 
 def _known(table: str) -> str:

@@ -19,7 +19,7 @@ def search(overrides: Set = None, as_json: Json = False) -> None:
         from models.hyperparameter_search import search as run_search
         from models.tracking import Tracking
 
-        store = ArtifactStore(settings.artifact_root, settings.home / "cache")
+        store = ArtifactStore.of(settings)
         examples = store.require("training/training_examples")
         result = run_search(
             settings.training,
