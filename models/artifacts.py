@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.errors import ArtifactError
 from models.files import canonical_json, digest_file, digest_json, write_atomically
-from models.store_files import StoreFiles
+from models.store_files import TEMPORARY, StoreFiles
 from models.workspace import ABANDONED_AFTER_S, Workspace
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class ArtifactStore:
         self._own = f"runs/{run}/" if run else ""
         self.files = StoreFiles(root)
         self.is_local = self.files.is_local
-        self.workspace = Workspace((self.files.path() if self.is_local else cache) / "tmp")
+        self.workspace = Workspace((self.files.path() if self.is_local else cache) / TEMPORARY)
         self.scratch_root = (self.files.path() if self.is_local else cache) / "scratch"
         self.cache = cache / "objects"
 
@@ -252,6 +252,8 @@ class ArtifactStore:
         for place, data in self.files.read_all(self._own_pointers()).items():
             self.files.write(place.removeprefix(self._own), data)
         self.forget_run()
+        # A run that only reused has not looked yet.
+        self.workspace.remove_abandoned()
 
     def forget_run(self) -> None:
         """Drop what this run points at."""

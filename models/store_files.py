@@ -19,6 +19,10 @@ from fsspec.implementations.local import LocalFileSystem
 
 from models.errors import ArtifactError
 from models.files import write_atomically
+from models.workspace import Workspace
+
+TEMPORARY = "tmp"
+"""Place of the folders that processes of this machine work in, below a local root."""
 
 _CLIENTS = ("botocore.", "aiobotocore.", "aiohttp.", "gcsfs.", "google.", "azure.")
 """Modules whose exceptions say that a storage service was not reached or refused."""
@@ -46,6 +50,7 @@ class StoreFiles:
             raise ArtifactError(f"storage.artifacts: {root} cannot be opened: {error}", hint) from error
         self.root = root
         self.is_local = isinstance(self._fs, LocalFileSystem)
+        self._workspace = Workspace(self.path(TEMPORARY))
 
     def path(self, place: str = "") -> Path:
         """Where a place is on this machine; only for a local root."""
@@ -70,9 +75,13 @@ class StoreFiles:
         return None if data is None else json.loads(data)
 
     def write(self, place: str, data: bytes) -> None:
-        """Write a file whole, over what was there."""
+        """Write a file whole, over what was there. What a kill leaves of it is an abandoned folder of the workspace."""
         if self.is_local:
-            write_atomically(self.path(place), data)
+            target = self.path(place)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with self._workspace.folder("write") as folder:
+                write_atomically(folder / target.name, data)
+                os.replace(folder / target.name, target)
             return
         with self._reaching():
             try:

@@ -302,6 +302,45 @@ def test_a_process_killed_while_building_leaves_no_half_artifact(store: Artifact
     assert [name for name in files_below(root) if name.startswith("tmp/")] == []
 
 
+WRITER = textwrap.dedent(
+    """
+    import os
+    import signal
+    import sys
+    from pathlib import Path
+    from models.artifacts import ArtifactStore
+
+    store = ArtifactStore(sys.argv[1], Path(sys.argv[1]).parent / "cache")
+    store.remember("check", {"rows": 1}, lambda: {"passed": True})
+    os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+    store.remember("check", {"rows": 2}, lambda: {"passed": True})
+    """
+)
+
+
+@pytest.mark.parametrize("then", ["made", "reused and promoted"])
+def test_a_process_killed_while_writing_a_small_file_leaves_none_after_the_next_run(
+    store: ArtifactStore, tmp_path: Path, then: str
+) -> None:
+    if then != "made":
+        create(store)
+    with start_child(tmp_path / "root", WRITER) as child:
+        child.wait()
+    assert child.returncode == -signal.SIGKILL
+    left = [name for name in files_below(tmp_path / "root") if name.rpartition("/")[2].startswith(".")]
+    assert left, "the killed process leaves its temporary file"
+    assert all(name.startswith("tmp/") for name in left)
+    if then == "made":
+        create(store)
+    else:
+        run = ArtifactStore(str(tmp_path / "root"), tmp_path / "cache", "r1")
+        run.point(create(run, never))
+        run.promote()
+    assert not [*(tmp_path / "root").rglob(".*")]
+    assert [name for name in files_below(tmp_path / "root") if name.startswith("tmp/")] == []
+    assert store.remember("check", {"rows": 2}, lambda: {"passed": False}) == {"passed": False}
+
+
 def test_two_processes_making_the_same_artifact_agree(store: ArtifactStore, tmp_path: Path) -> None:
     root = tmp_path / "root"
     with start_child(root) as first, start_child(root) as second:
