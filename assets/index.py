@@ -212,13 +212,12 @@ def candidates(
     outside = {"encoder": digest_json([passage_embeddings.manifest.inputs["weights"], max_tokens])}
 
     def build(folder):
-        from models.candidates import build_all_candidates
+        from models.candidates import ENCODING, build_all_candidates
         from models.retriever import open_retriever
 
         retriever = open_retriever(
             passages.read_table("passages.parquet", ["passage_id", "document_id", "access"]),
-            encoder=passage_embeddings.folder / "encoder",
-            max_tokens=max_tokens,
+            embeddings=passage_embeddings.folder,
             dense=dense_index.folder,
             lexical=lexical_index.folder,
             settings=settings.index,
@@ -233,6 +232,7 @@ def candidates(
             depth=settings.index.depth,
             max_train_queries=settings.training.max_queries,
             previous=before and before.folder,
+            encoding_seconds=before and before.summary.get(ENCODING),
             progress=progress(context, "queries retrieved"),
         )
 

@@ -195,8 +195,7 @@ def retriever(home: Path, passages: pd.DataFrame) -> HybridRetriever:
     embeddings = artifacts.require("index/passage_embeddings")
     return open_retriever(
         passages,
-        encoder=embeddings.folder / "encoder",
-        max_tokens=embeddings.read_json("encoder.json")["max_tokens"],
+        embeddings=embeddings.folder,
         dense=artifacts.require("index/dense_index").folder,
         lexical=artifacts.require("index/lexical_index").folder,
         settings=IndexSettings(),

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from models.string_column import StringColumn
+
+Made = TypeVar("Made")
+
+ENCODING = "seconds_per_query_encoding"
+"""Name, in what `build_all_candidates` returns, of the measured seconds of embedding a query."""
 
 _TIMED = 64
 """Queries on which the time of one is measured."""
@@ -74,6 +80,12 @@ def first_stage_rankings(
     [n, d] are those of the queries, where they are known.
     """
     found = retriever.retrieve_batch(queries["text"].tolist(), depth, vectors=vectors)
+    return _rankings(queries, retriever, found, depth)
+
+
+def _rankings(
+    queries: pd.DataFrame, retriever: HybridRetriever, found: Sequence[Retrieval], depth: int
+) -> Mapping[str, pd.DataFrame]:
     stages = {
         "bm25": [one.lexical for one in found],
         "dense": [one.dense for one in found],
@@ -87,38 +99,55 @@ def first_stage_rankings(
     }
 
 
-def seconds_per_query(queries: pd.DataFrame, retriever: HybridRetriever, depth: int) -> dict[str, float]:
+def seconds_per_query(
+    queries: pd.DataFrame,
+    retriever: HybridRetriever,
+    depth: int,
+    known: tuple[NDArray[np.float32], float] | None = None,
+) -> dict[str, float]:
     """Measured seconds of one query in `bm25`, `dense` and `hybrid`, each run by itself over a block of `queries`.
 
-    A block is enough, and embedding it anew is a good part of what a refresh costs.
+    The latter two include embedding the query, whose seconds are given as `encoding` too. A block is enough, and
+    embedding it anew is a good part of what a refresh costs; `known` are the vectors [n, d] of all `queries` and the
+    seconds of embedding one, as this encoder was measured before.
     """
     from models.splits import sample_by_hash
 
-    texts = sample_by_hash(queries, _TIMED)["text"].tolist()
-    stages = {
-        "bm25": retriever.search_lexical,
-        "dense": retriever.search_dense,
-        "hybrid": retriever.retrieve_batch,
-    }
-    seconds = {}
-    for name, search in stages.items():
-        started = time.perf_counter()
-        search(texts, depth)
-        seconds[name] = (time.perf_counter() - started) / max(len(texts), 1)
-    return seconds
+    sample = sample_by_hash(queries.reset_index(drop=True), _TIMED)
+    texts = sample["text"].tolist()
+    if known is None:
+        vectors, encoding = _timed(lambda: retriever.encode(texts), len(texts))
+    else:
+        vectors, encoding = known[0][sample.index], known[1]
+    _, by_words = _timed(lambda: retriever.search_lexical(texts, depth), len(texts))
+    _, by_meaning = _timed(lambda: retriever.search_dense(vectors, depth), len(texts))
+    _, by_both = _timed(lambda: retriever.retrieve_batch(texts, depth, vectors=vectors), len(texts))
+    return {"encoding": encoding, "bm25": by_words, "dense": encoding + by_meaning, "hybrid": encoding + by_both}
+
+
+def _timed(work: Callable[[], Made], count: int) -> tuple[Made, float]:
+    """What `work` returns, and its seconds for each of `count`."""
+    started = time.perf_counter()
+    made = work()
+    return made, (time.perf_counter() - started) / max(count, 1)
 
 
 def _ranking(queries: pd.DataFrame, retriever: HybridRetriever, rows: Sequence[NDArray[np.int64]]) -> pd.DataFrame:
     counts = [len(one) for one in rows]
-    flat = [row for one in rows for row in one.tolist()]
+    # Many queries find the same passages, whose ids are read once each.
+    found, places = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *rows]), return_inverse=True)
     return pd.DataFrame(
         {
             "query_id": pd.Series(np.repeat(queries["query_id"].to_numpy(dtype=object), counts), dtype="str"),
-            "passage_id": pd.Series([retriever.passage_ids[row] for row in flat], dtype="str"),
-            "document_id": pd.Series([retriever.document_ids[row] for row in flat], dtype="str"),
+            "passage_id": _strings(retriever.passage_ids, found)[places],
+            "document_id": _strings(retriever.document_ids, found)[places],
             "rank": np.concatenate([np.empty(0, dtype=np.int64), *(np.arange(1, count + 1) for count in counts)]),
         }
-    )
+    ).astype({"passage_id": "str", "document_id": "str"})
+
+
+def _strings(column: StringColumn, rows: NDArray[np.int64]) -> NDArray[np.object_]:
+    return np.array([column[row] for row in rows.tolist()], dtype=object)
 
 
 def _joined(columns: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
@@ -135,6 +164,7 @@ def build_all_candidates(
     depth: int,
     max_train_queries: int,
     previous: Path | None = None,
+    encoding_seconds: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float | int]:
     """Write candidates.parquet (evaluation queries), training_candidates.parquet and first_stage.parquet to `folder`.
@@ -143,7 +173,8 @@ def build_all_candidates(
     evaluated; it has the best `depth` candidates of each, the evaluation queries the best `candidates`.
     first_stage.parquet has the rankings of the evaluation queries with a column `system`. The vectors of the queries
     are kept beside them, and taken over from `previous`, an earlier folder of this function with the same encoder.
-    Returns counts and, as `seconds_per_query_<system>`, the measured seconds of one query in each system.
+    Returns counts and, as `seconds_per_query_<system>`, the measured seconds of one query in each system; those of
+    embedding one are `encoding_seconds`, as `previous` measured them, unless a query is embedded here.
     """
     from models.corpus import write_table
     from models.splits import sample_by_hash
@@ -159,10 +190,12 @@ def build_all_candidates(
     found = retriever.retrieve_batch(train["text"].tolist(), depth, progress=progress, vectors=trained)
     for_training = _training_candidates(train, retriever, found, depth)
     write_table(for_training, folder / "training_candidates.parquet")
-    table = build_candidates(evaluation_queries, retriever, candidates, vectors=evaluated)
+    found = retriever.retrieve_batch(evaluation_queries["text"].tolist(), max(candidates, depth), vectors=evaluated)
+    table = _candidates(evaluation_queries, retriever, found, candidates)
     write_table(table, folder / "candidates.parquet")
-    rankings = first_stage_rankings(evaluation_queries, retriever, depth, evaluated)
-    seconds = seconds_per_query(evaluation_queries, retriever, depth)
+    rankings = _rankings(evaluation_queries, retriever, found, depth)
+    known = None if embedded or encoding_seconds is None else (evaluated, encoding_seconds)
+    seconds = seconds_per_query(evaluation_queries, retriever, depth, known)
     stages = pd.concat([ranking.assign(system=name) for name, ranking in rankings.items()], ignore_index=True)
     write_table(stages, folder / "first_stage.parquet")
     return {

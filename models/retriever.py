@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from models.approximate_index import Effort
 from models.dense_index import DenseIndex
+from models.embedding import ENCODER, FACTS_FILE
 from models.errors import ArtifactError
 from models.lexical_index import LexicalIndex
 from models.string_column import StringColumn
@@ -208,12 +210,9 @@ class HybridRetriever:
         """Vectors [n, dimensions] of queries, by the encoder of the passages."""
         return self._encoder.encode_queries(queries)
 
-    def search_dense(self, queries: Sequence[str], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Vector search alone, without an access filter: rows [n, k] and scores [n, k] as of `DenseIndex.search`."""
-        blocks = [
-            self._dense.search(self.encode(queries[start : start + _BLOCK]), k)
-            for start in range(0, len(queries), _BLOCK)
-        ]
+    def search_dense(self, vectors: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Vector search alone for `vectors` [n, dimensions], without an access filter: rows and scores [n, k]."""
+        blocks = [self._dense.search(vectors[start : start + _BLOCK], k) for start in range(0, len(vectors), _BLOCK)]
         rows = np.concatenate([np.empty((0, k), dtype=np.int64), *(rows for rows, _ in blocks)])
         return rows, np.concatenate([np.empty((0, k), dtype=np.float32), *(scores for _, scores in blocks)])
 
@@ -281,12 +280,36 @@ def _access_masks(access: Sequence[Collection[str]]) -> tuple[NDArray[np.bool_],
     return public, labelled
 
 
-def open_retriever(
-    passages: pd.DataFrame, *, encoder: Path, max_tokens: int, dense: Path, lexical: Path, settings: IndexSettings
-) -> HybridRetriever:
-    """A retriever over stored indexes; `passages` has `passage_id`, `document_id` and `access`."""
-    from models.encoder import Encoder
+class _LoadedOnDemand:
+    """An encoder that is loaded when it first embeds something: who has all vectors need not wait for torch."""
 
+    def __init__(self, folder: Path, max_tokens: int, dimensions: int) -> None:
+        self._folder, self._max_tokens, self.dimensions = folder, max_tokens, dimensions
+
+    @cached_property
+    def _encoder(self) -> QueryEncoder:
+        from models.encoder import Encoder
+
+        return Encoder.load(self._folder, self._max_tokens)
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if not texts:
+            return np.empty((0, self.dimensions), dtype=np.float32)
+        return self._encoder.encode_queries(texts)
+
+
+def open_retriever(
+    passages: pd.DataFrame, *, embeddings: Path, dense: Path, lexical: Path, settings: IndexSettings
+) -> HybridRetriever:
+    """A retriever over stored indexes; `passages` has `passage_id`, `document_id` and `access`.
+
+    `embeddings` is the folder of `models.embedding`, whose encoder is loaded by the first query without a vector.
+    """
+    facts = json.loads((embeddings / FACTS_FILE).read_bytes())
     return HybridRetriever(
-        Encoder.load(encoder, max_tokens), DenseIndex.load(dense), LexicalIndex.load(lexical), passages, settings
+        _LoadedOnDemand(embeddings / ENCODER, facts["max_tokens"], facts["dimensions"]),
+        DenseIndex.load(dense),
+        LexicalIndex.load(lexical),
+        passages,
+        settings,
     )

@@ -261,8 +261,7 @@ def build_small(home: Path) -> Small:
     )
     first_stage = retriever.open_retriever(
         passages,
-        encoder=vectors.folder / "encoder",
-        max_tokens=settings.encoder.max_tokens,
+        embeddings=vectors.folder,
         dense=dense.folder,
         lexical=lexical.folder,
         settings=settings.index,

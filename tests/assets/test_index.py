@@ -94,8 +94,7 @@ def retriever_of(found: Mapping[str, Artifact]) -> HybridRetriever:
     embeddings = found["index/passage_embeddings"]
     return open_retriever(
         found["corpus/passages"].read_table("passages.parquet", ["passage_id", "document_id", "access"]),
-        encoder=embeddings.folder / "encoder",
-        max_tokens=embeddings.read_json("encoder.json")["max_tokens"],
+        embeddings=embeddings.folder,
         dense=found["index/dense_index"].folder,
         lexical=found["index/lexical_index"].folder,
         settings=load_settings().index,

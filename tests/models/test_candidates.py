@@ -152,19 +152,28 @@ def test_each_first_stage_is_timed_by_itself(retriever: HybridRetriever, monkeyp
         IndexSettings(depth=4),
     )
     monkeypatch.setattr("models.candidates.time.perf_counter", lambda: now)
-    assert seconds_per_query(queries_of(*["bread"] * 70), slow, 3) == {"bm25": 0.5, "dense": 2.0, "hybrid": 2.5}
-    assert seconds_per_query(queries_of(), slow, 3) == {"bm25": 0.0, "dense": 0.0, "hybrid": 0.0}
+    many = queries_of(*["bread"] * 70)
+    measured = {"encoding": 2.0, "bm25": 0.5, "dense": 2.0, "hybrid": 2.5}
+    assert seconds_per_query(many, slow, 3) == measured
+    assert seconds_per_query(queries_of(), slow, 3) == dict.fromkeys(measured, 0.0)
+    known = TopicEncoder().encode_queries(many["text"].tolist()), 3.0
+    begun = now
+    assert seconds_per_query(many, slow, 3, known) == {"encoding": 3.0, "bm25": 0.5, "dense": 3.0, "hybrid": 3.5}
+    assert now - begun == 64 * (0.5 + 0.5), "nothing is embedded"
 
 
 def test_each_stage_alone_finds_what_it_finds_in_the_hybrid(retriever: HybridRetriever) -> None:
     queries = queries_of(*["bicycle chain", "rain", "unheard xyzzy"] * 30)
     rankings = first_stage_rankings(queries, retriever, 3)
-    for name, search in (("dense", retriever.search_dense), ("bm25", retriever.search_lexical)):
-        rows, scores = search(queries["text"].tolist(), 3)
+    texts = queries["text"].tolist()
+    for name, (rows, scores) in (
+        ("dense", retriever.search_dense(retriever.encode(texts), 3)),
+        ("bm25", retriever.search_lexical(texts, 3)),
+    ):
         found = rows >= 0
         assert [retriever.passage_ids[row] for row in rows[found]] == rankings[name]["passage_id"].tolist()
         np.testing.assert_array_equal(scores[found], rankings[name]["score"].to_numpy())
-    assert retriever.search_dense([], 3)[0].shape == (0, 3)
+    assert retriever.search_dense(retriever.encode([]), 3)[0].shape == (0, 3)
 
 
 def test_the_tables_of_a_run_hold_the_training_sample_and_the_evaluation_queries(
@@ -222,21 +231,35 @@ def test_known_queries_are_not_embedded_again(retriever: HybridRetriever, tmp_pa
     old = queries_of("bread", "chain", "rain")
     new = queries_of("bread", "oven", "rain", "oven")
 
-    def run(queries: pd.DataFrame, name: str, previous: Path | None = None) -> dict[str, float | int]:
+    def run(
+        queries: pd.DataFrame, name: str, previous: Path | None = None, encoding_seconds: float | None = None
+    ) -> dict[str, float | int]:
         (tmp_path / name).mkdir()
-        nothing = queries_of(split="train")
         return build_all_candidates(
-            nothing, queries, counting, tmp_path / name, candidates=3, depth=4, max_train_queries=1, previous=previous
+            queries_of(split="train"),
+            queries,
+            counting,
+            tmp_path / name,
+            candidates=3,
+            depth=4,
+            max_train_queries=1,
+            previous=previous,
+            encoding_seconds=encoding_seconds,
         )
 
     run(old, "first")
     embedded.clear()
-    facts = run(new, "second", tmp_path / "first")
+    facts = run(new, "second", tmp_path / "first", 60.0)
     assert facts["queries_embedded"] == 1
     assert embedded[0] == "oven"
-    # Only the measurement of the seconds embeds them all.
-    assert sorted(embedded[1:]) == sorted(2 * new["text"].tolist())
+    # Only the measurement of the seconds embeds them all, where the encoder is at work anyway.
+    assert sorted(embedded[1:]) == sorted(new["text"].tolist())
+    assert facts["seconds_per_query_encoding"] < 60
     embedded.clear()
+    facts = run(new, "third", tmp_path / "second", 60.0)
+    assert embedded == []
+    assert facts["seconds_per_query_encoding"] == 60
+    assert facts["seconds_per_query_dense"] > 60 > facts["seconds_per_query_bm25"]
     seconds_per_query(queries_of(*["bread"] * 500), counting, 3)
     assert len(embedded) < 500, "a block of them is enough to measure"
     run(new, "whole")
