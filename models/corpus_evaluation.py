@@ -4,7 +4,8 @@
 retrieved from and scored.
 
 All of that is made in a store of its own, `<home>/evaluations`, under the versions of what it was made from, so that a
-second call makes only what is new and the deployment's own artifacts stay as they are. The folder may be deleted.
+second call makes only what is new and the deployment's own artifacts stay as they are. `rerankops gc` deletes what no
+recent call has used; the folder may be deleted too.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def judged_corpus(
     bundle.verify()
     facts = bundle.read_json(BUNDLE)
     count = candidates or int(facts["candidates"])
-    store = ArtifactStore(str(settings.home / "evaluations"), settings.home / "evaluations" / "cache")
+    store = ArtifactStore(str(settings.evaluations), settings.evaluations / "cache")
     tables = _read(store, bundle, source, settings)
     _require_accepted(tables, settings, name)
     queries, judgments, left_out = _sample(tables, split, max_queries, name)
@@ -220,7 +221,7 @@ def evaluation_page(bundle: NamedBundle, corpus: JudgedCorpus, assessment: Asses
     from models.evaluation_page import write_evaluation_page
     from models.plots import quality_cost_plot
 
-    folder = settings.home / "evaluations" / "pages"
+    folder = settings.evaluations / "pages"
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', corpus.name)}-{corpus.split}-{bundle.artifact.data_version}"
     quality_cost_plot(assessment.report, folder / f"{name}.png")

@@ -10,7 +10,8 @@ An artifact is kept that
 - was made or reused by a run within `retention.days`,
 
 and all that these were made from, down to the corpus. The rest goes, with its steps and the remembered results of its
-checks; so do temporary folders of dead processes.
+checks; so do temporary folders of dead processes. `evaluation_stores` are the stores beside the deployment's own that
+`rerankops evaluate` fills; nothing refers to them but recent calls, and the last runs of the ablations.
 
 Runs may work meanwhile, on this machine or another. The deletion is in two halves that both sides take in opposite
 order: a run first marks the step as used and then looks whether the content is there (`ArtifactStore._reuse`), this
@@ -37,7 +38,7 @@ from models.artifacts import MANIFEST, ArtifactStore, Manifest, object_place
 from models.catalog import Catalog, Ref, is_being_written, step_times, stored_objects
 from models.ledger import Ledger, Release
 from models.releasing import BUNDLE
-from models.settings import RetentionSettings
+from models.settings import RetentionSettings, Settings
 from models.tracking import Tracking
 
 _DECISION = "release/gate_decision"
@@ -134,6 +135,28 @@ class _Keeper:
         roots = [self.catalog.steps[step] for step in self.steps]
         for consumer, ref, maker in self.catalog.upstream(roots):
             self.keep(ref, f"made into {consumer.asset}@{consumer.data_version}", maker.step if maker else "")
+
+
+NO_REFERENCES = References({}, {})
+"""Of a store that no release and no decision knows."""
+
+
+def evaluation_stores(settings: Settings) -> dict[str, ArtifactStore]:
+    """What `rerankops evaluate` and its ablations have made, as far as they were called, by the place in the home."""
+    folder = settings.evaluations
+    caches = {folder: folder / "cache", folder / "ablations" / "artifacts": folder / "ablations" / "cache"}
+    return {
+        root.relative_to(settings.home).as_posix(): ArtifactStore(str(root), cache)
+        for root, cache in caches.items()
+        if root.is_dir()
+    }
+
+
+def old_pages(settings: Settings, now: datetime | None = None) -> list[Path]:
+    """Pages and plots of evaluations that were written before the last `retention.days` days."""
+    limit = (now or datetime.now(UTC)) - timedelta(days=settings.retention.days)
+    pages = (settings.evaluations / "pages").glob("*.*")
+    return sorted(path for path in pages if path.stat().st_mtime < limit.timestamp())
 
 
 def references(ledger: Ledger, tracking: Tracking, retention: RetentionSettings, now: datetime) -> References:

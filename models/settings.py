@@ -644,6 +644,11 @@ class Settings(Section):
         return Path(os.environ.get("RERANKOPS_HOME") or ROOT / "var").expanduser().absolute()
 
     @property
+    def evaluations(self) -> Path:
+        """Folder of what `rerankops evaluate` makes, which nothing else reads."""
+        return self.home / "evaluations"
+
+    @property
     def artifact_root(self) -> str:
         """fsspec URL or path of the artifact store."""
         return self.storage.artifacts or str(self.home / "artifacts")

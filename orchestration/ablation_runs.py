@@ -52,7 +52,7 @@ def per_query_of(
 
     `common` are settings of all of them. Raises `RerankOpsError` with the place of the log where a run fails.
     """
-    home = settings.home / "evaluations" / "ablations"
+    home = settings.evaluations / "ablations"
     home.mkdir(parents=True, exist_ok=True)
     tables = {}
     for name, overrides in {"": (), **variants}.items():

@@ -23,12 +23,21 @@ def gc(
     overrides: Set = None,
     as_json: Json = False,
 ) -> None:
-    """List what no release, gate decision or recent run refers to, and why the rest is kept; --yes deletes it."""
+    """List what no release, gate decision, evaluation or recent run refers to, and why the rest is kept; --yes deletes
+    it."""
     settings = settings_with(overrides)
     with libraries_write_to(settings.home / "logs" / "commands.log"):
         from models.artifacts import ArtifactStore
         from models.database import open_database
-        from models.garbage import References, collect, plan, references
+        from models.garbage import (
+            NO_REFERENCES,
+            References,
+            collect,
+            evaluation_stores,
+            old_pages,
+            plan,
+            references,
+        )
         from models.ledger import Ledger
         from models.tracking import Tracking
 
@@ -39,13 +48,31 @@ def gc(
                 return references(Ledger(database), Tracking.of(settings), settings.retention, datetime.now(UTC))
 
             found = collect(store, refers, days) if delete else plan(store, refers(), days)
+        evaluations = {
+            place: collect(one, lambda: NO_REFERENCES, days) if delete else plan(one, NO_REFERENCES, days)
+            for place, one in evaluation_stores(settings).items()
+        }
+        pages = old_pages(settings)
+        if delete:
+            for page in pages:
+                page.unlink(missing_ok=True)
     if as_json:
-        print_json({"deleted": delete, **found.to_dict()})
-    else:
-        _show(found, deleted=delete)
+        others = {place: plan.to_dict() for place, plan in evaluations.items()}
+        told = {**found.to_dict(), "evaluations": others, "pages": [str(page) for page in pages]}
+        print_json({"deleted": delete, **told})
+        return
+    something = [_show(found, deleted=delete)]
+    for place, one in evaluations.items():
+        out.print(f"\n{settings.home / place}: of `rerankops evaluate`", markup=False, soft_wrap=True)
+        something.append(_show(one, deleted=delete))
+    for page in pages:
+        out.print(f"{page}: {'deleted' if delete else 'would be deleted'}", markup=False, soft_wrap=True)
+    if not delete and (any(something) or pages):
+        out.print("Nothing was changed. `rerankops gc --yes` deletes; --json gives the reason for each artifact.")
 
 
-def _show(found: Plan, *, deleted: bool) -> None:
+def _show(found: Plan, *, deleted: bool) -> bool:
+    """Print a plan; returns whether there is something to delete."""
     if found.artifacts:
         table = Table("artifact", "version", "MiB", "last used", title="Deleted" if deleted else "Would be deleted")
         for one in found.artifacts:
@@ -69,8 +96,7 @@ def _show(found: Plan, *, deleted: bool) -> None:
         (len(found.leftovers) + len(found.folders), "leftovers"),
     )
     out.print(f"{verb}: {', '.join(f'{n} {what}' for n, what in counts)}; {found.freed_bytes / _MIB:.2f} MiB of disk")
-    if not deleted and any(number for number, _ in counts):
-        out.print("Nothing was changed. `rerankops gc --yes` deletes; --json gives the reason for each artifact.")
+    return any(number for number, _ in counts)
 
 
 def _kind(reason: str) -> str:

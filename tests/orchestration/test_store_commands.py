@@ -93,6 +93,38 @@ def test_gc_tells_first_and_deletes_when_told(home: Path) -> None:
     assert "to delete: 0 artifacts, 0 steps" in rerankops(home, "gc").stdout
 
 
+def test_gc_deletes_what_evaluations_made_and_no_recent_one_used(home: Path) -> None:
+    folder, then = home / "evaluations", time.time() - OLD_S
+    evaluated = ArtifactStore(str(folder), folder / "cache")
+    ablated = ArtifactStore(str(folder / "ablations" / "artifacts"), folder / "ablations" / "cache")
+    old, page = [make(store, "corpus/passages", "old") for store in (evaluated, ablated)], folder / "pages" / "old.html"
+    page.parent.mkdir()
+    for name in ("old.html", "new.html"):
+        (page.parent / name).write_text("<p>")
+    for path in (page, *folder.rglob("steps/**/*.json")):
+        os.utime(path, (then, then))
+    recent = [make(store, "corpus/passages", "recent") for store in (evaluated, ablated)]
+    last = make(ablated, "index/candidates", "last")
+    ablated.point(last)
+
+    told = json.loads(rerankops(home, "gc", "--json").stdout)
+    places = ["evaluations", "evaluations/ablations/artifacts"]
+    assert [*told["evaluations"]] == places
+    for place in places:
+        named = [one["data_version"] for one in told["evaluations"][place]["delete"]["artifacts"]]
+        assert named == [old[0].data_version]
+    assert told["pages"] == [str(page)]
+    assert all(one.folder.is_dir() for one in old)
+
+    shown = rerankops(home, "gc", "--yes").stdout
+    assert f"{folder}: of `rerankops evaluate`" in shown
+    assert not any(one.folder.exists() for one in old)
+    assert not page.exists()
+    assert (page.parent / "new.html").is_file()
+    assert all(one.folder.is_dir() for one in (*recent, last))
+    assert json.loads(rerankops(home, "gc", "--json").stdout)["pages"] == []
+
+
 def test_lineage_prints_the_tree_from_the_release_to_the_source(home: Path) -> None:
     told = rerankops(home, "lineage", "champion")
     assert told.returncode == 0, told.stderr
