@@ -1,11 +1,11 @@
-"""A served reranker under load: `python -m bench.load [--seconds 10] [--overload-seconds 10] [--full]`.
+"""A served reranker under load: `python -m bench.load [--home DIR] [--seconds 10] [--full] [--soak MINUTES]`.
 
-Starts `rerankops serve` over the tests' small deployment with its score cache off, measures its capacity by callers who
-each wait for their answer, then sends requests at times drawn before (a Poisson process), whether or not earlier ones
-were answered, at 0.5, 0.8, 1, 2 and 4 times that capacity. Latency is counted from the time at which a request was to
-be sent, so that a generator or service that falls behind is charged for it (no coordinated omission). Then the release
-is swapped and rolled back at 0.8 of capacity. `--full` overloads for five minutes. Prints a table and writes the tables
-`overload`, `load80`, `swap` and `load` of docs/benchmarks/results.json.
+Starts `rerankops serve` with its score cache off over a copy of the deployment in DIR (the tests' small one when left
+out), measures its capacity by callers who each wait for their answer, then offers requests in an open loop
+(`bench.load_generator`) at 0.5, 0.8, 1, 2 and 4 times that capacity. Then, at 0.8, the release is swapped and rolled
+back, and the scoring process killed (SIGKILL). `--full` overloads for five minutes; `--soak` offers 0.8 for so long
+instead of all that, and reads the memory of both processes. Prints the figures and writes the tables `load`,
+`overload`, `load80`, `swap`, `scorer_kill` and `soak` of docs/benchmarks/results.json, and their plots.
 
 The generator shares the machine with the service, and so lowers the capacity that it measures.
 """
@@ -16,256 +16,252 @@ import argparse
 import asyncio
 import json
 import os
-import random
+import platform
+import signal
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from itertools import cycle
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from bench.results import merge
-from models.database import Database
-from models.ledger import Ledger
-from models.settings import load_settings
+from bench.load_deployment import DOCUMENTS, Deployment, copied_deployment, small_deployment
+from bench.load_generator import Caller, capacity, offer, recovery_s, summary
+from bench.load_plots import draw_levels, draw_soak
+from bench.results import RESULTS, merge
+from models.settings import Settings
 from tests.service_process import ServiceProcess, start_service
-from tests.small_bundle import MACHINES, build_small, put_in_service
-
-if TYPE_CHECKING:
-    from tests.small_bundle import Small
 
 LEVELS = (0.5, 0.8, 1.0, 2.0, 4.0)
-BUDGET_MS = 1000.0
-LATE = 1.1
-"""An answer is late behind this many times its deadline."""
-DOCUMENTS = 16
-_CALLERS = 8
 _RECOVERY_S = 10.0
-_SLOW = 1.5
+_SWAPPED = 20
+"""Different requests while releases are swapped; the answers of each release to them are known."""
+_UNHURRIED_MS = 60_000.0
+_SAME = 1e-4
+_KILL_S = 30.0
+_SAMPLE_S = 10.0
+_KEPT = 120
+"""Points of the soak that are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """One request: when it was to be sent (seconds from the start), milliseconds from then to its answer; status 0 is a
-    broken connection."""
+class Bench:
+    """One started service and its deployment."""
 
-    at: float
-    ms: float
-    status: int
-    degraded: bool = False
-    reason: str = ""
-    model_version: str = ""
+    def __init__(self, service: ServiceProcess, deployment: Deployment, deadline_ms: float, seconds: float) -> None:
+        self.service = service
+        self.deployment = deployment
+        self.deadline_ms = deadline_ms
+        self.seconds = seconds
+        self.caller = Caller(service.url, service.key)
+        self.bodies = deployment.bodies(deadline_ms)
+        self.capacity = 0.0
 
+    async def measure_capacity(self) -> None:
+        """Requests a second, behind a warm-up."""
+        await capacity(self.caller, self.bodies, self.seconds / 2)
+        self.capacity = await capacity(self.caller, self.bodies, self.seconds)
+        print(f"capacity {self.capacity:.1f} requests/s", flush=True)
+        assert self.capacity > 0, "no request was answered in full inside its deadline: the machine is too slow or busy"
 
-class Caller:
-    """A minimal HTTP/1.1 client over kept connections, since a full one would take the cores from the service."""
+    async def levels(self, overload_s: float) -> dict[str, Any]:
+        """All levels, and the recovery behind the last."""
+        levels: dict[str, Any] = {}
+        for level in LEVELS:
+            seconds = overload_s if level == LEVELS[-1] else self.seconds
+            answers = await offer(self.caller, self.bodies, level * self.capacity, seconds, 2)
+            levels[str(level)] = summary(answers, seconds, self.deadline_ms)
+            print(level, levels[str(level)], flush=True)
+        after = await offer(self.caller, self.bodies, 0.5 * self.capacity, _RECOVERY_S, 3)
+        recovered = recovery_s(after, levels["0.5"])
+        print(f"normal again after {recovered} s", summary(after, _RECOVERY_S, self.deadline_ms), flush=True)
+        over = levels[str(LEVELS[-1])]
+        return {
+            "load": {"levels": levels, "recovery_s": recovered},
+            "overload": {name: over[name] for name in ("errors", "late_share", "degraded_share", "seconds", "max_ms")},
+            "load80": {name: levels["0.8"][name] for name in ("p99_ms", "degraded_share")},
+        }
 
-    def __init__(self, service: ServiceProcess) -> None:
-        host, _, port = service.url.removeprefix("http://").partition(":")
-        self._address = host, int(port)
-        self._key = service.key
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    async def swaps(self) -> dict[str, Any]:
+        """A swap and a rollback at 0.8 of capacity; every full answer must have the scores of the release it names."""
+        bodies = self.bodies[:_SWAPPED]
+        expected = {}
+        for version in ("2", "1"):
+            await self._put_in_service(version)
+            expected[version] = [await self._scores(place) for place in range(len(bodies))]
+        took: list[float] = []
 
-    async def post(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
-        """Status and JSON of the answer."""
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(*self._address)
-        try:
-            head = f"POST {path} HTTP/1.1\r\nHost: service\r\nAuthorization: Bearer {self._key}\r\n"
-            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-            writer.write(head.encode() + body)
-            await writer.drain()
-            lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
-            length = next(int(line.partition(":")[2]) for line in lines if line.startswith("content-length:"))
-            found = json.loads(await reader.readexactly(length))
-        except BaseException:
-            writer.close()
-            raise
-        self._idle.append((reader, writer))
-        return int(lines[0].split()[1]), found
+        async def swap_and_roll_back(_: float) -> None:
+            for version in ("2", "1"):
+                await asyncio.sleep(self.seconds / 5)
+                began = time.perf_counter()
+                await self._put_in_service(version)
+                took.append(round(time.perf_counter() - began, 2))
 
-    async def rerank(self, body: bytes, at: float, started: float) -> Answered:
-        """One request that was to be sent `at` seconds behind `started` (`time.perf_counter`)."""
-        try:
-            status, found = await self.post("/v2/rerank", body)
-        except (OSError, EOFError, asyncio.IncompleteReadError):
-            return Answered(at, 1000 * (time.perf_counter() - started - at), 0)
-        ms = 1000 * (time.perf_counter() - started - at)
-        meta = found.get("meta", {})
-        return Answered(
-            at, ms, status, meta.get("degraded", False), meta.get("degraded_reason", ""), meta.get("model_version", "")
-        )
+        seconds = max(2 * self.seconds, _KILL_S)
+        answers = await offer(self.caller, bodies, 0.8 * self.capacity, seconds, 4, swap_and_roll_back)
+        full = [one for one in answers if not one.degraded and one.status == 200]
+        mixed = sum(not _same(one.scores, expected[one.model_version][one.body]) for one in full)
+        by_version = {version: sum(one.model_version == version for one in full) for version in expected}
+        assert all(by_version.values()), f"both releases answered in full: {by_version}"
+        found = summary(answers, seconds, self.deadline_ms)
+        swap = {
+            "failed_requests": found["errors"],
+            "mixed_answers": mixed,
+            "full_answers_by_version": by_version,
+            "late_share": found["late_share"],
+            "degraded_share": found["degraded_share"],
+            "seconds_to_effect": took,
+        }
+        print("swap", swap, flush=True)
+        return {"swap": swap}
 
-    def close(self) -> None:
-        """Close the kept connections."""
-        for _, writer in self._idle:
-            writer.close()
+    async def scorer_kill(self) -> dict[str, Any]:
+        """SIGKILL for the scoring process at 0.8 of capacity."""
+        seconds = max(self.seconds, _KILL_S)
+        killed_at = 0.0
 
-
-def requests_of(small: Small, count: int, seed: int) -> list[bytes]:
-    """Bodies of requests: a question and passages of the corpus, drawn anew for each."""
-    texts = small.artifacts["corpus/passages"].read_table("passages.parquet")["text"].tolist()
-    draw = random.Random(seed)
-    bodies = []
-    for _ in range(count):
-        query = f"how do I clean the {draw.choice(list(MACHINES))} number {draw.randrange(10_000)}"
-        body = {"model": "champion", "query": query, "documents": draw.sample(texts, DOCUMENTS)}
-        bodies.append(json.dumps({**body, "timeout_ms": BUDGET_MS}).encode())
-    return bodies
-
-
-async def capacity(caller: Caller, bodies: Sequence[bytes], seconds: float) -> float:
-    """Requests a second that are answered in full to callers who wait for each."""
-    started = time.perf_counter()
-    full = 0
-    waiting = cycle(bodies)
-
-    async def ask() -> None:
-        nonlocal full
-        while time.perf_counter() - started < seconds:
-            now = time.perf_counter() - started
-            full += not (await caller.rerank(next(waiting), now, started)).degraded
-
-    await asyncio.gather(*(ask() for _ in range(_CALLERS)))
-    return full / (time.perf_counter() - started)
-
-
-async def offer(
-    caller: Caller,
-    bodies: Sequence[bytes],
-    rate: float,
-    seconds: float,
-    seed: int,
-    meanwhile: Callable[[], Awaitable[None]] | None = None,
-) -> list[Answered]:
-    """Send `rate` requests a second at random times, each at its time, whatever became of the others."""
-    draw = random.Random(seed)
-    times, now = [], draw.expovariate(rate)
-    while now < seconds:
-        times.append(now)
-        now += draw.expovariate(rate)
-    started = time.perf_counter()
-    beside = asyncio.ensure_future(meanwhile()) if meanwhile is not None else None
-    tasks = []
-    for place, at in enumerate(times):
-        await asyncio.sleep(max(0.0, started + at - time.perf_counter()))
-        tasks.append(asyncio.ensure_future(caller.rerank(bodies[place % len(bodies)], at, started)))
-    found = list(await asyncio.gather(*tasks))
-    if beside is not None:
-        await beside
-    return found
-
-
-def summary(answers: Sequence[Answered], seconds: float) -> dict[str, Any]:
-    """Figures of one level."""
-    ms = [one.ms for one in answers]
-    share = 1 / max(len(answers), 1)
-    p50, p95, p99 = np.percentile(ms, [50, 95, 99], method="inverted_cdf").round(1).tolist()
-    reasons = sorted({one.reason.partition(":")[0] for one in answers if one.degraded})
-    return {
-        "requests": len(answers),
-        "seconds": seconds,
-        "errors": sum(one.status != 200 for one in answers),
-        "late_share": round(sum(one.ms > LATE * BUDGET_MS for one in answers) * share, 4),
-        "degraded_share": round(sum(one.degraded for one in answers) * share, 4),
-        "p50_ms": p50,
-        "p95_ms": p95,
-        "p99_ms": p99,
-        "max_ms": round(max(ms), 1),
-        "full_per_second": round(sum(not one.degraded and one.status == 200 for one in answers) / seconds, 2),
-        "degraded_for": reasons,
-    }
-
-
-def recovery_s(answers: Sequence[Answered], normal_ms: float) -> float:
-    """Seconds until no answer was degraded or slow any more."""
-    worse = [one.at for one in answers if one.degraded or one.status != 200 or one.ms > _SLOW * normal_ms]
-    return round(max(worse, default=0.0), 2)
-
-
-async def measure(service: ServiceProcess, small: Small, ledger: Ledger, seconds: float, overload_s: float) -> Any:
-    """All levels, the recovery behind the last, and a swap and rollback under load."""
-    caller = Caller(service)
-    bodies = requests_of(small, 2000, 1)
-    await capacity(caller, bodies, seconds / 2)
-    found = await capacity(caller, bodies, seconds)
-    print(f"capacity {found:.1f} requests/s")
-    assert found > 0, "no request was answered in full inside its deadline: the machine is too slow or too busy"
-    levels: dict[str, Any] = {}
-    for level in LEVELS:
-        duration = overload_s if level == LEVELS[-1] else seconds
-        levels[str(level)] = summary(await offer(caller, bodies, level * found, duration, 2), duration)
-        print(level, levels[str(level)])
-    after = await offer(caller, bodies, 0.5 * found, _RECOVERY_S, 3)
-    recovered = recovery_s(after, levels["0.5"]["p99_ms"])
-    print(f"normal again after {recovered} s")
-    swaps: list[float] = []
-
-    async def swap_and_roll_back() -> None:
-        for candidate, version in ((small.shuffled(), "2"), (small.first, "1")):
+        async def kill(started: float) -> None:
+            nonlocal killed_at
             await asyncio.sleep(seconds / 5)
-            began = time.perf_counter()
-            put_in_service(ledger, candidate, version)
-            status, swap = await caller.post("/v1/release/refresh", b"")
-            assert (status, swap["model_version"]) == (200, version), swap
-            swaps.append(round(time.perf_counter() - began, 2))
+            os.kill(self.service.scorer_pid, signal.SIGKILL)
+            killed_at = time.perf_counter() - started
 
-    swapped = await offer(caller, bodies, 0.8 * found, 2 * seconds, 4, swap_and_roll_back)
-    caller.close()
-    served = [one.model_version for one in sorted(swapped, key=lambda one: one.at + one.ms / 1000) if one.model_version]
-    assert {"1", "2"} <= set(served), "both releases answered"
+        answers = await offer(self.caller, self.bodies, 0.8 * self.capacity, seconds, 5, kill)
+        behind = [one for one in answers if one.at > killed_at]
+        full = [one.answered_at for one in behind if not one.degraded and one.status == 200]
+        lean = [one for one in answers if one.why == "scorer"]
+        found = summary(answers, seconds, self.deadline_ms)
+        killed = {
+            "errors": found["errors"],
+            "late_share": found["late_share"],
+            "max_ms": found["max_ms"],
+            "answered_lean": len(lean),
+            "lean_p99_ms": summary(lean, seconds, self.deadline_ms)["p99_ms"] if lean else None,
+            "seconds_until_full_tiers": round(min(full) - killed_at, 2) if full else None,
+        }
+        print("scorer_kill", killed, flush=True)
+        return {"scorer_kill": killed}
+
+    async def soak(self, minutes: float) -> dict[str, Any]:
+        """0.8 of capacity for long; the resident memory of both processes."""
+        points: list[tuple[float, float, float]] = []
+        ended = asyncio.Event()
+
+        async def sample(started: float) -> None:
+            while not ended.is_set():
+                service, scorer = _resident_mb(self.service.process.pid), _resident_mb(self.service.scorer_pid)
+                points.append(((time.perf_counter() - started) / 60, service, scorer))
+                if points[-1][0] >= minutes - _SAMPLE_S / 60:
+                    return
+                await asyncio.sleep(_SAMPLE_S)
+
+        answers = await offer(self.caller, self.bodies, 0.8 * self.capacity, 60 * minutes, 6, sample)
+        found = summary(answers, 60 * minutes, self.deadline_ms)
+        behind = np.array([one for one in points if one[0] >= minutes / 6])
+        slopes = {
+            name: round(60 * float(np.polyfit(behind[:, 0], behind[:, column], 1)[0]), 1)
+            for name, column in (("service", 1), ("scorer", 2))
+        }
+        step = max(1, len(points) // _KEPT)
+        soak = {
+            "minutes": minutes,
+            **{
+                name: found[name] for name in ("requests", "errors", "late_share", "degraded_share", "p50_ms", "p99_ms")
+            },
+            "mb_per_hour": slopes,
+            "first_mb": [round(one) for one in points[0][1:]],
+            "last_mb": [round(one) for one in points[-1][1:]],
+            "points": [[round(value, 2) for value in one] for one in points[::step]],
+        }
+        print("soak", {name: value for name, value in soak.items() if name != "points"}, flush=True)
+        return {"soak": soak}
+
+    async def _put_in_service(self, version: str) -> None:
+        self.deployment.activate(version)
+        status, swap = await self.caller.post("/v1/release/refresh", b"")
+        assert (status, swap["model_version"]) == (200, version), swap
+
+    async def _scores(self, place: int) -> tuple[float, ...]:
+        body = json.dumps({**json.loads(self.bodies[place]), "timeout_ms": _UNHURRIED_MS}).encode()
+        answered = await self.caller.rerank([body], 0, 0.0, time.perf_counter())
+        assert not answered.degraded, answered.reason
+        return answered.scores
+
+
+async def measure(bench: Bench, parts: Sequence[str], overload_s: float, soak_minutes: float) -> dict[str, Any]:
+    """The wanted parts."""
+    await bench.measure_capacity()
+    figures: dict[str, Any] = {}
+    for part in parts:
+        if part == "levels":
+            figures |= await bench.levels(overload_s)
+        elif part == "swap":
+            figures |= await bench.swaps()
+        elif part == "kill":
+            figures |= await bench.scorer_kill()
+        else:
+            figures |= await bench.soak(soak_minutes)
+    bench.caller.close()
+    return figures
+
+
+def conditions(bench: Bench, settings: Settings) -> dict[str, Any]:
+    """Under which a table was measured."""
     return {
-        "load": {
-            "capacity_per_second": round(found, 2),
-            "deadline_ms": BUDGET_MS,
-            "documents": DOCUMENTS,
-            "threads": os.cpu_count(),
-            "levels": levels,
-            "recovery_s": recovered,
-        },
-        "overload": {name: levels["4.0"][name] for name in ("errors", "late_share", "degraded_share", "seconds")},
-        "load80": {"p99_ms": levels["0.8"]["p99_ms"]},
-        "swap": {
-            "failed_requests": sum(one.status != 200 for one in swapped),
-            "late_share": summary(swapped, 2 * seconds)["late_share"],
-            "seconds_to_effect": swaps,
-        },
+        "date": datetime.now(UTC).date().isoformat(),
+        "deployment": bench.deployment.name,
+        "capacity_per_second": round(bench.capacity, 2),
+        "deadline_ms": bench.deadline_ms,
+        "objective_p99_ms": settings.objectives.p99_ms,
+        "documents": DOCUMENTS,
+        "cores": len(os.sched_getaffinity(0)),
+        "machine": platform.processor() or platform.machine(),
     }
 
 
 def main() -> None:
     """Build, serve, load, print and write."""
     parser = argparse.ArgumentParser(description="A served reranker under load.")
+    parser.add_argument("--home", type=Path, help="deployment whose release is served, from a copy")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each level")
-    parser.add_argument("--overload-seconds", type=float, default=None, help="at 4 times capacity; as --seconds")
+    parser.add_argument("--overload-seconds", type=float, help="at 4 times capacity; as --seconds when left out")
     parser.add_argument("--full", action="store_true", help="five minutes at 4 times capacity")
+    parser.add_argument("--soak", type=float, metavar="MINUTES", help="0.8 of capacity for so long, and nothing else")
+    parser.add_argument("--only", nargs="+", choices=("levels", "swap", "kill"), default=["levels", "swap", "kill"])
     options = parser.parse_args()
     overload_s = 300.0 if options.full else options.overload_seconds or options.seconds
+    parts = ["soak"] if options.soak else options.only
+    settings = Settings()
     with tempfile.TemporaryDirectory(prefix="load-") as work:
-        folder = Path(work)
-        (folder / "small").mkdir()
-        small = build_small(folder / "small")
-        small.shuffled()
-        home = folder / "home"
-        home.mkdir()
-        database = Database(f"sqlite:///{home / 'rerankops.db'}")
-        database.migrate()
-        ledger = Ledger(database)
-        put_in_service(ledger, small.first, "1")
-        settings = {
-            "STORAGE__ARTIFACTS": small.settings.artifact_root,
-            "TIERS__BUDGET_MS": str(BUDGET_MS),
-            "SERVING__THREADS": str(load_settings().serving.threads),
+        deployment = copied_deployment(options.home, Path(work)) if options.home else small_deployment(Path(work))
+        deployment.activate("1")
+        given = {
+            "STORAGE__ARTIFACTS": deployment.artifacts,
             "SERVING__POLL_SECONDS": "3600",
             "CACHE__MAX_MB": "0",
         }
-        with start_service(home, **settings) as service:
-            figures = asyncio.run(measure(service, small, ledger, options.seconds, overload_s))
-        database.close()
+        with start_service(deployment.home, **given) as service:
+            bench = Bench(service, deployment, settings.tiers.budget_ms, options.seconds)
+            figures = asyncio.run(measure(bench, parts, overload_s, options.soak or 0.0))
+    for table in figures.values():
+        table["conditions"] = conditions(bench, settings)
     merge(figures)
-    print(json.dumps({name: figures[name] for name in ("overload", "load80", "swap")}))
+    images = RESULTS.parent.parent / "images"
+    if "load" in figures:
+        draw_levels(figures["load"], images)
+    if "soak" in figures:
+        draw_soak(figures["soak"], images)
+
+
+def _same(found: Sequence[float], expected: Sequence[float]) -> bool:
+    return len(found) == len(expected) and bool(np.allclose(found, expected, rtol=0, atol=_SAME))
+
+
+def _resident_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ RerankOpsError
 ├── ArtifactError        an artifact is missing or its digest differs
 ├── ModelFileError       model files are missing, changed or of a forbidden kind
 ├── ReleaseError         nothing to release, roll back to or serve
+├── ScorerLost           the process that runs the models ended or hangs
 └── GateRefused          the gate refused the candidate
 """
 
@@ -47,6 +48,10 @@ class ModelFileError(RerankOpsError):
 
 class ReleaseError(RerankOpsError):
     """There is no release to act on."""
+
+
+class ScorerLost(RerankOpsError):
+    """The process that runs the models ended or hangs; it is replaced."""
 
 
 class GateRefused(RerankOpsError):

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ import pandas as pd
 from models.artifacts import Artifact, ArtifactStore
 from models.batching import Batcher, Claim, CostModel
 from models.bundle import BUNDLE, GoldenComparison, compare_golden
+from models.bundle_engines import Engines, LocalEngines, ModelFiles, OpenEngines, use_threads
 from models.calibration import Calibration
 from models.contracts import Candidate, CandidateSet
 from models.dense_index import DenseIndex
 from models.encoder import Encoder, passage_text
-from models.engines import SIZES, load_engine
+from models.engines import SIZES
 from models.errors import ArtifactError
 from models.ledger import Release
 from models.lexical_index import LexicalIndex
@@ -56,7 +56,9 @@ class Identity:
     corpus_version: str
 
 
-def load_release(settings: Settings, release: Release, cache: ScoreCache | None = None) -> LoadedBundle:
+def load_release(
+    settings: Settings, release: Release, cache: ScoreCache | None = None, open_engines: OpenEngines = LocalEngines
+) -> LoadedBundle:
     """Open, verify and load the bundle of a release, warmed. Raises `ArtifactError` if a file is missing or altered."""
     store = ArtifactStore.of(settings)
     artifact = store.open(RELEASE_CANDIDATE, release.bundle_version)
@@ -66,6 +68,7 @@ def load_release(settings: Settings, release: Release, cache: ScoreCache | None 
         model_version=release.model_version,
         serving=settings.serving,
         cache=cache,
+        open_engines=open_engines,
     )
 
 
@@ -76,8 +79,12 @@ def load_bundle(
     model_version: str = "",
     serving: ServingSettings | None = None,
     cache: ScoreCache | None = None,
+    open_engines: OpenEngines = LocalEngines,
 ) -> LoadedBundle:
-    """Load a bundle from its artifact after comparing every file with its digest; scores are looked up in `cache`."""
+    """Load a bundle from its artifact after comparing every file with its digest; scores are looked up in `cache`.
+
+    `open_engines` says where the cross-encoders run; in this process when left out.
+    """
     artifact.verify()
     bundle = artifact.read_json(BUNDLE)
     if bundle["format"] != 1:
@@ -85,18 +92,23 @@ def load_bundle(
     identity = Identity(
         release_id, artifact.data_version, model_version, bundle["index_version"], bundle["corpus_version"]
     )
-    models = {
-        tier: model_prefix(
-            {
-                name: entry.sha256
-                for name, entry in artifact.manifest.files.items()
-                if name.startswith((f"{tier}/", f"engines/{tier}/"))
-            },
-            bundle["max_tokens"],
-        )
+    digests = {
+        tier: {
+            name: entry.sha256
+            for name, entry in artifact.manifest.files.items()
+            if name.startswith((f"{tier}/", f"engines/{tier}/"))
+        }
         for tier in SIZES
     }
-    return LoadedBundle(artifact.folder, bundle, identity, serving, cache, models)
+    models = {tier: model_prefix(digests[tier], bundle["max_tokens"]) for tier in SIZES}
+    serving = serving or ServingSettings()
+    every = {name: digest for files in digests.values() for name, digest in files.items()}
+    engines = open_engines(ModelFiles(artifact.folder, bundle["max_tokens"], serving.threads, every))
+    try:
+        return LoadedBundle(artifact.folder, bundle, identity, serving, cache, models, engines)
+    except BaseException:
+        engines.close()
+        raise
 
 
 class LoadedBundle:
@@ -110,9 +122,10 @@ class LoadedBundle:
         serving: ServingSettings | None = None,
         cache: ScoreCache | None = None,
         models: Mapping[str, bytes] | None = None,
+        engines: Engines | None = None,
     ) -> None:
         serving = serving or ServingSettings()
-        _use_threads(serving.threads)
+        use_threads(serving.threads)
         self._identity = identity
         self._bundle = bundle
         self._folder = folder
@@ -135,19 +148,17 @@ class LoadedBundle:
             self._passages,
             IndexSettings.model_validate(bundle["settings"]["index"]),
         )
-        engines = {
-            size: load_engine(folder / "engines", folder / size, size, bundle["max_tokens"], threads=serving.threads)
-            for size in SIZES
-        }
+        self._engines = engines or LocalEngines(ModelFiles(folder, bundle["max_tokens"], serving.threads, {}))
+        scorers = self._engines.scorers
         samples = [("how is this used", text) for text in self._texts[:_WARM_UP]]
-        costs = {name: CostModel.measure(engine, samples) for name, engine in engines.items()}
+        costs = {name: CostModel.measure(engine, samples) for name, engine in scorers.items()}
         self._encode_ms = self._measure_encoder()
         self._max_tokens = int(bundle["max_tokens"])
-        sizes = [len(encoding) - _SPECIAL_TOKENS for encoding in engines["compact"].encode(samples)]
+        sizes = [len(encoding) - _SPECIAL_TOKENS for encoding in scorers["compact"].encode(samples)]
         self._tokens_per_character = sum(sizes) / max(sum(len(query) + len(text) for query, text in samples), 1)
         self._passage_characters = sum(map(len, self._texts)) / max(len(self._texts), 1)
         self._batcher = Batcher(
-            engines, costs, batch_tokens=serving.batch_tokens, on_start=lambda: _use_threads(serving.threads)
+            scorers, costs, batch_tokens=serving.batch_tokens, on_start=lambda: use_threads(serving.threads)
         )
         calibration = Calibration.from_dict(json.loads((folder / "calibration.json").read_bytes()))
         self._lean_dense = calibration.tiers["lean"].mean[calibration.tiers["lean"].features.index("dense")]
@@ -183,6 +194,11 @@ class LoadedBundle:
     def corpus_version(self) -> str:
         """Data version of the passages."""
         return self._identity.corpus_version
+
+    @property
+    def outage(self) -> str:
+        """Why the models cannot be asked now; empty when they can."""
+        return self._engines.outage
 
     @property
     def golden(self) -> list[dict[str, Any]]:
@@ -291,6 +307,7 @@ class LoadedBundle:
     def close(self) -> None:
         """End the thread of the models, drop them and the indexes; no call follows."""
         self._batcher.close()
+        self._engines.close()
         if self._cache is not None:
             for model in self._models.values():
                 self._cache.release(model)
@@ -351,21 +368,6 @@ class LoadedBundle:
             scores[batch] = vectors @ vector[0]
             done += len(batch)
         return scores, len(stored) + done
-
-
-@lru_cache(maxsize=1)
-def _all_threads() -> int:
-    """Threads that torch takes by itself, asked once: `Encoder` changes the number while it computes."""
-    import torch
-
-    return torch.get_num_threads()
-
-
-def _use_threads(threads: int) -> None:
-    """Let torch use so many threads in calls of the thread that asks; 0 takes all cores."""
-    import torch
-
-    torch.set_num_threads(threads or _all_threads())
 
 
 def _place_ids(documents: Sequence[str]) -> list[str]:

@@ -94,7 +94,8 @@ class ServedBundle(Protocol):
     """A loaded release: the models, the index and the passages it was evaluated with.
 
     A budget of 0 ms or less asks for the lean tier alone, which no model computes. Any number of threads may call a
-    bundle; `claim` is told what is done and may be withdrawn.
+    bundle; `claim` is told what is done and may be withdrawn. `outage` says why the models cannot be asked now, empty
+    when they can; what asks them meanwhile raises `ScorerLost`, and the lean tier goes on.
     """
 
     @property
@@ -107,6 +108,8 @@ class ServedBundle(Protocol):
     def index_version(self) -> str: ...
     @property
     def corpus_version(self) -> str: ...
+    @property
+    def outage(self) -> str: ...
 
     def retrieve(self, query: str, top_k: int, labels: frozenset[str]) -> CandidateSet:
         """First stage: at most `top_k` passages that are public or carry one of `labels`."""

@@ -539,6 +539,14 @@ class ServingSettings(Section):
         default=30_000,
         description="Predicted milliseconds of work in front of the models, at most; more requests are answered lean.",
     )
+    scorer_process: bool = Field(
+        default=True,
+        description="Run the models in a process of their own, which is replaced when it ends or hangs, while answers "
+        "go on without it; false runs them in the service.",
+    )
+    scorer_timeout_s: PositiveFloat = Field(
+        default=10, description="Seconds for one batch behind which the process of the models is replaced."
+    )
     golden_queries: PositiveInt = Field(default=12, description="Golden queries stored in each bundle.")
 
 

@@ -24,6 +24,7 @@ from services.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from services.release_watcher import LoadRelease
+    from services.scorer.supervisor import ScorerRestarts
 
 
 def create_app(
@@ -35,15 +36,19 @@ def create_app(
     database: Database,
     key: str,
     cache: MemoryCache | RedisCache | None = None,
+    restarts: ScorerRestarts | None = None,
 ) -> FastAPI:
     """The service as one app; it serves the current release of `ledger` and follows it.
 
-    The caller owns `writer`, `database` and `cache`, which `load` uses, and closes them after the app.
+    The caller owns `writer`, `database` and `cache`, which `load` uses, and closes them after the app. `restarts`
+    counts the scoring processes that `load` replaces.
     """
     telemetry = Telemetry(settings.objectives)
     telemetry.watch_writer(writer)
     if cache is not None:
         telemetry.watch_cache(cache)
+    if restarts is not None:
+        telemetry.watch_scorers(restarts)
     watcher = ReleaseWatcher(settings, ledger, load, telemetry)
     check = KeyCheck(key)
 

@@ -21,8 +21,9 @@ from typing import Any, Generic, Literal, TypeVar
 
 from models.batching import Claim
 
-Why = Literal["budget", "overload", "late", "full"]
-"""Why the models were passed over: no time at all, too much work in front, time ran out, too many requests."""
+Why = Literal["budget", "overload", "late", "full", "scorer"]
+"""Why the models were passed over: no time at all, too much work in front, time ran out, too many requests, the process
+that runs them is gone."""
 MAX_WAITING = 512
 """Requests that wait for the models: a bound of memory only, since predicted time runs out before."""
 _MIN_SHARE = 0.5

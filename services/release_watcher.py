@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from models.batching import Claim
-from models.errors import ReleaseError, RerankOpsError
+from models.errors import ReleaseError, RerankOpsError, ScorerLost
 from models.serving_types import ServedBundle
 from services.deadline import Deadline
 from services.errors import CallerLeft, NothingServed, ReleaseLoadFailed
@@ -54,6 +54,14 @@ class Work(Generic[T]):
     cost_ms: Callable[[ServedBundle], float]
     full: Callable[[ServedBundle, Claim], T]
     lean: Callable[[ServedBundle, Passed, bool], T]
+
+
+class _PassedOver(Exception):
+    """The models do not answer a request; `passed` says why."""
+
+    def __init__(self, passed: Passed) -> None:
+        super().__init__(passed.reason)
+        self.passed = passed
 
 
 class ReleaseLedger(Protocol):
@@ -117,26 +125,48 @@ class ServedRelease:
         assert bundle is not None
         left = None if gone is None else asyncio.ensure_future(gone)
         try:
-            admitted = self.models.enter(
-                lambda claim: work.full(bundle, claim), work.cost_ms(bundle), deadline.at - self._reserve_s
-            )
-            if isinstance(admitted, Passed):
-                passed = admitted
-            else:
-                try:
-                    timeout = deadline.at - _LEAN_SHARE * self._reserve_s - time.monotonic()
-                    return await _result(admitted.future, left, timeout)
-                except TooLateError as late:
-                    passed = Passed("late", str(late))
-                except TimeoutError:
-                    passed = Passed("late", "the models had not ended when its time ran out")
-                finally:
-                    admitted.claim.withdraw()
+            try:
+                return await self._by_models(bundle, work, deadline, left)
+            except _PassedOver as over:
+                passed = over.passed
             future = self._lean.submit(lambda hurry: work.lean(bundle, passed, hurry), deadline.at)
             return await _result(future, left, None)
         finally:
             if left is not None:
                 left.cancel()
+
+    async def _by_models(
+        self, bundle: ServedBundle, work: Work[T], deadline: Deadline, left: asyncio.Future[None] | None
+    ) -> T:
+        """The models' answer. Raises `_PassedOver`."""
+
+        def run(claim: Claim) -> T:
+            # Those that waited when the models were lost need not prepare what nobody scores.
+            if bundle.outage:
+                raise ScorerLost(bundle.outage)
+            return work.full(bundle, claim)
+
+        if outage := bundle.outage:
+            raise _PassedOver(Passed("scorer", outage))
+        admitted = self.models.enter(run, work.cost_ms(bundle), deadline.at - self._reserve_s)
+        if isinstance(admitted, Passed):
+            raise _PassedOver(admitted)
+        try:
+            timeout = deadline.at - _LEAN_SHARE * self._reserve_s - time.monotonic()
+            return await _result(admitted.future, left, timeout)
+        except TooLateError as late:
+            raise _PassedOver(Passed("late", str(late))) from late
+        except TimeoutError as late:
+            raise _PassedOver(Passed("late", "the models had not ended when its time ran out")) from late
+        except ScorerLost as lost:
+            raise _PassedOver(Passed("scorer", lost.message)) from lost
+        finally:
+            admitted.claim.withdraw()
+
+    @property
+    def outage(self) -> str:
+        """Why the models cannot be asked now; empty when they can."""
+        return "" if self._bundle is None else self._bundle.outage
 
     def close(self) -> None:
         """Close the bundle behind the last job, which `closed` tells; no `answer` may follow."""
@@ -216,6 +246,13 @@ class ReleaseWatcher:
         with self._pointer:
             served = self._served
         return 0.0 if served is None else served.models.queued_ms
+
+    @property
+    def outage(self) -> str:
+        """Why the models of the bundle that serves cannot be asked now; empty when they can, and without a bundle."""
+        with self._pointer:
+            served = self._served
+        return "" if served is None else served.outage
 
     @property
     def served(self) -> Release | None:

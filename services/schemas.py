@@ -205,10 +205,12 @@ class LoadFailure(BaseModel):
 
 
 class HealthResponse(BaseModel):
-    """`ready` when a release is loaded and warm; `load_failure` when a newer one does not load."""
+    """`ready` when a release is loaded and warm; `load_failure` when a newer one does not load; `outage` while answers
+    are lean since the process that runs the models is being replaced."""
 
     status: str
     ready: bool
+    outage: str | None
     served: dict[str, Any] | None
     load_failure: LoadFailure | None
     ledger_reachable: bool

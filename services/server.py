@@ -18,17 +18,23 @@ def run(settings: Settings) -> None:
     import uvicorn
 
     from models.api_keys import service_key
+    from models.bundle_engines import LocalEngines, OpenEngines
     from models.database import Database
     from models.decisions import DecisionWriter
     from models.ledger import Ledger
     from models.score_cache import RedisCache, open_cache
     from models.serving import load_release
     from services.app import create_app
+    from services.scorer.supervisor import ScorerProcess, ScorerRestarts
     from services.telemetry import log_to_stderr
 
     log_to_stderr()
     key, origin = service_key(settings.home)
     cache = open_cache(settings.cache, os.environ.get(settings.cache.password_env))
+    restarts = ScorerRestarts()
+    open_engines: OpenEngines = LocalEngines
+    if settings.serving.scorer_process:
+        open_engines = partial(ScorerProcess, timeout_s=settings.serving.scorer_timeout_s, restarts=restarts)
     database = Database(settings.database_url)
     database.migrate()
     try:
@@ -36,11 +42,12 @@ def run(settings: Settings) -> None:
             app = create_app(
                 settings,
                 ledger=Ledger(database),
-                load=partial(load_release, cache=cache),
+                load=partial(load_release, cache=cache, open_engines=open_engines),
                 writer=writer,
                 database=database,
                 key=key,
                 cache=cache,
+                restarts=restarts,
             )
             address = f"http://{settings.serving.host}:{settings.serving.port}"
             logging.getLogger(__name__).info("starting", extra={"facts": {"address": address, "key_from": origin}})

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from models.ledger import Release
     from models.serving_types import Ranking
     from models.settings import ObjectivesSettings
+    from services.scorer.supervisor import ScorerRestarts
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 _STAGE = re.compile(r"^[a-z][a-z0-9_]{0,40}$")
@@ -44,6 +45,11 @@ class ModelQueue(Protocol):
     @property
     def queued_ms(self) -> float:
         """Predicted milliseconds of their work."""
+        ...
+
+    @property
+    def outage(self) -> str:
+        """Why the models cannot be asked now; empty when they can."""
         ...
 
 
@@ -92,11 +98,18 @@ class Telemetry:
         )
 
     def watch_queue(self, queue: ModelQueue) -> None:
-        """Expose what stands in front of the models."""
+        """Expose what stands in front of the models, and whether they can be asked."""
         requests = Gauge("rerankops_queued_requests", "Requests in front of the models.", registry=self.registry)
         seconds = Gauge("rerankops_queued_seconds", "Predicted time of their work.", registry=self.registry)
         requests.set_function(lambda: float(queue.queued_requests))
         seconds.set_function(lambda: queue.queued_ms / 1000)
+        up = Gauge("rerankops_scorer_up", "0 while answers are lean since no process scores.", registry=self.registry)
+        up.set_function(lambda: float(not queue.outage))
+
+    def watch_scorers(self, restarts: ScorerRestarts) -> None:
+        """Expose how often a scoring process was replaced."""
+        gauge = Gauge("rerankops_scorer_restarts", "Scoring processes started anew.", registry=self.registry)
+        gauge.set_function(lambda: float(restarts.count))
 
     def watch_cache(self, cache: MemoryCache | RedisCache) -> None:
         """Expose how often scores were known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -31,6 +32,12 @@ class ServiceProcess:
     def key(self) -> str:
         """The key that the service made on its first start."""
         return (self.home / "api_key").read_text().strip()
+
+    @property
+    def scorer_pid(self) -> int:
+        """The scoring process that was started last."""
+        lines = [json.loads(line) for line in self.log if line.startswith("{")]
+        return [line["pid"] for line in lines if line["message"] == "scoring process runs"][-1]
 
     def stop(self) -> int:
         """End it as a supervisor does; returns the exit code when its last line is in `log`."""

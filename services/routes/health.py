@@ -28,10 +28,12 @@ def health(request: Request, context: Context) -> HealthResponse:
             attempts=fault.attempts,
             message=fault.message if known else None,
         )
+    outage = watcher.outage
     versions = ("release_id", "bundle_version", "model_version", "index_version", "corpus_version")
     return HealthResponse(
-        status="no_release" if served is None else "stale" if failure else "ok",
+        status="no_release" if served is None else "stale" if failure else "lean" if outage else "ok",
         ready=served is not None,
+        outage=outage or None,
         served=None if served is None else {name: getattr(served, name) for name in versions},
         load_failure=failure,
         ledger_reachable=watcher.ledger_reachable,
@@ -40,7 +42,10 @@ def health(request: Request, context: Context) -> HealthResponse:
 
 @router.get("/health/ready")
 def ready(request: Request, response: Response, context: Context) -> HealthResponse:
-    """As /health, with status 503 until a release is loaded and warm: for load balancers."""
+    """As /health, with status 503 until a release is loaded and warm: for load balancers.
+
+    While the models are away it stays ready, since every request is answered in time; `status` is `lean` then.
+    """
     found = health(request, context)
     if not found.ready:
         response.status_code = 503

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from services.release_watcher import LoadRelease
+    from services.scorer.supervisor import ScorerRestarts
 
 KEY = "rk_the-key-of-the-tests"
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
@@ -42,7 +43,11 @@ class Service:
 
 @contextmanager
 def service_in(
-    folder: Path, settings: Settings, load: LoadRelease = load_release, cache: MemoryCache | None = None
+    folder: Path,
+    settings: Settings,
+    load: LoadRelease = load_release,
+    cache: MemoryCache | None = None,
+    restarts: ScorerRestarts | None = None,
 ) -> Iterator[Service]:
     """An app with a new database in `folder`; not started."""
     database = Database(f"sqlite:///{folder / 'records' / 'records.db'}")
@@ -50,7 +55,16 @@ def service_in(
     try:
         with DecisionWriter(database, folder / "spool" / "decisions.jsonl", flush_s=0.01) as writer:
             ledger = Ledger(database)
-            app = create_app(settings, ledger=ledger, load=load, writer=writer, database=database, key=KEY, cache=cache)
+            app = create_app(
+                settings,
+                ledger=ledger,
+                load=load,
+                writer=writer,
+                database=database,
+                key=KEY,
+                cache=cache,
+                restarts=restarts,
+            )
             yield Service(app, settings, ledger, database, writer)
     finally:
         database.close()

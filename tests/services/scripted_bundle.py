@@ -34,6 +34,7 @@ class ScriptedBundle:
     corpus_version: str = "c"
     rank: Callable[[int], Ranking] = in_given_order
     cost_ms: float = 0.0
+    outage: str = ""
     closed: threading.Event = field(default_factory=threading.Event)
     asked: list[str] = field(default_factory=list)
 

@@ -1,0 +1,235 @@
+"""Keeps the scoring process of one bundle running, and hands it the encoded pairs of the service.
+
+The boundary is `logits_of`: texts, tokens, order, deadlines and admission stay in the service, which so can answer
+without the models at any time; weights and the native code that runs them are in the other process
+(docs/decisions/0012).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models.bundle_engines import ModelFiles
+from models.engines import SIZES
+from models.errors import ScorerLost
+from models.pair_tokens import PairTokenizer
+from services.scorer.wire import pack_pairs, receive, send, unpack_logits
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+_LOG = logging.getLogger(__name__)
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_CHILD = "services.scorer.child"
+_START_S = 120.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+_STEADY_S = 60.0
+"""Running for so long makes the next start an immediate one again."""
+_END_S = 5.0
+
+
+class ScorerRestarts:
+    """How often scoring processes were started in place of one that was lost, over all bundles of a service."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def add(self) -> None:
+        """Count one."""
+        with self._lock:
+            self.count += 1
+
+
+@dataclass(frozen=True, eq=False)
+class _Child:
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+
+    def end(self, grace_s: float = 0.0) -> None:
+        """Hang up, which ends a healthy process and wakes who waits for its answer; kill one that does not end."""
+        with suppress(OSError):
+            self.channel.shutdown(socket.SHUT_RDWR)
+        try:
+            self.process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+class RemoteScorer:
+    """One model of the scoring process: encodes here, scores there."""
+
+    def __init__(self, owner: ScorerProcess, model: str, tokenizer: PairTokenizer) -> None:
+        self._owner = owner
+        self._model = model
+        self._tokenizer = tokenizer
+
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
+        """Token ids of each pair."""
+        return self._tokenizer.encode(pairs)
+
+    def logits_of(self, encoded: Sequence[Encoding], batch_size: int = 32) -> np.ndarray:
+        """float32 [n] logits; all pairs are one batch. Raises `ScorerLost`."""
+        sizes, body = pack_pairs(encoded)
+        return unpack_logits(self._owner.ask({"model": self._model, "sizes": sizes}, body))
+
+
+class ScorerProcess:
+    """The cross-encoders of a bundle in a process of their own (`models.bundle_engines.Engines`).
+
+    A process that ends, or takes longer than `timeout_s` for a batch, is replaced by one with the same files, whose
+    digests are compared again: at once, then with pauses that double.
+    """
+
+    def __init__(self, files: ModelFiles, timeout_s: float, restarts: ScorerRestarts) -> None:
+        from transformers import AutoTokenizer
+
+        self._files = files
+        self._timeout_s = timeout_s
+        self._restarts = restarts
+        self._talking = threading.Lock()
+        self._changed = threading.Lock()
+        self._closed = threading.Event()
+        self._child: _Child | None = None
+        self._latest: _Child | None = None
+        self.scorers: Mapping[str, RemoteScorer] = {
+            size: RemoteScorer(
+                self,
+                size,
+                PairTokenizer(
+                    AutoTokenizer.from_pretrained(str(files.folder / size), local_files_only=True), files.max_tokens
+                ),
+            )
+            for size in SIZES
+        }
+        child = self._start()
+        threading.Thread(target=self._watch, args=(child,), name="scorer-watch", daemon=True).start()
+
+    @property
+    def outage(self) -> str:
+        """Why nothing can be scored now, empty when it can."""
+        return "" if self._child is not None else "the process that runs the models is being replaced"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None while there is no process that is ready."""
+        child = self._child
+        return None if child is None else child.process.pid
+
+    def ask(self, header: Mapping[str, Any], body: bytes) -> bytes:
+        """Have one batch scored. Raises `ScorerLost`, and `RuntimeError` when the model fails and its process lives."""
+        with self._talking:
+            child = self._child
+            if child is None:
+                raise ScorerLost(self.outage)
+            try:
+                send(child.channel, header, body)
+                answer, found = receive(child.channel)
+            except TimeoutError as error:
+                self._lose(child)
+                raise ScorerLost(f"the models did not answer for {self._timeout_s:.0f} s") from error
+            except (OSError, EOFError) as error:
+                self._lose(child)
+                raise ScorerLost("the process that runs the models ended") from error
+        if "error" in answer:
+            raise RuntimeError(f"the scoring process raised {answer['error']}")
+        return found
+
+    def close(self) -> None:
+        """End the process; no `ask` may follow."""
+        with self._changed:
+            self._closed.set()
+            latest, self._child = self._latest, None
+        if latest is not None:
+            latest.end(_END_S)
+
+    def _start(self) -> _Child:
+        """Start a process and wait until it is ready. Raises `ScorerLost`."""
+        ours, theirs = socket.socketpair()
+        path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+        with theirs, self._changed:
+            if self._closed.is_set():
+                ours.close()
+                raise ScorerLost("the bundle is closed")
+            process = subprocess.Popen(
+                [sys.executable, "-m", _CHILD, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=os.environ | {"PYTHONPATH": path},
+            )
+            child = self._latest = _Child(process, ours)
+        ours.settimeout(_START_S)
+        files = self._files
+        facts = {"max_tokens": files.max_tokens, "threads": files.threads, "digests": dict(files.digests)}
+        try:
+            send(ours, {"folder": str(files.folder), **facts})
+            answer, _ = receive(ours)
+            if "error" in answer:
+                raise ScorerLost(f"the scoring process does not start: {answer['error']}")
+            ours.settimeout(self._timeout_s)
+        except (OSError, EOFError) as error:
+            self._discard(child)
+            raise ScorerLost("the scoring process ended before it was ready") from error
+        except ScorerLost:
+            self._discard(child)
+            raise
+        with self._changed:
+            if not self._closed.is_set():
+                self._child = child
+        _LOG.info("scoring process runs", extra={"facts": {"pid": process.pid}})
+        return child
+
+    def _discard(self, child: _Child) -> None:
+        """End a process and free its socket, which nobody reads any more behind `_talking`."""
+        child.end()
+        child.process.wait()
+        with self._talking:
+            child.channel.close()
+
+    def _lose(self, child: _Child) -> None:
+        """Ask a process no more, and end it."""
+        with self._changed:
+            if self._child is child:
+                self._child = None
+        child.end()
+
+    def _watch(self, child: _Child) -> None:
+        """Replace processes that end until `close`."""
+        pause_s = 0.0
+        began = time.monotonic()
+        while True:
+            code = child.process.wait()
+            self._lose(child)
+            self._discard(child)
+            if self._closed.is_set():
+                return
+            _LOG.error("scoring process lost", extra={"facts": {"pid": child.process.pid, "code": code}})
+            if time.monotonic() - began > _STEADY_S:
+                pause_s = 0.0
+            while True:
+                if self._closed.wait(pause_s):
+                    return
+                pause_s = min(_LONGEST_PAUSE_S, max(_FIRST_PAUSE_S, 2 * pause_s))
+                self._restarts.add()
+                began = time.monotonic()
+                try:
+                    child = self._start()
+                    break
+                except ScorerLost as error:
+                    if self._closed.is_set():
+                        return
+                    _LOG.error("scoring process not started", extra={"facts": {"error_message": str(error)}})

@@ -1,0 +1,190 @@
+"""The scoring process: the same scores, killed, hung and altered, and gone with the service."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+from models.bundle_engines import LocalEngines, ModelFiles
+from models.database import Database
+from models.errors import ScorerLost
+from models.ledger import Ledger
+from models.serving import load_release
+from services.scorer.supervisor import ScorerProcess, ScorerRestarts
+from tests.service_process import start_service
+from tests.services.conftest import AUTHORIZED, Running, service_in
+from tests.small_bundle import BUDGET_MS, QUESTION, Small, put_in_service
+
+TIMEOUT_S = 120.0
+PAIRS = [(QUESTION, text) for text in ("Wash the water filter with soda.", "Mice stay away.", "", "word " * 200)]
+BODY = {"model": "champion", "query": QUESTION, "documents": [text for _, text in PAIRS]}
+
+
+def until(met: Callable[[], bool]) -> None:
+    """Wait for what comes by itself; the test's own time limit ends a wait in vain."""
+    while not met():
+        time.sleep(0.02)  # nothing tells when another process is gone or ready
+
+
+def files_of(small: Small) -> ModelFiles:
+    bundle = small.first.bundle
+    digests = {
+        name: entry.sha256
+        for name, entry in bundle.manifest.files.items()
+        if name.split("/")[0] in ("engines", "compact", "large")
+    }
+    return ModelFiles(bundle.folder, small.settings.training.max_tokens, 1, digests)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs: a zombie that its parent has not heard of does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def restarts() -> ScorerRestarts:
+    return ScorerRestarts()
+
+
+@pytest.fixture
+def scorer(small: Small, restarts: ScorerRestarts) -> Iterator[ScorerProcess]:
+    made = ScorerProcess(files_of(small), TIMEOUT_S, restarts)
+    yield made
+    made.close()
+
+
+def pid_of(scorer: ScorerProcess) -> int:
+    assert scorer.pid is not None
+    return scorer.pid
+
+
+@pytest.mark.parametrize("size", ["compact", "large"])
+def test_its_scores_are_those_of_the_models_in_this_process(scorer: ScorerProcess, small: Small, size: str) -> None:
+    here, there = LocalEngines(files_of(small)).scorers[size], scorer.scorers[size]
+    expected = here.logits_of(here.encode(PAIRS), len(PAIRS))
+    found = there.logits_of(there.encode(PAIRS), len(PAIRS))
+    assert found.dtype == expected.dtype
+    assert found.tolist() == expected.tolist()
+
+
+def test_a_killed_process_is_replaced_and_scores_again(scorer: ScorerProcess, restarts: ScorerRestarts) -> None:
+    compact = scorer.scorers["compact"]
+    encoded = compact.encode(PAIRS)
+    before, first = compact.logits_of(encoded, len(encoded)), pid_of(scorer)
+    os.kill(first, signal.SIGKILL)
+    until(lambda: scorer.pid != first)
+    if scorer.outage:
+        with pytest.raises(ScorerLost):
+            compact.logits_of(encoded, len(encoded))
+    until(lambda: not scorer.outage)
+    assert restarts.count == 1
+    assert pid_of(scorer) != first
+    assert compact.logits_of(encoded, len(encoded)).tolist() == before.tolist()
+
+
+def test_a_process_that_hangs_is_replaced(small: Small, restarts: ScorerRestarts) -> None:
+    scorer = ScorerProcess(files_of(small), 0.5, restarts)
+    compact = scorer.scorers["compact"]
+    hung = pid_of(scorer)
+    os.kill(hung, signal.SIGSTOP)
+    with pytest.raises(ScorerLost, match="did not answer"):
+        compact.logits_of(compact.encode(PAIRS), len(PAIRS))
+    until(lambda: not is_alive(hung))
+    until(lambda: not scorer.outage)
+    assert pid_of(scorer) != hung
+    scorer.close()
+
+
+def test_altered_weights_are_not_loaded(small: Small, tmp_path: Path, restarts: ScorerRestarts) -> None:
+    files = files_of(small)
+    for name in files.digests:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(files.folder / name, tmp_path / name)
+    name = next(name for name in files.digests if name.startswith("engines/large/") and name.endswith(".onnx"))
+    data = bytearray((tmp_path / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ScorerLost, match="differs from its digest"):
+        ScorerProcess(replace(files, folder=tmp_path), TIMEOUT_S, restarts)
+
+
+def test_a_failing_model_is_no_lost_process(scorer: ScorerProcess) -> None:
+    process = scorer.pid
+    with pytest.raises(RuntimeError, match="KeyError"):
+        scorer.ask({"model": "middle", "sizes": [1]}, bytes(8))
+    assert (scorer.pid, scorer.outage) == (process, "")
+
+
+def test_close_ends_the_process(small: Small, restarts: ScorerRestarts) -> None:
+    scorer = ScorerProcess(files_of(small), TIMEOUT_S, restarts)
+    process = pid_of(scorer)
+    scorer.close()
+    until(lambda: not is_alive(process))
+    assert restarts.count == 0
+
+
+def test_callers_get_lean_answers_until_full_tiers_are_back(small: Small, tmp_path: Path, running: Running) -> None:
+    expected = running.client.post("/v2/rerank", json=BODY).json()["results"]
+    restarts, opened = ScorerRestarts(), []
+
+    def open_engines(files: ModelFiles) -> ScorerProcess:
+        opened.append(ScorerProcess(files, TIMEOUT_S, restarts))
+        return opened[-1]
+
+    with service_in(
+        tmp_path, small.settings, partial(load_release, open_engines=open_engines), restarts=restarts
+    ) as service:
+        put_in_service(service.ledger, small.first, "7")
+        with TestClient(service.app, headers=AUTHORIZED) as client:
+            full = client.post("/v2/rerank", json=BODY).json()
+            assert (full["meta"]["degraded"], full["results"]) == (False, expected)
+            (scorer,) = opened
+            killed = pid_of(scorer)
+            os.kill(killed, signal.SIGKILL)
+            until(lambda: scorer.pid != killed)
+            lean = client.post("/v2/rerank", json=BODY)
+            ready = client.get("/health/ready")
+            answer = client.post("/v1/answer", json={"query": QUESTION})
+            until(lambda: not scorer.outage)
+            back = client.post("/v2/rerank", json=BODY).json()
+            metrics = client.get("/metrics").text
+    assert lean.status_code == answer.status_code == ready.status_code == 200
+    assert lean.json()["meta"]["degraded_reason"].startswith("scorer: ")
+    assert set(lean.json()["meta"]["tiers"]) == {"lean"}
+    assert (ready.json()["status"], ready.json()["ready"]) == ("lean", True)
+    assert "replaced" in ready.json()["outage"]
+    assert answer.json()["degraded_reason"].startswith("scorer: ")
+    assert (back["meta"]["degraded"], back["results"]) == (False, expected)
+    assert "rerankops_scorer_restarts 1.0" in metrics
+    assert "rerankops_scorer_up 1.0" in metrics
+    assert 'rerankops_degraded_total{route="/v2/rerank",why="scorer"} 1.0' in metrics
+    assert not is_alive(pid_of(scorer)) if scorer.pid else True
+
+
+def test_a_killed_service_leaves_no_process_behind(small: Small, tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'rerankops.db'}")
+    database.migrate()
+    put_in_service(Ledger(database), small.first, "7")
+    database.close()
+    with start_service(
+        tmp_path, STORAGE__ARTIFACTS=small.settings.artifact_root, TIERS__BUDGET_MS=str(BUDGET_MS)
+    ) as served:
+        headers = {"Authorization": f"Bearer {served.key}"}
+        assert httpx.post(f"{served.url}/v2/rerank", json=BODY, headers=headers, timeout=60).status_code == 200
+        child = served.scorer_pid
+        assert is_alive(child)
+        served.process.kill()
+        until(lambda: not is_alive(child))
