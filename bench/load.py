@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from bench.load_deployment import DOCUMENTS, Deployment, copied_deployment, small_deployment
-from bench.load_generator import Caller, capacity, offer, recovery_s, summary
+from bench.load_generator import Caller, closed_loop, offer, recovery_s, summary
 from bench.load_plots import draw_levels, draw_soak
 from bench.results import RESULTS, merge
 from models.settings import Settings
@@ -59,10 +59,12 @@ class Bench:
         self.capacity = 0.0
 
     async def measure_capacity(self) -> None:
-        """Requests a second, behind a warm-up."""
-        await capacity(self.caller, self.bodies, self.seconds / 2)
-        self.capacity = await capacity(self.caller, self.bodies, self.seconds)
-        print(f"capacity {self.capacity:.1f} requests/s", flush=True)
+        """Full answers a second to callers who each wait for theirs and are in no hurry, behind a warm-up."""
+        bodies = self.deployment.bodies(_UNHURRIED_MS)
+        await closed_loop(self.caller, bodies, self.seconds / 2)
+        found = summary(await closed_loop(self.caller, bodies, self.seconds), self.seconds, self.deadline_ms)
+        self.capacity = found["full_per_second"]
+        print(f"capacity {self.capacity:.1f} requests/s", found, flush=True)
         assert self.capacity > 0, "no request was answered in full inside its deadline: the machine is too slow or busy"
 
     async def levels(self, overload_s: float) -> dict[str, Any]:

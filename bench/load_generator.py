@@ -13,15 +13,19 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+
+from services.lanes import Why
 
 LATE = 1.1
 """An answer is late behind this many times its deadline."""
 _CALLERS = 8
 _SLOW = 1.5
 _TOLERATED = 0.01
+_KEEP_S = 2.0
+"""For so long a connection that is not used is kept: the service closes those behind 5 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,9 @@ class Answered:
 
     @property
     def why(self) -> str:
-        """Why it is degraded, in a word; the text of the engine where the models ran and did not get to the end."""
-        return self.reason.partition(":")[0]
+        """Why it is degraded, in a word: `cut` where the models ran and did not get to the end."""
+        why = self.reason.partition(":")[0]
+        return why if why in get_args(Why) or not why else "cut"
 
     @property
     def answered_at(self) -> float:
@@ -56,11 +61,11 @@ class Caller:
         host, _, port = url.removeprefix("http://").partition(":")
         self._address = host, int(port)
         self._key = key
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def post(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
         """Status and JSON of the answer."""
-        reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(*self._address)
+        reader, writer = self._kept() or await asyncio.open_connection(*self._address)
         try:
             head = f"POST {path} HTTP/1.1\r\nHost: service\r\nAuthorization: Bearer {self._key}\r\n"
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -75,7 +80,7 @@ class Caller:
         if "connection: close" in lines:
             writer.close()
         else:
-            self._idle.append((reader, writer))
+            self._idle.append((time.monotonic(), reader, writer))
         return int(lines[0].split()[1]), found
 
     async def rerank(self, bodies: Sequence[bytes], place: int, at: float, started: float) -> Answered:
@@ -100,24 +105,31 @@ class Caller:
 
     def close(self) -> None:
         """Close the kept connections."""
-        for _, writer in self._idle:
+        for _, _, writer in self._idle:
             writer.close()
 
+    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        while self._idle:
+            since, reader, writer = self._idle.pop()
+            if time.monotonic() - since < _KEEP_S:
+                return reader, writer
+            writer.close()
+        return None
 
-async def capacity(caller: Caller, bodies: Sequence[bytes], seconds: float) -> float:
-    """Requests a second that are answered in full to callers who wait for each."""
+
+async def closed_loop(caller: Caller, bodies: Sequence[bytes], seconds: float) -> list[Answered]:
+    """Answers to a few callers who each wait for one before they ask again."""
     started = time.perf_counter()
-    full = 0
+    found: list[Answered] = []
     waiting = cycle(range(len(bodies)))
 
     async def ask() -> None:
-        nonlocal full
         while time.perf_counter() - started < seconds:
             now = time.perf_counter() - started
-            full += not (await caller.rerank(bodies, next(waiting), now, started)).degraded
+            found.append(await caller.rerank(bodies, next(waiting), now, started))
 
     await asyncio.gather(*(ask() for _ in range(_CALLERS)))
-    return full / (time.perf_counter() - started)
+    return found
 
 
 async def offer(

@@ -73,15 +73,18 @@ class CostModel:
 class Claim:
     """What one request still claims of the models.
 
-    `left_ms` is the predicted time of its work that is not done yet. Work of a `withdrawn` claim is dropped: its caller
-    left, or was answered in another way.
+    `left_ms` is the predicted time of its work that is not done yet, `spent_ms` of what was done. Work of a `withdrawn`
+    claim is dropped: its caller left, or was answered in another way. `cut` says that some of its work was not done in
+    time.
     """
 
-    __slots__ = ("left_ms", "withdrawn")
+    __slots__ = ("cut", "left_ms", "spent_ms", "withdrawn")
 
     def __init__(self, left_ms: float = 0.0) -> None:
         self.left_ms = left_ms
+        self.spent_ms = 0.0
         self.withdrawn = False
+        self.cut = False
 
     def withdraw(self) -> None:
         """Say that nobody waits for the rest."""
@@ -90,6 +93,7 @@ class Claim:
     def spend(self, milliseconds: float) -> None:
         """Take work that was done off what is left."""
         self.left_ms = max(0.0, self.left_ms - milliseconds)
+        self.spent_ms += milliseconds
 
 
 @dataclass(frozen=True)
@@ -317,6 +321,7 @@ class Batcher:
 
 
 def _give_back(work: _Work) -> None:
+    work.claim.cut = True
     if isinstance(work, _Pairs):
         work.settle()
     else:

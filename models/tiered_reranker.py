@@ -177,6 +177,7 @@ class TieredReranker:
         parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], Future[Scores]]] = []
         for start in range(0, len(fresh), _ENCODED_TOGETHER):
             if claim.withdrawn or self._clock() >= deadline:
+                claim.cut = True
                 break
             part = fresh[start : start + _ENCODED_TOGETHER]
             encoded = self._batcher.encode(tier, [(query, texts[int(row)]) for row in part])

@@ -24,6 +24,7 @@ from services.deadline import Deadline
 from services.errors import CallerLeft, NothingServed, ReleaseLoadFailed
 from services.lanes import LeanLane, ModelLane, Passed, TooLateError
 from services.telemetry import Telemetry, error_facts
+from services.usage import Usage
 from services.warm_up import warm_up
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class ServedRelease:
         self._settings = settings
         self._reserve_s = settings.tiers.reserve_ms / 1000
         self._bundle: ServedBundle | None = None
+        self._usage = Usage()
         name = f"release-{release.release_id}"
         self.models = ModelLane(name, settings.serving.workers, settings.serving.max_queue_ms)
         self._lean = LeanLane(f"{name}-lean")
@@ -144,11 +146,14 @@ class ServedRelease:
             # Those that waited when the models were lost need not prepare what nobody scores.
             if bundle.outage:
                 raise ScorerLost(bundle.outage)
-            return work.full(bundle, claim)
+            found = work.full(bundle, claim)
+            self._usage.observe(predicted_ms, claim)
+            return found
 
         if outage := bundle.outage:
             raise _PassedOver(Passed("scorer", outage))
-        admitted = self.models.enter(run, work.cost_ms(bundle), deadline.at - self._reserve_s)
+        predicted_ms = work.cost_ms(bundle)
+        admitted = self.models.enter(run, self._usage.share * predicted_ms, deadline.at - self._reserve_s)
         if isinstance(admitted, Passed):
             raise _PassedOver(admitted)
         try:
