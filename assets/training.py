@@ -18,7 +18,7 @@ from models.settings import Settings, values_of
 if TYPE_CHECKING:
     from models.logged_lists import LoggedList
 
-_ENGINES = ("engines", "onnx_export", "cross_encoder", "pair_head", "pair_tokens")
+_ENGINES = ("engines", "onnx_session", "onnx_export", "cross_encoder", "pair_head", "pair_tokens")
 _EXAMPLES = ("hard_negatives", "passage_table", "pseudo_queries", "leakage", "near_duplicates", "splits")
 _MINING = (
     "training.max_queries", "training.negatives", "training.negative_sources", "training.negative_depth",

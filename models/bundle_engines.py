@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Protocol
 
 from models.batching import PairScorer
 from models.engines import SIZES, load_engine
-from models.errors import ArtifactError
-from models.files import digest_file
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFiles:
-    """What is needed to load both models of the bundle in `folder`; `digests` has the SHA-256 of their files."""
-
-    folder: Path
-    max_tokens: int
-    threads: int
-    digests: Mapping[str, str]
-
-    def verify(self) -> None:
-        """Compare every file with its digest. Raises `ArtifactError` naming the one that differs."""
-        for name, expected in self.digests.items():
-            path = self.folder / name
-            if not path.is_file() or digest_file(path) != expected:
-                raise ArtifactError(f"{name} of the bundle is missing or differs from its digest")
+from models.model_files import ModelFiles
 
 
 class Engines(Protocol):
@@ -77,11 +57,11 @@ def use_threads(threads: int) -> None:
     """Let torch use so many threads in calls of the thread that asks; 0 takes all cores."""
     import torch
 
-    torch.set_num_threads(threads or _all_threads())
+    torch.set_num_threads(threads or all_threads())
 
 
 @lru_cache(maxsize=1)
-def _all_threads() -> int:
+def all_threads() -> int:
     """Threads that torch takes by itself, asked once: `Encoder` changes the number while it computes."""
     import torch
 

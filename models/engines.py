@@ -8,9 +8,7 @@ of a pair depends on nothing but the pair, whatever else is asked at the moment 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +20,7 @@ from models.cross_encoder import CrossEncoderScorer, resolve_device
 from models.errors import ArtifactError
 from models.files import canonical_json
 from models.metrics import collapse_to_documents, evaluate_run, mean_values
+from models.onnx_session import FACTS, MODEL, OnnxSession, Progress, engine_kind, open_session
 from models.pair_tokens import PairTokenizer
 from models.scoring import candidate_pairs
 from models.settings import EngineSettings
@@ -32,37 +31,28 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
 Kind = Literal["int8", "fp32", "torch"]
-Progress = Callable[[int, int], None]
 
 SIZES = ("compact", "large")
-MODEL = "model.onnx"
-FACTS = "engine.json"
 _TOP = 10
 
 
-class OnnxScorer:
+class OnnxScorer(OnnxSession):
     """Scores pairs with ONNX Runtime. Any number of threads may call it."""
 
     def __init__(self, session: Any, tokenizer: PairTokenizer, threads: int) -> None:
-        self._session = session
+        super().__init__(session, threads)
         self._tokenizer = tokenizer
-        self._inputs = {item.name for item in session.get_inputs()}
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="scorer")
         self.max_tokens = tokenizer.max_tokens
 
     @classmethod
     def load(cls, folder: Path, max_tokens: int, threads: int = 0) -> OnnxScorer:
         """Load from a folder of model.onnx and a tokenizer; `threads` pairs run at once, 0 is one per core."""
-        import onnxruntime
         import torch
         from transformers import AutoTokenizer
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = onnxruntime.InferenceSession(str(folder / MODEL), options, providers=["CPUExecutionProvider"])
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        return cls(session, PairTokenizer(tokenizer, max_tokens), threads or torch.get_num_threads())
+        pairs = PairTokenizer(tokenizer, max_tokens)
+        return cls(open_session(folder), pairs, threads or torch.get_num_threads())
 
     def logits(
         self, pairs: Sequence[tuple[str, str]], batch_size: int = 32, progress: Progress | None = None
@@ -73,26 +63,6 @@ class OnnxScorer:
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
         """Token ids of each pair, cut to `max_tokens`; a query may take half of them."""
         return self._tokenizer.encode(pairs)
-
-    def logits_of(
-        self, encoded: Sequence[Encoding], batch_size: int = 32, progress: Progress | None = None
-    ) -> NDArray[np.float32]:
-        """float32 [n] relevance logits of pairs that `encode` has encoded. `batch_size` has no effect here."""
-        order = sorted(range(len(encoded)), key=lambda place: -len(encoded[place]))
-        scores = np.empty(len(encoded), dtype=np.float32)
-        for done, (place, score) in enumerate(
-            zip(order, self._pool.map(self._score, (encoded[place] for place in order)), strict=True), start=1
-        ):
-            scores[place] = score
-            if progress is not None and (done % batch_size == 0 or done == len(order)):
-                progress(done, len(order))
-        return scores
-
-    def _score(self, encoding: Encoding) -> float:
-        values = {"input_ids": encoding.ids, "token_type_ids": encoding.type_ids}
-        feeds = {name: np.array([item], dtype=np.int64) for name, item in values.items() if name in self._inputs}
-        feeds["attention_mask"] = np.ones((1, len(encoding)), dtype=np.int64)
-        return float(self._session.run(None, feeds)[0].ravel()[0])
 
 
 @dataclass(frozen=True)
@@ -224,9 +194,7 @@ def load_engine(
     engines: Path, model: Path, size: str, max_tokens: int, *, device: str = "cpu", threads: int = 0
 ) -> CrossEncoderScorer | OnnxScorer:
     """The engine of `size` below `engines`; PyTorch and the weights in `model` where none was built."""
-    place = engines / size / FACTS
-    kind = json.loads(place.read_bytes())["kind"] if place.is_file() else "torch"
-    if kind == "torch":
+    if engine_kind(engines / size) == "torch":
         return CrossEncoderScorer.load(model, max_tokens, device=device)
     return OnnxScorer.load(engines / size, max_tokens, threads)
 

@@ -17,7 +17,7 @@ import pandas as pd
 from models.artifacts import Artifact, ArtifactStore
 from models.batching import Batcher, Claim, CostModel
 from models.bundle import BUNDLE, GoldenComparison, compare_golden
-from models.bundle_engines import Engines, LocalEngines, ModelFiles, OpenEngines, use_threads
+from models.bundle_engines import Engines, LocalEngines, OpenEngines, use_threads
 from models.calibration import Calibration
 from models.contracts import Candidate, CandidateSet
 from models.dense_index import DenseIndex
@@ -26,6 +26,7 @@ from models.engines import SIZES
 from models.errors import ArtifactError
 from models.ledger import Release
 from models.lexical_index import LexicalIndex
+from models.model_files import ModelFiles
 from models.retriever import HybridRetriever
 from models.score_cache import ScoreCache, model_prefix
 from models.serving_types import PassageRecord, Ranking

@@ -15,8 +15,8 @@ from fastapi import Request, Response
 from models.contracts import PROBE_CALLER, PROBE_HEADER, CandidateSet, Citation, Decision
 from models.serving_types import Ranking, ServedBundle
 from services.context import ServiceContext
+from services.log_lines import error_facts
 from services.schemas import Versions
-from services.telemetry import error_facts
 
 DECISION_ID = r"^[0-9a-f]{32}$"
 _LOG = logging.getLogger(__name__)

@@ -23,7 +23,8 @@ from models.serving_types import ServedBundle
 from services.deadline import Deadline
 from services.errors import CallerLeft, NothingServed, ReleaseLoadFailed
 from services.lanes import LeanLane, ModelLane, Passed, TooLateError
-from services.telemetry import Telemetry, error_facts
+from services.log_lines import error_facts
+from services.telemetry import Telemetry
 from services.usage import Usage
 from services.warm_up import warm_up
 

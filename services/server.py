@@ -25,8 +25,8 @@ def run(settings: Settings) -> None:
     from models.score_cache import RedisCache, open_cache
     from models.serving import load_release
     from services.app import create_app
+    from services.log_lines import log_to_stderr
     from services.scorer.supervisor import ScorerProcess, ScorerRestarts
-    from services.telemetry import log_to_stderr
 
     log_to_stderr()
     key, origin = service_key(settings.home)

@@ -9,13 +9,15 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.bundle_engines import LocalEngines, ModelFiles, use_threads
 from models.errors import RerankOpsError
+from models.model_files import ModelFiles
+from models.onnx_session import OnnxSession, engine_kind
+from services.log_lines import error_facts, log_to_stderr
 from services.scorer.wire import pack_logits, receive, send, unpack_pairs
-from services.telemetry import error_facts, log_to_stderr
 
 _LOG = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ def main(descriptor: int) -> None:
     try:
         facts, _ = receive(channel)
         try:
-            engines = _open(facts)
+            scorers = _open(facts)
         except Exception as error:
             _LOG.error("models do not load", extra={"facts": error_facts(error)})
             send(channel, {"error": str(error) if isinstance(error, RerankOpsError) else type(error).__name__})
@@ -39,22 +41,28 @@ def main(descriptor: int) -> None:
         send(channel, {})
         while True:
             request, body = receive(channel)
-            send(channel, *_scored(engines, request, body))
+            send(channel, *_scored(scorers, request, body))
     except (EOFError, OSError):
         return
 
 
-def _open(facts: dict[str, Any]) -> LocalEngines:
+def _open(facts: dict[str, Any]) -> Mapping[str, Any]:
+    """The engines by size. Those of ONNX Runtime need no other library, and so are there in a second."""
     files = ModelFiles(Path(facts["folder"]), facts["max_tokens"], facts["threads"], facts["digests"])
     files.verify()
+    engines = {size: files.folder / "engines" / size for size in facts["sizes"]}
+    if "torch" not in map(engine_kind, engines.values()):
+        return {size: OnnxSession.open(folder, files.threads) for size, folder in engines.items()}
+    from models.bundle_engines import LocalEngines, use_threads
+
     use_threads(files.threads)
-    return LocalEngines(files)
+    return LocalEngines(files).scorers
 
 
-def _scored(engines: LocalEngines, request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
+def _scored(scorers: Mapping[str, Any], request: dict[str, Any], body: bytes) -> tuple[dict[str, Any], bytes]:
     pairs: list[Any] = unpack_pairs(request["sizes"], body)
     try:
-        return {}, pack_logits(engines.scorers[request["model"]].logits_of(pairs, len(pairs)))
+        return {}, pack_logits(scorers[request["model"]].logits_of(pairs, len(pairs)))
     except Exception as error:
         _LOG.error("pairs not scored", extra={"facts": error_facts(error)})
         return {"error": type(error).__name__}, b""

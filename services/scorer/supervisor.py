@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.bundle_engines import ModelFiles
+from models.bundle_engines import all_threads
 from models.engines import SIZES
 from models.errors import ScorerLost
+from models.model_files import ModelFiles
 from models.pair_tokens import PairTokenizer
 from services.scorer.wire import pack_pairs, receive, send, unpack_logits
 
@@ -174,9 +175,15 @@ class ScorerProcess:
             child = self._latest = _Child(process, ours)
         ours.settimeout(_START_S)
         files = self._files
-        facts = {"max_tokens": files.max_tokens, "threads": files.threads, "digests": dict(files.digests)}
+        facts = {
+            "folder": str(files.folder),
+            "sizes": SIZES,
+            "max_tokens": files.max_tokens,
+            "threads": files.threads or all_threads(),
+            "digests": dict(files.digests),
+        }
         try:
-            send(ours, {"folder": str(files.folder), **facts})
+            send(ours, facts)
             answer, _ = receive(ours)
             if "error" in answer:
                 raise ScorerLost(f"the scoring process does not start: {answer['error']}")

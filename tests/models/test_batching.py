@@ -140,10 +140,12 @@ def test_work_of_another_engine_waits_for_a_batch_of_its_own(bench: Bench) -> No
 
 def test_what_would_end_late_is_given_back_and_a_batch_is_not_filled_past_the_deadline(bench: Bench) -> None:
     bench.hold()
-    first = bench.give([Pair(n, 10) for n in range(5)], 0.001 + 0.034)
-    bench.give([Pair(9, 10)], LATER)
+    late, whole = Claim(), Claim()
+    first = bench.give([Pair(n, 10) for n in range(5)], 0.001 + 0.034, late)
+    bench.give([Pair(9, 10)], LATER, whole)
     assert bench.go() == [[0, 1, 2], [9]]
     assert names(first) == [0, 1, 2, None, None]
+    assert (late.cut, whole.cut) == (True, False)
     assert names(bench.give([Pair(7, 10)], bench.engine.now + 0.0099)) == [None]
     assert names(bench.give([Pair(7, 10)], bench.engine.now + 0.0101)) == [7]
 

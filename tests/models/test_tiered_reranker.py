@@ -225,6 +225,14 @@ def test_what_is_left_of_a_claim_falls_with_what_is_scored() -> None:
     made, claim = bench(), Claim(100.0)
     made.rank(["1 a", "2 b"], claim=claim)
     assert claim.left_ms == pytest.approx(100 - 2 * 3 * 1 - 2 * 3 * 2)
+    assert claim.spent_ms == pytest.approx(2 * 3 * 1 + 2 * 3 * 2)
+    assert claim.cut is False
+
+
+def test_a_claim_says_when_time_did_not_suffice_for_all() -> None:
+    made, claim = bench(compact=16, large=0, reserve_ms=20.0), Claim(100.0)
+    made.rank([f"{n} w" for n in range(16)], budget_ms=60.0, claim=claim)
+    assert claim.cut is True
 
 
 def test_the_reserve_is_not_spent_on_scoring() -> None:

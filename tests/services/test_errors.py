@@ -17,7 +17,7 @@ from models.database import DatabaseError
 from models.errors import ArtifactError
 from models.serving_types import Ranked, Ranking
 from services.errors import KINDS, ServiceError, error_kind, error_response
-from services.telemetry import JsonLines
+from services.log_lines import JsonLines
 from tests.services.conftest import AUTHORIZED, Service, service_in
 from tests.services.scripted_bundle import Loader, in_given_order, release_bundle
 from tests.small_bundle import small_settings

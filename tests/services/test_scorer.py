@@ -15,10 +15,11 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from models.bundle_engines import LocalEngines, ModelFiles
+from models.bundle_engines import LocalEngines
 from models.database import Database
 from models.errors import ScorerLost
 from models.ledger import Ledger
+from models.model_files import ModelFiles
 from models.serving import load_release
 from services.scorer.supervisor import ScorerProcess, ScorerRestarts
 from tests.service_process import start_service

@@ -10,7 +10,8 @@ import pytest
 from models.errors import ArtifactError
 from models.serving_types import Ranked, Ranking
 from models.settings import ObjectivesSettings
-from services.telemetry import JsonLines, Telemetry, error_facts
+from services.log_lines import JsonLines, error_facts
+from services.telemetry import Telemetry
 from tests.services.conftest import KEY, Running
 
 QUESTION = "XYZZY-question about the loom"

@@ -1,0 +1,70 @@
+"""ONNX Runtime over encoded pairs. Importing it loads no framework, so that a process that scores starts at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from tokenizers import Encoding
+
+Progress = Callable[[int, int], None]
+
+MODEL = "model.onnx"
+FACTS = "engine.json"
+
+
+class OnnxSession:
+    """Scores encoded pairs, each by itself on one thread. Any number of threads may call it."""
+
+    def __init__(self, session: Any, threads: int) -> None:
+        self._session = session
+        self._inputs = {item.name for item in session.get_inputs()}
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="scorer")
+
+    @classmethod
+    def open(cls, folder: Path, threads: int) -> OnnxSession:
+        """Open model.onnx in a folder; `threads` pairs run at once."""
+        return cls(open_session(folder), threads)
+
+    def logits_of(
+        self, encoded: Sequence[Encoding], batch_size: int = 32, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """float32 [n] relevance logits of encoded pairs. `batch_size` has no effect here."""
+        order = sorted(range(len(encoded)), key=lambda place: -len(encoded[place]))
+        scores = np.empty(len(encoded), dtype=np.float32)
+        for done, (place, score) in enumerate(
+            zip(order, self._pool.map(self._score, (encoded[place] for place in order)), strict=True), start=1
+        ):
+            scores[place] = score
+            if progress is not None and (done % batch_size == 0 or done == len(order)):
+                progress(done, len(order))
+        return scores
+
+    def _score(self, encoding: Encoding) -> float:
+        values = {"input_ids": encoding.ids, "token_type_ids": encoding.type_ids}
+        feeds = {name: np.array([item], dtype=np.int64) for name, item in values.items() if name in self._inputs}
+        feeds["attention_mask"] = np.ones((1, len(encoding)), dtype=np.int64)
+        return float(self._session.run(None, feeds)[0].ravel()[0])
+
+
+def open_session(folder: Path) -> Any:
+    """ONNX Runtime's session of model.onnx in a folder, one thread for each call."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(folder / MODEL), options, providers=["CPUExecutionProvider"])
+
+
+def engine_kind(folder: Path) -> str:
+    """Which kind the engine in `folder` is; `torch`, over the model's weights, where none was built."""
+    place = folder / FACTS
+    return str(json.loads(place.read_bytes())["kind"]) if place.is_file() else "torch"
