@@ -458,6 +458,54 @@ def _write_huggingface(kind: str) -> Callable[[Path, dict[str, bytes]], tuple[di
     return write
 
 
+_ARROW = "data-00000-of-00001.arrow"
+"""Where `save_to_disk` puts the rows of a small set, beside two files of JSON."""
+
+
+@st.composite
+def _saved(draw: st.DrawFn) -> dict[str, dict[str, bytes]]:
+    """The files of each table as `save_to_disk` writes them, one of them damaged in some of the inputs."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables = draw(_files_inputs("parquet"))
+    value: dict[str, dict[str, bytes]] = {}
+    for name, data in tables.items():
+        try:
+            rows = pq.read_table(io.BytesIO(data))
+            value[name] = _save(rows)
+        except (pa.ArrowException, OSError, ValueError, TypeError, NotImplementedError):  # no set can be made of it
+            value[name] = _save(pq.read_table(io.BytesIO(_parquet(_GOOD[name], name))))
+    if draw(st.booleans()):
+        name = draw(st.sampled_from([*value]))
+        # A set without rows has no file of rows.
+        file = draw(st.sampled_from([*value[name], *([_ARROW] * 3 if _ARROW in value[name] else ())]))
+        value[name][file] = draw(damaged(value[name][file]))
+    return value
+
+
+def _save(rows: Any) -> dict[str, bytes]:
+    from datasets import Dataset
+
+    with tempfile.TemporaryDirectory() as work:
+        Dataset(rows).save_to_disk(Path(work) / "set")
+        return {path.name: path.read_bytes() for path in sorted((Path(work) / "set").iterdir())}
+
+
+def _write_saved(folder: Path, value: dict[str, dict[str, bytes]]) -> tuple[dict[str, Any], Rows]:
+    import pyarrow as pa
+
+    rows = {}
+    for name, files in value.items():
+        (folder / name).mkdir()
+        for file, data in files.items():
+            (folder / name / file).write_bytes(data)
+        with suppress(pa.ArrowException, OSError), pa.ipc.open_stream(files.get(_ARROW, b"")) as stream:
+            rows[name] = sum(batch.num_rows for batch in stream)
+    tables = {name: {"path": str(folder / name)} for name in value}
+    return {"source": "huggingface", "huggingface": tables}, rows
+
+
 _MODULE = b'''"""A module."""
 
 
@@ -500,6 +548,7 @@ def cases(files: int) -> dict[str, Case]:
         "sql": Case(_sql_inputs(), _write_sql),
         "ir_datasets": Case(_ir_inputs(), _write_ir),
         **{f"huggingface {kind}": Case(_files_inputs(kind), _write_huggingface(kind)) for kind in ("jsonl", "parquet")},
+        "huggingface saved": Case(_saved(), _write_saved),
     }
 
 

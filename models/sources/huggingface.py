@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -188,14 +188,29 @@ class HuggingFaceSource:
             revision = place.revision if folder is None else None
             return load_dataset(source, place.config or None, split=split, revision=revision, streaming=True)
         saved = load_from_disk(str(folder))
-        if not isinstance(saved, DatasetDict):
-            return saved
-        if split not in saved:
-            raise SourceError(
-                f"corpus.huggingface.{table}.split: {place.path} has no split {split!r}",
-                f"It has: {', '.join(map(str, saved))}.",
-            )
-        return saved[split]
+        if isinstance(saved, DatasetDict):
+            if split not in saved:
+                raise SourceError(
+                    f"corpus.huggingface.{table}.split: {place.path} has no split {split!r}",
+                    f"It has: {', '.join(map(str, saved))}.",
+                )
+            saved = saved[split]
+        _require_sound(saved.data.to_batches())
+        return saved
+
+
+def _require_sound(batches: Sequence[pa.RecordBatch]) -> None:
+    """Raise `ArrowInvalid` where buffers of a memory-mapped set do not fit each other.
+
+    Arrow takes them as they are in the file, and a wrong length or offset would end the process, not the reading.
+    """
+    import pyarrow as pa
+
+    for batch in batches:
+        for column in batch.columns:
+            if pa.types.is_string(column.type):  # Text that is not UTF-8 costs its row alone, later.
+                column = pa.Array.from_buffers(pa.binary(), len(column), column.buffers(), offset=column.offset)
+            column.validate(full=True)
 
 
 def _is_saved(folder: Path) -> bool:

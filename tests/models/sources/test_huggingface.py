@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,18 @@ def test_what_the_library_cannot_read_is_a_source_error(tmp_path: Path, content:
     _save(tmp_path, "parquet")
     (tmp_path / "corpus" / "train.parquet").write_bytes(content)
     with pytest.raises(SourceError, match=r"corpus\.huggingface\.documents: corpus cannot be read"):
+        list(_source(tmp_path).documents())
+
+
+def test_a_saved_set_whose_offsets_are_damaged_is_a_source_error(tmp_path: Path) -> None:
+    """Arrow maps the file into memory and believes it: reading such a text ended the process."""
+    _save(tmp_path, "saved")
+    path = tmp_path / "corpus" / "data-00000-of-00001.arrow"
+    sound, damaged = (struct.pack("<3i", 0, len("One."), end) for end in (len("One.Two."), 1 << 30))
+    data = path.read_bytes()
+    assert data.count(sound) == 1
+    path.write_bytes(data.replace(sound, damaged))
+    with pytest.raises(SourceError, match=r"documents: corpus cannot be read: ArrowInvalid"):
         list(_source(tmp_path).documents())
 
 
