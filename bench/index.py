@@ -1,4 +1,4 @@
-"""What an index costs as the corpus grows: `python -m bench.index HOME [WORK]`, about half an hour on one core.
+"""What an index costs as the corpus grows: `python -m bench.index HOME [WORK [LARGEST]]`, half an hour on one core.
 
 HOME is the home of a deployment whose corpus and index are made, as `python -m bench.refresh DATA HOME` leaves one.
 Its passages are repeated to 10,000, 100,000 and 1,000,000. In the texts each word is replaced by a random word of the
@@ -7,7 +7,8 @@ Gaussian noise whose covariance is that of the difference which this replacement
 measured first. Queries are those of the corpus.
 
 Each step runs in a process of its own, on one thread as `index/dense_index` is built, and its result is kept in
-WORK/results.json: what was measured is not measured again. Writes docs/benchmarks/index.json and a plot of it.
+WORK/results.json: what was measured is not measured again. Writes docs/benchmarks/index.json and a plot of it. With
+LARGEST, sizes above it are left as they stand there.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     results = _Results(work / "results.json")
     results.once("corpus", lambda: prepare(home, work))
-    for size in SIZES:
+    largest = int(sys.argv[3]) if len(sys.argv) > 3 else SIZES[-1]
+    for size in (size for size in SIZES if size <= largest):
         chosen = choose_kind(size, results.of("corpus")["dimensions"], _SETTINGS)
         results.step("vectors", work, size)
         results.step("lexical", work, size)
@@ -72,10 +74,17 @@ def main() -> None:
         for kind in kinds:
             results.step("dense", work, size, kind)
             results.step("serve", work, size, kind)
-    found = results.all()
+    before = json.loads(RESULTS.read_bytes()) if RESULTS.is_file() else {}
+    found = {name: value for name, value in before.items() if _size(name) > largest} | results.all()
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     plot(found, PLOT)
     print(json.dumps(found, indent=1))
+
+
+def _size(name: str) -> int:
+    """Passages of a measurement, by its name."""
+    _, _, size = name.partition(" ")
+    return int(size.split()[0]) if size else 0
 
 
 class _Results:

@@ -26,6 +26,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.stages import step_seconds
 from models.answer import extractive_answer
 from models.artifacts import ArtifactStore
 from models.files import canonical_json, write_atomically
@@ -116,16 +117,7 @@ def cpu_seconds() -> float:
 
 def stages(home: Path, seconds: float) -> dict[str, float]:
     """Seconds of each step of the newest run, and of what is outside the steps: the start of Python and of Dagster."""
-    os.environ["DAGSTER_HOME"] = str(home / "dagster")
-    import dagster as dg
-
-    with dg.DagsterInstance.get() as instance:
-        newest = instance.get_runs(limit=1)[0]
-        found = {
-            step.step_key: round(step.end_time - step.start_time, 3)
-            for step in instance.get_run_step_stats(newest.run_id)
-            if step.end_time is not None and step.start_time is not None
-        }
+    found = step_seconds(home)
     return {**found, "outside the steps": round(seconds - sum(found.values()), 3)}
 
 
