@@ -59,7 +59,8 @@ def _tree(found: Lineage) -> Tree:
     elif found.model is not None:
         one = found.model
         aliases = f" ({', '.join(one['aliases'])})" if one["aliases"] else ""
-        top = Tree(f"[bold]model {escape(one['name'])}/{one['version']}[/]{aliases}, run {one['run_id']}")
+        run = f", run {one['run_id']}" if one["run_id"] else ""
+        top = Tree(f"[bold]model {escape(one['name'])}/{one['version']}[/]{aliases}{run}")
     root = Tree(_line(found.nodes[found.root])) if top is None else top.add(_line(found.nodes[found.root]))
     _grow(root, found, found.root, set())
     return top or root

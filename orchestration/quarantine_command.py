@@ -57,7 +57,10 @@ def list_rows(
             }
         )
         return
-    by_rule = Table("table", "rule", "rows", title=f"Quarantine {artifact.data_version}: {len(rows)} rows")
+    out.print(f"{len(rows)} rows in quarantine {artifact.data_version}", markup=False, soft_wrap=True)
+    if not rows:
+        return
+    by_rule = Table("table", "rule", "rows")
     for count in counts:
         by_rule.add_row(count["table"], count["rule"], str(count["rows"]))
     out.print(by_rule)
