@@ -36,8 +36,7 @@ class ServiceProcess:
     @property
     def scorer_pid(self) -> int:
         """The scoring process that was started last."""
-        lines = [json.loads(line) for line in self.log if line.startswith("{")]
-        return [line["pid"] for line in lines if line["message"] == "scoring process runs"][-1]
+        return [json.loads(line)["pid"] for line in self.log if '"scoring process runs"' in line][-1]
 
     def stop(self) -> int:
         """End it as a supervisor does; returns the exit code when its last line is in `log`."""

@@ -18,7 +18,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from models.database import Database
-from models.errors import ArtifactError, ReleaseError
+from models.errors import ArtifactError, ReleaseError, ScorerLost
 from models.ledger import Ledger, Release
 from models.serving import LoadedBundle, load_bundle, load_release
 from models.serving_types import Ranking
@@ -457,6 +457,41 @@ def test_a_job_that_raises_hurts_only_its_request(watcher: ReleaseWatcher, ledge
     with pytest.raises(ZeroDivisionError):
         asyncio.run(watcher.run(work_of(lambda bundle: 1 / 0), Deadline(BUDGET_MS)))
     assert ask(watcher) == "b1"
+
+
+def test_while_the_models_are_away_every_request_is_answered_without_them(
+    watcher: ReleaseWatcher, ledger: Ledger, loader: Loader
+) -> None:
+    release_bundle(ledger, "b1")
+    watcher.refresh()
+    (bundle,) = loader.loaded
+
+    def lose(count: int) -> Ranking:
+        raise ScorerLost("it ended")
+
+    bundle.rank = lose
+    assert ask(watcher, "in flight") == Passed("scorer", "it ended")
+    bundle.outage = "it starts again"
+    assert watcher.outage == "it starts again"
+    assert ask(watcher, "meanwhile") == Passed("scorer", "it starts again")
+    assert bundle.asked[-1] == "in flight"
+    bundle.rank, bundle.outage = in_given_order, ""
+    assert ask(watcher, "behind") == "b1"
+
+
+def test_admission_learns_what_requests_take(watcher: ReleaseWatcher, ledger: Ledger) -> None:
+    release_bundle(ledger, "b1")
+    watcher.refresh()
+    queued: list[float] = []
+
+    def job(bundle: ScriptedBundle) -> str:
+        queued.append(watcher.queued_ms)
+        return bundle.bundle_version
+
+    for _ in range(30):
+        assert asyncio.run(watcher.run(work_of(job, 800.0), Deadline(BUDGET_MS))) == "b1"
+    assert queued[0] == 800
+    assert queued[-1] < 200
 
 
 def test_a_retired_bundle_is_closed_behind_its_last_request(
