@@ -250,7 +250,8 @@ def versions(home: Path) -> dict[str, str]:
     found = {}
     for path in sorted((home / "artifacts" / "current").rglob("*.json")):
         name = path.relative_to(home / "artifacts" / "current").with_suffix("").as_posix()
-        artifact = store.require(name)
+        group, noun, *partition = name.split("/")
+        artifact = store.require(f"{group}/{noun}", *partition)
         found[name] = artifact.data_version
         if name == _MEASURED:
             found[name] = artifact.manifest.step
