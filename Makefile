@@ -60,8 +60,9 @@ types: setup ## pyright
 imports: setup ## import-linter: the one direction of imports
 	@$(BIN)/lint-imports
 
+# One thread in each of the processes, so that they share the cores and not fight for them.
 pytest: setup ## The tests, as in: make pytest ARGS="tests/models -k gate"
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 bench: setup ## Measured comparisons; writes docs/benchmarks
 	@$(BIN)/python -m bench $(ARGS)

@@ -41,7 +41,7 @@ _NOT_OF_LARGE = (
     | _NO_MATTER
     | {
         "training.compact_layers", "training.compact_pairs", "training.teacher_weight", "training.distillation",
-        "training.logged_queries",
+        "training.hidden_weight", "training.logged_queries",
     }
 )  # fmt: skip
 _NOT_OF_COMPACT = _ELSEWHERE | _NO_MATTER | {"training.frozen_layers"}

@@ -12,12 +12,17 @@ RESULTS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "resu
 
 def merge(figures: Mapping[str, Any]) -> str:
     """Add figures, table into table, and leave the others as they are; returns the whole file."""
-    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    return merge_into(RESULTS, figures)
+
+
+def merge_into(path: Path, figures: Mapping[str, Any]) -> str:
+    """The same for a file of one benchmark."""
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     text = json.dumps(_merged(known, figures), indent=1, sort_keys=True) + "\n"
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    temporary = RESULTS.with_suffix(".new")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
     temporary.write_text(text, encoding="utf-8")
-    temporary.replace(RESULTS)
+    temporary.replace(path)
     return text
 
 

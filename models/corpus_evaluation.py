@@ -312,9 +312,10 @@ def _index(
 
     weights = bundle.folder / "encoder"
     encoder = EncoderSettings.model_validate(bundle.read_json(BUNDLE)["settings"]["encoder"])
-    inputs = {"corpus/tables": tables.data_version, "encoder": weights_digest(weights)}
     read = {"max_tokens": encoder.max_tokens}
     passages = tables.read_table("passages.parquet", ["passage_id", "title", "text", "content_hash"])
+    # Vectors are of contents alone: queries or judgments that change embed nothing anew.
+    inputs = {"contents": digest_json(passages["content_hash"].tolist()), "encoder": weights_digest(weights)}
 
     def embed(folder: Path) -> dict[str, Any]:
         key = digest_json([code_version(*_EMBED), inputs["encoder"], read])[:24]

@@ -71,7 +71,7 @@ class EarlyStopping(TrainerCallback):
                 scores[rows] = model(tokens)["scores"].view(-1).float().cpu().numpy()
         model.train(was_training)
         ends = np.cumsum([len(item["passages"]) for item in self._lists])
-        relevance = [np.array([label for label, _ in item["labels"]]) for item in self._lists]
+        relevance = [np.array(item["labels"]) for item in self._lists]
         return float(np.mean([ndcg(*one) for one in zip(np.split(scores, ends[:-1]), relevance, strict=True)]))
 
     def restore_best(self, model: nn.Module) -> None:

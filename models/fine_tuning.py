@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from models.cross_encoder import CrossEncoderScorer, Progress, resolve_device
+from models.cross_encoder import Progress, resolve_device
 from models.errors import SettingsError
 from models.pair_tokens import PairTokenizer
 from models.settings import TrainingSettings
@@ -25,6 +25,8 @@ from models.weights import local_weights
 
 if TYPE_CHECKING:
     from sentence_transformers.cross_encoder import CrossEncoder
+
+    from models.ranking_loss import Teacher
 
 HEAD_PARAMETERS = r"(.*\.)?(interaction|first_token|classifier)(\..*)?"
 """Names of the parameters that start untrained, and so learn at `training.head_learning_rate`."""
@@ -69,8 +71,8 @@ def train_large(
     require_layers(settings)
     model = _open(local_weights(settings.base_model), settings)
     _freeze(model, settings.frozen_layers)
-    lists = _lists(examples, settings.large_pairs)
-    return _train(model, lists, settings, folder, 0.0, progress, development, checkpoints)
+    lists = _lists(examples, settings.large_pairs, settings.passes)
+    return _train(model, lists, settings, folder, None, progress, development, checkpoints)
 
 
 def train_compact(
@@ -84,22 +86,22 @@ def train_compact(
     development: pd.DataFrame | None = None,
     checkpoints: Path | None = None,
 ) -> TrainingReport:
-    """Train the compact cross-encoder, distilled from the scores of the large one in the folder `large`.
+    """Train the compact cross-encoder, distilled from scores and token states of the large one in the folder `large`.
 
     It starts from chosen layers of the large model, or from `training.compact_base_model`. `logged` are lists without
     judgments (`query_id`, `query`, `passage`), learned from the teacher alone. Otherwise as `train_large`.
     """
-    lists = _lists(examples, settings.compact_pairs, skip_pairs=settings.large_pairs)
-    weight = 0.0 if settings.distillation == "none" else settings.teacher_weight
-    if weight:
+    lists = _lists(examples, settings.compact_pairs, settings.passes, skip_pairs=settings.large_pairs)
+    teacher = None
+    if settings.distillation != "none" and settings.teacher_weight:
         lists += _whole_lists(logged, unjudged=True)
-        _add_teacher_scores(lists, large, settings)
+        teacher = _open_teacher(large, settings)
     if settings.compact_base_model:
         model = _open(local_weights(settings.compact_base_model), settings)
     else:
         model = _open(large, settings)
         _keep_layers(model, settings.compact_layers)
-    return _train(model, lists, settings, folder, weight, progress, development, checkpoints)
+    return _train(model, lists, settings, folder, teacher, progress, development, checkpoints)
 
 
 def require_layers(settings: TrainingSettings) -> None:
@@ -225,8 +227,9 @@ def _keep_layers(model: CrossEncoder, layers: Sequence[int]) -> None:
     _body(model).config.num_hidden_layers = len(layers)
 
 
-def _lists(examples: pd.DataFrame, max_pairs: int, skip_pairs: int = 0) -> list[dict[str, Any]]:
-    """One item per consecutive list (a positive and the passages behind it), until `max_pairs` pairs.
+def _lists(examples: pd.DataFrame, max_pairs: int, passes: int = 1, skip_pairs: int = 0) -> list[dict[str, Any]]:
+    """One item per consecutive list (a positive and the passages behind it), until `max_pairs` pairs or each list stands
+    in `passes` items.
 
     It starts behind the first `skip_pairs` pairs and goes on at the beginning when the lists run out: what a teacher
     was trained on comes last, since its scores there are too sure to be worth learning from.
@@ -237,7 +240,7 @@ def _lists(examples: pd.DataFrame, max_pairs: int, skip_pairs: int = 0) -> list[
     queries, passages, labels = (examples[name].tolist() for name in ("query", "passage", "label"))
     items: list[dict[str, Any]] = []
     pairs = 0
-    for place in [*range(first, len(starts)), *range(first)]:
+    for place in passes * [*range(first, len(starts)), *range(first)]:
         start, size = int(starts[place]), int(sizes[place])
         if pairs + size > max_pairs:
             break
@@ -259,16 +262,20 @@ def _whole_lists(table: pd.DataFrame | None, unjudged: bool = False) -> list[dic
 
 
 def _item(query: str, passages: list[str], labels: Sequence[float]) -> dict[str, Any]:
-    """A list as the trainer reads it: each passage has its relevance and a place for the teacher's score."""
-    return {"query": query, "passages": passages, "labels": [[float(label), 0.0] for label in labels]}
+    """A list as the trainer reads it."""
+    return {"query": query, "passages": passages, "labels": [float(label) for label in labels]}
 
 
-def _add_teacher_scores(lists: list[dict[str, Any]], large: Path, settings: TrainingSettings) -> None:
-    teacher = CrossEncoderScorer.load(large, settings.max_tokens, device=settings.device)
-    pairs = [(item["query"], passage) for item in lists for passage in item["passages"]]
-    logits = iter(teacher.logits(pairs).tolist())
-    for item in lists:
-        item["labels"] = [[label, next(logits)] for label, _ in item["labels"]]
+def _open_teacher(large: Path, settings: TrainingSettings) -> Teacher:
+    """The large model to learn from; its token states only where the compact one has its layers, tokens and width."""
+    from models.pair_head import FOLDER
+    from models.ranking_loss import Teacher
+
+    model = _open(large, settings).eval()
+    model.requires_grad_(False)
+    if settings.compact_base_model:
+        return Teacher(model, PairTokenizer(model.tokenizer, settings.max_tokens))
+    return Teacher(model, hidden_weight=settings.hidden_weight if (large / FOLDER).is_dir() else 0.0)
 
 
 def _train(
@@ -276,7 +283,7 @@ def _train(
     lists: list[dict[str, Any]],
     settings: TrainingSettings,
     folder: Path,
-    teacher_weight: float,
+    teacher: Teacher | None,
     progress: Progress | None,
     development: pd.DataFrame | None,
     checkpoints: Path | None,
@@ -339,7 +346,8 @@ def _train(
             loss=RankingLoss(
                 model,
                 pairs,
-                teacher_weight,
+                teacher,
+                settings.teacher_weight,
                 objective=settings.loss,
                 distillation=settings.distillation,
                 chunk_pairs=settings.chunk_pairs,

@@ -1,4 +1,4 @@
-"""The training objectives: a ranking loss on the judgments, mixed with a distillation loss on a teacher's scores.
+"""The training objectives: a ranking loss on the judgments, mixed with a distillation loss on what a teacher says.
 
 Imported only where a model is trained, so torch stands at module level here.
 """
@@ -6,6 +6,7 @@ Imported only where a model is trained, so torch stands at module level here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -20,17 +21,31 @@ Objective = Literal["listwise", "lambda", "bce"]
 Distillation = Literal["listwise", "margin_mse", "none"]
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """A trained cross-encoder to learn from. It reads pairs by its own `tokenizer`, or by the student's where None.
+
+    With `hidden_weight` above 0, which needs the student's tokens and width, its token states are learned too.
+    """
+
+    model: CrossEncoder
+    tokenizer: PairTokenizer | None = None
+    hidden_weight: float = 0.0
+
+
 class RankingLoss(nn.Module):
     """(1 - w) x objective + w x distillation over lists of passages, `w` being `teacher_weight`.
 
     Objectives: `listwise`, cross entropy over each query's list (ListNet, Cao et al., 2007); `lambda`, LambdaLoss with
     NDCG-Loss2++ weights (Wang et al., 2018); `bce`, binary cross entropy of each pair.
     Distillation: `listwise`, cross entropy with the softmax of the teacher's scores (Hinton et al., 2015);
-    `margin_mse`, squared error of the score differences to a list's first passage (Hofstätter et al., 2020).
+    `margin_mse`, squared error of the score differences to a list's first passage (Hofstätter et al., 2020). To it
+    comes `hidden_weight` x the mean cosine distance of the last token states to the teacher's (DistilBERT, Sanh et al.,
+    2019): a signal from every token, where scores give one from every pair.
 
     A list whose relevance is missing (NaN) was never judged: it is learned from the teacher alone.
 
-    Inputs: (queries, lists of passages); labels: one tensor [passages, 2] per query, relevance and teacher score.
+    Inputs: (queries, lists of passages); labels: one tensor [passages] of relevance per query.
     The pairs of a batch are sorted by length and read in parts of `chunk_pairs` (0: all at once), which saves padding
     and changes nothing else.
     """
@@ -39,6 +54,7 @@ class RankingLoss(nn.Module):
         self,
         model: CrossEncoder,
         tokenizer: PairTokenizer,
+        teacher: Teacher | None = None,
         teacher_weight: float = 0.0,
         *,
         objective: Objective = "listwise",
@@ -48,7 +64,9 @@ class RankingLoss(nn.Module):
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
-        self.teacher_weight = 0.0 if distillation == "none" else teacher_weight
+        self.teacher_weight = 0.0 if distillation == "none" or teacher is None else teacher_weight
+        # In a tuple, since a module of this one would be trained and saved with it.
+        self._teacher = (teacher,) if teacher is not None and self.teacher_weight else ()
         self.objective = objective
         self.distillation = distillation
         self.chunk_pairs = chunk_pairs
@@ -61,9 +79,10 @@ class RankingLoss(nn.Module):
         """Mean loss of the batch."""
         queries, lists = inputs
         pairs = [(query, passage) for query, passages in zip(queries, lists, strict=True) for passage in passages]
-        logits = self.logits(pairs)
-        parts = torch.split(logits, [len(passages) for passages in lists])
-        relevance, teacher = zip(*(label.to(logits.device).float().unbind(dim=1) for label in labels), strict=True)
+        logits, taught, distances = self._read(pairs)
+        sizes = [len(passages) for passages in lists]
+        parts, taught = torch.split(logits, sizes), torch.split(taught, sizes)
+        relevance = [of_list.to(logits.device).float() for of_list in labels]
         judged = [place for place, of_list in enumerate(relevance) if not of_list.isnan().any()]
         unjudged = [place for place in range(len(parts)) if place not in judged]
         weight = self.teacher_weight
@@ -73,21 +92,11 @@ class RankingLoss(nn.Module):
             terms.append((1 - weight) * len(judged) * loss)
         for places, share in ((judged, weight), (unjudged, 1.0)):
             if places and share:
-                loss = self._distillation([parts[place] for place in places], [teacher[place] for place in places])
+                loss = self._distillation([parts[place] for place in places], [taught[place] for place in places])
                 terms.append(share * len(places) * loss)
-        return torch.stack(terms).sum() / len(parts)
-
-    def logits(self, pairs: Sequence[tuple[str, str]]) -> Tensor:
-        """float32 [n] logits of the pairs, in their order."""
-        encoded = self.tokenizer.encode(pairs)
-        if not self.chunk_pairs or len(encoded) <= self.chunk_pairs:
-            return self._forward(encoded)
-        order = sorted(range(len(encoded)), key=lambda row: len(encoded[row]))
-        starts = range(0, len(order), self.chunk_pairs)
-        found = [self._forward([encoded[row] for row in order[start : start + self.chunk_pairs]]) for start in starts]
-        places = torch.empty(len(order), dtype=torch.long)
-        places[torch.tensor(order)] = torch.arange(len(order))
-        return torch.cat(found)[places.to(found[0].device)]
+        loss = torch.stack(terms).sum() / len(parts)
+        hidden = sum(teacher.hidden_weight for teacher in self._teacher)
+        return loss + hidden * distances.mean() if hidden else loss
 
     def get_config_dict(self) -> dict[str, Any]:
         """Parameters shown in the model card."""
@@ -95,11 +104,45 @@ class RankingLoss(nn.Module):
             "objective": self.objective,
             "distillation": self.distillation,
             "teacher_weight": self.teacher_weight,
+            "hidden_weight": sum(teacher.hidden_weight for teacher in self._teacher),
         }
 
-    def _forward(self, encoded: list[Any]) -> Tensor:
+    def _read(self, pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor, Tensor]:
+        """float32 [n] in the order of the pairs: logits, the teacher's logits, and the distance of the token states;
+        zeros where there is none."""
+        encoded = self.tokenizer.encode(pairs)
+        chunk = self.chunk_pairs or len(encoded)
+        order = sorted(range(len(encoded)), key=lambda row: len(encoded[row])) if chunk < len(encoded) else None
+        rows = order or list(range(len(encoded)))
+        found = []
+        for start in range(0, len(rows), chunk):
+            part = rows[start : start + chunk]
+            found.append(self._forward([pairs[row] for row in part], [encoded[row] for row in part]))
+        logits, taught, distances = (torch.cat(column) for column in zip(*found, strict=True))
+        if order is None:
+            return logits, taught, distances
+        places = torch.empty(len(order), dtype=torch.long)
+        places[torch.tensor(order)] = torch.arange(len(order))
+        places = places.to(logits.device)
+        return logits[places], taught[places], distances[places]
+
+    def _forward(self, pairs: Sequence[tuple[str, str]], encoded: list[Any]) -> tuple[Tensor, Tensor, Tensor]:
         tokens = batch_to_device(self.tokenizer.pad(encoded), self.model.device)
-        return self.model(tokens)["scores"].view(-1).float()
+        features = self.model(dict(tokens))
+        logits = _scores(features)
+        nothing = torch.zeros_like(logits)
+        for teacher in self._teacher:
+            with torch.no_grad():
+                if teacher.tokenizer is not None:
+                    own = teacher.tokenizer.pad(teacher.tokenizer.encode(pairs))
+                    return logits, _scores(teacher.model(batch_to_device(own, self.model.device))), nothing
+                taught = teacher.model(dict(tokens))
+            if not teacher.hidden_weight:
+                return logits, _scores(taught), nothing
+            states, wanted = features["token_embeddings"].float(), taught["token_embeddings"].float()
+            apart = (1 - nn.functional.cosine_similarity(states, wanted, dim=-1)) * tokens["attention_mask"]
+            return logits, _scores(taught), apart.sum(dim=1) / tokens["attention_mask"].sum(dim=1)
+        return logits, nothing, nothing
 
     def _objective(self, parts: Sequence[Tensor], relevance: Sequence[Tensor]) -> Tensor:
         if self.objective == "listwise":
@@ -146,6 +189,11 @@ class _Scored(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Their logits [n, 1]."""
         return {"scores": self._logits[features["rows"]].unsqueeze(1)}
+
+
+def _scores(features: dict[str, Tensor]) -> Tensor:
+    """float32 [pairs] scores of what a cross-encoder has read."""
+    return features["scores"].view(-1).float()
 
 
 def _mean_cross_entropy(parts: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:

@@ -376,6 +376,9 @@ class TrainingSettings(Section):
     compact_pairs: PositiveInt = Field(
         default=3200, description="Query-passage pairs that the compact model is trained on."
     )
+    passes: PositiveInt = Field(
+        default=3, description="Times that a list is learned, at most, where a corpus gives fewer pairs than that."
+    )
     loss: Literal["listwise", "lambda", "bce"] = Field(
         default="listwise",
         description="Objective: cross entropy over each list, LambdaLoss, or binary cross entropy of each pair.",
@@ -385,6 +388,10 @@ class TrainingSettings(Section):
         description="How the compact model learns the large one's scores: their softmax, or their differences.",
     )
     teacher_weight: Fraction = Field(default=0.5, description="Weight of distillation in the compact model's loss.")
+    hidden_weight: Annotated[float, Field(ge=0)] = Field(
+        default=1.0,
+        description="Weight of the distance to the large model's token states, beside the compact model's loss.",
+    )
     logged_queries: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Queries of the decision log whose candidates the compact model learns from its teacher."
     )

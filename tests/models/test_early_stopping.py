@@ -66,7 +66,7 @@ def test_measuring_leaves_the_model_as_it_was(base: Path) -> None:
     model = _open(base, tiny_settings(base))
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    lists = [{"query": "how to oil the pump", "passages": ["oil it", "no"], "labels": [[1.0, 0.0], [0.0, 0.0]]}]
+    lists = [{"query": "how to oil the pump", "passages": ["oil it", "no"], "labels": [1.0, 0.0]}]
     stopping = EarlyStopping(lists, PairTokenizer(model.tokenizer, 32), 1, 1)
     assert stopping.measure(model) in (1.0, pytest.approx(1 / np.log2(3)))
     assert model.training

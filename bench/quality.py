@@ -1,0 +1,92 @@
+"""How well the reranker ranks on each corpus: `python -m bench.quality [CORPUS...] [--seeds 0,1,2] [--set KEY=VALUE]`.
+
+Runs the lifecycle up to the evaluation on each corpus with the settings below, in a home of its own below
+RERANKOPS_HOME (default var/quality), and writes systems, intervals, p values and minutes to
+docs/benchmarks/quality.json under corpus, preset and seed. A corpus is `python-docs` or the name of a folder of
+RERANKOPS_DATA. A second call makes nothing again, so it only rewrites the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.results import merge_into
+from models.artifacts import ArtifactStore
+from models.settings import as_environment
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("RERANKOPS_DATA") or ROOT.parent / "shared" / "data")
+RESULTS = ROOT / "docs" / "benchmarks" / "quality.json"
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "python-docs": (),
+    "squad-v1.1-dev": ("training.max_tokens=192", "training.max_queries=6000", "training.large_pairs=40000"),
+    "scifact": ("training.max_tokens=192", "evaluation.max_test_queries=300"),
+    "medquad-liveqa-open": ("training.max_tokens=128",),
+}
+"""What differs from the preset, by corpus."""
+
+_SELECTION = '+key:"evaluation/offline_evaluation"'
+_EVALUATION = "evaluation/offline_evaluation"
+_STAGES = (
+    "index/passage_embeddings", "training/large_reranker", "training/compact_reranker", "evaluation/scored_candidates",
+)  # fmt: skip
+
+
+def main() -> None:
+    """Run, print and write."""
+    parser = argparse.ArgumentParser(description="The ranking on each corpus.")
+    parser.add_argument("corpus", nargs="*", default=list(SETTINGS), help=f"any of {', '.join(SETTINGS)}")
+    parser.add_argument("--seeds", default="0", help="seeds of mining and training, separated by commas")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, over those here")
+    options = parser.parse_args()
+    preset = os.environ.get("RERANKOPS_PRESET", "demo")
+    homes = Path(os.environ.get("RERANKOPS_HOME") or ROOT / "var" / "quality").resolve()
+    for corpus in options.corpus:
+        for seed in options.seeds.split(","):
+            found = measure(corpus, int(seed), options.set, homes / corpus)
+            merge_into(RESULTS, {corpus: {f"{preset}, seed {seed}": found}})
+            shown = {name: found["systems"][name]["nDCG@10"] for name in found["systems"]}
+            print(corpus, f"seed {seed}", json.dumps(shown), json.dumps(found["gains"]["tiered"]), flush=True)
+
+
+def measure(corpus: str, seed: int, overrides: list[str], home: Path) -> dict[str, Any]:
+    """The evaluation of one run of the lifecycle."""
+    settings = [*SETTINGS[corpus], *overrides, f"training.seed={seed}"]
+    if corpus != "python-docs":
+        settings += ["corpus.source=beir", f"corpus.path={DATA / corpus}"]
+    environment = {**os.environ, **as_environment(settings), "RERANKOPS_HOME": str(home)}
+    command = [sys.executable, "-m", "orchestration.cli", "run", "--select", _SELECTION]
+    subprocess.run(command, check=True, cwd=ROOT, env=environment)
+    store = ArtifactStore(str(home / "artifacts"), home / "cache")
+    report = json.loads(store.require(_EVALUATION).path("report/evaluation.json").read_bytes())
+    systems = {name: _system(values) for name, values in report["systems"].items()}
+    gains = {name: _gain(values) for name, values in report["gains"].items()}
+    return {
+        "settings": settings,
+        "queries": report["queries"],
+        "best_first_stage": report["best_first_stage"],
+        "systems": systems,
+        "gains": gains,
+        "compact_share_of_large_gain": round(gains["compact"]["difference"] / gains["large"]["difference"], 3),
+        "detectable": round(report["power"]["detectable"], 4),
+        "minutes": {name: round(store.require(name).manifest.seconds / 60, 2) for name in _STAGES},
+    }
+
+
+def _system(values: dict[str, Any]) -> dict[str, Any]:
+    measures = {name: round(values[name], 4) for name in ("nDCG@10", "MRR@10", "R@10")}
+    return {**measures, "interval": [round(bound, 4) for bound in values["interval"]]}
+
+
+def _gain(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: round(values[name], 4) for name in ("difference", "low", "high", "p_value", "p_corrected")}
+
+
+if __name__ == "__main__":
+    main()
