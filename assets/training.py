@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 _ENGINES = ("engines", "onnx_session", "onnx_export", "cross_encoder", "pair_head", "pair_tokens")
 _EXAMPLES = ("hard_negatives", "passage_table", "pseudo_queries", "leakage", "near_duplicates", "splits")
 _MINING = (
-    "training.max_queries", "training.negatives", "training.negative_sources", "training.negative_depth",
+    "training.max_queries", "training.negatives", "training.draws", "training.negative_sources",
+    "training.negative_depth",
     "training.negative_top_share", "training.random_share", "training.false_negative_margin",
     "training.leak_overlap", "training.leak_cosine", "training.seed",
 )  # fmt: skip
@@ -41,7 +42,7 @@ _NOT_OF_LARGE = (
     | _NO_MATTER
     | {
         "training.compact_layers", "training.compact_pairs", "training.teacher_weight", "training.distillation",
-        "training.hidden_weight", "training.logged_queries",
+        "training.logged_queries",
     }
 )  # fmt: skip
 _NOT_OF_COMPACT = _ELSEWHERE | _NO_MATTER | {"training.frozen_layers"}

@@ -71,7 +71,7 @@ def train_large(
     require_layers(settings)
     model = _open(local_weights(settings.base_model), settings)
     _freeze(model, settings.frozen_layers)
-    lists = _lists(examples, settings.large_pairs, settings.passes)
+    lists = _lists(examples, settings.large_pairs)
     return _train(model, lists, settings, folder, None, progress, development, checkpoints)
 
 
@@ -86,12 +86,12 @@ def train_compact(
     development: pd.DataFrame | None = None,
     checkpoints: Path | None = None,
 ) -> TrainingReport:
-    """Train the compact cross-encoder, distilled from scores and token states of the large one in the folder `large`.
+    """Train the compact cross-encoder, distilled from the scores of the large one in the folder `large`.
 
     It starts from chosen layers of the large model, or from `training.compact_base_model`. `logged` are lists without
     judgments (`query_id`, `query`, `passage`), learned from the teacher alone. Otherwise as `train_large`.
     """
-    lists = _lists(examples, settings.compact_pairs, settings.passes, skip_pairs=settings.large_pairs)
+    lists = _lists(examples, settings.compact_pairs, skip_pairs=settings.large_pairs)
     teacher = None
     if settings.distillation != "none" and settings.teacher_weight:
         lists += _whole_lists(logged, unjudged=True)
@@ -227,9 +227,8 @@ def _keep_layers(model: CrossEncoder, layers: Sequence[int]) -> None:
     _body(model).config.num_hidden_layers = len(layers)
 
 
-def _lists(examples: pd.DataFrame, max_pairs: int, passes: int = 1, skip_pairs: int = 0) -> list[dict[str, Any]]:
-    """One item per consecutive list (a positive and the passages behind it), until `max_pairs` pairs or each list stands
-    in `passes` items.
+def _lists(examples: pd.DataFrame, max_pairs: int, skip_pairs: int = 0) -> list[dict[str, Any]]:
+    """One item per consecutive list (a positive and the passages behind it), until `max_pairs` pairs.
 
     It starts behind the first `skip_pairs` pairs and goes on at the beginning when the lists run out: what a teacher
     was trained on comes last, since its scores there are too sure to be worth learning from.
@@ -240,7 +239,7 @@ def _lists(examples: pd.DataFrame, max_pairs: int, passes: int = 1, skip_pairs: 
     queries, passages, labels = (examples[name].tolist() for name in ("query", "passage", "label"))
     items: list[dict[str, Any]] = []
     pairs = 0
-    for place in passes * [*range(first, len(starts)), *range(first)]:
+    for place in [*range(first, len(starts)), *range(first)]:
         start, size = int(starts[place]), int(sizes[place])
         if pairs + size > max_pairs:
             break
@@ -267,15 +266,13 @@ def _item(query: str, passages: list[str], labels: Sequence[float]) -> dict[str,
 
 
 def _open_teacher(large: Path, settings: TrainingSettings) -> Teacher:
-    """The large model to learn from; its token states only where the compact one has its layers, tokens and width."""
-    from models.pair_head import FOLDER
+    """The large model to learn from, with its own tokens where the compact one has others."""
     from models.ranking_loss import Teacher
 
     model = _open(large, settings).eval()
     model.requires_grad_(False)
-    if settings.compact_base_model:
-        return Teacher(model, PairTokenizer(model.tokenizer, settings.max_tokens))
-    return Teacher(model, hidden_weight=settings.hidden_weight if (large / FOLDER).is_dir() else 0.0)
+    own = PairTokenizer(model.tokenizer, settings.max_tokens) if settings.compact_base_model else None
+    return Teacher(model, own)
 
 
 def _train(

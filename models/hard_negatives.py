@@ -73,7 +73,8 @@ def mine_examples(
     settings: TrainingSettings,
     teacher: Teacher | None = None,
 ) -> Mined:
-    """Lists of one positive and `settings.negatives` negatives for each training query and positive document.
+    """Lists of one positive and `settings.negatives` negatives for each training query and positive document, up to
+    `settings.draws` of them, each with other negatives.
 
     `candidates` are those of the queries (contracts.TrainingCandidates). The positive is the best ranked passage of a
     judged document; a query whose positives retrieval missed gives no list, as none would occur in serving. A list also
@@ -83,6 +84,9 @@ def mine_examples(
     `negative_top_share` of them from the best third; `random_share` of the negatives come from the whole corpus and
     have no first-stage scores. Left out are candidates whose score is above that of the positive by more than
     `false_negative_margin` of it (below it, for a negative margin). The score is the cosine, or that of `teacher`.
+
+    The first lists of all positives come first, then the second ones, which are left out where too few negatives
+    remain, and so on: a teacher that was trained on the first ones has not seen the negatives of the others.
 
     The text of a pseudo-query is taken out of its passages (`models.pseudo_queries`). The draw depends on the seed and
     the ids alone: examples of other queries stay when queries come or go.
@@ -109,6 +113,8 @@ def mine_examples(
         lists += int(mined[0]["list"].max()) + 1 if len(mined[0]) else 0
         filtered += mined[1]
     table = pd.concat(rows, ignore_index=True) if rows else _no_rows(candidates)
+    table = table.sort_values(["draw", "list"], kind="stable", ignore_index=True)
+    table["list"] = table.groupby(["draw", "list"], sort=False).ngroup()
     examples = _with_texts(table, train, passages, top_grade)
     if "kind" in train:
         examples = hide_answers(examples, train.set_index("query_id")["kind"])
@@ -164,7 +170,8 @@ def _mine_block(
     settings: TrainingSettings,
     teacher: Teacher | None,
 ) -> tuple[pd.DataFrame, int]:
-    """The chosen rows of some queries, numbered by `list`, and how many candidates were filtered."""
+    """The chosen rows of some queries by `draw` and `list`, the number of a positive, and how many candidates were
+    filtered."""
     candidates = candidates.merge(queries[["query_id", "order"]], on="query_id").sort_values(["order", "rank"])
     of_relevant = candidates[candidates["grade"] > 0]
     best = of_relevant.drop_duplicates(["query_id", "document_id"])
@@ -181,17 +188,23 @@ def _mine_block(
     own = pd.Series(_scores(positives, queries, passages, teacher), index=positives["list"])
     limit = pool["list"].map(own + settings.false_negative_margin * own.abs()).to_numpy(float)
     kept = pool[near <= limit]
+    filtered = len(pool) - len(kept)
 
     random_count = round(settings.random_share * settings.negatives)
-    hard = _draw(kept, settings.negatives - random_count, settings).assign(kind="hard")
     graded = best.merge(known, on="query_id").query("grade < positive_grade")
     graded = graded.sort_values(["list", "rank"]).groupby("list").head(_POSITIVES).assign(kind="graded")
-    drawn = _draw_random(known, candidates, passages, random_count, settings.seed)
-    chosen = pd.concat([positives, graded, hard, drawn], ignore_index=True)
-    taught = chosen.loc[chosen["kind"] != "positive", "list"]
-    chosen = chosen[chosen["list"].isin(taught)]
-    chosen = chosen.sort_values("list", kind="stable")
-    return chosen.assign(list=pd.factorize(chosen["list"])[0]), len(pool) - len(kept)
+    drawn = _draw_random(known, candidates, passages, settings.draws * random_count, settings.seed)
+    parts = []
+    for draw in range(settings.draws):
+        hard = _draw(kept, settings.negatives - random_count, settings).assign(kind="hard")
+        kept = kept.drop(hard.index)
+        others = drawn[drawn.groupby("list").cumcount() // max(random_count, 1) == draw]
+        negatives = pd.concat([hard, others], ignore_index=True)
+        counts = negatives.groupby("list").size()
+        taught = counts.index.union(graded["list"]) if draw == 0 else counts.index[counts == settings.negatives]
+        chosen = pd.concat([positives, graded, negatives], ignore_index=True)
+        parts.append(chosen[chosen["list"].isin(taught)].assign(draw=draw))
+    return pd.concat(parts, ignore_index=True), filtered
 
 
 def _best_rank(candidates: pd.DataFrame, settings: TrainingSettings) -> NDArray[np.float64]:
@@ -287,4 +300,4 @@ def _texts(passage_ids: pd.Series, passages: PassageTable) -> dict[str, str]:
 
 
 def _no_rows(candidates: pd.DataFrame) -> pd.DataFrame:
-    return candidates.iloc[:0].assign(list=0, kind="")
+    return candidates.iloc[:0].assign(list=0, draw=0, kind="")

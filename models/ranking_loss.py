@@ -23,14 +23,10 @@ Distillation = Literal["listwise", "margin_mse", "none"]
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained cross-encoder to learn from. It reads pairs by its own `tokenizer`, or by the student's where None.
-
-    With `hidden_weight` above 0, which needs the student's tokens and width, its token states are learned too.
-    """
+    """A trained cross-encoder to learn from. It reads pairs by its own `tokenizer`, or by the student's where None."""
 
     model: CrossEncoder
     tokenizer: PairTokenizer | None = None
-    hidden_weight: float = 0.0
 
 
 class RankingLoss(nn.Module):
@@ -39,9 +35,7 @@ class RankingLoss(nn.Module):
     Objectives: `listwise`, cross entropy over each query's list (ListNet, Cao et al., 2007); `lambda`, LambdaLoss with
     NDCG-Loss2++ weights (Wang et al., 2018); `bce`, binary cross entropy of each pair.
     Distillation: `listwise`, cross entropy with the softmax of the teacher's scores (Hinton et al., 2015);
-    `margin_mse`, squared error of the score differences to a list's first passage (Hofstätter et al., 2020). To it
-    comes `hidden_weight` x the mean cosine distance of the last token states to the teacher's (DistilBERT, Sanh et al.,
-    2019): a signal from every token, where scores give one from every pair.
+    `margin_mse`, squared error of the score differences to a list's first passage (Hofstätter et al., 2020).
 
     A list whose relevance is missing (NaN) was never judged: it is learned from the teacher alone.
 
@@ -79,7 +73,7 @@ class RankingLoss(nn.Module):
         """Mean loss of the batch."""
         queries, lists = inputs
         pairs = [(query, passage) for query, passages in zip(queries, lists, strict=True) for passage in passages]
-        logits, taught, distances = self._read(pairs)
+        logits, taught = self._read(pairs)
         sizes = [len(passages) for passages in lists]
         parts, taught = torch.split(logits, sizes), torch.split(taught, sizes)
         relevance = [of_list.to(logits.device).float() for of_list in labels]
@@ -94,9 +88,7 @@ class RankingLoss(nn.Module):
             if places and share:
                 loss = self._distillation([parts[place] for place in places], [taught[place] for place in places])
                 terms.append(share * len(places) * loss)
-        loss = torch.stack(terms).sum() / len(parts)
-        hidden = sum(teacher.hidden_weight for teacher in self._teacher)
-        return loss + hidden * distances.mean() if hidden else loss
+        return torch.stack(terms).sum() / len(parts)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Parameters shown in the model card."""
@@ -104,12 +96,10 @@ class RankingLoss(nn.Module):
             "objective": self.objective,
             "distillation": self.distillation,
             "teacher_weight": self.teacher_weight,
-            "hidden_weight": sum(teacher.hidden_weight for teacher in self._teacher),
         }
 
-    def _read(self, pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor, Tensor]:
-        """float32 [n] in the order of the pairs: logits, the teacher's logits, and the distance of the token states;
-        zeros where there is none."""
+    def _read(self, pairs: Sequence[tuple[str, str]]) -> tuple[Tensor, Tensor]:
+        """float32 [n] in the order of the pairs: logits, and the teacher's, zeros where there is none."""
         encoded = self.tokenizer.encode(pairs)
         chunk = self.chunk_pairs or len(encoded)
         order = sorted(range(len(encoded)), key=lambda row: len(encoded[row])) if chunk < len(encoded) else None
@@ -118,31 +108,24 @@ class RankingLoss(nn.Module):
         for start in range(0, len(rows), chunk):
             part = rows[start : start + chunk]
             found.append(self._forward([pairs[row] for row in part], [encoded[row] for row in part]))
-        logits, taught, distances = (torch.cat(column) for column in zip(*found, strict=True))
+        logits, taught = (torch.cat(column) for column in zip(*found, strict=True))
         if order is None:
-            return logits, taught, distances
+            return logits, taught
         places = torch.empty(len(order), dtype=torch.long)
         places[torch.tensor(order)] = torch.arange(len(order))
         places = places.to(logits.device)
-        return logits[places], taught[places], distances[places]
+        return logits[places], taught[places]
 
-    def _forward(self, pairs: Sequence[tuple[str, str]], encoded: list[Any]) -> tuple[Tensor, Tensor, Tensor]:
+    def _forward(self, pairs: Sequence[tuple[str, str]], encoded: list[Any]) -> tuple[Tensor, Tensor]:
         tokens = batch_to_device(self.tokenizer.pad(encoded), self.model.device)
-        features = self.model(dict(tokens))
-        logits = _scores(features)
-        nothing = torch.zeros_like(logits)
-        for teacher in self._teacher:
-            with torch.no_grad():
-                if teacher.tokenizer is not None:
-                    own = teacher.tokenizer.pad(teacher.tokenizer.encode(pairs))
-                    return logits, _scores(teacher.model(batch_to_device(own, self.model.device))), nothing
-                taught = teacher.model(dict(tokens))
-            if not teacher.hidden_weight:
-                return logits, _scores(taught), nothing
-            states, wanted = features["token_embeddings"].float(), taught["token_embeddings"].float()
-            apart = (1 - nn.functional.cosine_similarity(states, wanted, dim=-1)) * tokens["attention_mask"]
-            return logits, _scores(taught), apart.sum(dim=1) / tokens["attention_mask"].sum(dim=1)
-        return logits, nothing, nothing
+        logits = _scores(self.model(dict(tokens)))
+        if not self._teacher:
+            return logits, torch.zeros_like(logits)
+        (teacher,) = self._teacher
+        if teacher.tokenizer is not None:
+            tokens = batch_to_device(teacher.tokenizer.pad(teacher.tokenizer.encode(pairs)), self.model.device)
+        with torch.no_grad():
+            return logits, _scores(teacher.model(dict(tokens)))
 
     def _objective(self, parts: Sequence[Tensor], relevance: Sequence[Tensor]) -> Tensor:
         if self.objective == "listwise":

@@ -345,6 +345,9 @@ class TrainingSettings(Section):
     )
     max_queries: PositiveInt = Field(default=1600, description="Training queries used, at most.")
     negatives: PositiveInt = Field(default=7, description="Negatives per positive.")
+    draws: PositiveInt = Field(
+        default=3, description="Lists of a query and positive, at most, each with other negatives."
+    )
     negative_sources: Sources = Field(
         default=["hybrid"], description="Retrievers that hard negatives come from: hybrid, dense, bm25."
     )
@@ -376,9 +379,6 @@ class TrainingSettings(Section):
     compact_pairs: PositiveInt = Field(
         default=3200, description="Query-passage pairs that the compact model is trained on."
     )
-    passes: PositiveInt = Field(
-        default=3, description="Times that a list is learned, at most, where a corpus gives fewer pairs than that."
-    )
     loss: Literal["listwise", "lambda", "bce"] = Field(
         default="listwise",
         description="Objective: cross entropy over each list, LambdaLoss, or binary cross entropy of each pair.",
@@ -388,10 +388,6 @@ class TrainingSettings(Section):
         description="How the compact model learns the large one's scores: their softmax, or their differences.",
     )
     teacher_weight: Fraction = Field(default=0.5, description="Weight of distillation in the compact model's loss.")
-    hidden_weight: Annotated[float, Field(ge=0)] = Field(
-        default=1.0,
-        description="Weight of the distance to the large model's token states, beside the compact model's loss.",
-    )
     logged_queries: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Queries of the decision log whose candidates the compact model learns from its teacher."
     )

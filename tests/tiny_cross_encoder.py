@@ -51,7 +51,6 @@ def tiny_settings(base: Path, **changes: Any) -> TrainingSettings:
         "compact_pairs": 90,
         "compact_layers": [0, 3],
         "frozen_layers": 1,
-        "passes": 1,
         "batch_queries": 4,
         "learning_rate": 5e-3,
         "device": "cpu",

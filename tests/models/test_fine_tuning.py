@@ -95,14 +95,6 @@ def test_progress_counts_the_steps_and_training_stops_at_its_pairs(base: Path, t
     assert told == [(1, 1)]
 
 
-def test_lists_that_run_out_are_learned_again_up_to_the_set_passes(base: Path, tmp_path: Path) -> None:
-    few = examples()[:12]
-    once = train_large(few, tiny_settings(base, large_pairs=30, passes=1), tmp_path / "once")
-    again = train_large(few, tiny_settings(base, large_pairs=30, passes=2), tmp_path / "again")
-    enough = train_large(few, tiny_settings(base, large_pairs=30, passes=9), tmp_path / "enough")
-    assert [report.pairs for report in (once, again, enough)] == [12, 24, 30]
-
-
 def test_the_compact_model_keeps_the_chosen_layers(
     large: tuple[Path, TrainingReport], compact: tuple[Path, TrainingReport]
 ) -> None:
@@ -123,15 +115,6 @@ def test_the_teacher_changes_what_is_learned_and_may_be_left_out(
     alone = train_compact(examples(), large[0], tiny_settings(base, teacher_weight=0.0), tmp_path)
     assert alone.pairs == compact[1].pairs
     assert [loss for _, loss in alone.loss] != [loss for _, loss in compact[1].loss]
-
-
-def test_the_teachers_token_states_are_learned(
-    base: Path, large: tuple[Path, TrainingReport], compact: tuple[Path, TrainingReport], tmp_path: Path
-) -> None:
-    scores_alone = tiny_settings(base, hidden_weight=0.0)
-    alone = train_compact(examples(), large[0], scores_alone, tmp_path)
-    assert [loss for _, loss in alone.loss] != [loss for _, loss in compact[1].loss]
-    assert not [name for name in weights_of(tmp_path) if "teacher" in name]
 
 
 def test_a_model_with_a_classification_head_of_its_own_is_loaded_and_trained(base: Path, tmp_path: Path) -> None:

@@ -26,7 +26,9 @@ from tests.small_bundle import Small, in_force
 
 
 def settings(**changes: Any) -> TrainingSettings:
-    return TrainingSettings(**{"negatives": 2, "negative_depth": 10, "false_negative_margin": 0.1, **changes})
+    return TrainingSettings(
+        **{"negatives": 2, "draws": 1, "negative_depth": 10, "false_negative_margin": 0.1, **changes}
+    )
 
 
 def passages(count: int, **hashes: int) -> pd.DataFrame:
@@ -278,6 +280,32 @@ def test_lists_of_other_queries_stay_when_queries_come() -> None:
     assert all(many[name] == rows for name, rows in few.items())
 
 
+def test_further_lists_have_other_negatives_and_stand_behind_the_first_ones() -> None:
+    candidates = pd.concat([found(list(range(9)), query_id=name) for name in ("q", "r")])
+    judgments = judged(("q", 0, 2), ("q", 1, 1), ("r", 2, 1))
+    one = mine_examples(queries("q", "r"), judgments, candidates, passages(9), settings()).examples
+    mined = mine_examples(queries("q", "r"), judgments, candidates, passages(9), settings(draws=9))
+    examples = mined.examples
+    pd.testing.assert_frame_equal(examples.iloc[: len(one)].reset_index(drop=True), one)
+    numbers = (examples["kind"] == "positive").cumsum()
+    lists = [rows for _, rows in examples.groupby(numbers)]
+    assert [rows["query_id"].iloc[0] for rows in lists[:3]] in (["q", "q", "r"], ["r", "q", "q"])
+    assert mined.lists == len(lists) > 6
+    for _, rows in examples[examples["kind"] == "hard"].groupby(numbers):
+        assert len(rows) == 2, "no list is short but a first one"
+    positive = examples["passage_id"].where(examples["kind"] == "positive").ffill()
+    hard = examples.assign(positive=positive)[examples["kind"] == "hard"]
+    assert not hard.duplicated(["query_id", "positive", "passage_id"]).any()
+    assert (examples[examples["kind"] == "graded"].groupby("passage_id").size() > 1).all()
+
+
+def test_further_lists_have_other_random_negatives_too() -> None:
+    settings_of = settings(draws=2, random_share=0.5)
+    examples = mine_examples(queries("q"), judged(("q", 0, 1)), found([0, 1, 2]), passages(99), settings_of).examples
+    assert examples["kind"].tolist() == ["positive", "hard", "random"] * 2
+    assert examples.loc[examples["label"] == 0, "passage_id"].is_unique
+
+
 def test_development_lists_are_the_candidates_with_their_grades(tmp_path: Path) -> None:
     table = pd.concat([queries("a", "b", split="dev"), queries("c"), queries("d", split="test")])
     judgments = judged(("a", 2, 2), ("a", 0, 1), ("b", 8, 1), ("c", 0, 1), ("d", 0, 1))
@@ -331,8 +359,12 @@ def test_of_the_small_corpus_the_withdrawn_edition_is_what_is_learned_against(sm
     for query_id, passage_id in zip(positives["query_id"], positives["passage_id"], strict=True):
         machine, task, _ = query_id.split("/")
         assert passage_id.startswith(f"{machine}/{task}/{in_force(machine, task)}")
+    # A second list of a positive cannot have the twin again.
+    first = ~positives.duplicated(["query_id", "passage_id"])
     twins = 0
     for _, rows in examples.groupby((examples["kind"] == "positive").cumsum()):
+        if not first[rows.index[0]]:
+            continue
         machine, task, edition = rows["passage_id"].iloc[0].split("#")[0].split("/")
         twins += any(name.startswith(f"{machine}/{task}/{3 - int(edition[0])}") for name in rows["passage_id"])
-    assert twins > 0.8 * len(positives)
+    assert twins > 0.8 * first.sum()
