@@ -343,7 +343,7 @@ class TrainingSettings(Section):
     pseudo_documents: PositiveInt = Field(
         default=2000, description="Documents that pseudo-queries are made from, a stable sample by hash of the id."
     )
-    max_queries: PositiveInt = Field(default=1600, description="Training queries used, at most.")
+    max_queries: PositiveInt = Field(default=5000, description="Training queries used, at most.")
     negatives: PositiveInt = Field(default=7, description="Negatives per positive.")
     draws: PositiveInt = Field(
         default=3, description="Lists of a query and positive, at most, each with other negatives."
@@ -374,10 +374,10 @@ class TrainingSettings(Section):
         description="Cosine with an evaluation query from which a query does not train; depends on the encoder.",
     )
     large_pairs: PositiveInt = Field(
-        default=8000, description="Query-passage pairs that the large model is trained on."
+        default=24000, description="Query-passage pairs that the large model is trained on."
     )
     compact_pairs: PositiveInt = Field(
-        default=3200, description="Query-passage pairs that the compact model is trained on."
+        default=9600, description="Query-passage pairs that the compact model is trained on."
     )
     loss: Literal["listwise", "lambda", "bce"] = Field(
         default="listwise",
@@ -461,7 +461,7 @@ class EvaluationSettings(Section):
 
     max_test_queries: PositiveInt = Field(default=250, description="Test queries scored, a stable sample by hash.")
     max_dev_queries: PositiveInt = Field(
-        default=120, description="Development queries on which scores are fitted and calibrated."
+        default=240, description="Development queries on which scores are fitted and calibrated."
     )
     candidates: PositiveInt = Field(default=20, description="Hybrid candidates that are reranked per query.")
     resamples: Annotated[int, Field(ge=1000)] = Field(
