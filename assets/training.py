@@ -18,7 +18,9 @@ from models.settings import Settings, values_of
 if TYPE_CHECKING:
     from models.logged_lists import LoggedList
 
-_ENGINES = ("engines", "onnx_session", "onnx_export", "cross_encoder", "pair_head", "pair_tokens")
+_ENGINES = (
+    "engines", "pairwise", "onnx_session", "onnx_export", "bfloat16", "cross_encoder", "pair_head", "pair_tokens",
+)  # fmt: skip
 _EXAMPLES = ("hard_negatives", "passage_table", "pseudo_queries", "leakage", "near_duplicates", "splits")
 _MINING = (
     "training.max_queries", "training.negatives", "training.draws", "training.negative_sources",
@@ -248,7 +250,7 @@ def compact_reranker(
 @dg.asset(
     key=keys.SCORING_ENGINES,
     group_name=keys.TRAINING,
-    kinds={"onnx"},
+    kinds={"onnx", "pytorch"},
     owners=OWNERS,
     config_schema=NO_CONFIG,
     code_version=code_version(*_ENGINES),
@@ -269,6 +271,7 @@ def scoring_engines(
     compact_reranker: Artifact,
 ) -> dg.Output[Artifact]:
     """Both cross-encoders as what the service runs, and how far their scores are from those of the models."""
+    from models.bfloat16 import multiplies_bfloat16
     from models.cross_encoder import resolve_device
 
     settings = deployment.settings()
@@ -303,7 +306,7 @@ def scoring_engines(
         modules=_ENGINES,
         inputs=(passages, candidates, evaluation_set, large_reranker, compact_reranker),
         settings=values_of(settings, "engine", "training.max_tokens", without=("engine.threads",)),
-        outside={"device": resolve_device(settings.training.device)},
+        outside={"device": resolve_device(settings.training.device), "bfloat16": str(multiplies_bfloat16())},
     )
     return output(artifact)
 

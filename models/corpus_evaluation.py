@@ -42,6 +42,7 @@ from models.weights import weights_digest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from models.bfloat16 import Bfloat16Scorer
     from models.cross_encoder import CrossEncoderScorer
     from models.dense_index import DenseIndex
     from models.engines import OnnxScorer
@@ -519,7 +520,7 @@ def _score(
     return scored.sort_values(order, ascending=[True, False, True], ignore_index=True), seconds
 
 
-def _engines(bundle: Artifact, max_tokens: int, threads: int) -> list[CrossEncoderScorer | OnnxScorer]:
+def _engines(bundle: Artifact, max_tokens: int, threads: int) -> list[CrossEncoderScorer | Bfloat16Scorer | OnnxScorer]:
     from models.engines import load_engine
 
     return [

@@ -1,9 +1,7 @@
 # pandas' stubs type a selection as Series or DataFrame.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
-"""What computes the logits of a cross-encoder: ONNX Runtime on a CPU (int8 or fp32), PyTorch on GPUs.
-
-ONNX engines score one pair at a time on one thread each, several pairs at once: no padding is computed, and the score
-of a pair depends on nothing but the pair, whatever else is asked at the moment (docs/decisions/0009).
+"""What computes the logits of a cross-encoder, built to rank as the model does: PyTorch in bfloat16 or ONNX Runtime
+(int8, fp32) on a CPU, PyTorch on a GPU (docs/decisions/0009).
 """
 
 from __future__ import annotations
@@ -16,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
+from models.bfloat16 import Bfloat16Scorer, multiplies_bfloat16
 from models.cross_encoder import CrossEncoderScorer, resolve_device
 from models.errors import ArtifactError
 from models.files import canonical_json
 from models.metrics import collapse_to_documents, evaluate_run, mean_values
-from models.onnx_session import FACTS, MODEL, OnnxSession, Progress, engine_kind, open_session
+from models.onnx_session import FACTS, MODEL, OnnxSession, engine_kind, open_session
 from models.pair_tokens import PairTokenizer
+from models.pairwise import Progress
 from models.scoring import candidate_pairs
 from models.settings import EngineSettings
 from models.splits import sample_by_hash
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Encoding
 
-Kind = Literal["int8", "fp32", "torch"]
+Kind = Literal["bf16", "int8", "fp32", "torch"]
 
 SIZES = ("compact", "large")
 _TOP = 10
@@ -145,8 +145,8 @@ def build_engines(
 ) -> dict[str, Any]:
     """Write an engine of each of `models` (size to folder) below `folder`; return the facts by size, flat.
 
-    `auto` is PyTorch on a GPU; elsewhere int8, or fp32 where int8 is not within the limits. Raises `ArtifactError`
-    when what the settings ask for is not.
+    `auto` is PyTorch on a GPU; elsewhere the first of bf16 (where the CPU multiplies it), int8 and fp32 that is within
+    the limits. Raises `ArtifactError` when what the settings ask for is not.
     """
     facts: dict[str, Any] = {}
     for place, (size, model) in enumerate(models.items()):
@@ -169,11 +169,12 @@ def build_engine(
     reference = CrossEncoderScorer.load(model, max_tokens).logits(sample.pairs)
     refused = []
     for kind in kinds:
-        export_model(model, folder, kind)
-        parity = compare(reference, OnnxScorer.load(folder, max_tokens).logits(sample.pairs), sample)
+        found = _make(kind, model, folder, max_tokens).logits(sample.pairs)
+        parity = compare(reference, found, sample)
         if parity.accepted(settings):
             write_facts(folder, kind)
-            return {"kind": kind, "bytes": (folder / MODEL).stat().st_size, **asdict(parity)}
+            graph = folder / MODEL
+            return {"kind": kind, "bytes": graph.stat().st_size if graph.exists() else 0, **asdict(parity)}
         refused.append(f"{kind}: Kendall's tau {parity.kendall_tau:.3f}, nDCG@10 {parity.ndcg_change:+.4f}")
     raise ArtifactError(
         f"no engine of the {folder.name} model ranks as the model does ({'; '.join(refused)})",
@@ -192,10 +193,18 @@ def export_model(model: Path, folder: Path, kind: Kind) -> None:
 
 def load_engine(
     engines: Path, model: Path, size: str, max_tokens: int, *, device: str = "cpu", threads: int = 0
-) -> CrossEncoderScorer | OnnxScorer:
-    """The engine of `size` below `engines`; PyTorch and the weights in `model` where none was built."""
-    if engine_kind(engines / size) == "torch":
+) -> CrossEncoderScorer | Bfloat16Scorer | OnnxScorer:
+    """The engine of `size` below `engines`; PyTorch and the weights in `model` where none was built.
+
+    Raises `ArtifactError` for an engine in bfloat16 on a CPU without it: in another precision its scores would not be
+    those that were calibrated and evaluated.
+    """
+    kind = engine_kind(engines / size)
+    if kind == "torch":
         return CrossEncoderScorer.load(model, max_tokens, device=device)
+    if kind == "bf16":
+        _require_bfloat16(size)
+        return Bfloat16Scorer.load(model, max_tokens, threads)
     return OnnxScorer.load(engines / size, max_tokens, threads)
 
 
@@ -205,6 +214,25 @@ def write_facts(folder: Path, kind: Kind) -> None:
 
 
 def _wanted(settings: EngineSettings, device: str) -> tuple[Kind, ...]:
-    if settings.kind != "auto":
-        return (settings.kind,)
-    return ("int8", "fp32") if resolve_device(device) == "cpu" else ("torch",)
+    if settings.kind == "auto":
+        if resolve_device(device) != "cpu":
+            return ("torch",)
+        return ("bf16", "int8", "fp32") if multiplies_bfloat16() else ("int8", "fp32")
+    if settings.kind == "bf16":
+        _require_bfloat16("scoring")
+    return (settings.kind,)
+
+
+def _make(kind: Kind, model: Path, folder: Path, max_tokens: int) -> Bfloat16Scorer | OnnxScorer:
+    if kind == "bf16":
+        return Bfloat16Scorer.load(model, max_tokens)
+    export_model(model, folder, kind)
+    return OnnxScorer.load(folder, max_tokens)
+
+
+def _require_bfloat16(engine: str) -> None:
+    if not multiplies_bfloat16():
+        raise ArtifactError(
+            f"the {engine} engine is in bfloat16, which this CPU does not multiply (avx512_bf16 or amx_bf16)",
+            "Use a CPU that does, or set engine.kind to fp32 or int8 where the engines are built.",
+        )

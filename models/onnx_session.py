@@ -3,49 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from tokenizers import Encoding
+from models.pairwise import PairwiseScorer
 
-Progress = Callable[[int, int], None]
+if TYPE_CHECKING:
+    from tokenizers import Encoding
 
 MODEL = "model.onnx"
 FACTS = "engine.json"
+ONNX_KINDS = ("int8", "fp32")
 
 
-class OnnxSession:
-    """Scores encoded pairs, each by itself on one thread. Any number of threads may call it."""
+class OnnxSession(PairwiseScorer):
+    """Scores encoded pairs with a graph of `models.onnx_export`."""
 
     def __init__(self, session: Any, threads: int) -> None:
+        super().__init__(threads)
         self._session = session
         self._inputs = {item.name for item in session.get_inputs()}
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="scorer")
 
     @classmethod
     def open(cls, folder: Path, threads: int) -> OnnxSession:
         """Open model.onnx in a folder; `threads` pairs run at once."""
         return cls(open_session(folder), threads)
-
-    def logits_of(
-        self, encoded: Sequence[Encoding], batch_size: int = 32, progress: Progress | None = None
-    ) -> NDArray[np.float32]:
-        """float32 [n] relevance logits of encoded pairs. `batch_size` has no effect here."""
-        order = sorted(range(len(encoded)), key=lambda place: -len(encoded[place]))
-        scores = np.empty(len(encoded), dtype=np.float32)
-        for done, (place, score) in enumerate(
-            zip(order, self._pool.map(self._score, (encoded[place] for place in order)), strict=True), start=1
-        ):
-            scores[place] = score
-            if progress is not None and (done % batch_size == 0 or done == len(order)):
-                progress(done, len(order))
-        return scores
 
     def _score(self, encoding: Encoding) -> float:
         values = {"input_ids": encoding.ids, "token_type_ids": encoding.type_ids}

@@ -429,18 +429,18 @@ class TrainingSettings(Section):
 class EngineSettings(Section):
     """What computes the logits of the cross-encoders, offline and in the service."""
 
-    kind: Literal["auto", "int8", "fp32", "torch"] = Field(
+    kind: Literal["auto", "bf16", "int8", "fp32", "torch"] = Field(
         default="auto",
-        description="ONNX Runtime in int8 or fp32, or torch. auto: torch on a GPU, else int8 where it ranks as the "
-        "model does, else fp32.",
+        description="PyTorch in bfloat16 on CPUs that multiply it, ONNX Runtime in int8 or fp32, or torch. auto: torch "
+        "on a GPU, else the first of bf16, int8 and fp32 that the CPU has and that ranks as the model does.",
     )
-    parity_queries: PositiveInt = Field(default=24, description="Development queries on whose candidates they compare.")
+    parity_queries: PositiveInt = Field(default=60, description="Development queries on whose candidates they compare.")
     min_kendall_tau: Fraction = Field(
-        default=0.9, description="Agreement with the order of the model itself (Kendall's tau) that an engine needs."
+        default=0.97, description="Agreement with the order of the model itself (Kendall's tau) that an engine needs."
     )
     max_ndcg_loss: Fraction = Field(default=0.01, description="nDCG@10 of those queries that an engine may lose.")
     threads: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Pairs that ONNX engines score at once, each on a core; 0 is one per core."
+        default=0, description="Pairs that the engines of a CPU score at once, each on a core; 0 is one per core."
     )
 
 

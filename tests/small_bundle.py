@@ -12,7 +12,7 @@ Importing this module loads nothing heavy. `tests/conftest.py` makes `small` ava
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -305,6 +305,12 @@ def build_small(home: Path) -> Small:
         "training/large_reranker",
     )
     return Small(home, settings, store, made, make_candidate(store, settings, made, large, compact))
+
+
+def weights_file(files: Collection[str], model: str) -> str:
+    """The file that what runs a model of a bundle reads: its ONNX graph where there is one, else its weights."""
+    graph = f"engines/{model}/model.onnx"
+    return graph if graph in files else f"{model}/model.safetensors"
 
 
 def make_candidate(

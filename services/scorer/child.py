@@ -15,7 +15,7 @@ from typing import Any
 
 from models.errors import RerankOpsError
 from models.model_files import ModelFiles
-from models.onnx_session import OnnxSession, engine_kind
+from models.onnx_session import ONNX_KINDS, OnnxSession, engine_kind
 from services.log_lines import error_facts, log_to_stderr
 from services.scorer.wire import pack_logits, receive, send, unpack_pairs
 
@@ -51,7 +51,7 @@ def _open(facts: dict[str, Any]) -> Mapping[str, Any]:
     files = ModelFiles(Path(facts["folder"]), facts["max_tokens"], facts["threads"], facts["digests"])
     files.verify()
     engines = {size: files.folder / "engines" / size for size in facts["sizes"]}
-    if "torch" not in map(engine_kind, engines.values()):
+    if set(ONNX_KINDS).issuperset(map(engine_kind, engines.values())):
         return {size: OnnxSession.open(folder, files.threads) for size, folder in engines.items()}
     from models.bundle_engines import LocalEngines, use_threads
 

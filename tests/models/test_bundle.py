@@ -36,8 +36,8 @@ def test_a_bundle_holds_all_that_serving_reads_and_no_pickle(small: Small) -> No
     assert {
         "bundle.json", "passages.parquet", "calibration.json", "golden.json", "report/evaluation.json",
         "evaluation/per_query.parquet", "dense_index/index.faiss", "encoder/model.safetensors",
-        "large/model.safetensors", "compact/model.safetensors", "engines/large/model.onnx",
-        "engines/compact/model.onnx",
+        "large/model.safetensors", "compact/model.safetensors", "engines/large/engine.json",
+        "engines/compact/engine.json",
     } <= files.keys()  # fmt: skip
     assert any(name.startswith("lexical_index/") for name in files)
     assert not [name for name in files if Path(name).suffix in PICKLES]

@@ -30,7 +30,7 @@ from models.ledger import Release
 from models.lexical_index import LexicalIndex
 from models.serving import Identity, LoadedBundle, load_bundle, load_release
 from models.serving_types import ranking_fault
-from tests.small_bundle import BUDGET_MS, QUESTION, SECRET, STAFF, Handbook, Small, in_force
+from tests.small_bundle import BUDGET_MS, QUESTION, SECRET, STAFF, Handbook, Small, in_force, weights_file
 
 LOADED = [
     "bundle.json", "passages.parquet", "calibration.json", "dense_index/index.faiss",
@@ -287,14 +287,15 @@ def test_nothing_is_unpickled(small: Small, unpickled: _Unpickled) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("own", ["encoder/model.safetensors", "engines/large/model.onnx", "engines/compact/model.onnx"])
+@pytest.mark.parametrize("model", ["encoder", "large", "compact"])
 def test_a_pickle_in_the_place_of_weights_is_refused_unread(
-    small: Small, tmp_path: Path, unpickled: _Unpickled, own: str
+    small: Small, tmp_path: Path, unpickled: _Unpickled, model: str
 ) -> None:
     class Attack:
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (tmp_path / "attacked",)
 
+    own = weights_file(small.first.bundle.manifest.files, model)
     bundle = copied(small.first.bundle, tmp_path, own=own)
     (tmp_path / own).unlink()
     (tmp_path / own).with_name("pytorch_model.bin").write_bytes(pickle.dumps(Attack()))

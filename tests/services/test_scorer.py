@@ -24,7 +24,7 @@ from models.serving import load_release
 from services.scorer.supervisor import ScorerProcess, ScorerRestarts
 from tests.service_process import start_service
 from tests.services.conftest import AUTHORIZED, Running, service_in
-from tests.small_bundle import BUDGET_MS, QUESTION, Small, put_in_service
+from tests.small_bundle import BUDGET_MS, QUESTION, Small, put_in_service, weights_file
 
 TIMEOUT_S = 120.0
 PAIRS = [(QUESTION, text) for text in ("Wash the water filter with soda.", "Mice stay away.", "", "word " * 200)]
@@ -114,7 +114,7 @@ def test_altered_weights_are_not_loaded(small: Small, tmp_path: Path, restarts: 
     for name in files.digests:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(files.folder / name, tmp_path / name)
-    name = next(name for name in files.digests if name.startswith("engines/large/") and name.endswith(".onnx"))
+    name = weights_file(files.digests, "large")
     data = bytearray((tmp_path / name).read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / name).write_bytes(data)
