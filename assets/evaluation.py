@@ -116,7 +116,8 @@ def score_calibration(
         scored = scored_candidates.read_table("scored.parquet")
         scored = scored[scored["query_id"].isin(dev["query_id"])]
         calibration = fit_calibration(scored, judgments)
-        stopping = fit_stopping(scored, judgments, calibration, settings.tiers)
+        cost = float(scored_candidates.summary["compact_cost"])
+        stopping = fit_stopping(scored, judgments, calibration, settings.tiers, cost)
         calibration = replace(calibration, stopping=stopping.stopping)
         (folder / "calibration.json").write_bytes(canonical_json(calibration.to_dict()))
         errors = {f"expected_calibration_error_{name}": e for name, e in calibration.expected_calibration_error.items()}
@@ -129,7 +130,7 @@ def score_calibration(
         build,
         modules=_CALIBRATE,
         inputs=(evaluation_set, scored_candidates),
-        settings=values_of(settings, "tiers.compact_candidates", "tiers.large_candidates", "tiers.max_stopping_loss"),
+        settings=values_of(settings, "tiers", without=("tiers.budget_ms", "tiers.reserve_ms")),
     )
     return output(artifact)
 

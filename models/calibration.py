@@ -23,10 +23,9 @@ TIER_FEATURES: Mapping[str, tuple[str, ...]] = {
     "lean": ("dense", "lexical", "lexical_log"),
     "compact": ("dense", "lexical", "lexical_log", "compact"),
     "large": ("dense", "lexical", "lexical_log", "large"),
-    "cascade": ("dense", "lexical", "lexical_log", "compact", "large"),
 }
-"""Inputs of each scorer. `large` stands alone in the evaluation; in serving the large model runs behind the
-compact one: `cascade`."""
+"""Inputs of each scorer. What the large model has scored is ranked without the compact model's logit: with it, some
+hundred development queries are too few to tell what the weaker of two like models adds (docs/decisions/0012)."""
 
 _RIDGE = 1e-2
 _CLIP = 30.0
@@ -69,6 +68,11 @@ class Calibration:
     expected_calibration_error: Mapping[str, float]
     stopping: Stopping = field(default_factory=Stopping)
     """Which candidates each model is asked about."""
+
+    @property
+    def last(self) -> TierScorer:
+        """Scorer of what the large model was asked about behind the compact one; older bundles have one for it."""
+        return self.tiers.get("cascade", self.tiers["large"])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

@@ -23,6 +23,7 @@ from models.evaluation import FIRST_STAGES, EvaluationReport, evaluate_systems
 from models.evaluation_page import PAGE, write_evaluation_page
 from models.files import canonical_json
 from models.latency import summarize
+from models.pair_cost import relative_cost
 from models.scoring import pairs_per_query, rerank, score_candidates, seconds_per_query
 from models.settings import EvaluationSettings, Settings, TiersSettings, TrainingSettings
 from models.tracking import Tracking
@@ -52,8 +53,8 @@ def score_evaluation_set(
     folder: Path,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write scored.parquet: the candidates of `queries` with both models' logits. Returns counts and seconds
-    per pair.
+    """Write scored.parquet: the candidates of `queries` with both models' logits. Returns counts, seconds per pair, and
+    what the longest pair costs in the compact model as a share of the large one's.
 
     `models` are the folders of `compact` and `large`, `engines` that of what computes them."""
     compact, large = (
@@ -64,6 +65,7 @@ def score_evaluation_set(
     write_table(scored.table, folder / "scored.parquet")
     return {
         "dagster/row_count": len(scored.table),
+        "compact_cost": relative_cost(models["compact"], models["large"], training.max_tokens),
         **{f"seconds_per_pair_{n}": s for n, s in scored.seconds_per_pair.items()},
     }
 

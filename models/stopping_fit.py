@@ -1,23 +1,31 @@
 # pandas' stubs type a selection as Series or DataFrame.
 # pyright: reportArgumentType=false, reportCallIssue=false
-"""Fit the windows of `models.stopping` on the development queries: as narrow as a set loss of nDCG@10 allows."""
+"""Fit the windows of `models.stopping` on the development queries: the least loss of nDCG@10 that a budget allows.
+
+What windows lose is judged by what the large model believes of all candidates, not by the judgments: nDCG@10 of some
+hundred queries moves by luck, since one relevant passage says nothing of the order of the others, while probabilities
+tell what every exchange of two passages costs in expectation (docs/decisions/0012).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
+from math import inf
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.calibration import Calibration, candidate_inputs
-from models.metrics import collapse_to_documents, evaluate_run
+from models.calibration import Calibration, candidate_inputs, probability
+from models.metrics import collapse_to_documents, evaluate_run, mean_values
 from models.scoring import pairs_per_query, tiered_ranking
 from models.settings import TiersSettings
-from models.stopping import Stopping
+from models.stopping import Stopping, best_rows
 
 _MEASURE = "nDCG@10"
-_STEPS = 16
+_TOP = 10
+_STEPS = 24
 """Windows tried for a model, at equal shares of the pairs that they leave."""
 
 
@@ -28,6 +36,9 @@ class FittedStopping:
     stopping: Stopping
     ndcg_without: float
     ndcg_with: float
+    expected_loss: float
+    """Of nDCG@10, by the probabilities of the large model, against no windows."""
+
     pairs_without: dict[str, float]
     """Mean pairs of a query that each model scores, by model."""
 
@@ -36,44 +47,123 @@ class FittedStopping:
     def summary(self) -> dict[str, float]:
         """The numbers that are watched."""
         pairs = {f"{name}_pairs_per_query": value for name, value in self.pairs_with.items()}
-        return {"ndcg_at_10_without_stopping": self.ndcg_without, "ndcg_at_10_with_stopping": self.ndcg_with, **pairs}
+        return {
+            "ndcg_at_10_without_stopping": self.ndcg_without,
+            "ndcg_at_10_with_stopping": self.ndcg_with,
+            "expected_stopping_loss": self.expected_loss,
+            **pairs,
+        }
 
 
 def fit_stopping(
-    scored: pd.DataFrame, judgments: pd.DataFrame, calibration: Calibration, tiers: TiersSettings
+    scored: pd.DataFrame,
+    judgments: pd.DataFrame,
+    calibration: Calibration,
+    tiers: TiersSettings,
+    compact_cost: float,
 ) -> FittedStopping:
-    """Windows for both models, the large one's first since its pairs cost most.
+    """Windows for both models, chosen together.
 
-    `scored` has the candidates of the development queries with both logits. A window is taken when the nDCG@10 that
-    queries lose by it, over all queries, is at most half of `tiers.max_stopping_loss`, so both together stay within
-    it; at 0 there are none. What other queries win is not set off: on so few queries that is luck, and narrower windows
-    would be taken than hold on others.
+    `scored` has the candidates of the development queries with both logits; `compact_cost` is what a pair costs in the
+    compact model as a share of what it costs in the large one. Of the windows whose mean cost of a query is within
+    `tiers.stopping_budget` (pairs of the large model; 0 is no limit), the cheapest whose expected loss is at most
+    `tiers.max_stopping_loss` is taken, or where none is, the one with the least loss. Judgments only say what came of
+    it.
     """
+    expected = ExpectedOutcomes(scored, calibration, tiers, compact_cost)
+    budget = tiers.stopping_budget or inf
+    full_cost, full = expected.of(Stopping())
+    chosen, lost = Stopping(), 0.0
+    if full_cost > budget or tiers.max_stopping_loss:
+        tried = [(*expected.of(stopping), stopping) for stopping in expected.choices()]
+        affordable = [one for one in tried if one[0] <= budget] or [min(tried, key=lambda one: one[0])]
+        close = [one for one in affordable if full - one[1] <= tiers.max_stopping_loss]
+        if close:
+            _, value, chosen = min(close, key=lambda one: (one[0], -one[1]))
+        else:
+            _, value, chosen = min(affordable, key=lambda one: (-one[1], one[0]))
+        lost = full - value
+    without, with_them = (
+        tiered_ranking(scored, replace(calibration, stopping=stopping), tiers) for stopping in (Stopping(), chosen)
+    )
     judged = judgments[judgments["query_id"].isin(scored["query_id"])]
-
-    def outcome(stopping: Stopping) -> tuple[NDArray[np.float64], pd.DataFrame]:
-        ranking = tiered_ranking(scored, replace(calibration, stopping=stopping), tiers)
-        return evaluate_run(collapse_to_documents(ranking), judged, [_MEASURE])["value"].to_numpy(), ranking
-
-    chosen = Stopping()
-    everything, ranking = outcome(chosen)
-    before = pairs_per_query(ranking)
-    best = everything
-    for tier in ("large", "compact") if tiers.max_stopping_loss else ():
-        for window in _windows(scored, calibration, tier):
-            tried = replace(chosen, **{tier: window})
-            values, _ = outcome(tried)
-            if np.maximum(best - values, 0).mean() <= tiers.max_stopping_loss / 2:
-                chosen, best = tried, values
-                break
-    kept, ranking = outcome(chosen)
-    return FittedStopping(chosen, float(everything.mean()), float(kept.mean()), before, pairs_per_query(ranking))
+    before, after = (
+        mean_values(evaluate_run(collapse_to_documents(ranking), judged, [_MEASURE]))[_MEASURE]
+        for ranking in (without, with_them)
+    )
+    return FittedStopping(chosen, before, after, lost, pairs_per_query(without), pairs_per_query(with_them))
 
 
-def _windows(scored: pd.DataFrame, calibration: Calibration, tier: str) -> NDArray[np.float64]:
-    """Windows to try, the narrowest first: quantiles of how far candidates are behind the best."""
-    logits = calibration.tiers["lean" if tier == "compact" else "compact"].logits(candidate_inputs(scored))
-    table = pd.DataFrame({"query_id": scored["query_id"], "logit": logits})
-    behind = table.groupby("query_id")["logit"].transform("max") - table["logit"]
-    behind = behind[behind > 0].to_numpy()
-    return np.quantile(behind, np.linspace(0, 1, _STEPS, endpoint=False)) if len(behind) else np.empty(0)
+class ExpectedOutcomes:
+    """What windows cost on the queries of `scored`, and the nDCG@10 that the large model expects of them."""
+
+    def __init__(
+        self, scored: pd.DataFrame, calibration: Calibration, tiers: TiersSettings, compact_cost: float
+    ) -> None:
+        self._queries = [_Query(rows, calibration, tiers) for _, rows in scored.groupby("query_id", sort=True)]
+        self._compact_cost = compact_cost
+
+    def of(self, stopping: Stopping) -> tuple[float, float]:
+        """Mean cost of a query, in pairs of the large model, and mean expected nDCG@10."""
+        found = [query.outcome(stopping) for query in self._queries]
+        costs = [self._compact_cost * compact + large for compact, large, _ in found]
+        return float(np.mean(costs)), float(np.mean([value for *_, value in found]))
+
+    def choices(self) -> list[Stopping]:
+        """All pairs of windows worth trying."""
+        large = _windows([query.compact for query in self._queries])
+        return [Stopping(*pair) for pair in product(_windows([query.lean for query in self._queries]), large)]
+
+
+class _Query:
+    """The candidates of one query, and what `tiered_ranking` makes of them for any windows.
+
+    `lean`, `compact` and `large` are combined logits [n]. Windows only decide how many candidates go on, so each of the
+    few outcomes is worked out once.
+    """
+
+    def __init__(self, rows: pd.DataFrame, calibration: Calibration, tiers: TiersSettings) -> None:
+        inputs = candidate_inputs(rows)
+        scorers = calibration.tiers["lean"], calibration.tiers["compact"], calibration.last
+        self.lean, self.compact, self.large = (scorer.logits(inputs) for scorer in scorers)
+        believed = probability(self.large)
+        self._relevant = believed / believed.sum()
+        self._ids = rows["passage_id"].tolist()
+        self._most = tiers.large_candidates
+        self._first = best_rows(self.lean, self._ids, tiers.compact_candidates)
+        self._second: dict[int, NDArray[np.int64]] = {}
+        self._values: dict[tuple[int, int], float] = {}
+
+    def outcome(self, stopping: Stopping) -> tuple[int, int, float]:
+        """Pairs of the compact and of the large model, and the expected nDCG@10."""
+        compact = _near(self.lean[self._first], stopping.compact)
+        if compact not in self._second:
+            chosen = self._first[:compact]
+            order = best_rows(self.compact[chosen], [self._ids[row] for row in chosen], self._most)
+            self._second[compact] = chosen[order]
+        second = self._second[compact]
+        large = _near(self.compact[second], stopping.large)
+        if (compact, large) not in self._values:
+            logits = self.lean.copy()
+            logits[self._first[:compact]] = self.compact[self._first[:compact]]
+            logits[second[:large]] = self.large[second[:large]]
+            top = best_rows(logits, self._ids, _TOP)
+            self._values[compact, large] = float(self._relevant[top] @ (1 / np.log2(np.arange(2, len(top) + 2))))
+        return compact, large, self._values[compact, large]
+
+
+def _near(descending: NDArray[np.float64], window: float) -> int:
+    """How many logits are within the window of the first; none where that one stands alone."""
+    if window == inf:
+        return len(descending)
+    count = int((descending >= descending[0] - window).sum()) if len(descending) else 0
+    return count if count > 1 else 0
+
+
+def _windows(logits: list[NDArray[np.float64]]) -> list[float]:
+    """Windows to try: none, quantiles of how far candidates are behind the best of their query, and no limit."""
+    behind = np.concatenate([np.zeros(0), *(values.max(initial=-inf) - values for values in logits)])
+    behind = behind[behind > 0]
+    if not len(behind):
+        return [0.0, inf]
+    return [0.0, *np.quantile(behind, np.linspace(0, 1, _STEPS, endpoint=False)).tolist(), inf]

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.batching import Batcher, Claim, Scores
-from models.calibration import Calibration, probability
+from models.calibration import Calibration, TierScorer, probability
 from models.contracts import Tier
 from models.score_cache import KnownScore, ScoreCache, pair_key
 from models.serving_types import Ranked, Ranking
@@ -57,14 +57,14 @@ def cascade(
     """
     logits = calibration.tiers["lean"].logits(inputs)
     tiers: list[Tier] = ["lean"] * len(logits)
-    names: tuple[tuple[Tier, str, NDArray[np.int64]], ...] = (
-        ("compact", "compact", compact_rows),
-        ("large", "cascade", large_rows),
+    steps: tuple[tuple[Tier, TierScorer, NDArray[np.int64]], ...] = (
+        ("compact", calibration.tiers["compact"], compact_rows),
+        ("large", calibration.last, large_rows),
     )
-    for tier, scorer, rows in names:
+    for tier, scorer, rows in steps:
         if len(rows):
             part = {name: np.asarray(values)[rows] for name, values in inputs.items()}
-            logits[rows] = calibration.tiers[scorer].logits(part)
+            logits[rows] = scorer.logits(part)
             for row in rows:
                 tiers[row] = tier
     return Scored(logits, tuple(tiers))

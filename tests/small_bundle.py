@@ -332,7 +332,7 @@ def make_candidate(
         table = scored.read_table("scored.parquet")
         table = table[table["query_id"].isin(queries["query_id"])]
         calibration = fit_calibration(table, judgments)
-        fitted = fit_stopping(table, judgments, calibration, settings.tiers)
+        fitted = fit_stopping(table, judgments, calibration, settings.tiers, float(scored.summary["compact_cost"]))
         calibration = replace(calibration, stopping=fitted.stopping)
         (folder / "calibration.json").write_bytes(canonical_json(calibration.to_dict()))
 

@@ -67,7 +67,7 @@ def fitted() -> Calibration:
 def test_better_informed_tiers_rank_better_on_queries_they_were_not_fitted_on(fitted: Calibration) -> None:
     table, judgments = scored(200, seed=1)
     found = {tier: quality(fitted, tier, table, judgments) for tier in TIER_FEATURES}
-    assert found["lean"] < found["compact"] < found["large"] <= found["cascade"] + 0.01
+    assert found["lean"] < found["compact"] < found["large"]
     assert found["lean"] > quality(_only(fitted, "dense"), "dense", table, judgments)
 
 

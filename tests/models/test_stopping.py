@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.calibration import Calibration, fit_calibration
+from models.calibration import Calibration, TierScorer, fit_calibration
 from models.offline_evaluation import split_of
 from models.scoring import pairs_per_query, tiered_ranking
 from models.settings import TiersSettings
@@ -75,21 +75,68 @@ def dev_table(small: Small) -> tuple[pd.DataFrame, pd.DataFrame]:
     return scored[scored["query_id"].isin(queries["query_id"])], judgments
 
 
-def test_the_windows_save_pairs_and_cost_no_more_than_they_may(small: Small) -> None:
+def cost(pairs: dict[str, float]) -> float:
+    return 0.5 * pairs["compact"] + pairs["large"]
+
+
+def test_the_windows_keep_to_the_budget(small: Small) -> None:
     scored, judgments = dev_table(small)
     calibration = fit_calibration(scored, judgments)
-    fitted = fit_stopping(scored, judgments, calibration, TiersSettings(max_stopping_loss=0.01))
-    assert fitted.ndcg_with >= fitted.ndcg_without - 0.01
-    assert fitted.pairs_with["large"] < fitted.pairs_without["large"]
-    assert fitted.pairs_with["compact"] <= fitted.pairs_without["compact"]
-    ranking = tiered_ranking(
-        scored, Calibration(calibration.tiers, 1, {}, fitted.stopping), TiersSettings(max_stopping_loss=0.01)
-    )
-    assert pairs_per_query(ranking) == fitted.pairs_with
+    losses = []
+    for budget in (6.0, 3.0, 1.0):
+        tiers = TiersSettings(stopping_budget=budget, max_stopping_loss=0)
+        fitted = fit_stopping(scored, judgments, calibration, tiers, 0.5)
+        assert cost(fitted.pairs_with) <= budget < cost(fitted.pairs_without)
+        losses.append(fitted.expected_loss)
+        ranking = tiered_ranking(scored, Calibration(calibration.tiers, 1, {}, fitted.stopping), tiers)
+        assert pairs_per_query(ranking) == fitted.pairs_with
+    assert losses == sorted(losses)
 
 
-def test_at_no_loss_there_are_none(small: Small) -> None:
+def test_less_than_the_budget_is_spent_where_it_does(small: Small) -> None:
     scored, judgments = dev_table(small)
-    fitted = fit_stopping(scored, judgments, fit_calibration(scored, judgments), TiersSettings(max_stopping_loss=0))
+    calibration = fit_calibration(scored, judgments)
+    all_of_it, some = (
+        fit_stopping(scored, judgments, calibration, TiersSettings(max_stopping_loss=loss), 0.5) for loss in (0, 0.05)
+    )
+    assert cost(some.pairs_with) < cost(all_of_it.pairs_with)
+    assert all_of_it.expected_loss < some.expected_loss <= 0.05
+
+
+def test_without_budget_and_loss_there_are_none(small: Small) -> None:
+    scored, judgments = dev_table(small)
+    tiers = TiersSettings(stopping_budget=0, max_stopping_loss=0)
+    fitted = fit_stopping(scored, judgments, fit_calibration(scored, judgments), tiers, 0.5)
     assert fitted.stopping == Stopping()
     assert fitted.pairs_with == fitted.pairs_without
+    assert fitted.expected_loss == 0
+
+
+def test_a_window_counts_what_a_sure_model_would_turn_round() -> None:
+    """One query of two candidates that the first stage holds for equal, and the large model does not."""
+    tier = {"mean": (0.0,), "scale": (1.0,), "weights": (1.0,), "slope": 1.0, "offset": 0.0}
+    tiers = {
+        name: TierScorer(features=(feature,), **tier)
+        for name, feature in (("lean", "dense"), ("compact", "compact"), ("large", "large"))
+    }
+    scored = pd.DataFrame(
+        {
+            "query_id": "q",
+            "passage_id": ["a", "b", "c"],
+            "document_id": ["a", "b", "c"],
+            "rank": [1, 2, 3],
+            "dense_score": [1.0, 0.9, -20.0],
+            "lexical_score": 0.0,
+            "compact_logit": [0.0, 0.0, -20.0],
+            "large_logit": [-20.0, 20.0, -20.0],
+        }
+    )
+    judgments = pd.DataFrame({"query_id": ["q"], "document_id": ["b"], "grade": [1]})
+    calibration = Calibration(tiers, 1, {})
+    free = fit_stopping(scored, judgments, calibration, TiersSettings(max_stopping_loss=0.1), 0.5)
+    assert (free.pairs_with, free.expected_loss) == ({"compact": 2.0, "large": 2.0}, pytest.approx(0, abs=1e-6))
+    none = TiersSettings(stopping_budget=0.5, max_stopping_loss=0.1)
+    dear = fit_stopping(scored, judgments, calibration, none, 0.5)
+    assert dear.pairs_with == {"compact": 0.0, "large": 0.0}
+    assert dear.expected_loss == pytest.approx(1 - 1 / np.log2(3), abs=1e-6)
+    assert (dear.ndcg_without, dear.ndcg_with) == (1, pytest.approx(1 / np.log2(3)))

@@ -36,7 +36,7 @@ CALIBRATION = Calibration(
         "lean": weighing(dense=1.0, lexical=0.0),
         "compact": weighing(compact=1.0),
         "large": weighing(large=1.0),
-        "cascade": weighing(compact=0.1, large=1.0),
+        "cascade": weighing(compact=0.1, large=1.0),  # as in bundles that were made before `large` stood for it
     },
     1,
     {},
@@ -304,6 +304,8 @@ def test_the_cascade_reads_only_what_was_scored() -> None:
     for name, values in inputs.items():
         np.testing.assert_array_equal(values, before[name])
     assert cascade(CALIBRATION, inputs, NONE, NONE).tiers == ("lean",) * 3
+    now = Calibration({name: CALIBRATION.tiers[name] for name in TIER_FEATURES}, 1, {})
+    assert cascade(now, inputs, np.array([0, 2]), np.array([2])).logits.tolist() == pytest.approx([5.0, 0.2, 7.0])
 
 
 @settings(deadline=None)
@@ -315,8 +317,8 @@ def test_best_rows_are_the_highest_in_order_with_ties_by_id(values: list[int], c
 
 
 def test_the_scorers_of_the_tests_have_the_features_of_real_ones() -> None:
-    for name, scorer in CALIBRATION.tiers.items():
-        assert set(scorer.features) <= set(TIER_FEATURES[name])
+    for name, features in TIER_FEATURES.items():
+        assert set(CALIBRATION.tiers[name].features) <= set(features)
 
 
 def test_real_engines_agree_with_the_scripted_ones_on_how_they_are_used(loaded: LoadedBundle) -> None:
