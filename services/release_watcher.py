@@ -7,6 +7,7 @@ that it was given and is closed behind the last of them, so no request sees two 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import threading
@@ -189,6 +190,9 @@ class ServedRelease:
                     f"{bundle.release_id} (bundle {bundle.bundle_version})"
                 )
             self.warm_up_ms = warm_up(bundle, self._settings)
+            # A full collection stops every thread, for .3 s of CPU with the libraries and 7,000 passages, and finds
+            # nothing in them: what is loaded stays out of it until the bundle is closed.
+            gc.freeze()
         except BaseException:
             bundle.close()
             raise
@@ -203,6 +207,10 @@ class ServedRelease:
             _LOG.info("release closed", extra={"facts": {"release_id": self.release.release_id}})
         except Exception as error:
             _LOG.error("release did not close", extra={"facts": error_facts(error)})
+        self._bundle = None
+        gc.unfreeze()
+        gc.collect()  # An encoder refers to itself.
+        gc.freeze()
         self.closed.set_result(None)
 
 

@@ -159,21 +159,7 @@ class ScorerProcess:
 
     def _start(self) -> _Child:
         """Start a process and wait until it is ready. Raises `ScorerLost`."""
-        ours, theirs = socket.socketpair()
-        path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
-        with theirs, self._changed:
-            if self._closed.is_set():
-                ours.close()
-                raise ScorerLost("the bundle is closed")
-            process = subprocess.Popen(
-                [sys.executable, "-m", _CHILD, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=os.environ | {"PYTHONPATH": path},
-            )
-            child = self._latest = _Child(process, ours)
-        ours.settimeout(_START_S)
+        child = self._spawn()
         files = self._files
         facts = {
             "folder": str(files.folder),
@@ -183,22 +169,42 @@ class ScorerProcess:
             "digests": dict(files.digests),
         }
         try:
-            send(ours, facts)
-            answer, _ = receive(ours)
-            if "error" in answer:
-                raise ScorerLost(f"the scoring process does not start: {answer['error']}")
-            ours.settimeout(self._timeout_s)
+            child.channel.settimeout(_START_S)
+            send(child.channel, facts)
+            answer, _ = receive(child.channel)
+            child.channel.settimeout(self._timeout_s)
         except (OSError, EOFError) as error:
             self._discard(child)
             raise ScorerLost("the scoring process ended before it was ready") from error
-        except ScorerLost:
+        if "error" in answer:
             self._discard(child)
-            raise
+            raise ScorerLost(f"the scoring process does not start: {answer['error']}")
         with self._changed:
             if not self._closed.is_set():
                 self._child = child
-        _LOG.info("scoring process runs", extra={"facts": {"pid": process.pid}})
+        _LOG.info("scoring process runs", extra={"facts": {"pid": child.process.pid}})
         return child
+
+    def _spawn(self) -> _Child:
+        """A new process with one end of a socket pair. Raises `ScorerLost`."""
+        path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+        with self._changed:
+            if self._closed.is_set():
+                raise ScorerLost("the bundle is closed")
+            try:
+                ours, theirs = socket.socketpair()
+                with theirs:
+                    process = subprocess.Popen(
+                        [sys.executable, "-m", _CHILD, str(theirs.fileno())],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        pass_fds=[theirs.fileno()],
+                        env=os.environ | {"PYTHONPATH": path},
+                    )
+            except OSError as error:
+                raise ScorerLost(f"no process can be started: {error.strerror}") from error
+            self._latest = _Child(process, ours)
+            return self._latest
 
     def _discard(self, child: _Child) -> None:
         """End a process and free its socket, which nobody reads any more behind `_talking`."""
