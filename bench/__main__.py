@@ -3,13 +3,14 @@
 The figures go to docs/benchmarks/results.json, each benchmark's under its own names.
 """
 
-from bench import cascade, engines, load, peers
+from bench import cascade, engines, load, peers, stopping
 
 
 def main() -> None:
     """Run them one after the other."""
     engines.main()
     peers.main()
+    stopping.main()
     cascade.main()
     load.main()
 

@@ -16,22 +16,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from transformers import AutoConfig
 
-from bench.engines import corpus_name, pair_flops
+from bench.engines import corpus_name
 from bench.results import RESULTS, merge
 from models.artifacts import ArtifactStore
 from models.calibration import Calibration, candidate_inputs
-from models.cross_encoder import CrossEncoderScorer
 from models.engines import SIZES, load_engine
 from models.metrics import collapse_to_documents, evaluate_run
 from models.offline_evaluation import split_of
+from models.pair_cost import pair_flops
 from models.scoring import candidate_pairs, tiered_ranking
 from models.serving import load_bundle
 from models.settings import TiersSettings, load_settings
 from models.splits import sample_by_hash
 from models.stopping import best_rows
 
-_QUERIES, _DEPTH = 60, 100
+_QUERIES, _DEPTH = 100, 100
 _BUDGETS = ((5, 0), (10, 0), (20, 0), (50, 0), (10, 3), (20, 5), (20, 10), (40, 10), (100, 20))
 """Most pairs of the compact and of the large model."""
 
@@ -116,9 +117,9 @@ def _score(
     costs = Costs({}, {})
     for size in SIZES:
         engine = load_engine(folder / "engines", folder / size, size, max_tokens)
-        model = CrossEncoderScorer.load(folder / size, max_tokens)
+        config = AutoConfig.from_pretrained(str(folder / size), local_files_only=True)
         encoded = engine.encode(pairs)
-        flops = np.array([pair_flops(model, len(encoding)) for encoding in encoded])
+        flops = np.array([pair_flops(config, len(encoding)) for encoding in encoded])
         logits, seconds = np.empty(len(pairs)), np.empty(len(pairs))
         engine.logits_of(encoded[:32])
         for done, rows in enumerate(table.groupby("query_id").indices.values(), start=1):

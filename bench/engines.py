@@ -1,8 +1,10 @@
 """Our engines against `CrossEncoder.predict` with the same weights, pairs and threads, alternating in one run.
 
-`python -m bench.engines` measures the models of the current deployment (RERANKOPS_HOME) on the candidates of its test
-queries, and writes `engine` of docs/benchmarks/results.json: pairs per second, milliseconds of requests of 10, 50 and
-100 candidates, nDCG@10 by the models' logits alone, and the share of the machine's rate of matrix multiplication.
+`python -m bench.engines [compact | large]` measures the models of the current deployment (RERANKOPS_HOME) on the
+candidates of its development and test queries, and writes `engine` of docs/benchmarks/results.json and a plot: pairs
+per second, milliseconds of requests of 10, 50 and 100 candidates, nDCG@10 by the models' logits alone, the share of
+the machine's rate of matrix multiplication, and what takes the rest. `ours` is the engine that `engine.kind = "auto"`
+takes.
 """
 
 from __future__ import annotations
@@ -16,15 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from bench.results import merge
+from bench.results import RESULTS, merge
 from models.artifacts import ArtifactStore
+from models.bfloat16 import Bfloat16Scorer, multiplies_bfloat16
 from models.cross_encoder import CrossEncoderScorer
-from models.engines import SIZES, OnnxScorer, ParitySample, compare, export_model, load_engine, parity_sample
+from models.engines import SIZES, Kind, OnnxScorer, ParitySample, compare, export_model, parity_sample
 from models.offline_evaluation import split_of
+from models.pair_cost import pair_flops
 from models.settings import Settings, load_settings
 
-_PAIRS, _ROUNDS, _QUERIES = 128, 3, 50
+_PAIRS, _ROUNDS, _PROFILED = 64, 3, 32
+_QUERIES, _GATE_QUERIES = 200, 60
 _BATCHES = (8, 16, 32, 64)
 _REQUESTS = (10, 50, 100)
 _REPEATS = 5
@@ -38,15 +44,31 @@ def main() -> None:
 
     settings = load_settings()
     store = ArtifactStore.of(settings)
-    sample = sample_of(settings, store)
+    sample, some = (sample_of(settings, store, count) for count in (_QUERIES, _GATE_QUERIES))
     threads = torch.get_num_threads()
     results: dict[str, Any] = {"threads": threads, "pairs": _PAIRS, "corpus": corpus_name(settings)}
-    for size in SIZES:
-        results[size] = _measure(size, settings, store, sample, threads)
-    # The issue's short names: of the compact model, which scores most pairs.
-    for name in ("speedup_vs_cross_encoder", "ndcg_delta", "share_of_matmul_rate"):
-        results[name] = results["compact"][name]
-    print(merge({"engine": results}))
+    for size in sys.argv[1:] or SIZES:
+        results[size] = _measure(size, settings, store, sample, some, threads)
+        if size == "compact":  # the issue's short names are of the model that scores most pairs
+            short = ("speedup_vs_cross_encoder", "ndcg_delta", "share_of_matmul_rate")
+            results |= {name: results[size][name] for name in short}
+        print(merge({"engine": results}))
+    _plot({size: results[size] for size in SIZES if size in results}, RESULTS.parent / "images" / "engines.png")
+
+
+def kinds() -> list[Kind]:
+    """The kinds of engine that this CPU has."""
+    native: list[Kind] = ["bf16"] if multiplies_bfloat16() else []
+    return [*native, "int8", "fp32"]
+
+
+def engine_of(kind: Kind, model: Path, folder: Path, max_tokens: int) -> Bfloat16Scorer | OnnxScorer:
+    """An engine of a model; ONNX engines are written to `folder`."""
+    if kind == "bf16":
+        return Bfloat16Scorer.load(model, max_tokens)
+    folder.mkdir(parents=True, exist_ok=True)
+    export_model(model, folder, kind)
+    return OnnxScorer.load(folder, max_tokens)
 
 
 def corpus_name(settings: Settings) -> str:
@@ -54,64 +76,126 @@ def corpus_name(settings: Settings) -> str:
     return Path(settings.corpus.path).name if settings.corpus.source == "beir" else settings.corpus.source
 
 
-def sample_of(settings: Settings, store: ArtifactStore) -> ParitySample:
-    """Candidates of the test queries of the current deployment."""
-    test, judgments = split_of(store.require("corpus/evaluation_set"), "test")
+def sample_of(settings: Settings, store: ArtifactStore, count: int = 0) -> ParitySample:
+    """Candidates of the development and test queries of the current deployment: of `count` queries, 0 is all."""
+    evaluation_set = store.require("corpus/evaluation_set")
+    splits = [split_of(evaluation_set, name) for name in ("dev", "test")]
+    queries = pd.concat([queries for queries, _ in splits], ignore_index=True)
     return parity_sample(
         store.require("index/candidates").read_table("candidates.parquet"),
-        test,
+        queries,
         store.require("corpus/passages").read_table("passages.parquet", ["passage_id", "title", "text"]),
-        judgments,
-        _QUERIES,
+        pd.concat([judgments for _, judgments in splits], ignore_index=True),
+        count or len(queries),
     )
 
 
-def _measure(size: str, settings: Settings, store: ArtifactStore, sample: ParitySample, threads: int) -> dict[str, Any]:
+def _measure(
+    size: str,
+    settings: Settings,
+    store: ArtifactStore,
+    sample: ParitySample,
+    some: ParitySample,
+    threads: int,
+) -> dict[str, Any]:
+    """Figures of one model. `ours` is the first kind that ranks `some` as the model does, and ranks `sample` too."""
     from sentence_transformers import CrossEncoder
 
     folder = store.require(f"training/{size}_reranker").folder
     length = settings.training.max_tokens
-    ours = load_engine(store.require("training/scoring_engines").folder, folder, size, length)
-    torch_scorer = CrossEncoderScorer.load(folder, length)
+    reference = CrossEncoderScorer.load(folder, length)
     # The pair head is a module of this checkout.
     peer = CrossEncoder(str(folder), device="cpu", trust_remote_code=True, local_files_only=True)
     peer.max_seq_length = length
     pairs = list(sample.pairs[:: max(len(sample.pairs) // _PAIRS, 1)][:_PAIRS])
     with tempfile.TemporaryDirectory() as scratch:
-        export_model(folder, Path(scratch), "fp32")
-        fp32 = OnnxScorer.load(Path(scratch), length)
+        engines = {kind: engine_of(kind, folder, Path(scratch) / kind, length) for kind in kinds()}
         contestants: dict[str, Predict] = {
-            **{f"cross_encoder_{size}": _predict(peer, size) for size in _BATCHES},
-            "onnx_fp32": fp32.logits,
-            "ours": ours.logits,
+            **{f"cross_encoder_{batch}": _predict(peer, batch) for batch in _BATCHES},
+            **{kind: engine.logits for kind, engine in engines.items()},
         }
+        gflops = {kind: rate(kind, threads) / 1e9 for kind in engines}
         seconds = _alternate(contestants, pairs)
-    rates = {name: len(pairs) / statistics.median(taken) for name, taken in seconds.items()}
-    best = max((name for name in rates if name.startswith("cross_encoder")), key=lambda name: rates[name])
-    ratios = [theirs / mine for theirs, mine in zip(seconds[best], seconds["ours"], strict=True)]
-    parity = compare(torch_scorer.logits(sample.pairs), ours.logits(sample.pairs), sample)
-    flops = float(np.mean([pair_flops(torch_scorer, len(encoding)) for encoding in ours.encode(pairs)]))
+        best = min((name for name in seconds if name.startswith("cross")), key=lambda name: sum(seconds[name]))
+        print(f"{size}: {len(some.pairs)} pairs in each engine", file=sys.stderr)
+        expected = reference.logits(some.pairs)
+        parities = {kind: compare(expected, engine.logits(some.pairs), some) for kind, engine in engines.items()}
+        ours = next(kind for kind, parity in parities.items() if parity.accepted(settings.engine))
+        print(f"{size}: {len(sample.pairs)} pairs in {ours}", file=sys.stderr)
+        whole = compare(reference.logits(sample.pairs), engines[ours].logits(sample.pairs), sample)
+        encoded = engines[ours].encode(pairs)
+        flops = float(np.mean([pair_flops(reference.body.config, len(encoding)) for encoding in encoded]))
+        rates = {name: len(pairs) / statistics.median(taken) for name, taken in seconds.items()}
+        return {
+            "kind": ours,
+            "gflops": {kind: round(value, 1) for kind, value in gflops.items()},
+            "tokens_per_pair": round(float(np.mean([len(encoding) for encoding in encoded])), 1),
+            "mflops_per_pair": round(flops / 1e6, 1),
+            "pairs_per_second": {name: round(value, 1) for name, value in rates.items()},
+            "best_cross_encoder": best,
+            "cross_encoder_share_of_fp32_rate": round(rates[best] * flops / 1e9 / gflops["fp32"], 3),
+            "engines": {
+                kind: {
+                    **_ratios(seconds[best], seconds[kind]),
+                    "share_of_matmul_rate": round(rates[kind] * flops / 1e9 / gflops[kind], 3),
+                    "queries": parity.queries,
+                    "ndcg_delta": round(parity.ndcg_change, 5),
+                    "kendall_tau": round(parity.kendall_tau, 4),
+                    "top_10_overlap": round(parity.top_10_overlap, 4),
+                    "largest_difference": round(parity.largest_difference, 4),
+                }
+                for kind, parity in parities.items()
+            },
+            **_ratios(seconds[best], seconds[ours]),
+            "ndcg_delta": round(whole.ndcg_change, 5),
+            "ndcg_queries": whole.queries,
+            "kendall_tau": round(whole.kendall_tau, 4),
+            "top_10_overlap": round(whole.top_10_overlap, 4),
+            "share_of_matmul_rate": round(rates[ours] * flops / 1e9 / gflops[ours], 3),
+            "time_shares": _time_shares(folder, length, pairs) if ours == "bf16" else {},
+            "request_ms": {
+                str(count): {
+                    "ours": _latency(engines[ours].logits, pairs[:count]),
+                    "peer": _latency(contestants[best], pairs[:count]),
+                }
+                for count in _REQUESTS
+            },
+        }
+
+
+def _ratios(theirs: list[float], ours: list[float]) -> dict[str, Any]:
+    ratios = [their / our for their, our in zip(theirs, ours, strict=True)]
     return {
-        "pairs_per_second": {name: round(rate, 1) for name, rate in rates.items()},
-        "best_cross_encoder": best,
         "speedup_vs_cross_encoder": round(statistics.median(ratios), 3),
         "speedup_range": [round(min(ratios), 3), round(max(ratios), 3)],
-        "ndcg_delta": round(parity.ndcg_change, 5),
-        "ndcg_queries": parity.queries,
-        "kendall_tau": round(parity.kendall_tau, 4),
-        "top_10_overlap": round(parity.top_10_overlap, 4),
-        "largest_difference": round(parity.largest_difference, 4),
-        "mflops_per_pair": round(flops / 1e6, 1),
-        "share_of_matmul_rate": round(rates["ours"] * flops / int8_rate(threads), 3),
-        "cross_encoder_share_of_fp32_rate": round(rates[best] * flops / fp32_rate(), 3),
-        "request_ms": {
-            str(count): {
-                "ours": _latency(ours.logits, pairs[:count]),
-                "peer": _latency(contestants[best], pairs[:count]),
-            }
-            for count in _REQUESTS
-        },
     }
+
+
+_OPERATORS = {
+    "aten::addmm": "matrix products",
+    "aten::_scaled_dot_product_flash_attention_for_cpu": "attention",
+    "aten::gelu": "gelu",
+    "aten::native_layer_norm": "layer norms",
+}
+
+
+def _time_shares(model: Path, max_tokens: int, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
+    """Shares of the time that a model in bfloat16 takes for pairs, one after the other, by operator (self time).
+
+    `all others` are the dispatch of operators, embeddings, the head and copies; the profiler slows just these.
+    """
+    from torch.profiler import ProfilerActivity, profile
+
+    scorer = CrossEncoderScorer.load(model, max_tokens)
+    Bfloat16Scorer(scorer, 1)  # turns the model of the scorer to bfloat16; a profiler sees its own thread alone
+    encoded = scorer.encode(pairs[:_PROFILED])
+    scorer.logits_of(encoded, 1)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        scorer.logits_of(encoded, 1)
+    taken = dict.fromkeys([*_OPERATORS.values(), "all others"], 0.0)
+    for operator in profiled.key_averages():
+        taken[_OPERATORS.get(operator.key, "all others")] += operator.self_cpu_time_total
+    return {name: round(microseconds / sum(taken.values()), 3) for name, microseconds in taken.items()}
 
 
 def _predict(peer: Any, batch_size: int) -> Predict:
@@ -140,37 +224,45 @@ def _latency(predict: Predict, pairs: Sequence[tuple[str, str]]) -> dict[str, fl
     return {"p50": round(float(p50), 1), "max": round(worst, 1)}
 
 
-def pair_flops(scorer: CrossEncoderScorer, tokens: int) -> float:
-    """Floating-point operations of the matrix products of one pair (a multiplication and an addition are two)."""
-    config = scorer.body.config
-    hidden, inner = config.hidden_size, config.intermediate_size
-    projections = 2 * tokens * (4 * hidden * hidden + 2 * hidden * inner)
-    attention = 4 * tokens * tokens * hidden
-    return float(config.num_hidden_layers * (projections + attention))
+def rate(kind: Kind, threads: int) -> float:
+    """Operations per second of a pair's largest products (128 tokens) in this precision, one on each thread at a time.
 
-
-def fp32_rate() -> float:
-    """Operations per second of float32 products of a batch's size, by PyTorch with its threads."""
-    import torch
-
-    left, right = torch.randn(4096, 384), torch.randn(384, 1536)
-    return _rate(lambda: torch.mm(left, right), 2 * 4096 * 384 * 1536)
-
-
-def int8_rate(threads: int) -> float:
-    """Operations per second of int8 products of a pair's size in ONNX Runtime, one on each of `threads` threads."""
+    float32 and bfloat16 are PyTorch's, int8 is ONNX Runtime's: each the library of the engine.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
+    with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
+        product = _int8_product() if kind == "int8" else _float_product(kind)
+        count = 64 * threads
+        return _rate(lambda: list(pool.map(lambda _: product(), range(count))), 2 * 128 * 384 * 1536 * count)
+
+
+def _one_thread() -> None:
+    import torch
+
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+
+
+def _float_product(kind: Kind) -> Callable[[], object]:
+    import torch
+
+    dtype = torch.bfloat16 if kind == "bf16" else torch.float32
+    left, weights = torch.randn(128, 384, dtype=dtype), torch.randn(1536, 384, dtype=dtype)
+    return lambda: torch.nn.functional.linear(left, weights)
+
+
+def _int8_product() -> Callable[[], object]:
     import onnx
     import onnxruntime
 
     shapes = ((128, 384), (384, 1536))
-    kinds = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
+    types = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
     weights = np.random.default_rng(0).integers(-63, 64, shapes[1]).astype(np.int8)
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("MatMulInteger", ["left", "right"], ["out"])],
         "product",
-        [onnx.helper.make_tensor_value_info("left", kinds[0], shapes[0])],
+        [onnx.helper.make_tensor_value_info("left", types[0], shapes[0])],
         [onnx.helper.make_tensor_value_info("out", onnx.TensorProto.INT32, (128, 1536))],
         [onnx.numpy_helper.from_array(weights, "right")],
     )
@@ -179,11 +271,7 @@ def int8_rate(threads: int) -> float:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feed = {"left": np.full(shapes[0], 7, dtype=np.uint8)}
-    with ThreadPoolExecutor(threads) as pool:
-        return _rate(
-            lambda: list(pool.map(lambda _: session.run(None, feed), range(16 * threads))),
-            2 * 128 * 384 * 1536 * 16 * threads,
-        )
+    return lambda: session.run(None, feed)
 
 
 def _rate(work: Callable[[], object], operations: int) -> float:
@@ -193,6 +281,26 @@ def _rate(work: Callable[[], object], operations: int) -> float:
         work()
         best = max(best, operations / (time.perf_counter() - started))
     return best
+
+
+def _plot(results: dict[str, Any], path: Path) -> None:
+    """Pairs per second of every contestant, by model."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(results), figsize=(9, 3.6), dpi=120, layout="constrained", squeeze=False)
+    for axis, size in zip(axes[0], results, strict=True):
+        found = results[size]["pairs_per_second"]
+        colors = ["tab:blue" if name == results[size]["kind"] else "tab:gray" for name in found]
+        axis.barh(list(found), list(found.values()), color=colors)
+        axis.invert_yaxis()
+        axis.set_title(f"{size}, {results[size]['tokens_per_pair']:.0f} tokens a pair")
+        axis.set_xlabel("pairs per second")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    plt.close(figure)
 
 
 if __name__ == "__main__":
