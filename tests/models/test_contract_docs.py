@@ -10,7 +10,10 @@ from models.contracts import MESSAGES, RULES, TABLES
 from models.sources import RAW_CONTRACTS, SOURCES
 from models.types import Rule
 
-KINDS: list[type[BaseModel]] = [*MESSAGES, *{kind for kinds in RAW_CONTRACTS.values() for kind in kinds.values()}]
+KINDS: list[type[BaseModel]] = [
+    *MESSAGES,
+    *dict.fromkeys(kind for kinds in RAW_CONTRACTS.values() for kind in kinds.values()),
+]
 
 
 def test_the_committed_page_is_what_the_schemas_give() -> None:
