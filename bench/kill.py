@@ -34,6 +34,7 @@ from models.ledger import Ledger
 from models.settings import ROOT, load_settings
 from models.tracking import CHAMPION, Tracking
 from tests.docs_corpus import docs_settings, write_docs_corpus
+from tests.service_process import free_port
 from tests.test_end_to_end import DOCUMENTS, SETTINGS
 
 RESULTS = ROOT / "docs" / "benchmarks" / "kill.json"
@@ -66,6 +67,8 @@ def main() -> None:
         write_docs_corpus(folder / "docs", DOCUMENTS)
         for key, value in {**SETTINGS, **docs_settings(folder / "docs")}.items():
             os.environ[f"RERANKOPS_{key.upper().replace('.', '__')}"] = str(value)
+        # Where nothing listens: a service of another deployment would refuse the key.
+        os.environ["RERANKOPS_SERVING__PORT"] = str(free_port())
         state = folder / "state.json"
         found = json.loads(state.read_bytes()) if state.exists() else {"seed": seed, **undisturbed(folder), "homes": []}
         write_atomically(state, json.dumps(found).encode())

@@ -25,7 +25,7 @@ DATA = Path(os.environ.get("RERANKOPS_DATA") or ROOT.parent / "shared" / "data")
 RESULTS = ROOT / "docs" / "benchmarks" / "quality.json"
 SETTINGS: dict[str, tuple[str, ...]] = {
     "python-docs": (),
-    "squad-v1.1-dev": ("training.max_tokens=192", "training.max_queries=6000", "training.large_pairs=40000"),
+    "squad-v1.1-dev": ("training.max_tokens=192", "training.max_queries=6000", "training.large_pairs=32000"),
     "scifact": ("training.max_tokens=192", "evaluation.max_test_queries=300"),
     "medquad-liveqa-open": ("training.max_tokens=128",),
 }
