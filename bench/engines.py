@@ -114,7 +114,7 @@ def _measure(
             **{f"cross_encoder_{batch}": _predict(peer, batch) for batch in _BATCHES},
             **{kind: engine.logits for kind, engine in engines.items()},
         }
-        gflops = {kind: rate(kind, threads) / 1e9 for kind in engines}
+        gflops = {kind: rate(kind, threads) / 1e9 for kind in kinds()}
         seconds = _alternate(contestants, pairs)
         best = min((name for name in seconds if name.startswith("cross")), key=lambda name: sum(seconds[name]))
         print(f"{size}: {len(some.pairs)} pairs in each engine", file=sys.stderr)
