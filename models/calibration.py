@@ -25,7 +25,7 @@ TIER_FEATURES: Mapping[str, tuple[str, ...]] = {
     "large": ("dense", "lexical", "lexical_log", "large"),
 }
 """Inputs of each scorer. What the large model has scored is ranked without the compact model's logit: with it, some
-hundred development queries are too few to tell what the weaker of two like models adds (docs/decisions/0012)."""
+hundred development queries are too few to tell what the weaker of two like models adds (docs/decisions/0013)."""
 
 _RIDGE = 1e-2
 _CLIP = 30.0

@@ -4,7 +4,7 @@
 
 What windows lose is judged by what the large model believes of all candidates, not by the judgments: nDCG@10 of some
 hundred queries moves by luck, since one relevant passage says nothing of the order of the others, while probabilities
-tell what every exchange of two passages costs in expectation (docs/decisions/0012).
+tell what every exchange of two passages costs in expectation (docs/decisions/0013).
 """
 
 from __future__ import annotations
