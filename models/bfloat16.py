@@ -57,8 +57,15 @@ def multiplies_bfloat16() -> bool:
     """Whether this CPU has instructions that multiply bfloat16, and PyTorch the library that uses them (oneDNN)."""
     import torch
 
+    return torch.backends.mkldnn.is_available() and has_bfloat16_instructions()
+
+
+def has_bfloat16_instructions() -> bool:
+    """Whether this CPU has instructions that multiply bfloat16."""
+    import torch
+
     found = torch.cpu.get_capabilities()
-    return torch.backends.mkldnn.is_available() and bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 def _halve(model: Any) -> None:

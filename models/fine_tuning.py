@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from models.bfloat16 import has_bfloat16_instructions
 from models.cross_encoder import Progress, resolve_device
 from models.errors import SettingsError
 from models.pair_tokens import PairTokenizer
@@ -146,8 +147,7 @@ def mixed_precision(settings: TrainingSettings) -> str:
     if settings.precision != "auto":
         return settings.precision
     if device == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+        return "bf16" if has_bfloat16_instructions() else "fp32"
     return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
