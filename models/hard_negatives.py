@@ -194,12 +194,12 @@ def _mine_block(
     graded = best.merge(known, on="query_id").query("grade < positive_grade")
     graded = graded.sort_values(["list", "rank"]).groupby("list").head(_POSITIVES).assign(kind="graded")
     drawn = _draw_random(known, candidates, passages, settings.draws * random_count, settings.seed)
+    turn = drawn.groupby("list").cumcount() // max(random_count, 1)
     parts = []
     for draw in range(settings.draws):
         hard = _draw(kept, settings.negatives - random_count, settings).assign(kind="hard")
         kept = kept.drop(hard.index)
-        others = drawn[drawn.groupby("list").cumcount() // max(random_count, 1) == draw]
-        negatives = pd.concat([hard, others], ignore_index=True)
+        negatives = pd.concat([hard, drawn[turn == draw]], ignore_index=True)
         counts = negatives.groupby("list").size()
         taught = counts.index.union(graded["list"]) if draw == 0 else counts.index[counts == settings.negatives]
         chosen = pd.concat([positives, graded, negatives], ignore_index=True)
