@@ -29,7 +29,7 @@ _MINING = (
     "training.leak_overlap", "training.leak_cosine", "training.seed",
 )  # fmt: skip
 _MODEL = (
-    "fine_tuning", "ranking_loss", "early_stopping", "training_checkpoints", "cross_encoder", "pair_head",
+    "fine_tuning", "attention", "ranking_loss", "early_stopping", "training_checkpoints", "cross_encoder", "pair_head",
     "pair_tokens",
 )  # fmt: skip
 _ELSEWHERE = {

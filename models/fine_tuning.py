@@ -167,7 +167,7 @@ def _open(source: Path, settings: TrainingSettings) -> CrossEncoder:
     quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} if settings.dropout == 0 else {}
     architectures = AutoConfig.from_pretrained(str(source), local_files_only=True).architectures or [""]
     if architectures[0].endswith("ForSequenceClassification"):
-        return CrossEncoder(
+        model = CrossEncoder(
             str(source),
             num_labels=1,
             max_length=settings.max_tokens,
@@ -176,6 +176,7 @@ def _open(source: Path, settings: TrainingSettings) -> CrossEncoder:
             local_files_only=True,
             **common,
         )
+        return _with_fast_attention(model)
     body = Transformer(
         str(source),
         transformer_task="feature-extraction",
@@ -188,7 +189,15 @@ def _open(source: Path, settings: TrainingSettings) -> CrossEncoder:
     else:
         tokenizer: Any = body.tokenizer
         head = PairHead(int(body.model.config.hidden_size), tokenizer.sep_token_id, sorted(tokenizer.all_special_ids))
-    return CrossEncoder(modules=[body, head], **common)
+    return _with_fast_attention(CrossEncoder(modules=[body, head], **common))
+
+
+def _with_fast_attention(model: CrossEncoder) -> CrossEncoder:
+    from models.attention import use_products
+
+    if model.device.type == "cpu":
+        use_products(_body(model))
+    return model
 
 
 def _body(model: CrossEncoder) -> Any:
