@@ -3,14 +3,17 @@
 """The cascade against the large model on all 100 candidates: nDCG@10, time and operations of a query, cache off.
 
 `python -m bench.cascade` measures the release candidate of the current deployment (RERANKOPS_HOME) on its test queries,
-and writes `cascade` of docs/benchmarks/results.json under the name of the corpus, with a plot of quality by budget.
+and writes `cascade` of docs/benchmarks/results.json under the name of the corpus, with a plot of quality by budget: the
+cascade with windows fitted on the development queries for each budget, and one model alone on the best of the first
+stage.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +28,20 @@ from models.calibration import Calibration, candidate_inputs
 from models.engines import SIZES, load_engine
 from models.metrics import collapse_to_documents, evaluate_run
 from models.offline_evaluation import split_of
-from models.pair_cost import pair_flops
-from models.scoring import candidate_pairs, tiered_ranking
+from models.pair_cost import pair_flops, relative_cost
+from models.scoring import asked_of, candidate_pairs, tiered_ranking
 from models.serving import load_bundle
-from models.settings import TiersSettings, load_settings
+from models.settings import Settings, TiersSettings, load_settings
 from models.splits import sample_by_hash
 from models.stopping import best_rows
+from models.stopping_fit import fit_stopping
 
-_QUERIES, _DEPTH = 100, 100
-_BUDGETS = ((5, 0), (10, 0), (20, 0), (50, 0), (10, 3), (20, 5), (20, 10), (40, 10), (100, 20))
-"""Most pairs of the compact and of the large model."""
+_QUERIES, _DEPTH = 250, 100
+_BUDGETS = (1.0, 2.0, 3.0, 4.5, 6.5, 9.5, 14.0, 19.0)
+"""Mean cost of a query, in pairs of the large model (`tiers.stopping_budget`)."""
 
-_SINGLE = (5, 10, 20, 50, 100)
+_SINGLE = (2, 3, 5, 7, 10, 15, 20, 50, 100)
+"""Best candidates by the first stage that one model alone scores."""
 
 
 @dataclass
@@ -84,10 +89,11 @@ def main() -> None:
     everything = {"compact": np.empty(0, dtype=np.int64), "large": np.arange(len(table))}
     full = outcome(_ranked(table, calibration.tiers["large"].logits(candidate_inputs(table))))
     full_ms, full_gflop = costs.of(everything, len(queries))
-    ranking, rows = _cascade(table, calibration, settings.tiers.compact_candidates, settings.tiers.large_candidates)
+    ranking, rows = _cascade(table, calibration, settings.tiers)
     ours = outcome(ranking)
     ms, gflop = costs.of(rows, len(queries))
-    points = _points(table, calibration, costs, outcome, len(queries))
+    stopped = [(budget, _fitted(store, settings, calibration, budget)) for budget in _BUDGETS]
+    points = _points(table, calibration, stopped, settings.tiers, costs, outcome, len(queries))
     difference = ours - full
     rng = np.random.default_rng(0)
     means = rng.choice(difference, size=(10_000, len(difference))).mean(axis=1)
@@ -103,6 +109,8 @@ def main() -> None:
         "time_ratio": round(ms / full_ms, 4),
         "flops_ratio": round(gflop / full_gflop, 4),
         "pairs_per_query": {size: round(len(rows[size]) / len(queries), 2) for size in rows},
+        "through_compact": calibration.stopping.through_compact,
+        "above_single_models": _margins(points),
         "points": points,
     }
     name = corpus_name(settings)
@@ -134,16 +142,39 @@ def _score(
 
 
 def _cascade(
-    table: pd.DataFrame, calibration: Calibration, compact: int, large: int
+    table: pd.DataFrame, calibration: Calibration, tiers: TiersSettings
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """The tiered ranking, and the rows of the table that each model scored."""
-    limits = TiersSettings(compact_candidates=compact, large_candidates=large)
-    ranking = tiered_ranking(table, calibration, limits)
+    ranking = tiered_ranking(table, calibration, tiers)
     rows = table.assign(row=np.arange(len(table))).merge(
         ranking[["query_id", "passage_id", "tier"]], on=["query_id", "passage_id"]
     )
-    asked = {"compact": rows["tier"] != "lean", "large": rows["tier"] == "large"}
+    asked = asked_of(rows["tier"], calibration.stopping)
     return ranking, {size: rows.loc[of_model, "row"].to_numpy(np.int64) for size, of_model in asked.items()}
+
+
+def _fitted(store: ArtifactStore, settings: Settings, calibration: Calibration, budget: float) -> Calibration:
+    """The calibration with the windows that the development queries give for a budget."""
+    dev, judgments = split_of(store.require("corpus/evaluation_set"), "dev")
+    scored = store.require("evaluation/scored_candidates").read_table("scored.parquet")
+    scored = scored[scored["query_id"].isin(dev["query_id"])]
+    compact, large = (store.require(f"training/{size}_reranker").folder for size in SIZES)
+    tiers = settings.tiers.model_copy(update={"stopping_budget": budget, "max_stopping_loss": 0.0})
+    cost = relative_cost(compact, large, settings.training.max_tokens)
+    return replace(calibration, stopping=fit_stopping(scored, judgments, calibration, tiers, cost).stopping)
+
+
+def _margins(points: list[dict[str, Any]]) -> dict[str, float]:
+    """By single-model point, the best nDCG@10 of the cascade at no more time, less that of the point."""
+    margins = {}
+    for one in points:
+        if one["system"] != "cascade":
+            affordable = [
+                other["ndcg"] for other in points if other["system"] == "cascade" and other["ms"] <= one["ms"]
+            ]
+            if affordable:
+                margins[f"{one['system']} on {one['pairs'][0]}"] = round(max(affordable) - one["ndcg"], 4)
+    return margins
 
 
 def _ranked(table: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
@@ -155,13 +186,22 @@ def _ranked(table: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
 
 
 def _points(
-    table: pd.DataFrame, calibration: Calibration, costs: Costs, outcome: Any, queries: int
+    table: pd.DataFrame,
+    calibration: Calibration,
+    stopped: list[tuple[float, Calibration]],
+    tiers: TiersSettings,
+    costs: Costs,
+    outcome: Callable[[pd.DataFrame], np.ndarray],
+    queries: int,
 ) -> list[dict[str, Any]]:
-    points = []
-    for compact, large in _BUDGETS:
-        ranking, rows = _cascade(table, calibration, compact, large)
+    points: list[dict[str, Any]] = []
+    for budget, fitted in stopped:
+        ranking, rows = _cascade(table, fitted, tiers)
         ms, gflop = costs.of(rows, queries)
-        points.append({"system": "cascade", "pairs": [compact, large], "ms": ms, "gflop": gflop, "ranking": ranking})
+        pairs = [round(len(rows[size]) / queries, 2) for size in SIZES]
+        points.append(
+            {"system": "cascade", "budget": budget, "pairs": pairs, "ms": ms, "gflop": gflop, "ranking": ranking}
+        )
     inputs = candidate_inputs(table)
     for size in SIZES:
         logits = calibration.tiers[size].logits(inputs)

@@ -93,7 +93,7 @@ def _row(
     limits = tiers.model_copy(update={"stopping_budget": budget, "max_stopping_loss": 0.0})
     fitted = fit_stopping(tables["dev"], judged["dev"], calibration, limits, cost)
     ranking = tiered_ranking(tables["test"], replace(calibration, stopping=fitted.stopping), tiers)
-    pairs = pairs_per_query(ranking)
+    pairs = pairs_per_query(ranking, fitted.stopping)
     return {
         "budget": budget,
         "windows": {} if fitted.stopping == Stopping() else fitted.stopping.to_dict(),

@@ -64,12 +64,13 @@ def ablate_scores(
     full = rerank(scored, calibration, tiers)
     depths = [depth for depth in _DEPTHS if depth < int(scored["rank"].max())]
     no_large = tiers.model_copy(update={"large_candidates": 0})
+    compact_last = replace(calibration, stopping=replace(calibration.stopping, through_compact=True))
     variants: list[tuple[str, str, str, pd.DataFrame]] = [
         ("first-stage scores", "large logit alone", "large", _by_column(scored, "large_logit")),
         ("first-stage scores", "compact logit alone", "compact", _by_column(scored, "compact_logit")),
         ("first-stage scores", "tiers by their logits alone", "tiered", _by_tiers(scored, full["tiered"])),
         ("calibration", "tiers mixed uncalibrated", "tiered", rerank(scored, _raw(calibration), tiers)["tiered"]),
-        ("large tier", "compact tier last", "tiered", rerank(scored, calibration, no_large)["tiered"]),
+        ("large tier", "compact tier last", "tiered", rerank(scored, compact_last, no_large)["tiered"]),
         ("both cross-encoders", "lean order", "tiered", full["lean"]),
         ("stopping after the best", "large for all candidates", "tiered", full["large"]),
         *(

@@ -200,7 +200,8 @@ def evaluate_bundle(
         rankings[run.name] = run.ranking
     pair = {name: corpus.seconds[f"pair_{name}"] for name in SIZES}
     first = {name: corpus.seconds[name] for name in FIRST_STAGES}
-    seconds = seconds_per_query(pair, first, len(given) / len(corpus.queries), pairs_per_query(rankings["tiered"]))
+    pairs = pairs_per_query(rankings["tiered"], calibration.stopping)
+    seconds = seconds_per_query(pair, first, len(given) / len(corpus.queries), pairs)
     return assess(
         rankings,
         corpus.first_stages,

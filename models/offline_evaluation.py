@@ -107,7 +107,7 @@ def evaluate_offline(
         texts,
         calibration,
         tiers,
-        seconds_per_query(pair, first, per_query, pairs_per_query(rankings["tiered"])),
+        seconds_per_query(pair, first, per_query, pairs_per_query(rankings["tiered"], calibration.stopping)),
         int(scored.groupby("query_id").size().max()),
         settings,
     )

@@ -15,7 +15,7 @@ import pandas as pd
 from models.calibration import Calibration, candidate_inputs
 from models.encoder import passage_text
 from models.settings import TiersSettings
-from models.stopping import best_rows, contenders
+from models.stopping import Stopping, best_rows, contenders
 from models.tiered_reranker import cascade
 
 
@@ -94,26 +94,32 @@ def rerank(scored: pd.DataFrame, calibration: Calibration, tiers: TiersSettings)
 def tiered_ranking(scored: pd.DataFrame, calibration: Calibration, tiers: TiersSettings) -> pd.DataFrame:
     """What serving makes of the scored candidates without a deadline: `RANKING_COLUMNS`, `tier`, `dense_score` and
     `lexical_score`."""
-    tables = []
+    tables, stopping = [], calibration.stopping
     for _, rows in scored.groupby("query_id", sort=True):
         inputs = candidate_inputs(rows)
         ids = rows["passage_id"].tolist()
-        none = np.empty(0, dtype=np.int64)
-        lean = cascade(calibration, inputs, none, none).logits
-        chosen = contenders(lean, ids, tiers.compact_candidates, calibration.stopping.compact)
-        after = cascade(calibration, inputs, chosen, none).logits[chosen]
-        window = calibration.stopping.large
-        best = chosen[contenders(after, [ids[row] for row in chosen], tiers.large_candidates, window)]
+        chosen = none = np.empty(0, dtype=np.int64)
+        pool = np.arange(len(rows))
+        if stopping.through_compact:
+            lean = cascade(calibration, inputs, none, none).logits
+            pool = chosen = contenders(lean, ids, tiers.compact_candidates, stopping.compact)
+        before = cascade(calibration, inputs, chosen, none).logits[pool]
+        best = pool[contenders(before, [ids[row] for row in pool], tiers.large_candidates, stopping.large)]
         final = cascade(calibration, inputs, chosen, best)
         tables.append(_sorted(rows.assign(tier=list(final.tiers)), final.logits, ids))
     return pd.concat(tables, ignore_index=True)[[*RANKING_COLUMNS, "tier", "dense_score", "lexical_score"]]
 
 
-def pairs_per_query(tiered: pd.DataFrame) -> dict[str, float]:
-    """Mean pairs of a query that each model scored, from the tiers of a `tiered_ranking`."""
+def pairs_per_query(tiered: pd.DataFrame, stopping: Stopping) -> dict[str, float]:
+    """Mean pairs of a query that each model scored, from the tiers of a `tiered_ranking` made with `stopping`."""
     queries = max(tiered["query_id"].nunique(), 1)
-    large = int((tiered["tier"] == "large").sum())
-    return {"compact": (large + int((tiered["tier"] == "compact").sum())) / queries, "large": large / queries}
+    return {size: int(rows.sum()) / queries for size, rows in asked_of(tiered["tier"], stopping).items()}
+
+
+def asked_of(tiers: pd.Series, stopping: Stopping) -> dict[str, pd.Series]:
+    """For each model whether it scored the candidates of these tiers: the compact one those of the large one too."""
+    large = tiers == "large"
+    return {"compact": (tiers != "lean") if stopping.through_compact else tiers == "compact", "large": large}
 
 
 def seconds_per_query(

@@ -162,6 +162,7 @@ class LoadedBundle:
             scorers, costs, batch_tokens=serving.batch_tokens, on_start=lambda: use_threads(serving.threads)
         )
         calibration = Calibration.from_dict(json.loads((folder / "calibration.json").read_bytes()))
+        self._through_compact = calibration.stopping.through_compact
         self._lean_dense = calibration.tiers["lean"].mean[calibration.tiers["lean"].features.index("dense")]
         self._tiers = TiersSettings.model_validate(bundle["settings"]["tiers"])
         self._cache = cache
@@ -327,8 +328,9 @@ class LoadedBundle:
     def _models_ms(self, characters: float, count: int) -> float:
         """Predicted milliseconds of both tiers for `count` pairs of this many characters each."""
         tokens = min(self._max_tokens, characters * self._tokens_per_character + _SPECIAL_TOKENS)
-        compact = min(count, self._tiers.compact_candidates)
-        large = min(compact, self._tiers.large_candidates)
+        through_compact = self._through_compact
+        compact = min(count, self._tiers.compact_candidates) if through_compact else 0
+        large = min(compact if through_compact else count, self._tiers.large_candidates)
         return self._batcher.predict("compact", round(compact * tokens)) + self._batcher.predict(
             "large", round(large * tokens)
         )

@@ -501,7 +501,7 @@ class TiersSettings(Section):
         default=20, description="Best candidates the compact model scores."
     )
     large_candidates: Annotated[int, Field(ge=0)] = Field(
-        default=10, description="Best candidates the large model scores."
+        default=20, description="Best candidates the large model scores."
     )
     stopping_budget: Annotated[float, Field(ge=0)] = Field(
         default=9.5,

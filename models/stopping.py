@@ -2,7 +2,8 @@
 
 A proximity threshold (early exits: Cambazoglu et al., WSDM 2010) for a cascade of rankers (Wang, Lin and Metzler, SIGIR
 2011): behind each tier only candidates whose combined logit is within a window of the best go on. Where the best one
-stands alone in its window the query is easy, and the next model is not asked at all.
+stands alone in its window the query is easy, and the next model is not asked at all. A tier that does not earn its time
+is left out: the large model may follow the first stage at once.
 """
 
 from __future__ import annotations
@@ -22,15 +23,22 @@ class Stopping:
 
     compact: float = inf
     large: float = inf
+    through_compact: bool = True
+    """Whether the large model is asked about what the compact one has scored. If not, the compact one is not asked, and
+    the tier before the large model is the first stage."""
 
-    def to_dict(self) -> dict[str, float | None]:
+    def to_dict(self) -> dict[str, float | bool | None]:
         """JSON values; null is no limit."""
         return {name: None if value == inf else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Stopping:
-        """Read what `to_dict` wrote."""
-        return cls(**{name: inf if value is None else float(value) for name, value in values.items()})
+        """Read what `to_dict` wrote; what an older version did not write has its default."""
+        windows = {name: values.get(name) for name in ("compact", "large")}
+        return cls(
+            **{name: inf if value is None else float(value) for name, value in windows.items()},
+            through_compact=bool(values.get("through_compact", True)),
+        )
 
 
 def best_rows(logits: NDArray[np.float64], ids: Sequence[str], count: int) -> NDArray[np.int64]:

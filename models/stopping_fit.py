@@ -62,7 +62,7 @@ def fit_stopping(
     tiers: TiersSettings,
     compact_cost: float,
 ) -> FittedStopping:
-    """Windows for both models, chosen together.
+    """Windows for both models, chosen together, and whether the compact model is asked at all.
 
     `scored` has the candidates of the development queries with both logits; `compact_cost` is what a pair costs in the
     compact model as a share of what it costs in the large one. Of the windows whose mean cost of a query is within
@@ -73,6 +73,8 @@ def fit_stopping(
     expected = ExpectedOutcomes(scored, calibration, tiers, compact_cost)
     budget = tiers.stopping_budget or inf
     full_cost, full = expected.of(Stopping())
+    # Where more candidates are allowed the large model than the compact one, the straight way shows it more of them.
+    full = max(full, expected.of(Stopping(through_compact=False))[1])
     chosen, lost = Stopping(), 0.0
     if full_cost > budget or tiers.max_stopping_loss:
         tried = [(*expected.of(stopping), stopping) for stopping in expected.choices()]
@@ -91,7 +93,9 @@ def fit_stopping(
         mean_values(evaluate_run(collapse_to_documents(ranking), judged, [_MEASURE]))[_MEASURE]
         for ranking in (without, with_them)
     )
-    return FittedStopping(chosen, before, after, lost, pairs_per_query(without), pairs_per_query(with_them))
+    return FittedStopping(
+        chosen, before, after, lost, pairs_per_query(without, Stopping()), pairs_per_query(with_them, chosen)
+    )
 
 
 class ExpectedOutcomes:
@@ -110,9 +114,10 @@ class ExpectedOutcomes:
         return float(np.mean(costs)), float(np.mean([value for *_, value in found]))
 
     def choices(self) -> list[Stopping]:
-        """All pairs of windows worth trying."""
-        large = _windows([query.compact for query in self._queries])
-        return [Stopping(*pair) for pair in product(_windows([query.lean for query in self._queries]), large)]
+        """All pairs of windows worth trying, and windows for the large model without the compact one."""
+        lean, compact = (_windows([getattr(query, tier) for query in self._queries]) for tier in ("lean", "compact"))
+        straight = [Stopping(large=window, through_compact=False) for window in lean]
+        return [*straight, *(Stopping(*pair) for pair in product(lean, compact))]
 
 
 class _Query:
@@ -131,11 +136,15 @@ class _Query:
         self._ids = rows["passage_id"].tolist()
         self._most = tiers.large_candidates
         self._first = best_rows(self.lean, self._ids, tiers.compact_candidates)
+        self._straight = best_rows(self.lean, self._ids, tiers.large_candidates)
         self._second: dict[int, NDArray[np.int64]] = {}
         self._values: dict[tuple[int, int], float] = {}
 
     def outcome(self, stopping: Stopping) -> tuple[int, int, float]:
         """Pairs of the compact and of the large model, and the expected nDCG@10."""
+        if not stopping.through_compact:
+            large = _near(self.lean[self._straight], stopping.large)
+            return 0, large, self._value(0, self._straight, large)
         compact = _near(self.lean[self._first], stopping.compact)
         if compact not in self._second:
             chosen = self._first[:compact]
@@ -143,13 +152,17 @@ class _Query:
             self._second[compact] = chosen[order]
         second = self._second[compact]
         large = _near(self.compact[second], stopping.large)
+        return compact, large, self._value(compact, second, large)
+
+    def _value(self, compact: int, ordered: NDArray[np.int64], large: int) -> float:
+        """Expected nDCG@10 where the compact model scored so many of the best by `lean`, the large one of `ordered`."""
         if (compact, large) not in self._values:
             logits = self.lean.copy()
             logits[self._first[:compact]] = self.compact[self._first[:compact]]
-            logits[second[:large]] = self.large[second[:large]]
+            logits[ordered[:large]] = self.large[ordered[:large]]
             top = best_rows(logits, self._ids, _TOP)
             self._values[compact, large] = float(self._relevant[top] @ (1 / np.log2(np.arange(2, len(top) + 2))))
-        return compact, large, self._values[compact, large]
+        return self._values[compact, large]
 
 
 def _near(descending: NDArray[np.float64], window: float) -> int:

@@ -123,14 +123,15 @@ class TieredReranker:
         stage_ms: dict[str, float] = {}
         reasons: list[str] = []
         tokens = truncated = 0
-        for tier, most in (
-            ("compact", self._settings.compact_candidates),
-            ("large", self._settings.large_candidates),
-        ):
+        stopping = self._calibration.stopping
+        steps = (
+            ("compact", self._settings.compact_candidates if stopping.through_compact else 0, stopping.compact),
+            ("large", self._settings.large_candidates, stopping.large),
+        )
+        for tier, most, window in steps:
             scored = cascade(self._calibration, inputs, rows["compact"], rows["large"])
-            # The large model runs behind the compact one, so it is never asked for more.
-            pool = rows["compact"] if tier == "large" else np.arange(count)
-            window = getattr(self._calibration.stopping, tier)
+            # Behind the compact model the large one is never asked for more.
+            pool = rows["compact"] if tier == "large" and stopping.through_compact else np.arange(count)
             chosen = pool[contenders(scored.logits[pool], [ids[int(row)] for row in pool], most, window)]
             wanted = len(chosen)
             started = self._clock()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from models.scoring import (
     seconds_per_query,
 )
 from models.settings import TiersSettings
+from models.stopping import Stopping
 from models.tiered_reranker import TieredReranker
 from tests.models.test_tiered_reranker import Clock, Engine
 from tests.small_bundle import Small
@@ -135,13 +137,17 @@ def test_queries_are_ranked_apart_and_ties_by_id() -> None:
     values=st.lists(st.tuples(*[st.floats(-5, 5).map(lambda x: round(x, 3))] * 3), min_size=1, max_size=12),
     compact=st.integers(0, 12),
     large=st.integers(0, 12),
+    stopping=st.builds(Stopping, st.floats(0, 6), st.floats(0, 6), st.booleans()),
 )
 def test_tiered_is_what_serving_does_without_a_deadline(
-    values: list[tuple[float, float, float]], compact: int, large: int
+    values: list[tuple[float, float, float]], compact: int, large: int, stopping: Stopping
 ) -> None:
     scored = table(values)
+    # The scorer of both logits is of bundles from before the compact model could be left out.
+    scorers = {name: one for name, one in CALIBRATION.tiers.items() if stopping.through_compact or name != "cascade"}
+    calibration = replace(CALIBRATION, tiers=scorers, stopping=stopping)
     tiers = TiersSettings(compact_candidates=compact, large_candidates=large, reserve_ms=1, budget_ms=1e9)
-    offline = rerank(scored, CALIBRATION, tiers)["tiered"]
+    offline = rerank(scored, calibration, tiers)["tiered"]
     clock = Clock()
 
     class Known(Engine):
@@ -154,7 +160,7 @@ def test_tiered_is_what_serving_does_without_a_deadline(
 
     costs = {"compact": CostModel(0.0), "large": CostModel(0.0)}
     batcher = Batcher({"compact": Known(1), "large": Known(2)}, costs, batch_tokens=30, clock=clock)
-    online = TieredReranker(batcher, CALIBRATION, tiers).rank(
+    online = TieredReranker(batcher, calibration, tiers).rank(
         "q",
         [str(place) for place in range(len(values))],
         scored["passage_id"].tolist(),
@@ -182,8 +188,9 @@ def test_times_add_up_from_the_seconds_of_a_pair() -> None:
 
 def test_pairs_are_counted_from_the_tiers() -> None:
     tiered = pd.DataFrame({"query_id": list("aaab"), "tier": ["large", "compact", "lean", "lean"]})
-    assert pairs_per_query(tiered) == {"compact": 1.0, "large": 0.5}
-    assert pairs_per_query(tiered.head(0)) == {"compact": 0.0, "large": 0.0}
+    assert pairs_per_query(tiered, Stopping()) == {"compact": 1.0, "large": 0.5}
+    assert pairs_per_query(tiered, Stopping(through_compact=False)) == {"compact": 0.5, "large": 0.5}
+    assert pairs_per_query(tiered.head(0), Stopping()) == {"compact": 0.0, "large": 0.0}
 
 
 def test_real_models_score_a_table_as_they_score_pairs(small: Small) -> None:

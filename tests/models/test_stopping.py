@@ -58,7 +58,7 @@ def test_a_wider_window_keeps_all_and_the_order_is_of_the_best(
 
 
 def test_it_is_kept_as_json() -> None:
-    for stopping in (Stopping(), Stopping(1.5, inf), Stopping(0.0, 2.0)):
+    for stopping in (Stopping(), Stopping(1.5, inf), Stopping(0.0, 2.0), Stopping(large=2.0, through_compact=False)):
         assert Stopping.from_dict(json.loads(json.dumps(stopping.to_dict()))) == stopping
 
 
@@ -89,8 +89,33 @@ def test_the_windows_keep_to_the_budget(small: Small) -> None:
         assert cost(fitted.pairs_with) <= budget < cost(fitted.pairs_without)
         losses.append(fitted.expected_loss)
         ranking = tiered_ranking(scored, Calibration(calibration.tiers, 1, {}, fitted.stopping), tiers)
-        assert pairs_per_query(ranking) == fitted.pairs_with
+        assert pairs_per_query(ranking, fitted.stopping) == fitted.pairs_with
     assert losses == sorted(losses)
+
+
+@pytest.mark.parametrize(("compact_cost", "knows", "through_compact"), [(0.9, False, False), (0.01, True, True)])
+def test_the_compact_model_is_asked_where_it_earns_its_time(
+    compact_cost: float, knows: bool, through_compact: bool
+) -> None:
+    """Dear and blind it is left out; cheap and as good as the large one, it finds the few for that one."""
+    rng = np.random.default_rng(0)
+    rows = [(f"q{query}", f"p{place:02d}") for query in range(40) for place in range(20)]
+    large = rng.normal(size=len(rows)) * 3
+    scored = pd.DataFrame(rows, columns=["query_id", "passage_id"]).assign(
+        document_id=lambda table: table["passage_id"],
+        dense_score=rng.normal(size=len(rows)),
+        lexical_score=rng.random(len(rows)),
+        compact_logit=large if knows else rng.normal(size=len(rows)),
+        large_logit=large,
+    )
+    best = scored.loc[scored.groupby("query_id")["large_logit"].idxmax()]
+    judgments = best[["query_id", "document_id"]].assign(grade=1)
+    tiers = TiersSettings(stopping_budget=5, max_stopping_loss=0)
+    calibration = fit_calibration(scored, judgments)
+    fitted = fit_stopping(scored, judgments, calibration, tiers, compact_cost)
+    assert fitted.stopping.through_compact is through_compact
+    assert (fitted.pairs_with["compact"] > 0) is through_compact
+    assert compact_cost * fitted.pairs_with["compact"] + fitted.pairs_with["large"] <= 5
 
 
 def test_less_than_the_budget_is_spent_where_it_does(small: Small) -> None:
@@ -134,7 +159,7 @@ def test_a_window_counts_what_a_sure_model_would_turn_round() -> None:
     judgments = pd.DataFrame({"query_id": ["q"], "document_id": ["b"], "grade": [1]})
     calibration = Calibration(tiers, 1, {})
     free = fit_stopping(scored, judgments, calibration, TiersSettings(max_stopping_loss=0.1), 0.5)
-    assert (free.pairs_with, free.expected_loss) == ({"compact": 2.0, "large": 2.0}, pytest.approx(0, abs=1e-6))
+    assert (free.pairs_with, free.expected_loss) == ({"compact": 0.0, "large": 2.0}, pytest.approx(0, abs=1e-6))
     none = TiersSettings(stopping_budget=0.5, max_stopping_loss=0.1)
     dear = fit_stopping(scored, judgments, calibration, none, 0.5)
     assert dear.pairs_with == {"compact": 0.0, "large": 0.0}

@@ -172,6 +172,15 @@ def test_a_best_one_that_stands_alone_ends_the_query() -> None:
     assert decided.large.batches == []
 
 
+def test_the_large_model_may_follow_the_first_stage_at_once() -> None:
+    made = bench(stopping=Stopping(large=1.5, through_compact=False))
+    found = made.rank(["1 a", "9 b", "5 c", "7 d"])
+    assert made.compact.batches == []
+    assert sorted(made.large.scored) == ["1 a", "9 b"]
+    assert found.tier_counts == {"large": 2, "lean": 2}
+    assert (found.degraded, found.degraded_reason) == (False, "")
+
+
 def test_fewer_texts_than_the_tiers_may_score_is_not_degraded() -> None:
     found = bench().rank(["3 a"])
     assert ([item.tier for item in found.items], found.degraded) == (["large"], False)
