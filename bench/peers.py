@@ -19,6 +19,7 @@ import tempfile
 import venv
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -180,11 +181,16 @@ def _agreement(one: list[int], other: list[int]) -> float:
 
 
 def _environment(folder: Path, *packages: str) -> Path:
-    """A Python with these packages, kept for the next time."""
+    """A Python with these packages, kept for the next time. As in `make setup`, pip finds the build of torch, and uv
+    resolves the rest, in a minute where pip searches for long."""
     python = folder / "bin" / "python"
-    if not python.exists():
+    done = folder / "installed"
+    if not done.exists():
         venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        install = ("install", "--quiet")
+        subprocess.run([python, "-m", "pip", *install, f"torch=={version('torch').partition('+')[0]}"], check=True)
+        subprocess.run([sys.executable, "-m", "uv", "pip", *install, "--python", python, *packages], check=True)
+        done.touch()
     return python
 
 
