@@ -276,12 +276,15 @@ def _item(query: str, passages: list[str], labels: Sequence[float]) -> dict[str,
 
 def _open_teacher(large: Path, settings: TrainingSettings) -> Teacher:
     """The large model to learn from, with its own tokens where the compact one has others."""
+    import torch
+
     from models.ranking_loss import Teacher
 
     model = _open(large, settings).eval()
     model.requires_grad_(False)
     own = PairTokenizer(model.tokenizer, settings.max_tokens) if settings.compact_base_model else None
-    return Teacher(model, own)
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return Teacher(model, own, dtypes[mixed_precision(settings)])
 
 
 def _train(

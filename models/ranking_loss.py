@@ -5,7 +5,7 @@ Imported only where a model is trained, so torch stands at module level here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,10 +23,18 @@ Distillation = Literal["listwise", "margin_mse", "none"]
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained cross-encoder to learn from. It reads pairs by its own `tokenizer`, or by the student's where None."""
+    """A trained cross-encoder to learn from. It reads pairs by its own `tokenizer`, or by the student's where None, and
+    multiplies in `dtype`: the trainer's mixed precision is around the student alone."""
 
     model: CrossEncoder
     tokenizer: PairTokenizer | None = None
+    dtype: torch.dtype = torch.float32
+
+    def scores(self, tokens: Mapping[str, Any]) -> Tensor:
+        """float32 [pairs] scores of encoded pairs, without gradients."""
+        mixed = self.dtype != torch.float32
+        with torch.no_grad(), torch.autocast(self.model.device.type, dtype=self.dtype, enabled=mixed):
+            return _scores(self.model(dict(tokens)))
 
 
 class RankingLoss(nn.Module):
@@ -124,8 +132,7 @@ class RankingLoss(nn.Module):
         (teacher,) = self._teacher
         if teacher.tokenizer is not None:
             tokens = batch_to_device(teacher.tokenizer.pad(teacher.tokenizer.encode(pairs)), self.model.device)
-        with torch.no_grad():
-            return logits, _scores(teacher.model(dict(tokens)))
+        return logits, teacher.scores(tokens)
 
     def _objective(self, parts: Sequence[Tensor], relevance: Sequence[Tensor]) -> Tensor:
         if self.objective == "listwise":

@@ -38,6 +38,8 @@ class Linear(nn.Module):
 class Known(nn.Module):
     """Scores that are known by the number in a passage."""
 
+    device = torch.device("cpu")
+
     def __init__(self, scores: dict[float, float]) -> None:
         super().__init__()
         self.scores = scores
@@ -203,3 +205,24 @@ def test_a_teacher_with_a_tokenizer_reads_the_texts_by_itself() -> None:
     loss = RankingLoss(model, words, Teacher(teacher, own), 1.0)
     found = float(loss((["q"], [["2.0", "1.0"]]), [torch.tensor([1.0, 0.0])]).detach())
     assert found == pytest.approx(cross_entropy([2, 1], torch.tensor([1.0, 3.0]).softmax(0).tolist()), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_teacher_multiplies_in_its_own_type_and_scores_in_float32(dtype: torch.dtype) -> None:
+    seen = []
+
+    class Product(nn.Module):
+        device = torch.device("cpu")
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(1, 1)
+
+        def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+            scores = self.linear(features["numbers"].unsqueeze(1))
+            seen.append(scores.dtype)
+            return {"scores": scores}
+
+    model: Any = Product()
+    found = Teacher(model, dtype=dtype).scores({"numbers": torch.ones(2)})
+    assert (seen, found.dtype, found.requires_grad) == ([dtype], torch.float32, False)
