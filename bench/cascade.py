@@ -23,18 +23,18 @@ from transformers import AutoConfig
 
 from bench.engines import corpus_name
 from bench.results import RESULTS, merge
+from bench.stopping import fit_budget
 from models.artifacts import ArtifactStore
 from models.calibration import Calibration, candidate_inputs
 from models.engines import SIZES, load_engine
 from models.metrics import collapse_to_documents, evaluate_run
 from models.offline_evaluation import split_of
-from models.pair_cost import pair_flops, relative_cost
+from models.pair_cost import pair_flops
 from models.scoring import asked_of, candidate_pairs, tiered_ranking
 from models.serving import load_bundle
 from models.settings import Settings, TiersSettings, load_settings
 from models.splits import sample_by_hash
 from models.stopping import best_rows
-from models.stopping_fit import fit_stopping
 
 _QUERIES, _DEPTH = 250, 100
 _BUDGETS = (1.0, 2.0, 3.0, 4.5, 6.5, 9.5, 14.0, 19.0)
@@ -92,7 +92,7 @@ def main() -> None:
     ranking, rows = _cascade(table, calibration, settings.tiers)
     ours = outcome(ranking)
     ms, gflop = costs.of(rows, len(queries))
-    stopped = [(budget, _fitted(store, settings, calibration, budget)) for budget in _BUDGETS]
+    stopped = _stopped(store, settings, calibration)
     points = _points(table, calibration, stopped, settings.tiers, costs, outcome, len(queries))
     difference = ours - full
     rng = np.random.default_rng(0)
@@ -153,27 +153,25 @@ def _cascade(
     return ranking, {size: rows.loc[of_model, "row"].to_numpy(np.int64) for size, of_model in asked.items()}
 
 
-def _fitted(store: ArtifactStore, settings: Settings, calibration: Calibration, budget: float) -> Calibration:
-    """The calibration with the windows that the development queries give for a budget."""
+def _stopped(store: ArtifactStore, settings: Settings, calibration: Calibration) -> list[tuple[float, Calibration]]:
+    """For each budget the calibration with the windows that the development queries give for it."""
     dev, judgments = split_of(store.require("corpus/evaluation_set"), "dev")
-    scored = store.require("evaluation/scored_candidates").read_table("scored.parquet")
+    candidates = store.require("evaluation/scored_candidates")
+    scored = candidates.read_table("scored.parquet")
     scored = scored[scored["query_id"].isin(dev["query_id"])]
-    compact, large = (store.require(f"training/{size}_reranker").folder for size in SIZES)
-    tiers = settings.tiers.model_copy(update={"stopping_budget": budget, "max_stopping_loss": 0.0})
-    cost = relative_cost(compact, large, settings.training.max_tokens)
-    return replace(calibration, stopping=fit_stopping(scored, judgments, calibration, tiers, cost).stopping)
+    cost = float(candidates.summary["compact_cost"])
+    fitted = [fit_budget(scored, judgments, calibration, settings.tiers, cost, budget) for budget in _BUDGETS]
+    return [(budget, replace(calibration, stopping=one.stopping)) for budget, one in zip(_BUDGETS, fitted, strict=True)]
 
 
 def _margins(points: list[dict[str, Any]]) -> dict[str, float]:
     """By single-model point, the best nDCG@10 of the cascade at no more time, less that of the point."""
+    ours = [one for one in points if one["system"] == "cascade"]
     margins = {}
     for one in points:
-        if one["system"] != "cascade":
-            affordable = [
-                other["ndcg"] for other in points if other["system"] == "cascade" and other["ms"] <= one["ms"]
-            ]
-            if affordable:
-                margins[f"{one['system']} on {one['pairs'][0]}"] = round(max(affordable) - one["ndcg"], 4)
+        affordable = [other["ndcg"] for other in ours if other["ms"] <= one["ms"]]
+        if one["system"] != "cascade" and affordable:
+            margins[f"{one['system']} on {one['pairs'][0]}"] = round(max(affordable) - one["ndcg"], 4)
     return margins
 
 

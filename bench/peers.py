@@ -105,7 +105,7 @@ def main() -> None:
     count = sum(len(texts) for _, texts in requests)
     peers = settings.home / "peers"
     flashrank = _environment(peers / "flashrank", "flashrank==0.2.10")
-    infinity = _environment(peers / "infinity", "infinity-emb[torch,optimum,server]==0.0.78", "onnx")
+    infinity = _environment(peers / "infinity", "infinity-emb[torch,optimum,server]==0.0.78", "onnx", torch=True)
     with tempfile.TemporaryDirectory() as scratch:
         contestants: dict[str, Contestant] = {}
         for kind in kinds():
@@ -180,7 +180,7 @@ def _agreement(one: list[int], other: list[int]) -> float:
     return sum(a == b for a, b in zip(one, other, strict=True)) / len(one)
 
 
-def _environment(folder: Path, *packages: str) -> Path:
+def _environment(folder: Path, *packages: str, torch: bool = False) -> Path:
     """A Python with these packages, kept for the next time. As in `make setup`, pip finds the build of torch, and uv
     resolves the rest, in a minute where pip searches for long."""
     python = folder / "bin" / "python"
@@ -188,7 +188,9 @@ def _environment(folder: Path, *packages: str) -> Path:
     if not done.exists():
         venv.create(folder, with_pip=True)
         install = ("install", "--quiet")
-        subprocess.run([python, "-m", "pip", *install, f"torch=={version('torch').partition('+')[0]}"], check=True)
+        if torch:
+            ours = version("torch").partition("+")[0]
+            subprocess.run([python, "-m", "pip", *install, f"torch=={ours}"], check=True)
         subprocess.run([sys.executable, "-m", "uv", "pip", *install, "--python", python, *packages], check=True)
         done.touch()
     return python

@@ -21,11 +21,10 @@ from models.artifacts import ArtifactStore
 from models.calibration import Calibration, fit_calibration
 from models.metrics import collapse_to_documents, evaluate_run, mean_values
 from models.offline_evaluation import split_of
-from models.pair_cost import relative_cost
 from models.scoring import pairs_per_query, rerank, tiered_ranking
 from models.settings import TiersSettings, load_settings
 from models.stopping import Stopping
-from models.stopping_fit import ExpectedOutcomes, fit_stopping
+from models.stopping_fit import ExpectedOutcomes, FittedStopping, fit_stopping
 
 _BUDGETS = (3.0, 6.0, 9.5, 15.0, 0.0)
 _TRIED = 24
@@ -35,15 +34,15 @@ def main() -> None:
     """Measure, print and write."""
     settings = load_settings()
     store = ArtifactStore.of(settings)
-    scored = store.require("evaluation/scored_candidates").read_table("scored.parquet")
+    candidates = store.require("evaluation/scored_candidates")
+    scored = candidates.read_table("scored.parquet")
     evaluation_set = store.require("corpus/evaluation_set")
     splits = {name: split_of(evaluation_set, name) for name in ("dev", "test")}
     tables: dict[str, Any] = {
         name: scored[scored["query_id"].isin(queries["query_id"])] for name, (queries, _) in splits.items()
     }
     judged = {name: judgments for name, (_, judgments) in splits.items()}
-    compact, large = (store.require(f"training/{size}_reranker").folder for size in ("compact", "large"))
-    cost = relative_cost(compact, large, settings.training.max_tokens)
+    cost = float(candidates.summary["compact_cost"])
     calibration = fit_calibration(tables["dev"], judged["dev"])
     tiers = settings.tiers
     rankings = rerank(tables["test"], calibration, tiers)
@@ -55,6 +54,19 @@ def main() -> None:
         "budgets": [_row(tables, judged, calibration, tiers, cost, budget) for budget in _BUDGETS],
     }
     print(merge({"stopping": {corpus_name(settings): found}}))
+
+
+def fit_budget(
+    dev: pd.DataFrame,
+    judgments: pd.DataFrame,
+    calibration: Calibration,
+    tiers: TiersSettings,
+    cost: float,
+    budget: float,
+) -> FittedStopping:
+    """The windows that lose least within a budget, all of which may be spent."""
+    limits = tiers.model_copy(update={"stopping_budget": budget, "max_stopping_loss": 0.0})
+    return fit_stopping(dev, judgments, calibration, limits, cost)
 
 
 def ndcg(ranking: pd.DataFrame, judgments: pd.DataFrame) -> float:
@@ -90,8 +102,7 @@ def _row(
     cost: float,
     budget: float,
 ) -> dict[str, Any]:
-    limits = tiers.model_copy(update={"stopping_budget": budget, "max_stopping_loss": 0.0})
-    fitted = fit_stopping(tables["dev"], judged["dev"], calibration, limits, cost)
+    fitted = fit_budget(tables["dev"], judged["dev"], calibration, tiers, cost, budget)
     ranking = tiered_ranking(tables["test"], replace(calibration, stopping=fitted.stopping), tiers)
     pairs = pairs_per_query(ranking, fitted.stopping)
     return {

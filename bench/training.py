@@ -29,7 +29,7 @@ from models.fine_tuning import mixed_precision, train_compact, train_large
 from models.pair_cost import pair_flops
 from models.settings import load_settings
 
-_PAIRS, _ROUNDS, _WARM = 768, 3, 4
+_PAIRS, _ROUNDS, _WARM = 512, 3, 4
 """Pairs of a training, trainings of each kind, and steps of each that are not timed."""
 
 _ATTENTION: dict[str, Callable[[], AbstractContextManager[Any]]] = {

@@ -1,5 +1,5 @@
 """Attention for training on a CPU, where the fused kernel of PyTorch 2.13 takes several times as long backward as the
-matrix products that it is made of (docs/benchmarks/training.md)."""
+matrix products that it is made of (docs/training.md)."""
 
 from __future__ import annotations
 

@@ -6,27 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BertModel
 
 from models.attention import NAME, attention, use_products
+from tests.tiny_cross_encoder import TINY
 
 _QUERY_WEIGHT = "encoder.layer.0.attention.self.query.weight"
-
-
-def small() -> BertModel:
-    torch.manual_seed(0)
-    return BertModel(
-        BertConfig(
-            vocab_size=50,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=64,
-            max_position_embeddings=16,
-            hidden_dropout_prob=0.0,
-            attention_probs_dropout_prob=0.0,
-        )
-    )
 
 
 def test_states_and_gradients_are_those_of_the_fused_kernel(tmp_path: Path) -> None:
@@ -35,7 +20,8 @@ def test_states_and_gradients_are_those_of_the_fused_kernel(tmp_path: Path) -> N
     mask[1, 7:] = 0
     found = []
     for products in (False, True):
-        body = small()
+        torch.manual_seed(0)
+        body = BertModel(TINY).eval()  # without dropout
         if products:
             use_products(body)
         assert (body.config._attn_implementation == NAME) is products

