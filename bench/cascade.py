@@ -4,8 +4,9 @@
 
 `python -m bench.cascade` measures the release candidate of the current deployment (RERANKOPS_HOME) on its test queries,
 and writes `cascade` of docs/benchmarks/results.json under the name of the corpus, with a plot of quality by budget: the
-cascade with windows fitted on the development queries for each budget, and one model alone on the best of the first
-stage.
+cascade with windows fitted for each budget, and one model alone on the best of the first stage. Calibration and windows
+are fitted on 100 candidates of each development query, as a deployment with `evaluation.candidates` = 100 fits them: a
+first-stage score is worth more where most candidates are far down.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ from bench.engines import corpus_name
 from bench.results import RESULTS, merge
 from bench.stopping import fit_budget
 from models.artifacts import ArtifactStore
-from models.calibration import Calibration, candidate_inputs
+from models.calibration import Calibration, candidate_inputs, fit_calibration
 from models.engines import SIZES, load_engine
 from models.metrics import collapse_to_documents, evaluate_run
 from models.offline_evaluation import split_of
 from models.pair_cost import pair_flops
 from models.scoring import asked_of, candidate_pairs, tiered_ranking
-from models.serving import load_bundle
-from models.settings import Settings, TiersSettings, load_settings
+from models.serving import LoadedBundle, load_bundle
+from models.settings import TiersSettings, load_settings
 from models.splits import sample_by_hash
 from models.stopping import best_rows
+from models.stopping_fit import fit_stopping
 
 _QUERIES, _DEPTH = 250, 100
 _BUDGETS = (1.0, 2.0, 3.0, 4.5, 6.5, 9.5, 14.0, 19.0)
@@ -64,23 +66,23 @@ def main() -> None:
     store = ArtifactStore.of(settings)
     candidate = store.require("release/release_candidate")
     bundle = load_bundle(candidate)
-    calibration = Calibration.from_dict(store.require("evaluation/score_calibration").read_json("calibration.json"))
-    queries, judgments = split_of(store.require("corpus/evaluation_set"), "test")
-    queries = sample_by_hash(queries, _QUERIES)
-    judgments = judgments[judgments["query_id"].isin(queries["query_id"])]
-    table = pd.DataFrame(
-        [
-            (query_id, one.passage_id, one.document_id, one.rank, one.dense_score, one.lexical_score)
-            for query_id, text in zip(queries["query_id"], queries["text"], strict=True)
-            for one in bundle.retrieve(text, _DEPTH, None).candidates
-        ],
-        columns=["query_id", "passage_id", "document_id", "rank", "dense_score", "lexical_score"],
-    )
-    bundle.close()
     passages = store.require("corpus/passages").read_table("passages.parquet", ["passage_id", "title", "text"])
-    table, costs = _score(
-        table, candidate_pairs(table, queries, passages), candidate.folder, settings.training.max_tokens
-    )
+    scored: dict[str, tuple[pd.DataFrame, Costs, pd.DataFrame]] = {}
+    for split in ("dev", "test"):
+        queries, judgments = split_of(store.require("corpus/evaluation_set"), split)
+        queries = sample_by_hash(queries, _QUERIES)
+        table = _candidates(bundle, queries)
+        pairs = candidate_pairs(table, queries, passages)
+        kept = judgments[judgments["query_id"].isin(queries["query_id"])]
+        scored[split] = (*_score(table, pairs, candidate.folder, settings.training.max_tokens), kept)
+    bundle.close()
+    dev, _, of_dev = scored["dev"]
+    table, costs, judgments = scored["test"]
+    queries = table["query_id"].unique()
+    tiers = settings.tiers.model_copy(update={"compact_candidates": _DEPTH, "large_candidates": _DEPTH})
+    cost = float(store.require("evaluation/scored_candidates").summary["compact_cost"])
+    uncut = fit_calibration(dev, of_dev)
+    calibration = replace(uncut, stopping=fit_stopping(dev, of_dev, uncut, tiers, cost).stopping)
 
     def outcome(rankings: pd.DataFrame) -> np.ndarray:
         found = evaluate_run(collapse_to_documents(rankings), judgments, ["nDCG@10"])
@@ -89,11 +91,14 @@ def main() -> None:
     everything = {"compact": np.empty(0, dtype=np.int64), "large": np.arange(len(table))}
     full = outcome(_ranked(table, calibration.tiers["large"].logits(candidate_inputs(table))))
     full_ms, full_gflop = costs.of(everything, len(queries))
-    ranking, rows = _cascade(table, calibration, settings.tiers)
+    ranking, rows = _cascade(table, calibration, tiers)
     ours = outcome(ranking)
     ms, gflop = costs.of(rows, len(queries))
-    stopped = _stopped(store, settings, calibration)
-    points = _points(table, calibration, stopped, settings.tiers, costs, outcome, len(queries))
+    stopped = [
+        (budget, replace(uncut, stopping=fit_budget(dev, of_dev, uncut, tiers, cost, budget).stopping))
+        for budget in _BUDGETS
+    ]
+    points = _points(table, calibration, stopped, tiers, costs, outcome, len(queries))
     difference = ours - full
     rng = np.random.default_rng(0)
     means = rng.choice(difference, size=(10_000, len(difference))).mean(axis=1)
@@ -116,6 +121,18 @@ def main() -> None:
     name = corpus_name(settings)
     _plot(points, found, RESULTS.parent / "images" / f"cascade-{name}.png")
     print(merge({"cascade": {name: found}}))
+
+
+def _candidates(bundle: LoadedBundle, queries: pd.DataFrame) -> pd.DataFrame:
+    """What the first stage finds for each query."""
+    return pd.DataFrame(
+        [
+            (query_id, one.passage_id, one.document_id, one.rank, one.dense_score, one.lexical_score)
+            for query_id, text in zip(queries["query_id"], queries["text"], strict=True)
+            for one in bundle.retrieve(text, _DEPTH, None).candidates
+        ],
+        columns=["query_id", "passage_id", "document_id", "rank", "dense_score", "lexical_score"],
+    )
 
 
 def _score(
@@ -151,17 +168,6 @@ def _cascade(
     )
     asked = asked_of(rows["tier"], calibration.stopping)
     return ranking, {size: rows.loc[of_model, "row"].to_numpy(np.int64) for size, of_model in asked.items()}
-
-
-def _stopped(store: ArtifactStore, settings: Settings, calibration: Calibration) -> list[tuple[float, Calibration]]:
-    """For each budget the calibration with the windows that the development queries give for it."""
-    dev, judgments = split_of(store.require("corpus/evaluation_set"), "dev")
-    candidates = store.require("evaluation/scored_candidates")
-    scored = candidates.read_table("scored.parquet")
-    scored = scored[scored["query_id"].isin(dev["query_id"])]
-    cost = float(candidates.summary["compact_cost"])
-    fitted = [fit_budget(scored, judgments, calibration, settings.tiers, cost, budget) for budget in _BUDGETS]
-    return [(budget, replace(calibration, stopping=one.stopping)) for budget, one in zip(_BUDGETS, fitted, strict=True)]
 
 
 def _margins(points: list[dict[str, Any]]) -> dict[str, float]:

@@ -26,7 +26,10 @@ from models.stopping import Stopping, best_rows
 _MEASURE = "nDCG@10"
 _TOP = 10
 _STEPS = 24
-"""Windows tried for a model, at equal shares of the pairs that they leave."""
+"""Windows tried for a model besides none and no limit: the n-th one leaves n steps of equal ratio more pairs."""
+
+_FEWEST = 0.25
+"""Pairs of a query that the narrowest window leaves on average, besides the best one."""
 
 
 @dataclass(frozen=True)
@@ -174,9 +177,13 @@ def _near(descending: NDArray[np.float64], window: float) -> int:
 
 
 def _windows(logits: list[NDArray[np.float64]]) -> list[float]:
-    """Windows to try: none, quantiles of how far candidates are behind the best of their query, and no limit."""
+    """Windows to try: none, quantiles of how far candidates are behind the best of their query, and no limit.
+
+    The quantiles are close where windows are narrow, however many candidates a query has.
+    """
     behind = np.concatenate([np.zeros(0), *(values.max(initial=-inf) - values for values in logits)])
     behind = behind[behind > 0]
     if not len(behind):
         return [0.0, inf]
-    return [0.0, *np.quantile(behind, np.linspace(0, 1, _STEPS, endpoint=False)).tolist(), inf]
+    narrowest = min(_FEWEST * len(logits) / len(behind), 1.0)
+    return [0.0, *np.quantile(behind, np.geomspace(narrowest, 1, _STEPS)).tolist(), inf]
