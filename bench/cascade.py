@@ -42,6 +42,9 @@ _QUERIES, _DEPTH = 250, 100
 _BUDGETS = (1.0, 2.0, 3.0, 4.5, 6.5, 9.5, 14.0, 19.0)
 """Mean cost of a query, in pairs of the large model (`tiers.stopping_budget`)."""
 
+_TENTH = 9.5
+"""The budget of the figures that are compared with the large model on all candidates."""
+
 _SINGLE = (2, 3, 5, 7, 10, 15, 20, 50, 100)
 """Best candidates by the first stage that one model alone scores."""
 
@@ -79,7 +82,8 @@ def main() -> None:
     dev, _, of_dev = scored["dev"]
     table, costs, judgments = scored["test"]
     queries = table["query_id"].unique()
-    tiers = settings.tiers.model_copy(update={"compact_candidates": _DEPTH, "large_candidates": _DEPTH})
+    deep = {"compact_candidates": _DEPTH, "large_candidates": _DEPTH, "stopping_budget": _TENTH}
+    tiers = settings.tiers.model_copy(update=deep)
     cost = float(store.require("evaluation/scored_candidates").summary["compact_cost"])
     uncut = fit_calibration(dev, of_dev)
     calibration = replace(uncut, stopping=fit_stopping(dev, of_dev, uncut, tiers, cost).stopping)

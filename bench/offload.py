@@ -245,6 +245,7 @@ def _progress(size: str) -> Any:
 def report(folder: Path, out: Path, candidates: int = 0) -> None:
     """Evaluate every job of OUT on the test queries, calibrated on the development ones; writes quality.json."""
     from bench.results import merge_into
+    from models.settings import TrainingSettings
 
     for place in sorted(out.glob("*.npz")):
         facts = json.loads((folder / "jobs" / f"{place.stem}.json").read_text())
@@ -260,8 +261,12 @@ def report(folder: Path, out: Path, candidates: int = 0) -> None:
             size: {key: value for key, value in trained[size].items() if key != "training"} for size in facts["sizes"]
         }
         device = {key: trained[key] for key in ("device", "precision")}
+        default = TrainingSettings().model_dump()
+        settings = {key: value for key, value in facts["training"].items() if value != default.get(key)}
+        starts = {key: facts[key] for key in ("base", "teacher") if facts[key]}
         key = f"{facts['preset']}, {place.stem}"
-        merge_into(RESULTS, {facts["corpus"]: {key: {**found, **device, "training": times}}})
+        told = {**found, **device, **starts, "settings": settings, "training": times}
+        merge_into(RESULTS, {facts["corpus"]: {key: told}})
 
 
 def _trained(out: Path, name: str) -> dict[str, Any]:
@@ -322,6 +327,7 @@ def evaluate(
         for name, values in result["systems"].items()
     }
     of_dev = rerank(of_split["dev"][0], calibration, tiers)["large"]
+    before = stages[(stages["system"] == "hybrid") & stages["query_id"].isin(ids["dev"])]
     share = gains["compact"]["difference"] / gains["large"]["difference"] if "compact" in gains else None
     return {
         "queries": result["queries"],
@@ -332,7 +338,7 @@ def evaluate(
         "compact_share_of_large_gain": None if share is None else round(share, 3),
         "detectable": round(result["power"]["detectable"], 4),
         "pairs_per_query": pairs_per_query(reranked["tiered"], calibration.stopping),
-        "development": {"large": _ndcg(of_dev, of_split["dev"][1])},
+        "development": {name: _ndcg(one, of_split["dev"][1]) for name, one in (("hybrid", before), ("large", of_dev))},
     }
 
 

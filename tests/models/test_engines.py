@@ -106,6 +106,23 @@ def test_bfloat16_is_close_to_pytorch_in_float32(small: Small, sample: ParitySam
 
 
 @needs_bfloat16
+def test_pairs_that_are_read_together_keep_their_places(
+    small: Small, sample: ParitySample, reference: np.ndarray
+) -> None:
+    folder = small.first.compact.folder
+    alone, together = (
+        Bfloat16Scorer(CrossEncoderScorer.load(folder, MAX_TOKENS), 2, grouped) for grouped in (False, True)
+    )
+    said: list[tuple[int, int]] = []
+    found = together.logits(sample.pairs, progress=lambda done, total: said.append((done, total)))
+    bound = 0.02 * np.ptp(reference)
+    assert np.abs(found - alone.logits(sample.pairs)).max() < bound
+    assert np.abs(found[::-1] - together.logits(sample.pairs[::-1])).max() < bound
+    assert said[-1] == (len(sample.pairs), len(sample.pairs))
+    assert together.logits([]).shape == (0,)
+
+
+@needs_bfloat16
 def test_bfloat16_leaves_the_callers_threads_as_they_were(small: Small) -> None:
     before = torch.get_num_threads()
     Bfloat16Scorer.load(small.first.compact.folder, MAX_TOKENS, threads=2).logits([("what", "A valve.")])
