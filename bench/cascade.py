@@ -11,9 +11,10 @@ first-stage score is worth more where most candidates are far down.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,11 @@ class Costs:
         return 1000 * seconds / queries, flops / queries / 1e9
 
 
-def main() -> None:
+def main(arguments: Sequence[str] = ()) -> None:
     """Measure, print and write."""
+    parser = argparse.ArgumentParser(description="The cascade against the large model.")
+    parser.add_argument("--queries", type=int, default=_QUERIES, help="queries of each split, at most")
+    most = parser.parse_args(arguments).queries
     settings = load_settings()
     store = ArtifactStore.of(settings)
     candidate = store.require("release/release_candidate")
@@ -73,7 +77,7 @@ def main() -> None:
     scored: dict[str, tuple[pd.DataFrame, Costs, pd.DataFrame]] = {}
     for split in ("dev", "test"):
         queries, judgments = split_of(store.require("corpus/evaluation_set"), split)
-        queries = sample_by_hash(queries, _QUERIES)
+        queries = sample_by_hash(queries, most)
         table = _candidates(bundle, queries)
         pairs = candidate_pairs(table, queries, passages)
         kept = judgments[judgments["query_id"].isin(queries["query_id"])]
@@ -257,4 +261,4 @@ def _plot(points: list[dict[str, Any]], found: dict[str, Any], path: Path) -> No
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,3 +1,5 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """Training on a machine that has a GPU and not the application, in three steps:
 
     python -m bench.offload pack FOLDER NAME...      here, once for each deployment to train (RERANKOPS_HOME and so on)
