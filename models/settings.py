@@ -504,7 +504,7 @@ class TiersSettings(Section):
         default=20, description="Best candidates the large model scores."
     )
     stopping_budget: Annotated[float, Field(ge=0)] = Field(
-        default=14.0,
+        default=9.5,
         description="Pairs of the large model that a query may cost on average, those of the compact model by their "
         "share of its operations: the models are asked about candidates near the best alone. 0 is no limit.",
     )

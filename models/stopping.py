@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_APART = 1e-6
+"""Logits between a tier and the one above it, where they would overlap."""
+
 
 @dataclass(frozen=True)
 class Stopping:
@@ -39,6 +42,23 @@ class Stopping:
             **{name: inf if value is None else float(value) for name, value in windows.items()},
             through_compact=bool(values.get("through_compact", True)),
         )
+
+
+def in_turn(logits: NDArray[np.float64], tiers: Sequence[str]) -> NDArray[np.float64]:
+    """The logits [n] with those of each tier below all of the tiers above it.
+
+    Where the best of a tier is not, the whole tier is lowered by the same, so that its order stays.
+    """
+    of, floor, ordered = np.array(tiers), inf, logits.copy()
+    for tier in ("large", "compact", "lean"):
+        rows = of == tier
+        if not rows.any():
+            continue
+        over = float(ordered[rows].max()) - floor
+        if over >= 0:
+            ordered[rows] -= over + _APART
+        floor = float(ordered[rows].min())
+    return ordered
 
 
 def best_rows(logits: NDArray[np.float64], ids: Sequence[str], count: int) -> NDArray[np.int64]:

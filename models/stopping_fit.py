@@ -21,7 +21,7 @@ from models.calibration import Calibration, candidate_inputs, probability
 from models.metrics import collapse_to_documents, evaluate_run, mean_values
 from models.scoring import pairs_per_query, tiered_ranking
 from models.settings import TiersSettings
-from models.stopping import Stopping, best_rows
+from models.stopping import Stopping, best_rows, in_turn
 
 _MEASURE = "nDCG@10"
 _TOP = 10
@@ -160,10 +160,11 @@ class _Query:
     def _value(self, compact: int, ordered: NDArray[np.int64], large: int) -> float:
         """Expected nDCG@10 where the compact model scored so many of the best by `lean`, the large one of `ordered`."""
         if (compact, large) not in self._values:
-            logits = self.lean.copy()
-            logits[self._first[:compact]] = self.compact[self._first[:compact]]
-            logits[ordered[:large]] = self.large[ordered[:large]]
-            top = best_rows(logits, self._ids, _TOP)
+            logits, tiers = self.lean.copy(), np.full(len(self.lean), "lean", dtype=object)
+            asked = (("compact", self.compact, self._first[:compact]), ("large", self.large, ordered[:large]))
+            for tier, known, rows in asked:
+                logits[rows], tiers[rows] = known[rows], tier
+            top = best_rows(in_turn(logits, tiers.tolist()), self._ids, _TOP)
             self._values[compact, large] = float(self._relevant[top] @ (1 / np.log2(np.arange(2, len(top) + 2))))
         return self._values[compact, large]
 

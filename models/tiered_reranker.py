@@ -20,7 +20,7 @@ from models.contracts import Tier
 from models.score_cache import KnownScore, ScoreCache, pair_key
 from models.serving_types import Ranked, Ranking
 from models.settings import TiersSettings
-from models.stopping import contenders
+from models.stopping import contenders, in_turn
 
 _ENCODED_TOGETHER = 64
 """Pairs; while those are scored, the next are encoded, unless the budget is spent."""
@@ -50,8 +50,13 @@ def cascade(
     compact_rows: NDArray[np.int64],
     large_rows: NDArray[np.int64],
 ) -> Scored:
-    """Combine what each tier knows: rows in `large_rows` have both models' logits, those in `compact_rows` the
+    """Combine what each tier knows: rows in `large_rows` have the large model's logit, those in `compact_rows` the
     compact one's.
+
+    What a model has scored stays above what it was not asked about, as in a cascade of rankers (Wang, Lin and Metzler,
+    SIGIR 2011): a model that believes little of all the best candidates of a query would believe little of the others
+    too. So where a score of the others is above the lowest of those, they are all lowered by the difference, and keep
+    their order.
 
     Pure. `inputs` holds arrays of one length; the model logits of rows that a model did not score are not read.
     """
@@ -67,7 +72,7 @@ def cascade(
             logits[rows] = scorer.logits(part)
             for row in rows:
                 tiers[row] = tier
-    return Scored(logits, tuple(tiers))
+    return Scored(in_turn(logits, tiers), tuple(tiers))
 
 
 class TieredReranker:

@@ -17,7 +17,7 @@ from models.calibration import Calibration, TierScorer, fit_calibration
 from models.offline_evaluation import split_of
 from models.scoring import pairs_per_query, tiered_ranking
 from models.settings import TiersSettings
-from models.stopping import Stopping, best_rows, contenders
+from models.stopping import Stopping, best_rows, contenders, in_turn
 from models.stopping_fit import fit_stopping
 from tests.small_bundle import Small
 
@@ -165,3 +165,21 @@ def test_a_window_counts_what_a_sure_model_would_turn_round() -> None:
     assert dear.pairs_with == {"compact": 0.0, "large": 0.0}
     assert dear.expected_loss == pytest.approx(1 - 1 / np.log2(3), abs=1e-6)
     assert (dear.ndcg_without, dear.ndcg_with) == (1, pytest.approx(1 / np.log2(3)))
+
+
+def test_what_a_model_was_asked_about_stays_above_the_rest() -> None:
+    logits = np.array([3.0, -4.0, 1.0, 2.0, -5.0])
+    found = in_turn(logits, ["lean", "large", "compact", "lean", "large"])
+    assert found[[1, 4]].tolist() == [-4.0, -5.0]
+    assert found[2] == pytest.approx(-5.0, abs=1e-5)
+    assert found[2] < -5.0
+    assert found[0] < found[2]
+    assert found[0] - found[3] == pytest.approx(1.0)
+    assert logits.tolist() == [3.0, -4.0, 1.0, 2.0, -5.0]
+
+
+def test_scores_in_turn_are_left_as_they_are() -> None:
+    logits = np.array([3.0, 1.0, -2.0])
+    assert in_turn(logits, ["large", "compact", "lean"]).tolist() == logits.tolist()
+    assert in_turn(logits, ["lean"] * 3).tolist() == logits.tolist()
+    assert in_turn(np.empty(0), []).shape == (0,)
