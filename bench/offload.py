@@ -170,10 +170,26 @@ def train_all(folder: Path, names: Sequence[str], out: Path, models: Path, worke
 
     out.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(run, names))
+        list(pool.map(run, _awaited_first(folder / "jobs", names)))
     failed = [name for name, code in finished.items() if code > 0]
     skipped = [name for name, code in finished.items() if code < 0]
     print(f"{len(names) - len(failed) - len(skipped)} done; failed: {failed}; not started: {skipped}")
+
+
+def _awaited_first(jobs: Path, names: Sequence[str]) -> list[str]:
+    """The names in their order, but for those that others wait for, which come before them."""
+    ordered: dict[str, None] = {}
+
+    def add(name: str) -> None:
+        facts = json.loads((jobs / f"{name}.json").read_text())
+        for other in (facts["base"], facts["teacher"]):
+            if other in names and other not in ordered:
+                add(other)
+        ordered.setdefault(name)
+
+    for name in names:
+        add(name)
+    return list(ordered)
 
 
 def train(jobs: Path, name: str, out: Path, models: Path) -> None:
@@ -212,7 +228,7 @@ def train(jobs: Path, name: str, out: Path, models: Path) -> None:
         if size == "large":
             made = train_large(examples, settings, place, _progress(size), development=development)
         else:
-            made = train_compact(examples, large, settings, place, _progress(size))
+            made = train_compact(examples, large, settings, place, _progress(size), development=development)
         trained = time.perf_counter()
         scorer = CrossEncoderScorer.load(place, settings.max_tokens, device)
         logits[size] = scorer.logits(pairs, batch_size=_BATCH if device == "cuda" else 32)
