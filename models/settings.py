@@ -374,7 +374,7 @@ class TrainingSettings(Section):
         description="Cosine with an evaluation query from which a query does not train; depends on the encoder.",
     )
     large_pairs: PositiveInt = Field(
-        default=32000, description="Query-passage pairs that the large model is trained on."
+        default=24000, description="Query-passage pairs that the large model is trained on."
     )
     compact_pairs: PositiveInt = Field(
         default=9600, description="Query-passage pairs that the compact model is trained on."
