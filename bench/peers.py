@@ -2,8 +2,8 @@
 
 `python -m bench.peers` gives the current deployment's compact model (RERANKOPS_HOME) as ONNX graphs, int8 and fp32, to
 each peer in an environment of its own (`<home>/peers/<name>`, installed once), and writes `engine.peers` of
-docs/benchmarks/results.json. Every engine is a process that gets the same requests. Threads are those of
-OMP_NUM_THREADS for all; the libraries' own pools keep to the cores that the process may use (taskset).
+docs/benchmarks/results.json. Every engine is a process that gets the same requests. Give ours as many
+threads as the machine has cores (OMP_NUM_THREADS): the peers' pools take all of them, whatever taskset says.
 
 The torch engine of infinity is left out: it loads sequence classifiers, and our models end in a pair head, so that it
 would score with a head of chance.
