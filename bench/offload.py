@@ -2,7 +2,7 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """Training on a machine that has a GPU and not the application, in three steps:
 
-    python -m bench.offload pack FOLDER NAME...      here, once for each deployment to train (RERANKOPS_HOME and so on)
+    python -m bench.offload pack FOLDER NAME         here, once for each deployment to train (RERANKOPS_HOME and so on)
     python -m bench.offload train FOLDER OUT         there: both models of every job, and their logits
     python -m bench.offload report FOLDER OUT        here: docs/benchmarks/quality.json
 
@@ -63,9 +63,8 @@ def main() -> None:
     else:
         models = options.models or options.out / "models"
         names = options.jobs or sorted(path.stem for path in (options.folder / "jobs").glob("*.json"))
-        if options.workers == 1:
-            for name in names:
-                train(options.folder / "jobs", name, options.out, models)
+        if len(names) == 1:
+            train(options.folder / "jobs", names[0], options.out, models)
         else:
             train_all(options.folder, names, options.out, models, options.workers, options.seconds)
 
@@ -302,6 +301,8 @@ def evaluate(
     """Systems, gains and power, as `bench.quality` writes them."""
     from dataclasses import replace
 
+    from bench.quality import figures
+    from bench.stopping import ndcg
     from models.calibration import fit_calibration
     from models.evaluation import FIRST_STAGES, evaluate_systems
     from models.scoring import pairs_per_query, rerank
@@ -332,39 +333,16 @@ def evaluate(
     rankings = {str(name): rows.drop(columns="system") for name, rows in of_test.groupby("system")}
     rankings |= {name: ranking for name, ranking in reranked.items() if name != "compact" or "compact" in logits}
     seconds = dict.fromkeys([*rankings, *FIRST_STAGES], 0.0)
-    result = evaluate_systems(rankings, judged, seconds, settings).to_dict()
-    gains = {
-        name: {key: round(values[key], 4) for key in ("difference", "low", "high", "p_value", "p_corrected")}
-        for name, values in result["gains"].items()
-    }
-    systems = {
-        name: {
-            **{measure: round(values[measure], 4) for measure in ("nDCG@10", "MRR@10", "R@10")},
-            "interval": [round(bound, 4) for bound in values["interval"]],
-        }
-        for name, values in result["systems"].items()
-    }
     of_dev = rerank(of_split["dev"][0], calibration, tiers)["large"]
     before = stages[(stages["system"] == "hybrid") & stages["query_id"].isin(ids["dev"])]
-    share = gains["compact"]["difference"] / gains["large"]["difference"] if "compact" in gains else None
     return {
-        "queries": result["queries"],
+        **figures(evaluate_systems(rankings, judged, seconds, settings).to_dict()),
         "candidates": int(scored["rank"].max()),
-        "best_first_stage": result["best_first_stage"],
-        "systems": systems,
-        "gains": gains,
-        "compact_share_of_large_gain": None if share is None else round(share, 3),
-        "detectable": round(result["power"]["detectable"], 4),
         "pairs_per_query": pairs_per_query(reranked["tiered"], calibration.stopping),
-        "development": {name: _ndcg(one, of_split["dev"][1]) for name, one in (("hybrid", before), ("large", of_dev))},
+        "development": {
+            name: round(ndcg(one, of_split["dev"][1]), 4) for name, one in (("hybrid", before), ("large", of_dev))
+        },
     }
-
-
-def _ndcg(ranking: pd.DataFrame, judgments: pd.DataFrame) -> float:
-    from models.metrics import MAIN_MEASURE, collapse_to_documents, evaluate_run
-
-    measured = evaluate_run(collapse_to_documents(ranking), judgments, [MAIN_MEASURE])
-    return round(float(measured["value"].mean()), 4)
 
 
 if __name__ == "__main__":

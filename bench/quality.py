@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +66,24 @@ def measure(corpus: str, seed: int, overrides: list[str], home: Path) -> dict[st
     subprocess.run(command, check=True, cwd=ROOT, env=environment)
     store = ArtifactStore(str(home / "artifacts"), home / "cache")
     report = json.loads(store.require(_EVALUATION).path("report/evaluation.json").read_bytes())
-    systems = {name: _system(values) for name, values in report["systems"].items()}
-    gains = {name: _gain(values) for name, values in report["gains"].items()}
     return {
         "settings": settings,
+        **figures(report),
+        "minutes": {name: round(store.require(name).manifest.seconds / 60, 2) for name in _STAGES},
+    }
+
+
+def figures(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of an evaluation (`EvaluationReport.to_dict`); without a compact model it has no share."""
+    gains = {name: _gain(values) for name, values in report["gains"].items()}
+    share = gains["compact"]["difference"] / gains["large"]["difference"] if "compact" in gains else None
+    return {
         "queries": report["queries"],
         "best_first_stage": report["best_first_stage"],
-        "systems": systems,
+        "systems": {name: _system(values) for name, values in report["systems"].items()},
         "gains": gains,
-        "compact_share_of_large_gain": round(gains["compact"]["difference"] / gains["large"]["difference"], 3),
+        "compact_share_of_large_gain": None if share is None else round(share, 3),
         "detectable": round(report["power"]["detectable"], 4),
-        "minutes": {name: round(store.require(name).manifest.seconds / 60, 2) for name in _STAGES},
     }
 
 

@@ -90,8 +90,8 @@ class Bfloat16Scorer(PairwiseScorer):
         return scores
 
     def _score_group(self, group: list[Encoding]) -> NDArray[np.float32]:
-        fewest = max(len(group), -(-_FEWEST_ROWS // _in_steps(len(group[0]))))
-        filled = -(-fewest // _MULTIPLE) * _MULTIPLE
+        fewest = _fewest(_in_steps(len(group[0])))
+        filled = max(-(-len(group) // _MULTIPLE) * _MULTIPLE, fewest)
         return self._scorer.logits_of([*group, *[group[0]] * (filled - len(group))], filled)[: len(group)]
 
     def _score(self, encoding: Encoding) -> float:
@@ -117,6 +117,11 @@ def _in_steps(tokens: int) -> int:
     return -(-tokens // _STEP) * _STEP
 
 
+def _fewest(length: int) -> int:
+    """Pairs of so many tokens that a group has at least."""
+    return -(-_FEWEST_ROWS // (length * _MULTIPLE)) * _MULTIPLE
+
+
 def _groups(lengths: Sequence[int], threads: int) -> list[list[int]]:
     """Places of pairs that are read together, the longest first, enough groups of each length for all threads.
 
@@ -128,10 +133,11 @@ def _groups(lengths: Sequence[int], threads: int) -> list[list[int]]:
         alike[_in_steps(length), length % _STEP == 0].append(place)
     groups = []
     for (length, _), places in sorted(alike.items(), reverse=True):
-        multiples = -(-len(places) // _MULTIPLE)
-        most = max(_MOST_ROWS // length // _MULTIPLE, 1)
-        count = min(max(-(-multiples // most), threads), multiples)
-        ends = [_MULTIPLE * (multiples * end // count) for end in range(count + 1)]
+        unit = _fewest(length)
+        units = -(-len(places) // unit)
+        most = max(_MOST_ROWS // length // unit, 1)
+        count = min(max(-(-units // most), threads), units)
+        ends = [unit * (units * end // count) for end in range(count + 1)]
         groups += [places[start:end] for start, end in pairwise(ends)]
     return groups
 
