@@ -87,6 +87,7 @@ def pack(options: argparse.Namespace) -> None:
     stays = options.folder / "evaluation" / candidates.data_version
     queries = evaluation_set.read_table("queries.parquet")
     if not tables.exists():
+        options.folder.mkdir(parents=True, exist_ok=True)
         texts = _Texts(jobs / _TEXTS)
         work = Path(tempfile.mkdtemp(dir=options.folder, prefix=".packing-"))
         for kind in ("training_examples", "development_lists"):

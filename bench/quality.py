@@ -32,8 +32,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }
 """What differs from the preset, by corpus."""
 
-_SELECTION = '+key:"evaluation/offline_evaluation"'
-_EVALUATION = "evaluation/offline_evaluation"
+SELECTION = '+key:"evaluation/offline_evaluation"'
+EVALUATION = "evaluation/offline_evaluation"
 _STAGES = (
     "index/passage_embeddings", "training/large_reranker", "training/compact_reranker", "evaluation/scored_candidates",
 )  # fmt: skip
@@ -62,10 +62,10 @@ def measure(corpus: str, seed: int, overrides: list[str], home: Path) -> dict[st
     if corpus != "python-docs":
         settings += ["corpus.source=beir", f"corpus.path={DATA / corpus}"]
     environment = {**os.environ, **as_environment(settings), "RERANKOPS_HOME": str(home)}
-    command = [sys.executable, "-m", "orchestration.cli", "run", "--select", _SELECTION]
+    command = [sys.executable, "-m", "orchestration.cli", "run", "--select", SELECTION]
     subprocess.run(command, check=True, cwd=ROOT, env=environment)
     store = ArtifactStore(str(home / "artifacts"), home / "cache")
-    report = json.loads(store.require(_EVALUATION).path("report/evaluation.json").read_bytes())
+    report = json.loads(store.require(EVALUATION).path("report/evaluation.json").read_bytes())
     return {
         "settings": settings,
         **figures(report),

@@ -27,10 +27,14 @@ RETRAINED: Mapping[str, tuple[str, ...]] = {
     "false negative filter": ("training.false_negative_margin=1.0",),
     "lists of several negatives": ("training.negatives=1",),
     "listwise loss": ("training.loss=bce",),
+    "cross entropy as that loss": ("training.loss=lambda",),
     "distillation": ("training.distillation=none",),
+    "softmax as its target": ("training.distillation=margin_mse",),
 }
-"""Settings that take an ingredient out of the training."""
+"""Settings that take an ingredient out of the training, or put the next best in its place."""
 
+_OF_THE_COMPACT_MODEL = ("distillation", "softmax as its target")
+_TRAINED = ("compact", "large", "tiered")
 _DEPTHS = (5, 10, 20, 50)
 
 
@@ -103,13 +107,27 @@ def ablate_scores(
 
 
 def compare_retrained(
-    tables: Mapping[str, pd.DataFrame], baseline: pd.DataFrame, settings: EvaluationSettings, system: str = "tiered"
+    tables: Mapping[str, pd.DataFrame],
+    baseline: pd.DataFrame,
+    settings: EvaluationSettings,
+    systems: Sequence[str] = _TRAINED,
 ) -> list[Ablation]:
-    """Per-query tables of retrained variants against that of the whole training, each on the same queries."""
-    found = [
-        Ablation(name, name, compare(table, baseline, system, settings=settings, candidate=name, baseline=system))
-        for name, table in tables.items()
-    ]
+    """Per-query tables of retrained variants, by ingredient, against that of the whole training, each on the same
+    queries and for each system: what tiered does not ask a model for, its own ranking shows. The large model is left
+    out where the variant is trained after it."""
+    found = []
+    for name, table in tables.items():
+        variant = ", ".join(RETRAINED.get(name, (name,)))
+        for system in systems:
+            if system == "large" and name in _OF_THE_COMPACT_MODEL:
+                continue
+            found.append(
+                Ablation(
+                    name,
+                    variant,
+                    compare(table, baseline, system, settings=settings, candidate=variant, baseline=system),
+                )
+            )
     return corrected(found)
 
 
