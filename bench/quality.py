@@ -2,7 +2,7 @@
 
 Runs the lifecycle up to the evaluation on each corpus with the settings below, in a home of its own below
 RERANKOPS_HOME (default var/quality), and writes systems, intervals, p values and minutes to
-docs/benchmarks/quality.json under corpus, preset and seed. A corpus is `python-docs` or the name of a folder of
+docs/benchmarks/quality.json under corpus, and preset, seed and the settings given here. A corpus is `python-docs` or the name of a folder of
 RERANKOPS_DATA. A second call makes nothing again, so it only rewrites the figures.
 """
 
@@ -51,7 +51,7 @@ def main() -> None:
     for corpus in options.corpus:
         for seed in options.seeds.split(","):
             found = measure(corpus, int(seed), options.set, homes / corpus)
-            merge_into(RESULTS, {corpus: {f"{preset}, seed {seed}": found}})
+            merge_into(RESULTS, {corpus: {", ".join((preset, f"seed {seed}", *options.set)): found}})
             shown = {name: found["systems"][name]["nDCG@10"] for name in found["systems"]}
             print(corpus, f"seed {seed}", json.dumps(shown), json.dumps(found["gains"]["tiered"]), flush=True)
 

@@ -412,7 +412,7 @@ class TrainingSettings(Section):
         default=8, description="Measurements on the development queries in a whole training."
     )
     development_queries: PositiveInt = Field(default=60, description="Development queries of a measurement, at most.")
-    learning_rate: PositiveFloat = Field(default=4e-4, description="Peak learning rate of AdamW, linear decay.")
+    learning_rate: PositiveFloat = Field(default=2e-4, description="Peak learning rate of AdamW, linear decay.")
     head_learning_rate: PositiveFloat = Field(
         default=2e-2, description="Peak learning rate of the scoring head, which starts untrained."
     )

@@ -78,7 +78,6 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "training.frozen_layers": 0,
                 "training.dropout": 0.1,
                 "training.batch_queries": 16,
-                "training.learning_rate": 0.0002,
                 "training.large_pairs": 190000,
                 "training.compact_pairs": 190000,
                 "training.teacher_weight": 0.9,

@@ -55,7 +55,7 @@ def test_it_searches_on_the_current_examples_and_prints_one_value(tmp_path: Path
     assert len(done.stdout.splitlines()) == 1, done.stdout
     found = json.loads(done.stdout)
     assert [trial["number"] for trial in found["trials"]] == [0, 1]
-    assert found["trials"][0]["values"] == {"learning_rate": 4e-4}
+    assert found["trials"][0]["values"] == {"learning_rate": 2e-4}
     assert found["best"] in found["trials"]
     assert "trial 1: nDCG@10" in done.stderr
     assert len(list((home / "search").glob("*.journal"))) == 1
