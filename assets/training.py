@@ -271,10 +271,16 @@ def scoring_engines(
     compact_reranker: Artifact,
 ) -> dg.Output[Artifact]:
     """Both cross-encoders as what the service runs, and how far their scores are from those of the models."""
-    from models.bfloat16 import multiplies_bfloat16
+    from models.bfloat16 import has_tiles, multiplies_bfloat16
     from models.cross_encoder import resolve_device
 
     settings = deployment.settings()
+    # Scores of other instructions differ by rounding.
+    machine = {
+        "device": resolve_device(settings.training.device),
+        "bfloat16": str(multiplies_bfloat16()),
+        "tiles": str(has_tiles()),
+    }
 
     def build(folder):
         from models.engines import build_engines, parity_sample
@@ -306,7 +312,7 @@ def scoring_engines(
         modules=_ENGINES,
         inputs=(passages, candidates, evaluation_set, large_reranker, compact_reranker),
         settings=values_of(settings, "engine", "training.max_tokens", without=("engine.threads",)),
-        outside={"device": resolve_device(settings.training.device), "bfloat16": str(multiplies_bfloat16())},
+        outside=machine,
     )
     return output(artifact)
 

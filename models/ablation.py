@@ -24,7 +24,7 @@ from models.significance import holm
 
 RETRAINED: Mapping[str, tuple[str, ...]] = {
     "hard negatives": ("training.random_share=1.0",),
-    "false negative filter": ("training.false_negative_margin=1.0",),
+    "false negatives kept": ("training.false_negative_margin=0.1",),
     "lists of several negatives": ("training.negatives=1",),
     "listwise loss": ("training.loss=bce",),
     "cross entropy as that loss": ("training.loss=lambda",),

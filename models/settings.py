@@ -359,7 +359,7 @@ class TrainingSettings(Section):
     )
     random_share: Fraction = Field(default=0.0, description="Share of the negatives drawn from anywhere in the corpus.")
     false_negative_margin: Annotated[float, Field(ge=-1, le=1)] = Field(
-        default=0.1,
+        default=1.0,
         description="A candidate scored above (1 + margin) x the positive is no negative; below 0 it is stricter.",
     )
     false_negative_teacher: str = Field(
