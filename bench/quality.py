@@ -2,8 +2,8 @@
 
 Runs the lifecycle up to the evaluation on each corpus with the settings below, in a home of its own below
 RERANKOPS_HOME (default var/quality), and writes systems, intervals, p values and minutes to
-docs/benchmarks/quality.json under corpus, and preset, seed and the settings given here. A corpus is `python-docs` or the name of a folder of
-RERANKOPS_DATA. A second call makes nothing again, so it only rewrites the figures.
+docs/benchmarks/quality.json under corpus, and preset, seed and the settings given here. A corpus is `python-docs` or
+the name of a folder of RERANKOPS_DATA. A second call makes nothing again, so it only rewrites the figures.
 """
 
 from __future__ import annotations
