@@ -27,8 +27,8 @@ RETRAINED: Mapping[str, tuple[str, ...]] = {
     "false negatives kept": ("training.false_negative_margin=0.1",),
     "lists of several negatives": ("training.negatives=1",),
     "listwise loss": ("training.loss=bce",),
-    "cross entropy as that loss": ("training.loss=lambda",),
     "distillation": ("training.distillation=none",),
+    "cross entropy as the listwise loss": ("training.loss=lambda",),
     "softmax as its target": ("training.distillation=margin_mse",),
 }
 """Settings that take an ingredient out of the training, or put the next best in its place."""

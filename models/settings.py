@@ -344,9 +344,9 @@ class TrainingSettings(Section):
         default=2000, description="Documents that pseudo-queries are made from, a stable sample by hash of the id."
     )
     max_queries: PositiveInt = Field(default=5000, description="Training queries used, at most.")
-    negatives: PositiveInt = Field(default=7, description="Negatives per positive.")
+    negatives: PositiveInt = Field(default=3, description="Negatives per positive.")
     draws: PositiveInt = Field(
-        default=3, description="Lists of a query and positive, at most, each with other negatives."
+        default=6, description="Lists of a query and positive, at most, each with other negatives."
     )
     negative_sources: Sources = Field(
         default=["hybrid"], description="Retrievers that hard negatives come from: hybrid, dense, bm25."
@@ -394,7 +394,7 @@ class TrainingSettings(Section):
     dropout: Fraction = Field(
         default=0.0, description="0 turns dropout off (a third faster on CPU); else the model's own rates stay."
     )
-    batch_queries: PositiveInt = Field(default=4, description="Queries per optimizer step.")
+    batch_queries: PositiveInt = Field(default=8, description="Queries per optimizer step.")
     chunk_pairs: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Pairs of a step that are read together, sorted by length to save padding; 0 is all."
     )
@@ -438,7 +438,10 @@ class EngineSettings(Section):
     min_kendall_tau: Fraction = Field(
         default=0.97, description="Agreement with the order of the model itself (Kendall's tau) that an engine needs."
     )
-    max_ndcg_loss: Fraction = Field(default=0.01, description="nDCG@10 of those queries that an engine may lose.")
+    max_ndcg_loss: Fraction = Field(
+        default=0.01,
+        description="nDCG@10 of those queries that an engine may lose, or more where that is chance (95 %).",
+    )
     threads: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Pairs that the engines of a CPU score at once, each on a core; 0 is one per core."
     )

@@ -74,6 +74,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             {
                 "corpus.python_docs.max_documents": 12000,
                 "training.max_queries": 12000,
+                "training.negatives": 7,
                 "training.draws": 4,
                 "training.frozen_layers": 0,
                 "training.dropout": 0.1,

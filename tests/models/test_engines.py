@@ -239,7 +239,15 @@ def test_parity_is_counted_by_query() -> None:
     # Query a has one of three pairs of passages turned round, and its relevant document falls to rank 2.
     assert parity.kendall_tau == pytest.approx((1 / 3 + 1) / 2)
     assert parity.ndcg_change == pytest.approx((1 / np.log2(3) - 1) / 2)
+    assert parity.ndcg_error == pytest.approx((1 - 1 / np.log2(3)) / 2)
     assert parity.largest_difference == 1
     assert parity.top_10_overlap == 1
     assert not parity.accepted(EngineSettings())
     assert Parity(1, 1, 0.0, 0.98, 1.0, 0.0).accepted(EngineSettings())
+
+
+def test_a_loss_of_ndcg_counts_where_it_is_more_than_chance() -> None:
+    limits = EngineSettings()
+    assert not Parity(60, 1200, 0.1, 0.996, 1.0, -0.012, 0.004).accepted(limits)
+    assert Parity(60, 1200, 0.1, 0.996, 1.0, -0.012, 0.009).accepted(limits)
+    assert not Parity(60, 1200, 0.1, 0.9, 1.0, -0.012, 0.009).accepted(limits), "whatever nDCG says, the order differs"
