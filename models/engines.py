@@ -95,8 +95,8 @@ class Parity:
         place moves the mean of 60 by .006. So a loss counts where it is more than chance (one-sided, 95 %).
         """
         lost = -self.ndcg_change
-        by_chance = lost <= settings.max_ndcg_loss or lost <= _ONE_SIDED * self.ndcg_error
-        return self.kendall_tau >= settings.min_kendall_tau and by_chance
+        little = lost <= settings.max_ndcg_loss or lost <= _ONE_SIDED * self.ndcg_error
+        return self.kendall_tau >= settings.min_kendall_tau and little
 
 
 @dataclass(frozen=True)
