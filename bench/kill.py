@@ -134,12 +134,12 @@ def conclude(found: dict[str, Any]) -> None:
     sys.exit(1 if wrong else 0)
 
 
-def start(home: Path) -> subprocess.Popen[bytes]:
-    """`rerankops run` in a process group of its own."""
+def start(home: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """`rerankops run` with these arguments, in a process group of its own."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "told.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "orchestration.cli", "run"],
+            [sys.executable, "-m", "orchestration.cli", "run", *arguments],
             cwd=ROOT,
             env={**os.environ, "RERANKOPS_HOME": str(home)},
             stdout=log,
@@ -148,10 +148,10 @@ def start(home: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def finish(home: Path) -> float:
-    """Run to the end, which must be a release; returns the seconds."""
+def finish(home: Path, *arguments: str) -> float:
+    """Run to the end, which must be a release or what the arguments select; returns the seconds."""
     started = time.perf_counter()
-    process = start(home)
+    process = start(home, *arguments)
     try:
         code = process.wait(_TIMEOUT_S)
     except subprocess.TimeoutExpired:

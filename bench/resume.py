@@ -15,19 +15,16 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from bench.kill import run_ids, running
+from bench.kill import finish, run_ids, running, start
 from bench.quality import EVALUATION, SELECTION
 from bench.results import merge
 from models.artifacts import ArtifactStore
-from models.settings import ROOT, as_environment
 
 _BEFORE = ('+key:"training/training_examples"', '+key:"index/candidates"')
 _CHECKPOINT_MINUTES = 0.2
@@ -43,37 +40,24 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of both homes")
     options = parser.parse_args()
     settings = [f"training.checkpoint_minutes={_CHECKPOINT_MINUTES}", *options.set]
+    arguments = [argument for setting in settings for argument in ("--set", setting)]
+    evaluate = [*arguments, "--select", SELECTION]
     chance = random.Random(options.seed)
-    homes = [options.folder / name for name in ("undisturbed", "killed")]
+    homes = [options.folder.resolve() / name for name in ("undisturbed", "killed")]
     for selection in _BEFORE:
-        finish(homes[0], settings, selection)
+        finish(homes[0], *arguments, "--select", selection)
     if not homes[1].exists():
         shutil.copytree(homes[0], homes[1])
-    finish(homes[0], settings, SELECTION)
-    kills = [kill(homes[1], settings, size, chance.uniform(0, _LONGEST_S)) for size in ("large", "compact")]
-    finish(homes[1], settings, SELECTION)
+    finish(homes[0], *evaluate)
+    kills = [kill(homes[1], evaluate, size, chance.uniform(0, _LONGEST_S)) for size in ("large", "compact")]
+    finish(homes[1], *evaluate)
     print(merge({"resume": {"settings": settings, "kills": kills, **compared(*homes)}}))
 
 
-def start(home: Path, settings: list[str], selection: str) -> subprocess.Popen[bytes]:
-    """`rerankops run` of a selection, in a process group of its own."""
-    home.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, **as_environment(settings), "RERANKOPS_HOME": str(home.resolve())}
-    command = [sys.executable, "-m", "orchestration.cli", "run", "--select", selection]
-    with (home / "told.log").open("ab") as log:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
-
-
-def finish(home: Path, settings: list[str], selection: str) -> None:
-    """Run to the end."""
-    if code := start(home, settings, selection).wait():
-        raise SystemExit(f"the run of {selection} ended with {code}: {home / 'told.log'}")
-
-
-def kill(home: Path, settings: list[str], size: str, delay_s: float) -> dict[str, Any]:
+def kill(home: Path, arguments: list[str], size: str, delay_s: float) -> dict[str, Any]:
     """Start the run and kill it and its children so long after the first checkpoint of a training."""
     before = run_ids(home)
-    process = start(home, settings, SELECTION)
+    process = start(home, *arguments)
     scratch = home / "artifacts" / "scratch"
     while not list(scratch.glob(f"{size}-*/step-*/checkpoint.json")):
         if process.poll() is not None:
@@ -90,7 +74,7 @@ def kill(home: Path, settings: list[str], size: str, delay_s: float) -> dict[str
 
 def compared(first: Path, second: Path) -> dict[str, Any]:
     """Models and metrics of two homes."""
-    stores = [ArtifactStore(str(home.resolve() / "artifacts"), home / "cache") for home in (first, second)]
+    stores = [ArtifactStore(str(home / "artifacts"), home / "cache") for home in (first, second)]
     models = {
         size: len({store.require(f"training/{size}_reranker").data_version for store in stores}) == 1
         for size in ("large", "compact")
