@@ -16,7 +16,7 @@ from models.settings import values_of
 
 _SCORE = (
     "scoring", "engines", "pairwise", "onnx_session", "bfloat16", "pair_cost", "cross_encoder", "pair_head",
-    "pair_tokens",
+    "pair_tokens", "passage_cut",
 )  # fmt: skip
 _CALIBRATE = ("calibration", "stopping", "stopping_fit", "scoring", "tiered_reranker")
 _EVALUATE = (

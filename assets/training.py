@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _ENGINES = (
     "engines", "pairwise", "onnx_session", "onnx_export", "bfloat16", "cross_encoder", "pair_head", "pair_tokens",
+    "passage_cut",
 )  # fmt: skip
 _EXAMPLES = ("hard_negatives", "passage_table", "pseudo_queries", "leakage", "near_duplicates", "splits")
 _MINING = (
@@ -30,7 +31,7 @@ _MINING = (
 )  # fmt: skip
 _MODEL = (
     "fine_tuning", "attention", "ranking_loss", "early_stopping", "training_checkpoints", "cross_encoder", "pair_head",
-    "pair_tokens",
+    "pair_tokens", "passage_cut",
 )  # fmt: skip
 _ELSEWHERE = {
     "training.base_model", "training.compact_base_model", "training.false_negative_teacher",

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
+    from models.pair_tokens import EncodedPair
 
 MAX_PADDING = 0.1
 """Share of a batch's tokens that may be padding."""
@@ -35,8 +35,8 @@ T = TypeVar("T")
 class PairScorer(Protocol):
     """What a cross-encoder engine offers. `encode` is called by any thread, `logits_of` by one."""
 
-    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]: ...
-    def logits_of(self, encoded: Sequence[Encoding], batch_size: int = 32) -> np.ndarray: ...
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]: ...
+    def logits_of(self, encoded: Sequence[EncodedPair], batch_size: int = 32) -> np.ndarray: ...
 
 
 class CostModel:
@@ -109,7 +109,7 @@ class _Pairs:
     """The pairs of one request for one engine, best first."""
 
     engine: str
-    encoded: Sequence[Encoding]
+    encoded: Sequence[EncodedPair]
     deadline: float
     claim: Claim
     number: int
@@ -167,7 +167,7 @@ class Batcher:
         self.tokens = self.padded_tokens = self.batches = 0
         """Tokens scored so far, without and with padding, and in how many batches."""
 
-    def encode(self, engine: str, pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
+    def encode(self, engine: str, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
         """Token ids of each pair, in the calling thread."""
         return self._engines[engine].encode(pairs)
 
@@ -175,7 +175,7 @@ class Batcher:
         """Milliseconds that an engine takes for this many tokens."""
         return self._costs[engine].predict(tokens)
 
-    def score(self, engine: str, encoded: Sequence[Encoding], deadline: float, claim: Claim) -> Future[Scores]:
+    def score(self, engine: str, encoded: Sequence[EncodedPair], deadline: float, claim: Claim) -> Future[Scores]:
         """Score pairs, the most important first, as far as the deadline and the other requests allow.
 
         An exception of the engine is raised by the future.

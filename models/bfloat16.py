@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.cross_encoder import CrossEncoderScorer
-from models.pair_tokens import PairTokenizer
+from models.pair_tokens import EncodedPair, PairTokenizer
 from models.pairwise import PairwiseScorer, Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from tokenizers import Encoding
     from torch import Tensor
 
 _STEP = 16
@@ -69,12 +68,12 @@ class Bfloat16Scorer(PairwiseScorer):
         """float32 [n] relevance logits, in the order of `pairs`."""
         return self.logits_of(self.encode(pairs), batch_size, progress)
 
-    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
         """Token ids of each pair, cut to `max_tokens`; a query may take half of them."""
         return self._scorer.encode(pairs)
 
     def logits_of(
-        self, encoded: Sequence[Encoding], batch_size: int = 32, progress: Progress | None = None
+        self, encoded: Sequence[EncodedPair], batch_size: int = 32, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """float32 [n] relevance logits of encoded pairs. `batch_size` has no effect here."""
         if not self._grouped:
@@ -89,12 +88,12 @@ class Bfloat16Scorer(PairwiseScorer):
                 progress(done, len(encoded))
         return scores
 
-    def _score_group(self, group: list[Encoding]) -> NDArray[np.float32]:
+    def _score_group(self, group: list[EncodedPair]) -> NDArray[np.float32]:
         fewest = _fewest(_in_steps(len(group[0])))
         filled = max(-(-len(group) // _MULTIPLE) * _MULTIPLE, fewest)
         return self._scorer.logits_of([*group, *[group[0]] * (filled - len(group))], filled)[: len(group)]
 
-    def _score(self, encoding: Encoding) -> float:
+    def _score(self, encoding: EncodedPair) -> float:
         return float(self._scorer.logits_of([encoding], 1)[0])
 
 
@@ -104,7 +103,7 @@ class _InSteps(PairTokenizer):
     def __init__(self, tokenizer: PairTokenizer) -> None:
         self.__dict__.update(tokenizer.__dict__)
 
-    def pad(self, encodings: Sequence[Encoding]) -> dict[str, Tensor]:
+    def pad(self, encodings: Sequence[EncodedPair]) -> dict[str, Tensor]:
         """As the tokenizer's, with more padding."""
         from torch.nn.functional import pad
 

@@ -57,7 +57,7 @@ _EMBED = ("embedding", "encoder")
 _DENSE = ("dense_index", "approximate_index")
 _LEXICAL = ("lexical_index",)
 _RETRIEVE = ("corpus_evaluation", "candidates", "retriever", *_DENSE, *_LEXICAL, "encoder")
-_SCORE = ("scoring", "engines", "cross_encoder", "pair_head", "pair_tokens")
+_SCORE = ("scoring", "engines", "cross_encoder", "pair_head", "pair_tokens", "passage_cut")
 _OF_MODELS = ("compact/", "large/", "engines/")
 _QUERIES_KEPT = 32
 """Queries between two states that a killed call goes on from."""

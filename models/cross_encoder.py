@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.pair_tokens import PairTokenizer
+from models.pair_tokens import EncodedPair, PairTokenizer
 
 if TYPE_CHECKING:
     import torch
-    from tokenizers import Encoding
 
 Progress = Callable[[int, int], None]
 
@@ -32,7 +31,7 @@ class CrossEncoderScorer:
         """Load from a local folder of safetensors, in inference mode: a pair head where there is one, else the model's
         own classification head."""
         import torch
-        from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoModel, AutoModelForSequenceClassification
 
         from models.pair_head import FOLDER, PairHead
 
@@ -42,8 +41,7 @@ class CrossEncoderScorer:
         kind = AutoModel if has_head else AutoModelForSequenceClassification
         model = kind.from_pretrained(str(folder), use_safetensors=True, local_files_only=True)
         head = PairHead.load(str(folder), FOLDER, local_files_only=True).to(target).eval() if has_head else None
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        return cls(model.to(target, dtype).eval(), head, PairTokenizer(tokenizer, max_tokens), target)
+        return cls(model.to(target, dtype).eval(), head, PairTokenizer.load(folder, max_tokens), target)
 
     def logits(
         self, pairs: Sequence[tuple[str, str]], batch_size: int = 32, progress: Progress | None = None
@@ -52,7 +50,7 @@ class CrossEncoderScorer:
         return self.logits_of(self.encode(pairs), batch_size, progress)
 
     def logits_of(
-        self, encoded: Sequence[Encoding], batch_size: int = 32, progress: Progress | None = None
+        self, encoded: Sequence[EncodedPair], batch_size: int = 32, progress: Progress | None = None
     ) -> np.ndarray:
         """float32 [n] relevance logits of pairs that `encode` has encoded."""
         import torch
@@ -67,11 +65,11 @@ class CrossEncoderScorer:
                     progress(min(start + batch_size, len(order)), len(order))
         return scores
 
-    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
         """Token ids of each pair, cut to `max_tokens`; a query may take half of them."""
         return self.tokenizer.encode(pairs)
 
-    def _forward(self, encodings: list[Encoding]) -> np.ndarray:
+    def _forward(self, encodings: list[EncodedPair]) -> np.ndarray:
         inputs = {name: tensor.to(self._device) for name, tensor in self.tokenizer.pad(encodings).items()}
         output = self.body(**inputs)
         if self.head is None:

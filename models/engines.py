@@ -20,7 +20,7 @@ from models.errors import ArtifactError
 from models.files import canonical_json
 from models.metrics import collapse_to_documents, evaluate_run
 from models.onnx_session import FACTS, MODEL, OnnxSession, engine_kind, open_session
-from models.pair_tokens import PairTokenizer
+from models.pair_tokens import EncodedPair, PairTokenizer
 from models.pairwise import Progress
 from models.scoring import candidate_pairs
 from models.settings import EngineSettings
@@ -28,7 +28,6 @@ from models.splits import sample_by_hash
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from tokenizers import Encoding
 
 Kind = Literal["bf16", "int8", "fp32", "torch"]
 
@@ -50,10 +49,8 @@ class OnnxScorer(OnnxSession):
     def load(cls, folder: Path, max_tokens: int, threads: int = 0) -> OnnxScorer:
         """Load from a folder of model.onnx and a tokenizer; `threads` pairs run at once, 0 is one per core."""
         import torch
-        from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        pairs = PairTokenizer(tokenizer, max_tokens)
+        pairs = PairTokenizer.load(folder, max_tokens)
         return cls(open_session(folder), pairs, threads or torch.get_num_threads())
 
     def logits(
@@ -62,7 +59,7 @@ class OnnxScorer(OnnxSession):
         """float32 [n] relevance logits, in the order of `pairs`."""
         return self.logits_of(self.encode(pairs), batch_size, progress)
 
-    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
         """Token ids of each pair, cut to `max_tokens`; a query may take half of them."""
         return self._tokenizer.encode(pairs)
 

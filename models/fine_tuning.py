@@ -21,6 +21,7 @@ from models.bfloat16 import has_bfloat16_instructions
 from models.cross_encoder import Progress, resolve_device
 from models.errors import SettingsError
 from models.pair_tokens import PairTokenizer
+from models.passage_cut import PassageCut
 from models.settings import TrainingSettings
 from models.weights import local_weights
 
@@ -73,7 +74,11 @@ def train_large(
     model = _open(local_weights(settings.base_model), settings)
     _freeze(model, settings.frozen_layers)
     lists = _lists(examples, settings.large_pairs)
-    return _train(model, lists, settings, folder, None, progress, development, checkpoints)
+    cut = None
+    if settings.passage_cut == "query":
+        cut = PassageCut.fit(dict.fromkeys(passage for item in lists for passage in item["passages"]))
+    tokenizer = PairTokenizer(model.tokenizer, settings.max_tokens, cut)
+    return _train(model, tokenizer, lists, settings, folder, None, progress, development, checkpoints)
 
 
 def train_compact(
@@ -90,7 +95,8 @@ def train_compact(
     """Train the compact cross-encoder, distilled from the scores of the large one in the folder `large`.
 
     It starts from chosen layers of the large model, or from `training.compact_base_model`. `logged` are lists without
-    judgments (`query_id`, `query`, `passage`), learned from the teacher alone. Otherwise as `train_large`.
+    judgments (`query_id`, `query`, `passage`), learned from the teacher alone. What is too long it reads as the large
+    one does. Otherwise as `train_large`.
     """
     lists = _lists(examples, settings.compact_pairs, skip_pairs=settings.large_pairs)
     teacher = None
@@ -102,7 +108,8 @@ def train_compact(
     else:
         model = _open(large, settings)
         _keep_layers(model, settings.compact_layers)
-    return _train(model, lists, settings, folder, teacher, progress, development, checkpoints)
+    tokenizer = PairTokenizer(model.tokenizer, settings.max_tokens, PassageCut.load(large))
+    return _train(model, tokenizer, lists, settings, folder, teacher, progress, development, checkpoints)
 
 
 def require_layers(settings: TrainingSettings) -> None:
@@ -282,13 +289,14 @@ def _open_teacher(large: Path, settings: TrainingSettings) -> Teacher:
 
     model = _open(large, settings).eval()
     model.requires_grad_(False)
-    own = PairTokenizer(model.tokenizer, settings.max_tokens) if settings.compact_base_model else None
+    own = PairTokenizer.load(large, settings.max_tokens) if settings.compact_base_model else None
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     return Teacher(model, own, dtypes[mixed_precision(settings)])
 
 
 def _train(
     model: CrossEncoder,
+    pairs: PairTokenizer,
     lists: list[dict[str, Any]],
     settings: TrainingSettings,
     folder: Path,
@@ -316,7 +324,6 @@ def _train(
             saved.restore_model(self.model)
 
     steps = math.ceil(len(lists) / settings.batch_queries)
-    pairs = PairTokenizer(model.tokenizer, settings.max_tokens)
     if settings.gradient_checkpointing:
         _body(model).activation_checkpointing_enable()
     stopping = None
@@ -387,6 +394,7 @@ def _train(
         best_step=0 if stopping is None else stopping.best_step,
     )
     model.save_pretrained(str(folder), create_model_card=False)
+    pairs.save(folder)
     (folder / "training.json").write_text(json.dumps(report.to_dict()))
     if saved is not None:
         saved.remove()

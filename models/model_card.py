@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.errors import ModelFileError
 from models.metrics import MAIN_MEASURE
+from models.passage_cut import FILE
 
 if TYPE_CHECKING:
     from models.artifacts import Artifact
@@ -43,6 +44,8 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
     """The card as Markdown: training data, settings, results with intervals, slices, limits, licence, digests."""
     evaluation = parts.offline_evaluation.read_json("report/evaluation.json")
     training, base = _training(parts), settings.training.base_model
+    by_query = (parts.large_reranker.folder / FILE).exists()
+    read = "at its start and where the query's words stand" if by_query else "at its start"
     rows = [
         (
             name,
@@ -87,7 +90,7 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
         *_table(("", "large", "compact"), _models(parts)),
         "",
         f"Base weights: `{base}`, licence: {_licence(parts.large_reranker, base)}.",
-        f"At most {settings.training.max_tokens} tokens of query and passage together.",
+        f"At most {settings.training.max_tokens} tokens of query and passage together. Long passages are read {read}.",
         "",
         "## Intended use",
         "",

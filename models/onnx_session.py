@@ -11,7 +11,7 @@ import numpy as np
 from models.pairwise import PairwiseScorer
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
+    from models.pair_tokens import EncodedPair
 
 MODEL = "model.onnx"
 FACTS = "engine.json"
@@ -31,7 +31,7 @@ class OnnxSession(PairwiseScorer):
         """Open model.onnx in a folder; `threads` pairs run at once."""
         return cls(open_session(folder), threads)
 
-    def _score(self, encoding: Encoding) -> float:
+    def _score(self, encoding: EncodedPair) -> float:
         values = {"input_ids": encoding.ids, "token_type_ids": encoding.type_ids}
         feeds = {name: np.array([item], dtype=np.int64) for name, item in values.items() if name in self._inputs}
         feeds["attention_mask"] = np.ones((1, len(encoding)), dtype=np.int64)

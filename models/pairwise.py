@@ -14,7 +14,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from tokenizers import Encoding
+
+    from models.pair_tokens import EncodedPair
 
 Progress = Callable[[int, int], None]
 
@@ -30,11 +31,11 @@ class PairwiseScorer(ABC):
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="scorer")
 
     @abstractmethod
-    def _score(self, encoding: Encoding) -> float:
+    def _score(self, encoding: EncodedPair) -> float:
         """The logit of one pair."""
 
     def logits_of(
-        self, encoded: Sequence[Encoding], batch_size: int = 32, progress: Progress | None = None
+        self, encoded: Sequence[EncodedPair], batch_size: int = 32, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """float32 [n] relevance logits of encoded pairs. `batch_size` has no effect here."""
         order = sorted(range(len(encoded)), key=lambda place: -len(encoded[place]))

@@ -336,6 +336,11 @@ class TrainingSettings(Section):
     max_tokens: PositiveInt = Field(
         default=96, description="Tokens of a query and passage together; the passage is cut."
     )
+    passage_cut: Literal["query", "start"] = Field(
+        default="query",
+        description="What is read of a passage that is too long: its start and where most of the query's words stand, "
+        "or its start alone.",
+    )
     pseudo_queries: Literal["off", "auto", "on"] = Field(
         default="off",
         description="Make queries from titles, headings and sentences: auto where nothing is judged, on for training.",

@@ -188,7 +188,7 @@ class TieredReranker:
             part = fresh[start : start + _ENCODED_TOGETHER]
             encoded = self._batcher.encode(tier, [(query, texts[int(row)]) for row in part])
             sizes = np.array([len(encoding) for encoding in encoded])
-            cut = np.array([bool(encoding.overflowing) for encoding in encoded])
+            cut = np.array([encoding.cut for encoding in encoded])
             parts.append((part, sizes, cut, self._batcher.score(tier, encoded, deadline, claim)))
         done, tokens, truncated = [np.array(sorted(known), dtype=np.int64)], 0, sum(known.values())
         learned: dict[bytes, KnownScore] = {}

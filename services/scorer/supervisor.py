@@ -30,7 +30,7 @@ from models.pair_tokens import PairTokenizer
 from services.scorer.wire import pack_pairs, receive, send, unpack_logits
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
+    from models.pair_tokens import EncodedPair
 
 _LOG = logging.getLogger(__name__)
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -78,11 +78,11 @@ class RemoteScorer:
         self._model = model
         self._tokenizer = tokenizer
 
-    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Encoding]:
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
         """Token ids of each pair."""
         return self._tokenizer.encode(pairs)
 
-    def logits_of(self, encoded: Sequence[Encoding], batch_size: int = 32) -> np.ndarray:
+    def logits_of(self, encoded: Sequence[EncodedPair], batch_size: int = 32) -> np.ndarray:
         """float32 [n] logits; all pairs are one batch. Raises `ScorerLost`."""
         sizes, body = pack_pairs(encoded)
         return unpack_logits(self._owner.ask({"model": self._model, "sizes": sizes}, body))
@@ -96,8 +96,6 @@ class ScorerProcess:
     """
 
     def __init__(self, files: ModelFiles, timeout_s: float, restarts: ScorerRestarts) -> None:
-        from transformers import AutoTokenizer
-
         self._files = files
         self._timeout_s = timeout_s
         self._restarts = restarts
@@ -107,14 +105,7 @@ class ScorerProcess:
         self._child: _Child | None = None
         self._latest: _Child | None = None
         self.scorers: Mapping[str, RemoteScorer] = {
-            size: RemoteScorer(
-                self,
-                size,
-                PairTokenizer(
-                    AutoTokenizer.from_pretrained(str(files.folder / size), local_files_only=True), files.max_tokens
-                ),
-            )
-            for size in SIZES
+            size: RemoteScorer(self, size, PairTokenizer.load(files.folder / size, files.max_tokens)) for size in SIZES
         }
         child = self._start()
         threading.Thread(target=self._watch, args=(child,), name="scorer-watch", daemon=True).start()

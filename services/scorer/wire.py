@@ -10,28 +10,15 @@ import json
 import socket
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from tokenizers import Encoding
+from models.pair_tokens import EncodedPair
 
 _SIZES = struct.Struct("<II")
 _IDS, _LOGITS = np.dtype("<i4"), np.dtype("<f4")
-
-
-@dataclass(frozen=True, slots=True)
-class PairIds:
-    """A pair as a model reads it: what a scorer takes from a tokenizer's `Encoding`."""
-
-    ids: NDArray[np.int32]
-    type_ids: NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 def send(channel: socket.socket, header: Mapping[str, Any], body: bytes = b"") -> None:
@@ -46,18 +33,18 @@ def receive(channel: socket.socket) -> tuple[dict[str, Any], bytes]:
     return json.loads(_exactly(channel, head)), _exactly(channel, body)
 
 
-def pack_pairs(encoded: Sequence[Encoding]) -> tuple[list[int], bytes]:
+def pack_pairs(encoded: Sequence[EncodedPair]) -> tuple[list[int], bytes]:
     """Tokens of each pair, and the body of a request to score them."""
-    ids = [token for encoding in encoded for token in encoding.ids]
-    types = [kind for encoding in encoded for kind in encoding.type_ids]
-    return [len(encoding) for encoding in encoded], np.array([*ids, *types], dtype=_IDS).tobytes()
+    parts = [encoding.ids for encoding in encoded] + [encoding.type_ids for encoding in encoded]
+    body = np.concatenate(parts) if parts else np.empty(0)
+    return [len(encoding) for encoding in encoded], body.astype(_IDS).tobytes()
 
 
-def unpack_pairs(sizes: Sequence[int], body: bytes) -> list[PairIds]:
+def unpack_pairs(sizes: Sequence[int], body: bytes) -> list[EncodedPair]:
     """What `pack_pairs` packed."""
     ids, types = np.frombuffer(body, dtype=_IDS).reshape(2, -1)
     ends = np.cumsum(sizes)[:-1]
-    return [PairIds(*pair) for pair in zip(np.split(ids, ends), np.split(types, ends), strict=True)]
+    return [EncodedPair(*pair) for pair in zip(np.split(ids, ends), np.split(types, ends), strict=True)]
 
 
 def pack_logits(logits: NDArray[np.floating]) -> bytes:

@@ -126,8 +126,8 @@ def test_a_model_with_a_classification_head_of_its_own_is_loaded_and_trained(bas
     scorer = CrossEncoderScorer.load(tmp_path / "own", 32)
     pairs = [("how to oil", "oil it"), ("how", "a much longer passage about oil")]
     with torch.inference_mode():
-        encoded = [torch.tensor([encoding.ids]) for encoding in scorer.encode(pairs)]
-        types = [torch.tensor([encoding.type_ids]) for encoding in scorer.encode(pairs)]
+        encoded = [torch.tensor(encoding.ids)[None] for encoding in scorer.encode(pairs)]
+        types = [torch.tensor(encoding.type_ids)[None] for encoding in scorer.encode(pairs)]
         direct = [float(model(input_ids=i, token_type_ids=t).logits) for i, t in zip(encoded, types, strict=True)]
     np.testing.assert_allclose(scorer.logits(pairs), direct, atol=1e-5)
     report = train_large(examples(4), tiny_settings(tmp_path / "own"), tmp_path / "trained")

@@ -68,7 +68,7 @@ class Engine:
         for query, text in pairs:
             words = f"{query} {text}".split()
             kept = words[: self.longest]
-            encoded.append(Encoded(text, kept, words[self.longest :]))
+            encoded.append(Encoded(text, kept, len(words) > self.longest))
         return encoded
 
     def logits_of(self, encoded: Sequence[Any], batch_size: int = 32) -> NDArray[np.float32]:
@@ -86,7 +86,7 @@ class Engine:
 class Encoded:
     text: str
     kept: list[str]
-    overflowing: list[str]
+    cut: bool
 
     def __len__(self) -> int:
         return len(self.kept)
