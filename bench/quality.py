@@ -11,15 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bench.results import merge_into
-from models.artifacts import ArtifactStore
-from models.settings import as_environment
+from orchestration.separate_runs import evaluation_in, run_to_evaluation, store_in
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("RERANKOPS_DATA") or ROOT.parent / "shared" / "data")
@@ -32,8 +30,6 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }
 """What differs from the preset, by corpus."""
 
-SELECTION = '+key:"evaluation/offline_evaluation"'
-EVALUATION = "evaluation/offline_evaluation"
 _STAGES = (
     "index/passage_embeddings", "training/large_reranker", "training/compact_reranker", "evaluation/scored_candidates",
 )  # fmt: skip
@@ -61,11 +57,10 @@ def measure(corpus: str, seed: int, overrides: list[str], home: Path) -> dict[st
     settings = [*SETTINGS[corpus], *overrides, f"training.seed={seed}"]
     if corpus != "python-docs":
         settings += ["corpus.source=beir", f"corpus.path={DATA / corpus}"]
-    environment = {**os.environ, **as_environment(settings), "RERANKOPS_HOME": str(home)}
-    command = [sys.executable, "-m", "orchestration.cli", "run", "--select", SELECTION]
-    subprocess.run(command, check=True, cwd=ROOT, env=environment)
-    store = ArtifactStore(str(home / "artifacts"), home / "cache")
-    report = json.loads(store.require(EVALUATION).path("report/evaluation.json").read_bytes())
+    if run_to_evaluation(home, settings):
+        sys.exit(f"{corpus}: the run in {home} failed")
+    store = store_in(home)
+    report = json.loads(evaluation_in(home).path("report/evaluation.json").read_bytes())
     return {
         "settings": settings,
         **figures(report),

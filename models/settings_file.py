@@ -79,6 +79,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 "training.frozen_layers": 0,
                 "training.dropout": 0.1,
                 "training.batch_queries": 16,
+                "training.max_tokens": 96,
                 "training.large_pairs": 190000,
                 "training.compact_pairs": 190000,
                 "training.teacher_weight": 0.9,

@@ -6,26 +6,18 @@ on with, and a second call makes nothing again. The deployment's own artifacts, 
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.artifacts import ArtifactStore
 from models.errors import RerankOpsError
-from models.settings import ROOT, as_environment
+from orchestration.separate_runs import evaluation_in, run_to_evaluation
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from models.settings import Settings
-
-_SELECTION = '+key:"evaluation/offline_evaluation"'
-_EVALUATION = "evaluation/offline_evaluation"
-_STORAGE = ("storage.artifacts=", "storage.database_url=", "storage.mlflow_uri=")
-"""Of the scratch home itself, wherever the deployment keeps its own."""
 
 _TRAINED = ("training/large_reranker", "training/compact_reranker", "evaluation/scored_candidates")
 _ONCE = ("corpus/passages", "index/passage_embeddings", "index/lexical_index", "index/candidates")
@@ -58,7 +50,7 @@ def per_query_of(
     for name, overrides in {"": (), **variants}.items():
         said(f"{name or 'the whole training'}: {' '.join(overrides) or 'no setting changed'}")
         _run(home, name or "whole", [*common, *overrides])
-        artifact = ArtifactStore(str(home / "artifacts"), home / "cache").require(_EVALUATION)
+        artifact = evaluation_in(home)
         tables[name] = artifact.read_table("per_query.parquet")
         said(f"{name or 'the whole training'}: nDCG@10 {artifact.summary['ndcg_at_10_tiered']:.4f}")
     return tables
@@ -66,9 +58,7 @@ def per_query_of(
 
 def _run(home: Path, name: str, overrides: Sequence[str]) -> None:
     log = home / f"{name.replace(' ', '-')}.log"
-    changed = {**as_environment([*_STORAGE, *overrides]), "RERANKOPS_HOME": str(home)}
-    program = [sys.executable, "-m", "orchestration.cli", "run", "--select", _SELECTION]
     with log.open("wb") as file:
-        ended = subprocess.run(program, cwd=ROOT, env={**os.environ, **changed}, stdout=file, stderr=file, check=False)
-    if ended.returncode:
+        failed = run_to_evaluation(home, overrides, file)
+    if failed:
         raise RerankOpsError(f"the run without {name} failed", f"Its log is {log}; correct it and call again.")
