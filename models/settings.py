@@ -382,7 +382,7 @@ class TrainingSettings(Section):
         default=16000, description="Query-passage pairs that the large model is trained on."
     )
     compact_pairs: PositiveInt = Field(
-        default=8000, description="Query-passage pairs that the compact model is trained on."
+        default=6400, description="Query-passage pairs that the compact model is trained on."
     )
     loss: Literal["listwise", "lambda", "bce"] = Field(
         default="listwise",
@@ -439,7 +439,7 @@ class EngineSettings(Section):
         description="PyTorch in bfloat16 on CPUs that multiply it, ONNX Runtime in int8 or fp32, or torch. auto: torch "
         "on a GPU, else the first of bf16, int8 and fp32 that the CPU has and that ranks as the model does.",
     )
-    parity_queries: PositiveInt = Field(default=60, description="Development queries on whose candidates they compare.")
+    parity_queries: PositiveInt = Field(default=40, description="Development queries on whose candidates they compare.")
     min_kendall_tau: Fraction = Field(
         default=0.97, description="Agreement with the order of the model itself (Kendall's tau) that an engine needs."
     )
