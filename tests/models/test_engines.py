@@ -169,7 +169,8 @@ def test_a_classification_head_is_exported_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limits", "kind"),
     [
-        ({"min_kendall_tau": 0.9, "max_ndcg_loss": 1.0}, "bf16" if multiplies_bfloat16() else "int8"),
+        # Of this toy int8 agrees to .9 (above), which is not what a real model is asked for.
+        ({}, "bf16") if multiplies_bfloat16() else ({"min_kendall_tau": 0.9}, "int8"),
         ({"kind": "int8", "min_kendall_tau": 0.5, "max_ndcg_loss": 1.0}, "int8"),
         ({"kind": "fp32"}, "fp32"),
     ],
