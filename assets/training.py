@@ -48,7 +48,7 @@ _NOT_OF_LARGE = (
         "training.logged_queries",
     }
 )  # fmt: skip
-_NOT_OF_COMPACT = _ELSEWHERE | _NO_MATTER | {"training.frozen_layers"}
+_NOT_OF_COMPACT = _ELSEWHERE | _NO_MATTER
 
 
 @dg.asset(

@@ -25,7 +25,7 @@ from bench.engines import corpus_name, rate
 from bench.results import merge
 from models.artifacts import ArtifactStore
 from models.cross_encoder import CrossEncoderScorer, Progress
-from models.fine_tuning import mixed_precision, train_compact, train_large
+from models.fine_tuning import mixed_precision, train_compact, train_large, untrained_layers
 from models.pair_cost import pair_flops
 from models.settings import load_settings
 
@@ -53,14 +53,14 @@ def main() -> None:
     config = AutoConfig.from_pretrained(str(large), local_files_only=True)
     forward = statistics.fmean(pair_flops(config, len(encoding)) for encoding in encoded)
     layers = config.num_hidden_layers
-    kept = len(few.compact_layers) / layers
+    trained = (len(few.compact_layers) - untrained_layers(few)) / layers  # its others are read with the teacher's
     models: dict[str, tuple[float, Callable[[Path, Progress], object]]] = {
         "large": (
             forward * (1 + 2 * (layers - few.frozen_layers) / layers),
             lambda folder, progress: train_large(examples, few, folder, progress),
         ),
         "compact": (
-            forward * (1 + 3 * kept),
+            forward * (1 + 3 * trained),
             lambda folder, progress: train_compact(examples, large, few, folder, progress),
         ),
     }

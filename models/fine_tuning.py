@@ -94,9 +94,10 @@ def train_compact(
 ) -> TrainingReport:
     """Train the compact cross-encoder, distilled from the scores of the large one in the folder `large`.
 
-    It starts from chosen layers of the large model, or from `training.compact_base_model`. `logged` are lists without
-    judgments (`query_id`, `query`, `passage`), learned from the teacher alone. What is too long it reads as the large
-    one does. Otherwise as `train_large`.
+    It starts from chosen layers of the large model, or from `training.compact_base_model`. The lowest ones of them that
+    were not trained in the large model are not trained here either, and teacher and student read by them once. `logged`
+    are lists without judgments (`query_id`, `query`, `passage`), learned from the teacher alone. What is too long it
+    reads as the large one does. Otherwise as `train_large`.
     """
     lists = _lists(examples, settings.compact_pairs, skip_pairs=settings.large_pairs)
     teacher = None
@@ -108,6 +109,10 @@ def train_compact(
     else:
         model = _open(large, settings)
         _keep_layers(model, settings.compact_layers)
+        untrained = untrained_layers(settings)
+        _freeze(model, untrained)
+        if teacher is not None and not _drops(model):
+            _read_once(model, teacher.model, untrained)
     tokenizer = PairTokenizer(model.tokenizer, settings.max_tokens, PassageCut.load(large))
     return _train(model, tokenizer, lists, settings, folder, teacher, progress, development, checkpoints)
 
@@ -138,6 +143,13 @@ def _require_compact_layers(layers: Sequence[int], count: int) -> None:
             f"training.compact_layers: {list(layers)} are not layers of a model with {count}",
             f"Layers are counted from 0; the last one is {count - 1}.",
         )
+
+
+def untrained_layers(settings: TrainingSettings) -> int:
+    """How many layers of the compact model stay untrained: its lowest, as far as they are the large one's lowest and
+    frozen there."""
+    kept = settings.compact_layers
+    return next((i for i, layer in enumerate(kept) if layer != i or i >= settings.frozen_layers), len(kept))
 
 
 def mixed_precision(settings: TrainingSettings) -> str:
@@ -241,6 +253,34 @@ def _keep_layers(model: CrossEncoder, layers: Sequence[int]) -> None:
     _require_compact_layers(layers, len(present))
     setattr(owner, name, torch.nn.ModuleList([present[i] for i in layers]))
     _body(model).config.num_hidden_layers = len(layers)
+
+
+def _drops(model: CrossEncoder) -> bool:
+    """Whether it has dropout in training, by its configuration."""
+    rates = [value for name, value in _body(model).config.to_dict().items() if "drop" in name]
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)
+
+
+def _read_once(student: CrossEncoder, teacher: CrossEncoder, count: int) -> None:
+    """Let the lowest `count` layers of the teacher, which are the student's, give what the student's gave just before.
+
+    The teacher can then read nothing but what the student has read.
+    """
+    if count == 0:
+        return
+    read: dict[str, Any] = {}
+
+    def keep(module: Any, inputs: Any, found: Any) -> None:
+        read["found"] = found
+
+    def give(*args: Any, **kwargs: Any) -> Any:
+        return read["found"]
+
+    owner, name = _encoder_layers(student)
+    getattr(owner, name)[count - 1].register_forward_hook(keep)
+    owner, name = _encoder_layers(teacher)
+    for layer in getattr(owner, name)[:count]:
+        layer.forward = give
 
 
 def _lists(examples: pd.DataFrame, max_pairs: int, skip_pairs: int = 0) -> list[dict[str, Any]]:

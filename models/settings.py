@@ -331,7 +331,8 @@ class TrainingSettings(Section):
         default="", description="Starting weights of the compact model; empty takes compact_layers of the large one."
     )
     frozen_layers: Annotated[int, Field(ge=0)] = Field(
-        default=3, description="Lower layers of the large model left untrained."
+        default=3,
+        description="Lower layers of the large model left untrained; the compact one leaves those it keeps.",
     )
     max_tokens: PositiveInt = Field(
         default=64, description="Tokens of a query and passage together; the passage is cut."

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel, set_seed
+from transformers.models.bert.modeling_bert import BertLayer
 
 from models.cross_encoder import CrossEncoderScorer
 from models.errors import ModelFileError, SettingsError
@@ -107,6 +108,64 @@ def test_the_compact_model_keeps_the_chosen_layers(
     assert not any("layer.2." in name for name in names)
     scores = CrossEncoderScorer.load(folder, 32).logits([("how to oil the pump", "This is valid: oil the pump.")])
     assert np.isfinite(scores).all()
+
+
+def test_the_compact_model_leaves_untrained_what_the_large_one_left(
+    base: Path, large: tuple[Path, TrainingReport], tmp_path: Path
+) -> None:
+    before = weights_of(large[0])
+    for frozen, layers, stay in ((1, [0, 3], [0]), (3, [0, 1, 3], [0, 1]), (3, [0, 2, 3], [0]), (3, [1, 3], [])):
+        folder = tmp_path / f"{frozen}-{layers}"
+        settings = tiny_settings(base, compact_layers=layers, frozen_layers=frozen)
+        train_compact(examples(), large[0], settings, folder)
+        after = weights_of(folder)
+        same = [
+            place
+            for place, layer in enumerate(layers)
+            if all(
+                torch.equal(tensor, before[name.replace(f"layer.{place}.", f"layer.{layer}.")])
+                for name, tensor in after.items()
+                if f"encoder.layer.{place}." in name
+            )
+        ]
+        assert same == stay
+        words = "embeddings.word_embeddings.weight"
+        assert torch.equal(after[words], before[words]) == bool(stay)
+
+
+def test_what_teacher_and_student_have_in_common_is_read_once_and_trains_the_same(
+    base: Path, large: tuple[Path, TrainingReport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    forward = BertLayer.forward
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        read.append(self)
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(BertLayer, "forward", counted)
+    settings = tiny_settings(base, compact_layers=[0, 1, 3], frozen_layers=2, chunk_pairs=5)
+    train_compact(examples(), large[0], settings, tmp_path / "once")
+    once = len(read)
+    read.clear()
+    monkeypatch.setattr("models.fine_tuning._read_once", lambda *args: None)
+    train_compact(examples(), large[0], settings, tmp_path / "twice")
+    assert once == len(read) * 5 / 7
+    first, second = weights_of(tmp_path / "once"), weights_of(tmp_path / "twice")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_with_dropout_the_teacher_reads_by_itself(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What dropout leaves of a layer's output is not what the teacher learned from."""
+    shared = []
+    monkeypatch.setattr("models.fine_tuning._read_once", lambda student, teacher, count: shared.append(count))
+    for dropout, known in ((0.0, [1]), (0.1, [])):
+        settings = tiny_settings(base, dropout=dropout)
+        train_large(examples(), settings, tmp_path / f"large {dropout}")
+        shared.clear()
+        train_compact(examples(), tmp_path / f"large {dropout}", settings, tmp_path / f"compact {dropout}")
+        assert shared == known
 
 
 def test_the_teacher_changes_what_is_learned_and_may_be_left_out(
