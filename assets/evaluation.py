@@ -14,16 +14,16 @@ from models.artifacts import Artifact
 from models.code_version import code_version
 from models.settings import values_of
 
-_SCORE = (
-    "scoring", "engines", "pairwise", "onnx_session", "bfloat16", "pair_cost", "cross_encoder", "pair_head",
-    "pair_tokens", "passage_cut",
+_SCORERS = (
+    "engines", "pairwise", "onnx_session", "bfloat16", "cross_encoder", "pair_head", "pair_tokens", "passage_cut",
 )  # fmt: skip
+_SCORE = ("scoring", "pair_cost", *_SCORERS)
 _CALIBRATE = ("calibration", "stopping", "stopping_fit", "scoring", "tiered_reranker")
 _EVALUATE = (
     "evaluation", "metrics", "significance", "scoring", "calibration", "stopping", "tiered_reranker",
     "offline_evaluation", "assessment", "slices", "stage_gains", "evaluation_page",
 )  # fmt: skip
-_CHAMPION = (*_EVALUATE, "engines", "pairwise", "onnx_session", "bfloat16", "cross_encoder")
+_CHAMPION = (*_EVALUATE, *_SCORERS)
 _RESAMPLING = ("evaluation.resamples", "evaluation.confidence")
 
 
