@@ -383,7 +383,7 @@ class TrainingSettings(Section):
         default=16000, description="Query-passage pairs that the large model is trained on."
     )
     compact_pairs: PositiveInt = Field(
-        default=6400, description="Query-passage pairs that the compact model is trained on."
+        default=8000, description="Query-passage pairs that the compact model is trained on."
     )
     loss: Literal["listwise", "lambda", "bce"] = Field(
         default="listwise",
