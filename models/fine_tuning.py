@@ -147,9 +147,8 @@ def _require_compact_layers(layers: Sequence[int], count: int) -> None:
 
 def untrained_layers(settings: TrainingSettings) -> int:
     """How many layers of the compact model stay untrained: its lowest, as far as they are the large one's lowest and
-    frozen there."""
-    kept = settings.compact_layers
-    return next((i for i, layer in enumerate(kept) if layer != i or i >= settings.frozen_layers), len(kept))
+    frozen there; none where that would be all of them."""
+    return next((i for i, layer in enumerate(settings.compact_layers) if layer != i or i >= settings.frozen_layers), 0)
 
 
 def mixed_precision(settings: TrainingSettings) -> str:
