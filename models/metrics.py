@@ -8,8 +8,7 @@ by ascending document id, because trec_eval compares scores in single precision 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 MAIN_MEASURE = "nDCG@10"
 MEASURES = ("nDCG@10", "MRR@10", "MAP", "P@1", "P@5", "P@10", "R@10", "R@50", "R@100")
 
-_MEASURE_NAME = re.compile(r"(?:(?P<cut>P|R)@(?P<k>[1-9]\d*)|(?P<free>nDCG|MRR|MAP)(?:@(?P<depth>[1-9]\d*))?)")
-
 
 def evaluate_run(run: pd.DataFrame, judgments: pd.DataFrame, measures: Sequence[str] = MEASURES) -> pd.DataFrame:
     """Measure a run query by query.
@@ -36,7 +33,7 @@ def evaluate_run(run: pd.DataFrame, judgments: pd.DataFrame, measures: Sequence[
     """
     import ir_measures
 
-    parsed = {name: _parse(name) for name in measures}
+    parsed = {name: _measure(name) for name in measures}
     qrels = _nested(_relevant_queries(judgments), "grade", int)
     results = _nested(_strictly_ordered(run), "score", float)
     known = {query_id: results[query_id] for query_id in qrels if query_id in results}
@@ -73,22 +70,29 @@ def collapse_to_documents(ranking: pd.DataFrame) -> pd.DataFrame:
     return _with_falling_scores(ordered.drop_duplicates(["query_id", "document_id"]))
 
 
-def _parse(name: str) -> Measure:
+def _measure(name: str) -> Measure:
+    """The measure of ir_measures by this name.
+
+    Not `ir_measures.parse_measure`, which needs `ast.Num` up to 0.4.3: Python 3.14 has none
+    (https://github.com/terrierteam/ir_measures/issues/80).
+    """
     import ir_measures
 
-    match = _MEASURE_NAME.fullmatch(name)
-    if match is None:
-        raise SettingsError(f"{name}: no such measure", "Use P@k, R@k, nDCG@k, MRR@k or MAP, as in nDCG@10.")
-    families: Mapping[str, Any] = {
-        "P": ir_measures.P,
-        "R": ir_measures.R,
-        "nDCG": ir_measures.nDCG,
-        "MRR": ir_measures.RR,
-        "MAP": ir_measures.AP,
-    }
-    family = families[match["cut"] or match["free"]]
-    cutoff = match["k"] or match["depth"]
-    return family if cutoff is None else family @ int(cutoff)
+    family, at, cutoff = name.partition("@")
+    try:
+        measure = ir_measures.measures.registry[family]
+        if at:
+            measure = measure @ _positive(cutoff)
+        measure.validate_params()
+    except (KeyError, ValueError, AssertionError) as error:
+        raise SettingsError(f"{name}: no such measure", "Use P@k, R@k, nDCG@k, MRR@k or MAP, as in nDCG@10.") from error
+    return measure
+
+
+def _positive(number: str) -> int:
+    if int(number) < 1:
+        raise ValueError(number)
+    return int(number)
 
 
 def _relevant_queries(judgments: pd.DataFrame) -> pd.DataFrame:
