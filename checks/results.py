@@ -8,8 +8,6 @@ from typing import Any
 
 import dagster as dg
 
-METADATA_KEYS = ("value", "threshold", "violations", "judged", "examples", "report")
-
 _MAX_EXAMPLES = 20
 _MAX_CHARACTERS = 200
 

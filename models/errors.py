@@ -7,8 +7,7 @@ RerankOpsError
 ├── ArtifactError        an artifact is missing or its digest differs
 ├── ModelFileError       model files are missing, changed or of a forbidden kind
 ├── ReleaseError         nothing to release, roll back to or serve
-├── ScorerLost           the process that runs the models ended or hangs
-└── GateRefused          the gate refused the candidate
+└── ScorerLost           the process that runs the models ended or hangs
 """
 
 from __future__ import annotations
@@ -52,7 +51,3 @@ class ReleaseError(RerankOpsError):
 
 class ScorerLost(RerankOpsError):
     """The process that runs the models ended or hangs; it is replaced."""
-
-
-class GateRefused(RerankOpsError):
-    """The gate refused the candidate; the champion keeps serving."""

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import io
 import itertools
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.evaluation import EvaluationReport
 from models.files import write_atomically
-from models.latency import LatencySummary
 from models.metrics import MAIN_MEASURE
-from models.settings import ObjectivesSettings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,12 +20,8 @@ _SIZE_INCHES = (9.0, 6.0)
 _DPI = 100
 _INK, _MUTED, _GRID = "#1f2933", "#66727f", "#e4e7eb"
 _FIRST_STAGE, _RERANKER = "#0072b2", "#d55e00"
-_PERCENTILES = (("p50_ms", "p50", "o", "#56b4e9"), ("p95_ms", "p95", "D", "#0072b2"), ("p99_ms", "p99", "s", "#003f5c"))
 _FASTEST_MS = 1e-3
-"""Left end of the logarithmic axes, where a time of 0 is drawn."""
-
-_NAME_CHARACTERS = 28
-"""Width at which the name of a latency row is wrapped."""
+"""Left end of the logarithmic axis, where a time of 0 is drawn."""
 
 _OFFSETS = (
     (9, 0),
@@ -92,49 +85,6 @@ def quality_cost_plot(report: EvaluationReport, path: Path) -> None:
     _save(figure, path)
 
 
-def latency_plot(
-    summaries: Mapping[str, LatencySummary], path: Path, objectives: ObjectivesSettings | None = None
-) -> None:
-    """Draw p50, p95 and p99 (milliseconds) of each named measurement, the first on top, and the objectives as lines."""
-    figure, axes = _figure()
-    names = list(summaries)
-    rows = list(range(len(names)))[::-1]
-    for row, name in zip(rows, names, strict=True):
-        ends = [_shown(summaries[name].p50_ms), _shown(summaries[name].p99_ms)]
-        axes.plot(ends, [row, row], color="#b8c2cc", linewidth=3, zorder=1)
-    for attribute, label, marker, color in _PERCENTILES:
-        axes.plot(
-            [_shown(getattr(summaries[name], attribute)) for name in names], rows,
-            linestyle="none", marker=marker, markersize=8, color=color, markeredgecolor="white", zorder=3, label=label,
-        )  # fmt: skip
-    axes.set_xscale("log")
-    if objectives is not None:
-        for value, label, style in (
-            (objectives.p95_ms, "p95 objective", (0, (4, 3))),
-            (objectives.p99_ms, "p99 objective", (0, (1, 2))),
-        ):
-            axes.axvline(
-                value,
-                color=_RERANKER,
-                linewidth=1.4,
-                linestyle=style,
-                zorder=0,
-                label=f"{label} {_milliseconds(value)} ms",
-            )
-    axes.set_yticks(rows, [textwrap.fill(name, _NAME_CHARACTERS) for name in names])
-    axes.set_ylim(-0.6, len(names) - 0.3)
-    axes.margins(x=0.09)
-    axes.set_xlabel("milliseconds (log scale)")
-    axes.grid(visible=False, axis="y")
-    _plain_log_ticks(axes)
-    _fit_names(figure, axes)
-    for row, name in zip(rows, names, strict=True):
-        _write_numbers(axes, row, summaries[name])
-    _titles(axes, "Latency", "numbers are p50 / p95 / p99")
-    _legend(axes, 5)
-    _save(figure, path)
-
-
 def pareto_front(report: EvaluationReport) -> list[str]:
     """Systems of known time that no other beats in both nDCG@10 and time per query, cheapest first."""
     seconds = {
@@ -186,26 +136,6 @@ def _legend(axes: Axes, columns: int) -> None:
     axes.figure.legend(
         *axes.get_legend_handles_labels(), loc="lower center", ncols=columns, frameon=False, fontsize=10,
         labelcolor=_INK, borderaxespad=1.2, columnspacing=1.8, handletextpad=0.6,
-    )  # fmt: skip
-
-
-def _fit_names(figure: Figure, axes: Axes) -> None:
-    """Widen the left margin to what the tick labels of the rows need."""
-    widest = max((label.get_window_extent().width for label in axes.get_yticklabels()), default=0.0)
-    frame = axes.get_position()
-    left = min(0.45, widest / figure.bbox.width + 0.035)
-    axes.set_position((left, frame.y0, frame.x1 - left, frame.height))
-
-
-def _write_numbers(axes: Axes, row: int, summary: LatencySummary) -> None:
-    """Write the percentiles above their row, growing towards the middle of the axes."""
-    numbers = " / ".join(_milliseconds(value) for value in (summary.p50_ms, summary.p95_ms, summary.p99_ms))
-    place = axes.transAxes.inverted().transform(axes.transData.transform((_shown(summary.p99_ms), row)))
-    right = place[0] > 0.6
-    axes.annotate(
-        f"{numbers} ms   n = {summary.n:,}", (_shown(summary.p99_ms if right else summary.p50_ms), row),
-        xytext=(5 if right else -5, 12), textcoords="offset points", ha="right" if right else "left",
-        fontsize=9.5, color=_MUTED, zorder=4, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
     )  # fmt: skip
 
 
@@ -271,14 +201,6 @@ def _overlap(box: Any, others: Sequence[Any]) -> float:
 def _overhang(box: Any, frame: Any) -> float:
     outside = max(0.0, frame.x0 - box.x0) + max(0.0, box.x1 - frame.x1)
     return 100 * (outside + max(0.0, frame.y0 - box.y0) + max(0.0, box.y1 - frame.y1))
-
-
-def _shown(milliseconds: float) -> float:
-    return max(milliseconds, _FASTEST_MS)
-
-
-def _milliseconds(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _save(figure: Figure, path: Path) -> None:

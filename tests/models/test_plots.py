@@ -10,9 +10,7 @@ from matplotlib.image import imread
 
 from models import plots
 from models.evaluation import EvaluationReport, SystemResult
-from models.latency import LatencySummary
-from models.plots import latency_plot, pareto_front, quality_cost_plot
-from models.settings import ObjectivesSettings
+from models.plots import pareto_front, quality_cost_plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,10 +34,6 @@ REPORT = EvaluationReport(
     gains={},
     confidence=0.95,
 )
-LATENCIES = {
-    "a request with a name that is longer than the margin of the figure": LatencySummary(1200, 2100, 2600, 1300, 200),
-    "retrieve": LatencySummary(0.0, 0.02, 12.5, 0.4, 1000),
-}
 
 
 def share_of(path: Path, color: str) -> float:
@@ -82,26 +76,7 @@ def test_the_front_leaves_out_what_is_dearer_and_no_better() -> None:
     assert pareto_front(REPORT) == ["bm25", "dense", "hybrid", "lean", "compact", "tiered"]
 
 
-def test_the_latency_plot_keeps_long_names_inside_the_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "latency.png"
-    latency_plot(LATENCIES, path, ObjectivesSettings())
-    assert imread(path).shape[:2] == (600, 900)
-    assert share_of(path, plots._RERANKER) > 2e-4
-
-    drawn: list[Figure] = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
-    latency_plot(LATENCIES, path, ObjectivesSettings())
-    axes = drawn[0].axes[0]
-    assert all(label.get_window_extent().x0 >= 0 for label in axes.get_yticklabels())
-    numbers = [text for text in axes.texts if "n = " in text.get_text()]
-    assert [text.get_text() for text in numbers] == [
-        "1,200 / 2,100 / 2,600 ms   n = 200",
-        "0 / 0.02 / 12.5 ms   n = 1,000",
-    ]
-    assert all(text.get_window_extent().x1 <= drawn[0].bbox.x1 for text in numbers)
-
-
 def test_the_suffix_decides_the_format(tmp_path: Path) -> None:
-    latency_plot(LATENCIES, tmp_path / "latency.svg")
+    quality_cost_plot(REPORT, tmp_path / "quality_cost.svg")
 
-    assert b"<svg" in (tmp_path / "latency.svg").read_bytes()
+    assert b"<svg" in (tmp_path / "quality_cost.svg").read_bytes()
