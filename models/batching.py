@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from models.running_mean import DECAY_AFTER_SKIP, TOKEN_COST_WEIGHT, RunningMean
+
 if TYPE_CHECKING:
     from models.pair_tokens import EncodedPair
 
 MAX_PADDING = 0.1
 """Share of a batch's tokens that may be padding."""
-_FRESH_SHARE = 0.2
-"""Weight of the newest measurement in the running time per token."""
-_DOUBT = 0.9
-"""What is left of a predicted time each time that it let nothing of a request be scored."""
 
 T = TypeVar("T")
 
@@ -43,7 +41,12 @@ class CostModel:
     """Predicted milliseconds of scoring: a running mean of the time per token, started by a measurement at load."""
 
     def __init__(self, ms_per_token: float) -> None:
-        self.ms_per_token = ms_per_token
+        self._ms_per_token = RunningMean(ms_per_token, TOKEN_COST_WEIGHT)
+
+    @property
+    def ms_per_token(self) -> float:
+        """Milliseconds that a token is expected to take now."""
+        return self._ms_per_token.value
 
     @classmethod
     def measure(cls, scorer: PairScorer, samples: Sequence[tuple[str, str]]) -> CostModel:
@@ -63,11 +66,11 @@ class CostModel:
     def observe(self, tokens: int, milliseconds: float) -> None:
         """Follow the machine: it may be busier now than at load."""
         if tokens:
-            self.ms_per_token += _FRESH_SHARE * (milliseconds / tokens - self.ms_per_token)
+            self._ms_per_token.observe(milliseconds / tokens)
 
-    def doubt(self) -> None:
-        """Expect a little less: a prediction that lets nothing run is never measured again."""
-        self.ms_per_token *= _DOUBT
+    def lower(self) -> None:
+        """Expect a little less: an estimate that lets nothing run is never measured again."""
+        self._ms_per_token.value *= DECAY_AFTER_SKIP
 
 
 class Claim:
@@ -240,7 +243,7 @@ class Batcher:
                 self._score(work.engine, batch)
             else:
                 if not work.claim.withdrawn and not work.scored.any() and self.clock() < work.deadline:
-                    self._costs[work.engine].doubt()
+                    self._costs[work.engine].lower()
                 self._remove(work)
                 _give_back(work)
 

@@ -20,6 +20,7 @@ from itertools import count
 from typing import Any, Generic, Literal, TypeVar
 
 from models.batching import Claim
+from models.running_mean import FALLBACK_JOB_WEIGHT, RunningMean
 
 Why = Literal["budget", "overload", "late", "full", "scorer"]
 """Why the models were passed over: no time at all, too much work in front, time ran out, too many requests, the process
@@ -30,7 +31,6 @@ _MIN_SHARE = 0.5
 """Share of its time that a request must get where its work fills more than all of it."""
 _HURRY_MS = 50.0
 """Work that may wait in the lean lane before it is cut short."""
-_FRESH_SHARE = 0.1
 _ROUNDING_MS = 0.001
 """By which sums of times may differ that are equal."""
 
@@ -191,7 +191,7 @@ class LeanLane:
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._job_ms = 1.0
+        self._job_ms = RunningMean(1.0, FALLBACK_JOB_WEIGHT)
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -217,7 +217,7 @@ class LeanLane:
         if not future.set_running_or_notify_cancel():
             return
         started = self._clock()
-        hurry = self._jobs.qsize() * self._job_ms > _HURRY_MS or started + self._job_ms / 1000 > deadline
+        hurry = self._jobs.qsize() * self._job_ms.value > _HURRY_MS or started + self._job_ms.value / 1000 > deadline
         try:
             found = job(hurry)
         except BaseException as error:
@@ -225,4 +225,4 @@ class LeanLane:
         else:
             future.set_result(found)
         if not hurry:
-            self._job_ms += _FRESH_SHARE * (1000 * (self._clock() - started) - self._job_ms)
+            self._job_ms.observe(1000 * (self._clock() - started))

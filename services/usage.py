@@ -9,12 +9,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from models.running_mean import GROWTH_WHEN_UNFINISHED, LEAST_USAGE, USAGE_WEIGHT, RunningMean
+
 if TYPE_CHECKING:
     from models.batching import Claim
-
-_FRESH_SHARE = 0.05
-_LEAST = 0.02
-_DOUBT = 1.25
 
 
 class Usage:
@@ -22,7 +20,12 @@ class Usage:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.share = 1.0
+        self._share = RunningMean(1.0, USAGE_WEIGHT)
+
+    @property
+    def share(self) -> float:
+        """Of its predicted time, what a request takes: above 0 and at most 1."""
+        return self._share.value
 
     def observe(self, predicted_ms: float, claim: Claim) -> None:
         """Learn from a request that ended. One that was not scored to its end would have taken more than it spent."""
@@ -31,6 +34,6 @@ class Usage:
         with self._lock:
             used = claim.spent_ms / predicted_ms
             if claim.cut or claim.withdrawn:
-                used = max(used, _DOUBT * self.share)
-            self.share += _FRESH_SHARE * (used - self.share)
-            self.share = min(1.0, max(_LEAST, self.share))
+                used = max(used, GROWTH_WHEN_UNFINISHED * self.share)
+            self._share.observe(used)
+            self._share.value = min(1.0, max(LEAST_USAGE, self.share))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.batching import MAX_PADDING, Batcher, Claim, CostModel, Scores
+from models.running_mean import DECAY_AFTER_SKIP
 from models.serving import LoadedBundle
 from tests.small_bundle import BUDGET_MS, MACHINES
 
@@ -81,9 +82,9 @@ class Bench:
         return self.engine.batches[1:-1]
 
 
-def made(batch_tokens: int = 100) -> Bench:
+def made(batch_tokens: int = 100, ms_per_token: float = 1.0) -> Bench:
     engine = Engine()
-    costs = {"one": CostModel(1.0), "two": CostModel(1.0)}
+    costs = {"one": CostModel(ms_per_token), "two": CostModel(ms_per_token)}
     engines = {"one": engine, "two": engine}
     return Bench(engine, Batcher(engines, costs, batch_tokens=batch_tokens, clock=engine.clock))
 
@@ -150,15 +151,18 @@ def test_what_would_end_late_is_given_back_and_a_batch_is_not_filled_past_the_de
     assert names(bench.give([Pair(7, 10)], bench.engine.now + 0.0101)) == [7]
 
 
-def test_a_prediction_that_lets_nothing_run_is_doubted_until_it_does(bench: Bench) -> None:
+def test_a_prediction_that_lets_nothing_run_is_lowered_until_it_does() -> None:
+    bench = made(ms_per_token=1000.0)
     bench.engine.gate.set()
-    bench.batcher._costs["one"].ms_per_token = 1000.0
     asked = 1
     while asked < 50 and names(bench.give([Pair(1, 10)], bench.engine.now + 1.0)) != [1]:
         asked += 1
     assert asked == 23
+    measured = bench.batcher.predict("one", 10)
+    assert measured < 10 * 1000 * DECAY_AFTER_SKIP**22
     assert names(bench.give([Pair(1, 10)], bench.engine.now - 1.0)) == [None]
-    assert bench.batcher._costs["one"].ms_per_token == pytest.approx(0.8 * 1000 * 0.9**22 + 0.2)
+    assert bench.batcher.predict("one", 10) == measured, "what came too late says nothing of the estimate"
+    bench.batcher.close()
 
 
 def test_what_nobody_waits_for_is_dropped_before_it_is_scored(bench: Bench) -> None:
