@@ -67,9 +67,8 @@ pytest: setup ## The tests, as in: make pytest ARGS="tests/models -k gate"
 bench: setup ## Measured comparisons; writes docs/benchmarks
 	@$(BIN)/python -m bench $(ARGS)
 
-settings: setup ## Write rerankops.toml anew from models/settings.py and its presets
-	@$(BIN)/python -m models.settings_file > rerankops.toml.new
-	@mv rerankops.toml.new rerankops.toml
+settings: setup ## Print what rerankops.toml lacks: a block for each key, to be put in its place
+	@$(BIN)/python -m models.settings.toml_file
 
 contracts: setup ## Write docs/data-contracts.md anew from the schemas
 	@$(BIN)/python -m models.contract_docs > docs/data-contracts.md.new

@@ -11,7 +11,7 @@ import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from models.settings import Settings, load_settings
-from models.settings_file import allowed
+from models.settings.toml_file import describe
 
 
 class SectionConfig(dg.Config):
@@ -32,8 +32,7 @@ def launchpad(name: str, section: BaseModel, leave_out: Collection[str] = ()) ->
             nested = launchpad(f"{name}_{key}", value)
             fields[key] = (nested, nested())
         else:
-            description = " ".join(part for part in (field.description, allowed(field)) if part)
-            fields[key] = (_plain(field.annotation), Field(default=value, description=description))
+            fields[key] = (_plain(field.annotation), Field(default=value, description=describe(field)))
     return create_model(name, __base__=SectionConfig, __doc__=type(section).__doc__, **fields)
 
 

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from models import contracts
 from models.contracts import MESSAGES, RULES, TABLES
 from models.settings import ROOT
-from models.settings_file import allowed
+from models.settings.toml_file import allowed
 from models.sources import RAW_CONTRACTS
 from models.sources.raw_rows import RawRow
 

@@ -78,6 +78,14 @@ def test_a_table_as_a_value_is_kept_whole(toml: Path) -> None:
     assert replaced.corpus.files.columns == {"title": "name"}
 
 
+def test_a_table_as_a_value_of_a_preset_replaces_the_one_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(
+        "[corpus.files]\ncolumns = { text = 'body' }\n[presets.mine.corpus.files.columns]\ntitle = 'name'\n"
+    )
+    assert load_settings(["preset=mine"], file=path, environ={}).corpus.files.columns == {"title": "name"}
+
+
 @pytest.mark.parametrize(
     ("override", "named", "hint"),
     [
@@ -105,6 +113,32 @@ def test_an_unknown_key_in_the_file_or_the_environment_is_refused_too(tmp_path: 
         load_settings(file=path, environ={})
     with pytest.raises(SettingsError, match=r"gate\.min_gian: no such setting"):
         load_settings(environ={"RERANKOPS_GATE__MIN_GIAN": "0.1"})
+    with pytest.raises(SettingsError, match=r"gaet\.min_gain: no such setting"):
+        load_settings(environ={"RERANKOPS_GAET__MIN_GAIN": "0.1"})
+    path.write_text("[gaet]\nmin_gain = 0.1\n")
+    with pytest.raises(SettingsError, match="gaet: no such setting"):
+        load_settings(file=path, environ={})
+
+
+def test_loading_leaves_the_environment_out_of_the_settings_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RERANKOPS_TRAINING__SEED", "4")
+    monkeypatch.setenv("TRAINING__SEED", "5")
+    monkeypatch.setenv("PRESET", "full")
+    assert Settings().training.seed == 0
+    assert Settings.model_validate({"training": {"draws": 2}}).training.seed == 0
+    loaded = load_settings()
+    assert (type(loaded), loaded.training.seed, loaded.preset) == (Settings, 4, "demo")
+
+
+@pytest.mark.parametrize(
+    "text", ["storage = 'postgresql://reader:hunter2@host/db'", "[storage]\ndatabase_url = { user = 'hunter2' }"]
+)
+def test_a_secret_in_the_wrong_place_is_not_shown(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=r"^storage") as refused:
+        load_settings(file=path, environ={})
+    assert "hunter2" not in str(refused.value)
 
 
 def test_variables_with_a_meaning_of_their_own_are_not_settings() -> None:
