@@ -12,11 +12,13 @@ import queue
 import struct
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from cachetools import LRUCache
 
 from models.errors import SettingsError
 
@@ -27,13 +29,16 @@ _LOG = logging.getLogger(__name__)
 _VALUE = struct.Struct("<d?")
 _PREFIX_BYTES = 12
 _KEY_BYTES = 20
-ENTRY_BYTES = 288
-"""Memory of an entry of `MemoryCache` in CPython: key, value, and its place in the ordered dictionary."""
+ENTRY_BYTES = 432
+"""Most memory of an entry of `MemoryCache` in CPython: key, value, and its places in the dictionaries of `LRUCache`
+just after these have grown (427 measured)."""
 _PENDING_WRITES = 256
 _BREAK_AFTER = 3
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _NAMESPACE = b"rerankops:score:"
 _SCANNED = 1000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +47,15 @@ class KnownScore:
 
     logit: float
     cut: bool
+
+    def pack(self) -> bytes:
+        """As it is remembered."""
+        return _VALUE.pack(self.logit, self.cut)
+
+    @classmethod
+    def unpack(cls, value: bytes) -> KnownScore:
+        """What `pack` packed."""
+        return cls(*_VALUE.unpack(value))
 
 
 class ScoreCache(Protocol):
@@ -66,29 +80,28 @@ class ScoreCache(Protocol):
 
 def model_prefix(digests: Mapping[str, str], max_tokens: int) -> bytes:
     """The name of a model in keys, from the SHA-256 of each of its files by name."""
-    found = blake2b(digest_size=_PREFIX_BYTES)
+    prefix = blake2b(digest_size=_PREFIX_BYTES)
     for name, digest in sorted(digests.items()):
-        found.update(f"{name}\0{digest}\0".encode())
-    found.update(str(max_tokens).encode())
-    return found.digest()
+        prefix.update(f"{name}\0{digest}\0".encode())
+    prefix.update(str(max_tokens).encode())
+    return prefix.digest()
 
 
 def pair_key(query: str, passage: str) -> bytes:
     """The name of a pair in keys."""
-    asked = query.encode("utf-8", "surrogatepass")
-    found = blake2b(len(asked).to_bytes(8, "little"), digest_size=_KEY_BYTES)
-    found.update(asked)
-    found.update(passage.encode("utf-8", "surrogatepass"))
-    return found.digest()
+    query_text = query.encode("utf-8", "surrogatepass")
+    key = blake2b(len(query_text).to_bytes(8, "little"), digest_size=_KEY_BYTES)
+    key.update(query_text)
+    key.update(passage.encode("utf-8", "surrogatepass"))
+    return key.digest()
 
 
 class MemoryCache:
     """The least recently used entries go first, above `max_bytes`. Threads may share it."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_entries = max_bytes // ENTRY_BYTES
-        self._entries: OrderedDict[bytes, bytes] = OrderedDict()
-        self._users: dict[bytes, int] = {}
+        self._entries: LRUCache[bytes, bytes] = LRUCache(max_bytes // ENTRY_BYTES)
+        self._users: Counter[bytes] = Counter()
         self._lock = threading.Lock()
         self.hits = self.misses = 0
 
@@ -105,28 +118,22 @@ class MemoryCache:
     def get(self, model: bytes, keys: Sequence[bytes], *, at_once: bool = False) -> list[KnownScore | None]:
         """The known scores, None for the others."""
         with self._lock:
-            found = [self._entries.get(model + key) for key in keys]
-            for key, value in zip(keys, found, strict=True):
-                if value is not None:
-                    self._entries.move_to_end(model + key)
-            hits = sum(value is not None for value in found)
+            values = [self._entries.get(model + key) for key in keys]
+            hits = sum(value is not None for value in values)
             self.hits += hits
             self.misses += len(keys) - hits
-        return [None if value is None else KnownScore(*_VALUE.unpack(value)) for value in found]
+        return [None if value is None else KnownScore.unpack(value) for value in values]
 
     def put(self, model: bytes, scores: Mapping[bytes, KnownScore]) -> None:
         """Remember scores."""
         with self._lock:
-            for key, known in scores.items():
-                self._entries[model + key] = _VALUE.pack(known.logit, known.cut)
-                self._entries.move_to_end(model + key)
-            while len(self._entries) > self._max_entries:
-                self._entries.popitem(last=False)
+            for key, score in scores.items():
+                self._entries[model + key] = score.pack()
 
     def use(self, model: bytes) -> None:
         """A bundle with this model was opened."""
         with self._lock:
-            self._users[model] = self._users.get(model, 0) + 1
+            self._users[model] += 1
 
     def release(self, model: bytes) -> None:
         """A bundle with this model was closed; the last one drops its scores."""
@@ -134,9 +141,8 @@ class MemoryCache:
             self._users[model] -= 1
             if self._users[model] == 0:
                 del self._users[model]
-                self._entries = OrderedDict(
-                    (key, value) for key, value in self._entries.items() if not key.startswith(model)
-                )
+                for key in [key for key in self._entries if key.startswith(model)]:
+                    del self._entries[key]
 
     def used(self, model: bytes) -> bool:
         """Whether an open bundle has this model."""
@@ -144,12 +150,80 @@ class MemoryCache:
             return model in self._users
 
 
+class CircuitBreaker:
+    """Leaves a server alone that fails: for a second after three failures in a row, then twice as long after each
+    failed try, at most half a minute. Threads may share it."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._failures_in_a_row = 0
+        self._open_until = 0.0
+        self.failures = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether the server is left alone now."""
+        return self._clock() < self._open_until
+
+    def call(self, ask: Callable[[], T]) -> T | None:
+        """What the server answers; None when it fails or is left alone."""
+        if self.open:
+            return None
+        try:
+            answer = ask()
+        except Exception as error:
+            # Whatever a client library raises: a cache must not cost a request.
+            self._fail(error)
+            return None
+        with self._lock:
+            self._failures_in_a_row = 0
+        return answer
+
+    def _fail(self, error: Exception) -> None:
+        with self._lock:
+            self.failures += 1
+            self._failures_in_a_row += 1
+            tries = self._failures_in_a_row - _BREAK_AFTER
+            if tries < 0:
+                return
+            pause = min(_PAUSE_S * 2.0 ** min(tries, 10), _LONGEST_PAUSE_S)
+            self._open_until = self._clock() + pause
+        _LOG.warning("the score cache is left alone for %.0f s: %s", pause, type(error).__name__)
+
+
+class BackgroundWriter:
+    """Runs writes one after another on a thread of its own; those that find `_PENDING_WRITES` waiting are dropped."""
+
+    def __init__(self, run: Callable[[Callable[[], object]], object]) -> None:
+        self._run = run
+        self._writes: queue.Queue[Callable[[], object] | None] = queue.Queue(_PENDING_WRITES)
+        self._thread = threading.Thread(target=self._work, name="score-cache", daemon=True)
+        self._thread.start()
+        self.dropped = 0
+
+    def submit(self, write: Callable[[], object]) -> None:
+        """Queue a write; never waits."""
+        try:
+            self._writes.put_nowait(write)
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Write what waits and end the thread; no `submit` may follow."""
+        self._writes.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (write := self._writes.get()) is not None:
+            self._run(write)
+
+
 class RedisCache:
     """Scores that several services share, behind a `MemoryCache` that is asked first.
 
-    Reads wait at most `timeout_s`; writes are made by a thread, and dropped when it falls behind. After three failures
-    in a row a breaker opens: Redis is left alone for a second, then twice as long after each failed try, at most half a
-    minute.
+    Reads wait at most as long as the client's timeout; writes are made by a thread, and dropped when it falls behind.
+    Both leave a Redis alone that fails (`CircuitBreaker`).
     """
 
     def __init__(
@@ -162,14 +236,9 @@ class RedisCache:
         self._client = client
         self.memory = memory
         self._ttl_s = ttl_s
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._failures_in_a_row = 0
-        self._open_until = 0.0
-        self._writes: queue.Queue[Callable[[], object] | None] = queue.Queue(_PENDING_WRITES)
-        self._writer = threading.Thread(target=self._write, name="score-cache", daemon=True)
-        self._writer.start()
-        self.hits = self.failures = self.dropped = 0
+        self._breaker = CircuitBreaker(clock)
+        self._writer = BackgroundWriter(self._breaker.call)
+        self.hits = 0
 
     @property
     def hit_share(self) -> float:
@@ -177,31 +246,41 @@ class RedisCache:
         return (self.memory.hits + self.hits) / max(self.memory.hits + self.memory.misses, 1)
 
     @property
+    def failures(self) -> int:
+        """Calls of Redis that failed."""
+        return self._breaker.failures
+
+    @property
+    def dropped(self) -> int:
+        """Writes dropped since Redis was too slow."""
+        return self._writer.dropped
+
+    @property
     def breaker_open(self) -> bool:
         """Whether Redis is left alone now."""
-        return self._clock() < self._open_until
+        return self._breaker.open
 
     def get(self, model: bytes, keys: Sequence[bytes], *, at_once: bool = False) -> list[KnownScore | None]:
         """The known scores, None for the others; `at_once` asks the memory only."""
-        found = self.memory.get(model, keys)
-        missing = [place for place, known in enumerate(found) if known is None]
+        scores = self.memory.get(model, keys)
+        missing = [row for row, score in enumerate(scores) if score is None]
         if at_once or not missing:
-            return found
-        values = self._ask(lambda: self._client.mget([_NAMESPACE + model + keys[place] for place in missing]))
+            return scores
+        values = self._breaker.call(lambda: self._client.mget([_NAMESPACE + model + keys[row] for row in missing]))
         if values is None:
-            return found
-        fresh = {}
-        for place, value in zip(missing, values, strict=True):
+            return scores
+        fresh: dict[bytes, KnownScore] = {}
+        for row, value in zip(missing, values, strict=True):
             if value is not None and len(value) == _VALUE.size:
-                found[place] = fresh[keys[place]] = KnownScore(*_VALUE.unpack(value))
+                scores[row] = fresh[keys[row]] = KnownScore.unpack(value)
         self.memory.put(model, fresh)
         self.hits += len(fresh)
-        return found
+        return scores
 
     def put(self, model: bytes, scores: Mapping[bytes, KnownScore]) -> None:
         """Remember scores, in Redis a little later."""
         self.memory.put(model, scores)
-        packed = {_NAMESPACE + model + key: _VALUE.pack(known.logit, known.cut) for key, known in scores.items()}
+        packed = {_NAMESPACE + model + key: score.pack() for key, score in scores.items()}
 
         def write() -> object:
             pipeline = self._client.pipeline(transaction=False)
@@ -209,7 +288,7 @@ class RedisCache:
                 pipeline.set(key, value, ex=self._ttl_s)
             return pipeline.execute()
 
-        self._later(write)
+        self._writer.submit(write)
 
     def use(self, model: bytes) -> None:
         """A bundle with this model was opened."""
@@ -226,12 +305,11 @@ class RedisCache:
                 self._client.unlink(*keys)
             return True
 
-        self._later(drop)
+        self._writer.submit(drop)
 
     def close(self) -> None:
         """Write what waits and end the thread; no `put` may follow."""
-        self._writes.put(None)
-        self._writer.join()
+        self._writer.close()
         self._client.close()
 
     def _keys_of(self, model: bytes) -> Iterator[list[bytes]]:
@@ -243,41 +321,6 @@ class RedisCache:
                 yield keys
             if cursor == 0:
                 return
-
-    def _later(self, write: Callable[[], object]) -> None:
-        try:
-            self._writes.put_nowait(write)
-        except queue.Full:
-            self.dropped += 1
-
-    def _write(self) -> None:
-        while (write := self._writes.get()) is not None:
-            self._ask(write)
-
-    def _ask(self, call: Callable[[], Any]) -> Any:
-        """What Redis says; None when it fails or is left alone."""
-        if self.breaker_open:
-            return None
-        try:
-            found = call()
-        except Exception as error:
-            # Whatever a client library raises: a cache must not cost a request.
-            self._failed(error)
-            return None
-        with self._lock:
-            self._failures_in_a_row = 0
-        return found
-
-    def _failed(self, error: Exception) -> None:
-        with self._lock:
-            self.failures += 1
-            self._failures_in_a_row += 1
-            times = self._failures_in_a_row - _BREAK_AFTER
-            if times < 0:
-                return
-            pause = min(_PAUSE_S * 2.0 ** min(times, 10), _LONGEST_PAUSE_S)
-            self._open_until = self._clock() + pause
-        _LOG.warning("the score cache is left alone for %.0f s: %s", pause, type(error).__name__)
 
 
 def open_cache(settings: CacheSettings, password: str | None = None) -> MemoryCache | RedisCache | None:

@@ -84,19 +84,21 @@ def test_memory_forgets_what_was_used_least_recently_above_its_bound() -> None:
     assert (cache.entries, cache.hits, cache.misses, cache.hit_share) == (3, 4, 1, 0.8)
 
 
-def test_the_bound_in_bytes_holds() -> None:
+@pytest.mark.parametrize("entries", [2**15 // 3 + 30, 2**15 // 2])
+def test_the_bound_in_bytes_holds(entries: int) -> None:
+    """Also where the dictionaries, which grow at a third of a power of two entries, are at their emptiest."""
     import tracemalloc
 
-    megabytes = 4
+    max_bytes = entries * ENTRY_BYTES
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
-    cache = MemoryCache(megabytes * 2**20)
-    for start in range(0, 40_000, 100):
+    cache = MemoryCache(max_bytes)
+    for start in range(0, 2 * entries, 100):
         cache.put(ONE, {pair_key("q", str(n)): KnownScore(float(n), False) for n in range(start, start + 100)})
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert cache.entries == megabytes * 2**20 // ENTRY_BYTES < 40_000
-    assert after - before <= megabytes * 2**20
+    assert cache.entries == entries
+    assert after - before <= max_bytes
 
 
 def test_the_last_bundle_of_a_model_takes_its_scores_along_and_no_others() -> None:
