@@ -8,6 +8,7 @@ from assets.policies import NO_CONFIG, OWNERS, REGISTRY_POOL, WEEKLY, WHEN_INPUT
 from assets.resources import Deployment
 from models.artifacts import Artifact
 from models.code_version import code_version
+from models.markdown import table_lines
 from models.settings import values_of
 
 _PARTS = (
@@ -160,9 +161,11 @@ def gate_decision(
         settings=values_of(settings, "gate", "objectives"),
         outside={"record": record.decision_id},
     )
-    rows = [f"| {c.name} | {c.value} | {c.comparison} {c.threshold} | {c.passed} |" for c in decision.checks]
-    table = "\n".join(["| check | value | threshold | passed |", "|---|---|---|---|", *rows])
-    return output(artifact, checks=dg.MetadataValue.md(table), evaluation_report=dg.MetadataValue.url(report))
+    rows = [(c.name, c.value, f"{c.comparison} {c.threshold}", c.passed) for c in decision.checks]
+    table = table_lines(("check", "value", "threshold", "passed"), rows)
+    return output(
+        artifact, checks=dg.MetadataValue.md("\n".join(table)), evaluation_report=dg.MetadataValue.url(report)
+    )
 
 
 @dg.asset(

@@ -8,6 +8,8 @@ from typing import Any
 
 import dagster as dg
 
+from models.markdown import table_lines
+
 _MAX_EXAMPLES = 20
 _MAX_CHARACTERS = 200
 
@@ -50,9 +52,8 @@ def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "none"
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [columns, ["---"] * len(columns)]
-    lines += [[_cell(row.get(name, "")) for name in columns] for row in rows[:_MAX_EXAMPLES]]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    cells = [[_cell(row.get(name, "")) for name in columns] for row in rows[:_MAX_EXAMPLES]]
+    table = "\n".join(table_lines(columns, cells))
     left_out = len(rows) - _MAX_EXAMPLES
     return f"{table}\n\n{left_out} more" if left_out > 0 else table
 
@@ -62,4 +63,4 @@ def _cell(value: Any) -> str:
     text = " ".join(text.split())
     if len(text) > _MAX_CHARACTERS:
         text = text[: _MAX_CHARACTERS - 1] + "…"
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    return text.replace("\\", "\\\\").replace("<", "&lt;")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 
 from models import contracts
 from models.contracts import MESSAGES, RULES, TABLES
+from models.markdown import table_lines
 from models.settings import ROOT
 from models.settings.toml_file import allowed
 from models.sources import RAW_CONTRACTS
@@ -52,7 +53,7 @@ _PANDAS = {"string": "text", "int64": "integer", "float64": "number", "bool": "y
 def render() -> str:
     """The text of the page."""
     lines = [_HEADER.format(version=contracts.CONTRACT_VERSION)]
-    lines += _table(("rule", "what the row breaks"), ((f"`{rule}`", words) for rule, words in RULES.items()))
+    lines += table_lines(("rule", "what the row breaks"), ((f"`{rule}`", words) for rule, words in RULES.items()))
     lines += ["", "## Tables"]
     for file, schema in TABLES.items():
         lines += ["", f"### {file}", "", _text(schema), "", *_columns(schema)]
@@ -84,7 +85,7 @@ def _columns(schema: Any) -> list[str]:
         kind = _PANDAS.get(str(column.dtype).partition("[")[0], "time")
         empty = "may be missing" if column.nullable else "required"
         rows.append((f"`{name}`", kind, unit, empty, "; ".join(rules), column.description or ""))
-    lines = _table(("column", "type", "unit", "", "rule", "what it is"), rows)
+    lines = table_lines(("column", "type", "unit", "", "rule", "what it is"), rows)
     whole = [check.name.replace("_", " ") for check in made.checks]
     whole += [f"{' and '.join(made.unique)} together are unique"] if made.unique else []
     return [*lines, "", f"Of the whole: {'; '.join(whole)}."] if whole else lines
@@ -123,7 +124,7 @@ def _fields(kind: type[BaseModel]) -> list[str]:
         theirs = field.validation_alias if isinstance(field.validation_alias, str) else name
         needed = "required" if field.is_required() else f"`{_default(field)}` if missing"
         rows.append((f"`{theirs}`", _type(properties[theirs]), needed, _limits(field), field.description or ""))
-    return _table(("field", "type", "", "rule", "what it is"), rows)
+    return table_lines(("field", "type", "", "rule", "what it is"), rows)
 
 
 def _default(field: FieldInfo) -> str:
@@ -150,18 +151,6 @@ def _limits(field: FieldInfo) -> str:
 
 def _text(kind: type) -> str:
     return " ".join((inspect.getdoc(kind) or kind.__name__).split())
-
-
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    return list(_lines(header, rows))
-
-
-def _lines(header: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
-    names = tuple(header)
-    yield f"| {' | '.join(names)} |"
-    yield f"|{'---|' * len(names)}"
-    for row in rows:
-        yield f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
 
 
 if __name__ == "__main__":

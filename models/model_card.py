@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.errors import ModelFileError
+from models.markdown import table_lines
 from models.metrics import MAIN_MEASURE
 from models.passage_cut import FILE
 
@@ -20,6 +21,7 @@ CARD = "MODEL_CARD.md"
 
 _LICENSE = re.compile(r"^license:\s*(\S.*?)\s*$", re.MULTILINE)
 _MEASURES = (MAIN_MEASURE, "MRR@10", "MAP", "R@10", "P@1")
+_SLICE_COLUMNS = ("slice", "queries", MAIN_MEASURE, "gained", "interval")
 _WORST = 5
 _COUNTS = (
     ("parameters", "parameters"),
@@ -87,7 +89,7 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
         "",
         "## Model",
         "",
-        *_table(("", "large", "compact"), _models(parts)),
+        *table_lines(("", "large", "compact"), _models(parts)),
         "",
         f"Base weights: `{base}`, licence: {_licence(parts.large_reranker, base)}.",
         f"At most {settings.training.max_tokens} tokens of query and passage together. Long passages are read {read}.",
@@ -99,26 +101,30 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
         "",
         "## Training data",
         "",
-        *_table(("artifact", "version"), [(name, f"`{version}`") for name, version in _inputs(parts).items()]),
+        *table_lines(("artifact", "version"), [(name, f"`{version}`") for name, version in _inputs(parts).items()]),
         "",
-        *_table(("setting", "value"), [(f"`{key}`", f"`{value}`") for key, value in training.items()]),
+        *table_lines(("setting", "value"), [(f"`{key}`", f"`{value}`") for key, value in training.items()]),
         "",
         "## Evaluation",
         "",
         f"{evaluation['queries']} test queries, which nothing was trained or fitted on. Intervals are bootstrap",
         f"intervals of {MAIN_MEASURE} at {evaluation['confidence']:.0%}.",
         "",
-        *_table(("system", *_MEASURES, "interval"), rows),
+        *table_lines(("system", *_MEASURES, "interval"), rows),
         "",
         f"Over {evaluation['best_first_stage']}, the best first stage, in {MAIN_MEASURE} (paired randomization test;",
         "the corrected p is for all of these comparisons together):",
         "",
-        *_table(("system", "gained", "interval", "p", "corrected p", "improved / hurt"), gains),
+        *table_lines(("system", "gained", "interval", "p", "corrected p", "improved / hurt"), gains),
         "",
         *_power(power),
         "## Where it gains least",
         "",
-        *(_table(("slice", "queries", MAIN_MEASURE, "gained", "interval"), slices) if slices else ["Not looked at."]),
+        *(
+            table_lines(("slice", "queries", MAIN_MEASURE, "gained", "interval"), slices)
+            if slices
+            else ["Not looked at."]
+        ),
         "",
         "## Calibration",
         "",
@@ -132,9 +138,9 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
         "",
         "## Digests",
         "",
-        *_table(("part", "data version"), versions),
+        *table_lines(("part", "data version"), versions),
         "",
-        *_table(("file", "SHA-256"), _digests(parts)),
+        *table_lines(("file", "SHA-256"), _digests(parts)),
         "",
     ]
     return "\n".join(lines)
@@ -156,13 +162,15 @@ def training_card(artifact: Artifact, size: str, training: Mapping[str, Any]) ->
         f"Base weights: `{base}`, licence: {_licence(artifact if size == 'large' else None, base)}.",
         "Its results are in the model cards of the bundles that hold it, with their intervals, slices and limits.",
         "",
-        *_table(("", "count"), counts),
+        *table_lines(("", "count"), counts),
         "",
-        *_table(("made from", "version"), [(name, f"`{one}`") for name, one in artifact.manifest.inputs.items()]),
+        *table_lines(("made from", "version"), [(name, f"`{one}`") for name, one in artifact.manifest.inputs.items()]),
         "",
-        *_table(("setting", "value"), [(f"`{key}`", f"`{one}`") for key, one in artifact.manifest.settings.items()]),
+        *table_lines(
+            ("setting", "value"), [(f"`{key}`", f"`{one}`") for key, one in artifact.manifest.settings.items()]
+        ),
         "",
-        *_table(("file", "SHA-256"), digests),
+        *table_lines(("file", "SHA-256"), digests),
         "",
     ]
     return "\n".join(lines)
@@ -232,15 +240,6 @@ def _power(power: Mapping[str, Any] | None) -> list[str]:
         f"{power['baseline']} with {power['power']:.0%} power at level {power['alpha']}.",
         "",
     ]
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines]
-
-
-def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
 
 
 def _count(value: object) -> str:
