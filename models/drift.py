@@ -8,7 +8,6 @@ reference, held against 0.1, because with many rows any difference is significan
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import warnings
 from collections import Counter
@@ -23,6 +22,7 @@ import pandas as pd
 
 from models.errors import ContractError
 from models.files import write_atomically
+from models.splits import sample_by_hash
 
 if TYPE_CHECKING:
     from models.contracts import Decision
@@ -153,7 +153,9 @@ def drift_report(
     for name, table in (("reference", reference), ("current", current)):
         if missing := set(FEATURES) - set(table.columns):
             raise ContractError(f"the {name} features lack the columns {', '.join(sorted(missing))}")
-    reference, current = sample_by_hash(reference, max_rows), sample_by_hash(current, max_rows)
+    reference, current = (
+        sample_by_hash(table, max_rows, id_column="row_id").reset_index(drop=True) for table in (reference, current)
+    )
     rows = {"reference_rows": len(reference), "current_rows": len(current)}
     smaller = "reference" if len(reference) < len(current) else "current"
     if min(len(reference), len(current)) < min_rows:
@@ -167,13 +169,6 @@ def drift_report(
     columns = _compare(reference.loc[:, compared], current.loc[:, compared], html_path)
     share = sum(column.drifted for column in columns.values()) / len(columns)
     return DriftSummary(True, "", columns, excluded, share, **rows)
-
-
-def sample_by_hash(table: pd.DataFrame, max_rows: int) -> pd.DataFrame:
-    """The `max_rows` rows with the smallest SHA-256 of `row_id`, in that order, whatever order they come in."""
-    digests = [hashlib.sha256(str(row_id).encode()).hexdigest() for row_id in table["row_id"]]
-    order = sorted(range(len(table)), key=digests.__getitem__)
-    return table.iloc[order[:max_rows]].reset_index(drop=True)
 
 
 def _query_features(text: str) -> dict[str, Any]:

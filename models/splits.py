@@ -121,11 +121,12 @@ def evaluation_set(
     return EvaluationTables(chosen, kept.sort_values(["query_id", "document_id"], ignore_index=True))
 
 
-def sample_by_hash(queries: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The `count` queries with the smallest hash of their id: a sample that stays as the corpus grows."""
-    hashes = [hashlib.sha256(query_id.encode()).digest() for query_id in queries["query_id"]]
+def sample_by_hash(table: pd.DataFrame, count: int, *, id_column: str = "query_id") -> pd.DataFrame:
+    """The `count` rows with the smallest SHA-256 of their id, in that order: a sample that stays as the table grows and
+    does not depend on the order of the rows."""
+    hashes = [hashlib.sha256(row_id.encode()).digest() for row_id in table[id_column]]
     order = sorted(range(len(hashes)), key=hashes.__getitem__)
-    return queries.iloc[order[:count]]
+    return table.iloc[order[:count]]
 
 
 def normalize_query(text: str) -> str:

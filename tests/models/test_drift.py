@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from models.contracts import Decision
 from models.drift import (
@@ -21,7 +19,6 @@ from models.drift import (
     decision_features,
     drift_report,
     features_from_rankings,
-    sample_by_hash,
 )
 from models.errors import ContractError
 
@@ -220,12 +217,3 @@ def test_arguments_stay_as_they_were_and_warnings_stay_inside(tmp_path) -> None:
 def test_missing_columns_are_named(tmp_path) -> None:
     with pytest.raises(ContractError, match="current features lack the columns top_score"):
         drift_report(features(60, 1), features(60, 2).drop(columns="top_score"), tmp_path / "drift.html")
-
-
-@given(st.lists(st.text(max_size=8), unique=True, max_size=40), st.integers(0, 50), st.randoms())
-def test_the_sample_does_not_depend_on_the_order(ids: list[str], size: int, random) -> None:
-    shuffled = list(ids)
-    random.shuffle(shuffled)
-    sample = sample_by_hash(pd.DataFrame({"row_id": ids}), size)["row_id"].tolist()
-    assert sample == sample_by_hash(pd.DataFrame({"row_id": shuffled}), size)["row_id"].tolist()
-    assert len(sample) == min(size, len(ids))

@@ -257,3 +257,12 @@ def test_sample_does_not_depend_on_the_order_of_rows() -> None:
     queries = _plain(100)
     shuffled = queries.sample(frac=1, random_state=3)
     assert list(sample_by_hash(queries, 10)["query_id"]) == list(sample_by_hash(shuffled, 10)["query_id"])
+
+
+@given(st.lists(st.text(max_size=8), unique=True, max_size=40), st.integers(0, 50), st.randoms())
+def test_the_sample_does_not_depend_on_the_order(ids: list[str], size: int, random) -> None:
+    shuffled = list(ids)
+    random.shuffle(shuffled)
+    sample = sample_by_hash(pd.DataFrame({"row_id": ids}), size, id_column="row_id")["row_id"].tolist()
+    assert sample == sample_by_hash(pd.DataFrame({"row_id": shuffled}), size, id_column="row_id")["row_id"].tolist()
+    assert len(sample) == min(size, len(ids))
