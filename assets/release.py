@@ -1,5 +1,7 @@
 """Release: the serving bundle, the gate's decision on it, and the release itself."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from assets import keys
@@ -8,8 +10,11 @@ from assets.policies import NO_CONFIG, OWNERS, REGISTRY_POOL, WEEKLY, WHEN_INPUT
 from assets.resources import Deployment
 from models.artifacts import Artifact
 from models.code_version import code_version
-from models.markdown import table_lines
 from models.settings import values_of
+
+if TYPE_CHECKING:
+    from models.gate import GateDecision
+    from models.gating import Exhibits
 
 _PARTS = (
     keys.PASSAGES, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, keys.LARGE_RERANKER,
@@ -114,57 +119,27 @@ def gate_decision(
     latency_profile: Artifact,
 ) -> dg.Output[Artifact]:
     """What the gate decided on the candidate, with every number; kept in the ledger whatever it is."""
-    from models.evaluation_page import PAGE
-    from models.files import canonical_json
-    from models.gating import gather, judge
+    from models.gating import Exhibits, record, write_decision
     from models.ledger import Ledger
 
     settings = deployment.settings()
-    store, ledger = deployment.store(), Ledger(deployment.database())
-    report = offline_evaluation.path(PAGE).absolute().as_uri()
-    evidence = gather(
-        store,
-        ledger,
-        release_candidate,
-        offline_evaluation,
-        champion_evaluation,
-        latency_profile,
-        settings.evaluation,
-        drift_share=latest_drift_share(deployment),
-    )
-    decision = judge(evidence, settings.gate, settings)
-    record = ledger.record_gate_decision(
-        candidate_version=release_candidate.data_version,
-        champion_version=evidence.champion_version,
-        verdict=decision.verdict,
-        checks={**decision.to_dict(), "evaluation": offline_evaluation.data_version, "report": report},
-    )
-
-    def build(folder):
-        facts = {
-            "decision_id": record.decision_id,
-            "candidate": release_candidate.data_version,
-            "evaluation": offline_evaluation.data_version,
-            "report": report,
-            **decision.to_dict(),
-        }
-        (folder / "decision.json").write_bytes(canonical_json(facts))
-        return {"verdict": decision.verdict, "checks_failed": sum(not check.passed for check in decision.checks)}
-
+    exhibits = Exhibits(release_candidate, offline_evaluation, champion_evaluation, latency_profile)
+    decision = _judge(deployment, exhibits)
+    facts = record(Ledger(deployment.database()), exhibits, decision)
     artifact = make(
         context,
-        store,
+        deployment.store(),
         keys.GATE_DECISION,
-        build,
+        lambda folder: write_decision(facts, folder),
         modules=("gate", "gating"),
-        inputs=(release_candidate, offline_evaluation, champion_evaluation, latency_profile),
+        inputs=exhibits,
         settings=values_of(settings, "gate", "objectives"),
-        outside={"record": record.decision_id},
+        outside={"record": facts["decision_id"]},
     )
-    rows = [(c.name, c.value, f"{c.comparison} {c.threshold}", c.passed) for c in decision.checks]
-    table = table_lines(("check", "value", "threshold", "passed"), rows)
     return output(
-        artifact, checks=dg.MetadataValue.md("\n".join(table)), evaluation_report=dg.MetadataValue.url(report)
+        artifact,
+        checks=dg.MetadataValue.md(decision.to_markdown()),
+        evaluation_report=dg.MetadataValue.url(facts["report"]),
     )
 
 
@@ -191,32 +166,17 @@ def release(
     """The champion: decided again from the evidence, then MLflow's aliases and the release ledger move to the
     bundle."""
     from models.acceptance import accept_corpus
-    from models.gating import gather, judge
+    from models.gate import refusals
+    from models.gating import DECISION_FILE, Exhibits
     from models.ledger import Ledger
     from models.releasing import Releaser
     from models.tracking import Tracking
 
-    settings = deployment.settings()
-    store, ledger = deployment.store(), Ledger(deployment.database())
-    releaser = Releaser(ledger, Tracking.of(settings))
+    releaser = Releaser(Ledger(deployment.database()), Tracking.of(deployment.settings()))
     releaser.repair()
-    evidence = gather(
-        store,
-        ledger,
-        release_candidate,
-        offline_evaluation,
-        champion_evaluation,
-        latency_profile,
-        settings.evaluation,
-        drift_share=latest_drift_share(deployment),
-    )
-    decision = judge(evidence, settings.gate, settings)
-    recorded = gate_decision.read_json("decision.json")
-    reasons = [*decision.reasons]
-    if recorded["candidate"] != release_candidate.data_version:
-        reasons.append("The gate decided on another candidate; materialize gate_decision again.")
-    elif recorded["verdict"] == "refused" and not reasons:
-        reasons.append("The recorded decision is a refusal; materialize gate_decision again with what now holds.")
+    exhibits = Exhibits(release_candidate, offline_evaluation, champion_evaluation, latency_profile)
+    recorded = gate_decision.read_json(DECISION_FILE)
+    reasons = refusals(_judge(deployment, exhibits), recorded, release_candidate.data_version)
     if reasons:
         lines = "\n".join(reasons)
         raise dg.Failure(
@@ -224,31 +184,32 @@ def release(
             metadata={"refused": True},
             allow_retries=False,
         )
-    versions = release_candidate.read_json("bundle.json")["versions"]
-    tracking = releaser.tracking
-    made = releaser.release(
-        bundle_version=release_candidate.data_version,
-        model_version=tracking.ensure_version(tracking.model_name, release_candidate),
-        index_version=str(release_candidate.summary["index_version"]),
-        corpus_version=versions["passages"],
-        large_version=versions["large_reranker"],
-        compact_version=versions["compact_reranker"],
-        settings_digest=release_candidate.manifest.settings_digest,
+    champion = releaser.release_bundle(
+        release_candidate,
         gate_decision_id=recorded["decision_id"],
         actor=f"dagster run {context.run_id}",
         reason="gate passed",
     )
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(made.release_id),
+        data_version=dg.DataVersion(champion.release_id),
         metadata={
-            "corpus_accepted": accept_corpus(store, release_candidate),
-            "release_id": made.release_id,
-            "model_version": made.model_version,
-            "bundle_version": made.bundle_version,
-            "index_version": made.index_version,
-            "corpus_version": made.corpus_version,
+            "corpus_accepted": accept_corpus(deployment.store(), release_candidate),
+            "release_id": champion.release_id,
+            "model_version": champion.model_version,
+            "bundle_version": champion.bundle_version,
+            "index_version": champion.index_version,
+            "corpus_version": champion.corpus_version,
         },
     )
+
+
+def _judge(deployment: Deployment, exhibits: "Exhibits") -> "GateDecision":
+    """The gate's decision as of now: gate_decision records it, and release asks again."""
+    from models.gating import judge
+    from models.ledger import Ledger
+
+    ledger = Ledger(deployment.database())
+    return judge(deployment.store(), ledger, exhibits, deployment.settings(), latest_drift_share(deployment))
 
 
 def latest_drift_share(deployment: Deployment) -> float | None:

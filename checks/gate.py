@@ -1,4 +1,4 @@
-"""The gate as blocking checks on gate_decision: one per rule, so that the UI shows which one refused."""
+"""The gate as blocking checks on gate_decision: one per group of its rules, so that the UI shows which one refused."""
 
 from collections.abc import Iterator
 
@@ -7,43 +7,57 @@ import dagster as dg
 from assets import keys
 from assets.resources import Deployment
 from checks.results import check_result
+from models.errors import ArtifactError
+from models.gate import RULES, GateCheck, GateDecision
 
-RULES = {
-    "contracts_hold": ("contract",),
-    "significant_gain": ("gain",),
-    "not_inferior_to_champion": ("champion", "same_evaluation_set"),
-    "latency_within_objectives": ("p95", "p99"),
-    "golden_scores_reproduced": ("golden",),
-    "drift_within_limit": ("drift",),
-    "not_rolled_back": ("rolled_back",),
-}
-"""Check name -> prefixes of the gate's own checks that it stands for."""
+GROUPS = {rule.group: [of.name for of in RULES if of.group == rule.group] for rule in RULES}
+"""Name of each check -> the gate's rules that it stands for."""
 
 
 @dg.multi_asset_check(
     name="gate",
     specs=[
         dg.AssetCheckSpec(name, asset=keys.GATE_DECISION, blocking=True, description=f"Gate rules: {', '.join(rules)}.")
-        for name, rules in RULES.items()
+        for name, rules in GROUPS.items()
     ],
 )
 def gate(deployment: Deployment) -> Iterator[dg.AssetCheckResult]:
-    """Read the decision and report each rule; a decision `current` passes: the champion was judged when it was
+    """Read the decision and report each group; a decision `current` passes: the champion was judged when it was
     released."""
-    decision = deployment.store().require(keys.artifact_name(keys.GATE_DECISION)).read_json("decision.json")
-    current = decision["verdict"] == "current"
-    for name, prefixes in RULES.items():
-        found = [check for check in decision["checks"] if check["name"].startswith(prefixes)]
-        failed = [check for check in found if not check["passed"]]
+    from dataclasses import asdict
+
+    from models.gating import DECISION_FILE
+
+    artifact = deployment.store().require(keys.artifact_name(keys.GATE_DECISION))
+    decision = GateDecision.from_dict(artifact.read_json(DECISION_FILE))
+    unknown = sorted({check.group for check in decision.checks} - set(GROUPS))
+    if unknown:
+        raise ArtifactError(
+            f"the gate decided by rules that it no longer has: {', '.join(unknown)}",
+            "Materialize release/gate_decision again.",
+        )
+    for name in GROUPS:
+        judged = [check for check in decision.checks if check.group == name]
+        refusing = [check for check in judged if check.refuses]
         result = check_result(
-            current or not failed,
-            "; ".join(check["message"] for check in failed) or f"{len(found)} rules hold.",
-            value=len(failed),
+            decision.verdict == "current" or bool(judged and not refusing),
+            _describe(judged),
+            value=len(refusing),
             threshold=0,
-            violations=len(failed),
-            examples=found,
+            violations=len(refusing),
+            judged=any(check.passed is not None for check in judged),
+            examples=[asdict(check) for check in judged],
         )
         yield result._replace(check_name=name, asset_key=keys.GATE_DECISION)
+
+
+def _describe(checks: list[GateCheck]) -> str:
+    if not checks:
+        return "The gate decided before it had these rules. Materialize release/gate_decision again."
+    refusing = [check.message for check in checks if check.refuses]
+    unjudged = list(dict.fromkeys(f"Not judged. {check.message}" for check in checks if check.passed is None))
+    held = sum(check.passed is True for check in checks)
+    return "; ".join(refusing or [*([f"{held} rules hold."] if held else []), *unjudged])
 
 
 CHECKS = (gate,)

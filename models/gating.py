@@ -1,40 +1,56 @@
-"""Gathers the gate's evidence from artifacts and the ledger, and decides."""
+"""Gathers the gate's evidence from artifacts and the ledger, decides on it, and records what was decided."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from models.artifacts import Artifact, ArtifactStore
 from models.contracts import TABLES
 from models.contracts_cache import contract_violations
 from models.errors import ArtifactError, ContractError
 from models.evaluation import compare
-from models.gate import GateDecision, GateEvidence, decide
+from models.evaluation_page import PAGE
+from models.files import canonical_json
+from models.gate import GateDecision, GateEvidence, LatencyProfile, decide
 from models.ledger import Ledger
 from models.offline_evaluation import read_report
 from models.provenance import require_one_origin
-from models.settings import EvaluationSettings, GateSettings, Settings
+from models.settings import EvaluationSettings, Settings
 
 CHECKED = (
     "corpus/passages", "corpus/queries", "corpus/judgments", "corpus/quarantined_rows", "corpus/evaluation_set",
     "index/candidates", "training/training_examples",
 )  # fmt: skip
 """Artifacts whose tables are held against their contracts again."""
+DECISION_FILE = "decision.json"
+
+
+class Exhibits(NamedTuple):
+    """The artifacts that a candidate is judged by."""
+
+    candidate: Artifact
+    evaluation: Artifact
+    champion_evaluation: Artifact
+    latency: Artifact
+
+
+def judge(
+    store: ArtifactStore, ledger: Ledger, exhibits: Exhibits, settings: Settings, drift_share: float | None
+) -> GateDecision:
+    """The decision on a candidate under the settings, as of now."""
+    return decide(gather(store, ledger, exhibits, settings.evaluation, drift_share), settings)
 
 
 def gather(
-    store: ArtifactStore,
-    ledger: Ledger,
-    candidate: Artifact,
-    evaluation: Artifact,
-    champion_evaluation: Artifact,
-    latency: Artifact,
-    settings: EvaluationSettings,
-    drift_share: float | None,
+    store: ArtifactStore, ledger: Ledger, exhibits: Exhibits, settings: EvaluationSettings, drift_share: float | None
 ) -> GateEvidence:
     """Everything that the gate looks at, read from the artifacts themselves.
 
     Raises `ArtifactError` where they are not about this candidate, or not about the champion of now.
     """
-    require_one_origin((candidate, evaluation, champion_evaluation, latency))
+    candidate, evaluation, champion_evaluation, latency = exhibits
+    require_one_origin(exhibits)
     report = read_report(evaluation.folder)
     current = ledger.current()
     champion = None
@@ -53,7 +69,6 @@ def gather(
             champion = compare(report.per_query, baseline, "tiered", settings=settings)
         except ContractError:
             same_set = False
-    timing = latency.read_json("latency.json")
     return GateEvidence(
         contracts_hold=_contracts(store),
         gain=report.gains["tiered"],
@@ -61,19 +76,37 @@ def gather(
         champion_version=version,
         evaluation_set_version=evaluation_set,
         same_evaluation_set=same_set,
-        p95_ms=timing["p95_ms"],
-        p99_ms=timing["p99_ms"],
-        golden_max_difference=timing["golden_max_difference"],
-        golden_order_equal=timing["golden_order_equal"],
+        latency=LatencyProfile(**latency.read_json("latency.json")),
         drift_share=drift_share,
         rolled_back=ledger.was_rolled_back(candidate.data_version),
         candidate_is_champion=version == candidate.data_version,
     )
 
 
-def judge(evidence: GateEvidence, policy: GateSettings, settings: Settings) -> GateDecision:
-    """The decision under a policy; the objectives come from the settings."""
-    return decide(evidence, policy, settings.objectives)
+def record(ledger: Ledger, exhibits: Exhibits, decision: GateDecision) -> dict[str, Any]:
+    """Keep a decision in the ledger, whatever it is; returns it with its id and what it was about, as JSON values."""
+    facts = {
+        **decision.to_dict(),
+        "candidate": exhibits.candidate.data_version,
+        "evaluation": exhibits.evaluation.data_version,
+        "report": exhibits.evaluation.path(PAGE).absolute().as_uri(),
+    }
+    row = ledger.record_gate_decision(
+        candidate_version=exhibits.candidate.data_version,
+        champion_version=decision.champion_version,
+        verdict=decision.verdict,
+        checks=facts,
+    )
+    return {"decision_id": row.decision_id, **facts}
+
+
+def write_decision(facts: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write what `record` returned; returns the verdict and how many checks refused."""
+    (folder / DECISION_FILE).write_bytes(canonical_json(facts))
+    return {
+        "verdict": facts["verdict"],
+        "checks_failed": sum(check["passed"] is False for check in facts["checks"]),
+    }
 
 
 def _contracts(store: ArtifactStore) -> dict[str, bool]:

@@ -51,8 +51,8 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GateDecision:
-    """What the gate said about a candidate bundle, with every number behind it in `checks`."""
+class GateRecord:
+    """A decision of the gate on a candidate bundle as it was recorded, with every number behind it in `checks`."""
 
     decision_id: str
     candidate_version: str
@@ -188,7 +188,7 @@ class Ledger:
 
     def record_gate_decision(
         self, *, candidate_version: str, champion_version: str | None, verdict: Verdict, checks: Mapping[str, Any]
-    ) -> GateDecision:
+    ) -> GateRecord:
         """Keep what the gate said; `checks` are JSON values without NaN."""
         now = datetime.now(UTC)
         row = GateDecisionRow(
@@ -202,21 +202,21 @@ class Ledger:
         with self._database.session() as session:
             session.add(row)
             session.flush()
-            return _to_gate_decision(row)
+            return _to_gate_record(row)
 
-    def gate_decision(self, decision_id: str) -> GateDecision | None:
+    def gate_decision(self, decision_id: str) -> GateRecord | None:
         """A gate decision by its id."""
         with self._database.session(read_only=True) as session:
             row = session.get(GateDecisionRow, decision_id)
-            return None if row is None else _to_gate_decision(row)
+            return None if row is None else _to_gate_record(row)
 
-    def gate_decisions(self, limit: int = 50) -> list[GateDecision]:
+    def gate_decisions(self, limit: int = 50) -> list[GateRecord]:
         """The latest gate decisions, newest first."""
         newest_first = select(GateDecisionRow).order_by(
             GateDecisionRow.created_at.desc(), GateDecisionRow.decision_id.desc()
         )
         with self._database.session(read_only=True) as session:
-            return [_to_gate_decision(row) for row in session.scalars(newest_first.limit(limit))]
+            return [_to_gate_record(row) for row in session.scalars(newest_first.limit(limit))]
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
@@ -307,8 +307,8 @@ def _to_release(row: ReleaseRow) -> Release:
     return Release(**{field.name: getattr(row, field.name) for field in fields(Release)})
 
 
-def _to_gate_decision(row: GateDecisionRow) -> GateDecision:
-    return GateDecision(
+def _to_gate_record(row: GateDecisionRow) -> GateRecord:
+    return GateRecord(
         decision_id=row.decision_id,
         candidate_version=row.candidate_version,
         champion_version=row.champion_version,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from models.artifacts import ArtifactStore
+from models.artifacts import Artifact, ArtifactStore
 from models.errors import ReleaseError
 from models.ledger import Ledger, Release, complete_pending
 from models.tracking import CHALLENGER, CHAMPION, PREVIOUS, Tracking
@@ -26,6 +26,22 @@ class Releaser:
     tracking: Tracking
     store: ArtifactStore | None = None
     """Where bundles are; where it is given, a bundle that was deleted is not rolled back to."""
+
+    def release_bundle(self, bundle: Artifact, *, gate_decision_id: str, actor: str, reason: str) -> Release:
+        """Make a bundle of the artifact store the champion, registered in MLflow if it was not."""
+        versions = bundle.read_json("bundle.json")["versions"]
+        return self.release(
+            bundle_version=bundle.data_version,
+            model_version=self.tracking.ensure_version(self.tracking.model_name, bundle),
+            index_version=str(bundle.summary["index_version"]),
+            corpus_version=versions["passages"],
+            large_version=versions["large_reranker"],
+            compact_version=versions["compact_reranker"],
+            settings_digest=bundle.manifest.settings_digest,
+            gate_decision_id=gate_decision_id,
+            actor=actor,
+            reason=reason,
+        )
 
     def release(
         self,

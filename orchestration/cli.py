@@ -403,8 +403,8 @@ def _gate_table(gate: dict[str, Any]) -> Table:
     return table
 
 
-def _passed(passed: bool) -> str:
-    return "yes" if passed else "[red]no[/]"
+def _passed(passed: bool | None) -> str:
+    return {True: "yes", False: "[red]no[/]", None: "not judged"}[passed]
 
 
 def _number(value: Any) -> str:

@@ -436,7 +436,7 @@ def make_candidate(
 
 def evidence_for(small: Small, ledger: Ledger, candidate: Candidate) -> GateEvidence:
     """What the gate knows about a candidate of `small`: its profile and the champion's evaluation are made here."""
-    from models.gating import gather
+    from models.gating import Exhibits, gather
     from models.offline_evaluation import evaluate_champion, profile_bundle
 
     champion = ledger.current()
@@ -462,16 +462,8 @@ def evidence_for(small: Small, ledger: Ledger, candidate: Candidate) -> GateEvid
         lambda folder: profile_bundle(candidate.bundle, small.settings, folder),
         "release/release_candidate",
     )
-    return gather(
-        small.store,
-        ledger,
-        candidate.bundle,
-        candidate.evaluation,
-        evaluation,
-        latency,
-        small.settings.evaluation,
-        drift_share=None,
-    )
+    exhibits = Exhibits(candidate.bundle, candidate.evaluation, evaluation, latency)
+    return gather(small.store, ledger, exhibits, small.settings.evaluation, drift_share=None)
 
 
 def release_facts(candidate: Candidate, model_version: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 
 from models.evaluation import Comparison
 from models.files import canonical_json
-from models.gate import GateDecision, GateEvidence, decide
-from models.settings import GateSettings, ObjectivesSettings
+from models.gate import RULES, GateDecision, GateEvidence, LatencyProfile, decide, refusals
+from models.settings import GateSettings, ObjectivesSettings, Settings
 
-POLICY = GateSettings(
-    min_gain=0.01, max_p_value=0.05, max_champion_loss=0.02, max_drift_share=0.5, max_golden_difference=1e-3
+SETTINGS = Settings(
+    gate=GateSettings(
+        min_gain=0.01, max_p_value=0.05, max_champion_loss=0.02, max_drift_share=0.5, max_golden_difference=1e-3
+    ),
+    objectives=ObjectivesSettings(p95_ms=1500, p99_ms=2500),
 )
-OBJECTIVES = ObjectivesSettings(p95_ms=1500, p99_ms=2500)
 NAN, INF = float("nan"), float("inf")
 
 GAIN = Comparison(
@@ -33,22 +35,44 @@ GOOD = GateEvidence(
     champion_version="3",
     evaluation_set_version="set-1",
     same_evaluation_set=True,
-    p95_ms=800.0,
-    p99_ms=1100.0,
-    golden_max_difference=1e-6,
-    golden_order_equal=True,
+    latency=LatencyProfile(
+        p50_ms=600.0,
+        p95_ms=800.0,
+        p99_ms=1100.0,
+        mean_ms=650.0,
+        n=60,
+        degraded_share=0.0,
+        load_seconds=2.0,
+        golden_queries=10,
+        golden_max_difference=1e-6,
+        golden_order_equal=True,
+    ),
     drift_share=0.1,
     rolled_back=False,
     candidate_is_champion=False,
 )
 
 
+PROFILED = {field.name for field in fields(LatencyProfile)}
+
+
+def changed(change: dict[str, Any]) -> GateEvidence:
+    """Good evidence with some of its fields, or of those of its latency profile, replaced."""
+    latency = {name: value for name, value in change.items() if name in PROFILED}
+    rest = {name: value for name, value in change.items() if name not in PROFILED}
+    return replace(GOOD, latency=replace(GOOD.latency, **latency), **rest)
+
+
 def failing(decision: GateDecision) -> list[str]:
-    return [check.name for check in decision.checks if not check.passed]
+    return [check.name for check in decision.checks if check.refuses]
+
+
+def not_judged(decision: GateDecision) -> list[str]:
+    return [check.name for check in decision.checks if check.passed is None]
 
 
 def test_good_evidence_is_released_with_every_number_behind_it() -> None:
-    decision = decide(GOOD, POLICY, OBJECTIVES)
+    decision = decide(GOOD, SETTINGS)
 
     assert decision.verdict == "released"
     assert decision.reasons == ()
@@ -99,7 +123,7 @@ def test_good_evidence_is_released_with_every_number_behind_it() -> None:
     ],
 )
 def test_each_rule_refuses_alone_and_says_what_to_do(change: dict[str, Any], name: str, advice: str) -> None:
-    decision = decide(replace(GOOD, **change), POLICY, OBJECTIVES)
+    decision = decide(changed(change), SETTINGS)
 
     assert decision.verdict == "refused"
     assert failing(decision) == [name]
@@ -107,8 +131,134 @@ def test_each_rule_refuses_alone_and_says_what_to_do(change: dict[str, Any], nam
     assert advice in decision.reasons[0]
 
 
+BAD = {
+    "contracts_hold": {"passages": False},
+    "gain": replace(GAIN, difference=0.001, p_value=0.5),
+    "champion": replace(CHAMPION, low=-0.2),
+    "same_evaluation_set": False,
+    "p95_ms": 3000.0,
+    "p99_ms": 3000.0,
+    "golden_max_difference": 0.5,
+    "golden_order_equal": False,
+    "drift_share": 0.9,
+    "rolled_back": True,
+}
+MISSING = {
+    "contracts_hold": {}, "gain": None, "champion": None, "champion_version": None, "p95_ms": None, "p99_ms": None,
+    "golden_max_difference": None, "golden_order_equal": None, "drift_share": None,
+}  # fmt: skip
+OTHER_ORDER = "The reloaded bundle ranks the golden queries in another order. Build the bundle again."
+UNMEASURED = "was not measured. Run the evaluation and the latency profile again; without it nothing is released."
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {},
+            {
+                "contract:judgments": "Contract judgments holds.",
+                "contract:passages": "Contract passages holds.",
+                "gain": "nDCG@10 gained by tiered over hybrid: 0.08 [0.05, 0.11] on 300 queries (120 improved, 40 hurt,"
+                " 140 same); at least 0.01 is asked.",
+                "gain_p_value": "p value of that gain, paired randomization test: 0.0001; at most 0.05 is asked.",
+                "same_evaluation_set": "Candidate and champion were judged on evaluation set set-1.",
+                "champion_loss": "Lower end of candidate minus champion 3: -0.01; mean 0.005 on 300 queries;"
+                " at least -0.02 is asked.",
+                "p95_ms": "95th percentile of a rerank request, ms: 800; at most 1500 is asked.",
+                "p99_ms": "99th percentile of a rerank request, ms: 1100; at most 2500 is asked.",
+                "golden_difference": "Largest difference of a golden score after reloading the bundle: 1e-06;"
+                " at most 0.001 is asked.",
+                "golden_order": "The reloaded bundle ranks the golden queries as recorded.",
+                "drift_share": "Share of drifted columns in the latest report: 0.1; at most 0.5 is asked.",
+                "rolled_back": "This bundle was never rolled back.",
+            },
+        ),
+        (
+            BAD,
+            {
+                "contract:passages": "Contract passages is broken. Look at that check's rows, correct the source and"
+                " run again.",
+                "gain": "nDCG@10 gained by tiered over hybrid: 0.001 [0.05, 0.11] on 300 queries (120 improved, 40"
+                " hurt, 140 same); at least 0.01 is asked. Train on more or better examples, or lower gate.min_gain.",
+                "gain_p_value": "p value of that gain, paired randomization test: 0.5; at most 0.05 is asked. It may be"
+                " chance: evaluate on more queries (evaluation.max_test_queries) or improve the model. This many"
+                " queries show a difference from 0.03 up.",
+                "same_evaluation_set": "Champion 3 was not judged on evaluation set set-1. Evaluate the champion on it,"
+                " so that both answer the same queries.",
+                "champion_loss": "Lower end of candidate minus champion 3: -0.2; mean 0.005 on 300 queries; at least"
+                " -0.02 is asked. The candidate may be worse than what is serving: keep the champion, evaluate on more"
+                " queries, or raise gate.max_champion_loss.",
+                "p95_ms": "95th percentile of a rerank request, ms: 3000; at most 1500 is asked. Lower"
+                " tiers.large_candidates, or raise objectives.p95_ms.",
+                "p99_ms": "99th percentile of a rerank request, ms: 3000; at most 2500 is asked. Lower"
+                " tiers.large_candidates, or raise objectives.p99_ms.",
+                "golden_difference": "Largest difference of a golden score after reloading the bundle: 0.5; at most"
+                " 0.001 is asked. Build the bundle again: its files or its libraries differ from those that were"
+                " evaluated.",
+                "golden_order": OTHER_ORDER,
+                "drift_share": "Share of drifted columns in the latest report: 0.9; at most 0.5 is asked. Traffic has"
+                " moved away from what was evaluated: look at the drift report, then retrain.",
+                "rolled_back": "This bundle was rolled back before. Train a new one, or set gate.allow_rolled_back to"
+                " release it again.",
+            },
+        ),
+        (
+            MISSING,
+            {
+                "contracts": "No data contract was checked. Run the checks of the corpus, index and training assets.",
+                "gain": f"nDCG@10 gained over the best first stage {UNMEASURED}",
+                "gain_p_value": f"p value of that gain, paired randomization test {UNMEASURED}",
+                "same_evaluation_set": "No champion yet: nothing to lose against.",
+                "champion_loss": "No champion yet: nothing to lose against.",
+                "p95_ms": f"95th percentile of a rerank request, ms {UNMEASURED}",
+                "p99_ms": f"99th percentile of a rerank request, ms {UNMEASURED}",
+                "golden_difference": f"Largest difference of a golden score after reloading the bundle {UNMEASURED}",
+                "golden_order": OTHER_ORDER,
+                "drift_share": "No drift report yet: there were too few decisions to judge.",
+                "rolled_back": "This bundle was never rolled back.",
+            },
+        ),
+    ],
+    ids=["good", "bad", "missing"],
+)
+def test_each_rule_says_what_it_saw(change: dict[str, Any], said: dict[str, str]) -> None:
+    decision = decide(changed(change), SETTINGS)
+
+    assert {check.name: check.message for check in decision.checks} == said
+
+
+def test_every_rule_can_refuse_and_has_a_name_of_its_own() -> None:
+    refusing = {rule.name for rule in RULES if all(check.refuses for check in rule.judge(changed(BAD), SETTINGS))}
+    names = [rule.name for rule in RULES]
+
+    assert refusing == set(names)
+    assert len(names) == len(refusing)
+
+
+@pytest.mark.parametrize(
+    ("change", "recorded", "said"),
+    [
+        ({}, {"candidate": "b1", "verdict": "released"}, []),
+        ({"candidate_is_champion": True}, {"candidate": "b1", "verdict": "current"}, []),
+        ({"rolled_back": True}, {"candidate": "b1", "verdict": "released"}, ["was rolled back before"]),
+        ({"rolled_back": True}, {"candidate": "b1", "verdict": "refused"}, ["was rolled back before"]),
+        ({}, {"candidate": "b1", "verdict": "refused"}, ["The recorded decision is a refusal"]),
+        ({}, {"candidate": "b0", "verdict": "released"}, ["decided on another candidate"]),
+        ({"rolled_back": True}, {"candidate": "b0", "verdict": "refused"}, ["was rolled back", "another candidate"]),
+    ],
+)
+def test_what_was_decided_and_what_holds_now_must_both_let_a_candidate_through(
+    change: dict[str, Any], recorded: dict[str, str], said: list[str]
+) -> None:
+    reasons = refusals(decide(changed(change), SETTINGS), recorded, "b1")
+
+    assert len(reasons) == len(said)
+    assert all(words in reason for words, reason in zip(said, reasons, strict=True))
+
+
 def test_a_gain_that_was_not_measured_refuses() -> None:
-    decision = decide(replace(GOOD, gain=None), POLICY, OBJECTIVES)
+    decision = decide(replace(GOOD, gain=None), SETTINGS)
 
     assert (decision.verdict, failing(decision)) == ("refused", ["gain", "gain_p_value"])
 
@@ -128,26 +278,37 @@ def test_a_gain_that_was_not_measured_refuses() -> None:
     ],
 )
 def test_a_value_on_its_threshold_passes(change: dict[str, Any]) -> None:
-    assert decide(replace(GOOD, **change), POLICY, OBJECTIVES).verdict == "released"
+    assert decide(changed(change), SETTINGS).verdict == "released"
 
 
 def test_the_first_release_has_no_champion_to_lose_against() -> None:
     first = replace(GOOD, champion=None, champion_version=None, same_evaluation_set=False)
-    decision = decide(first, POLICY, OBJECTIVES)
+    decision = decide(first, SETTINGS)
 
     assert decision.verdict == "released"
     assert next(check for check in decision.checks if check.name == "champion_loss").value is None
+    assert not_judged(decision) == ["same_evaluation_set", "champion_loss"]
+
+
+def test_a_rule_with_nothing_to_judge_neither_passes_nor_refuses() -> None:
+    decision = decide(replace(GOOD, drift_share=None), SETTINGS)
+
+    assert (decision.verdict, failing(decision), not_judged(decision)) == ("released", [], ["drift_share"])
+    assert "| drift_share | None | <= 0.5 | not judged |" in decision.to_markdown().splitlines()
+    assert not_judged(decide(GOOD, SETTINGS)) == []
 
 
 def test_a_rolled_back_bundle_is_released_where_the_settings_allow_it() -> None:
-    policy = POLICY.model_copy(update={"allow_rolled_back": True})
+    gate = SETTINGS.gate.model_copy(update={"allow_rolled_back": True})
+    decision = decide(replace(GOOD, rolled_back=True), SETTINGS.model_copy(update={"gate": gate}))
 
-    assert decide(replace(GOOD, rolled_back=True), policy, OBJECTIVES).verdict == "released"
+    assert decision.verdict == "released"
+    assert "gate.allow_rolled_back allows it" in decision.checks[-1].message
 
 
 def test_the_champion_itself_is_current_and_not_refused_again() -> None:
-    evidence = replace(GOOD, candidate_is_champion=True, gain=replace(GAIN, p_value=0.9), p95_ms=None)
-    decision = decide(evidence, POLICY, OBJECTIVES)
+    evidence = changed({"candidate_is_champion": True, "gain": replace(GAIN, p_value=0.9), "p95_ms": None})
+    decision = decide(evidence, SETTINGS)
 
     assert decision.verdict == "current"
     assert decision.reasons == ()
@@ -155,15 +316,15 @@ def test_the_champion_itself_is_current_and_not_refused_again() -> None:
 
 
 def test_all_failures_are_reported_at_once() -> None:
-    decision = decide(replace(GOOD, p95_ms=9000.0, drift_share=0.9, rolled_back=True), POLICY, OBJECTIVES)
+    decision = decide(changed({"p95_ms": 9000.0, "drift_share": 0.9, "rolled_back": True}), SETTINGS)
 
     assert failing(decision) == ["p95_ms", "drift_share", "rolled_back"]
     assert len(decision.reasons) == 3
 
 
-@pytest.mark.parametrize("evidence", [GOOD, replace(GOOD, gain=replace(GAIN, difference=NAN), p95_ms=INF)])
+@pytest.mark.parametrize("evidence", [GOOD, changed({"gain": replace(GAIN, difference=NAN), "p95_ms": INF})])
 def test_a_decision_survives_json(evidence: GateEvidence) -> None:
-    decision = decide(evidence, POLICY, OBJECTIVES)
+    decision = decide(evidence, SETTINGS)
     values = json.loads(canonical_json(decision.to_dict()))
 
     assert GateDecision.from_dict(values) == decision
@@ -193,7 +354,7 @@ EVIDENCE = st.fixed_dictionaries(
         "rolled_back": st.booleans(),
         "candidate_is_champion": st.booleans(),
     },
-).map(lambda changes: replace(GOOD, **changes))
+).map(changed)
 
 
 def should_release(evidence: GateEvidence) -> bool:
@@ -209,13 +370,13 @@ def should_release(evidence: GateEvidence) -> bool:
         and evidence.gain.difference >= 0.01
         and evidence.gain.p_value <= 0.05
         and keeps_up
-        and evidence.p95_ms is not None
-        and evidence.p95_ms <= 1500
-        and evidence.p99_ms is not None
-        and evidence.p99_ms <= 2500
-        and evidence.golden_max_difference is not None
-        and evidence.golden_max_difference <= 1e-3
-        and evidence.golden_order_equal
+        and evidence.latency.p95_ms is not None
+        and evidence.latency.p95_ms <= 1500
+        and evidence.latency.p99_ms is not None
+        and evidence.latency.p99_ms <= 2500
+        and evidence.latency.golden_max_difference is not None
+        and evidence.latency.golden_max_difference <= 1e-3
+        and evidence.latency.golden_order_equal
         and (evidence.drift_share is None or evidence.drift_share <= 0.5)
         and not evidence.rolled_back
     )
@@ -224,7 +385,7 @@ def should_release(evidence: GateEvidence) -> bool:
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(EVIDENCE)
 def test_nothing_is_released_with_a_failing_check(evidence: GateEvidence) -> None:
-    decision = decide(evidence, POLICY, OBJECTIVES)
+    decision = decide(evidence, SETTINGS)
 
     expected = "current" if evidence.candidate_is_champion else "released" if should_release(evidence) else "refused"
     assert decision.verdict == expected

@@ -12,7 +12,7 @@ from models import decisions
 from models.contracts import PROBE_CALLER
 from models.database import Database
 from models.files import canonical_json
-from models.gating import judge
+from models.gate import decide
 from models.incidents import open_incident
 from models.ledger import Ledger
 from models.settings import Settings
@@ -50,7 +50,7 @@ def test_it_names_the_champion_the_gate_and_every_system(small: Small, tmp_path:
     database = Database(settings.database_url)
     database.migrate()
     ledger = Ledger(database)
-    decision = judge(evidence_for(small, ledger, small.first), settings.gate, settings)
+    decision = decide(evidence_for(small, ledger, small.first), settings)
     release = put_in_service(ledger, small.first, "5")
     incident = open_incident(database, "drift", {"share": 0.9})
     database.close()

@@ -13,6 +13,7 @@ import dagster as dg
 import pytest
 
 from assets import keys
+from models.gate import RULES
 from models.settings import ROOT, load_settings
 from orchestration.definitions import defs
 
@@ -43,10 +44,7 @@ BLOCKING = {
         "contract", "development_contract", "excluded_queries_contract", "no_evaluation_query_in_training",
     },
     keys.DECISION_LOG: {"contract"},
-    keys.GATE_DECISION: {
-        "contracts_hold", "significant_gain", "not_inferior_to_champion", "latency_within_objectives",
-        "golden_scores_reproduced", "drift_within_limit", "not_rolled_back",
-    },
+    keys.GATE_DECISION: {rule.group for rule in RULES},
 }  # fmt: skip
 NOT_BLOCKING = {
     **{key: {"expectation_warnings"} for key in (keys.PASSAGES, keys.QUERIES, keys.JUDGMENTS, keys.EVALUATION_SET)},

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -11,11 +12,14 @@ from assets import keys
 from assets.resources import ArtifactIOManager, Deployment
 from checks.gate import gate
 from models.artifacts import Artifact
+from models.files import canonical_json
+from models.gate import decide
 from models.incidents import open_incidents
 from models.sources import open_source
 from orchestration.definitions import defs
 from orchestration.sensors import SENSORS, automation, corpus_changed, incident_on_failure
 from tests.checks.check_cases import use_home, write_artifact
+from tests.models.test_gate import GAIN, SETTINGS, changed
 
 
 @pytest.fixture
@@ -90,8 +94,7 @@ def test_a_refused_candidate_is_an_incident_of_the_gate(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployment = use_home(tmp_path, monkeypatch)
-    gained = {"name": "gain", "passed": False, "value": 0.01, "threshold": 0.02, "message": "The gain is too small."}
-    decided = json.dumps({"verdict": "refused", "checks": [gained]}).encode()
+    decided = canonical_json(decide(changed({"gain": replace(GAIN, difference=0.001)}), SETTINGS).to_dict())
 
     @dg.asset(key=keys.GATE_DECISION, io_manager_key="io_manager")
     def gate_decision(deployment: Deployment) -> Artifact:
