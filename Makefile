@@ -71,7 +71,7 @@ settings: setup ## Print what rerankops.toml lacks: a block for each key, to be 
 	@$(BIN)/python -m models.settings.toml_file
 
 contracts: setup ## Write docs/data-contracts.md anew from the schemas
-	@$(BIN)/python -m models.contract_docs > docs/data-contracts.md.new
+	@$(BIN)/python -m models.operations.contract_page > docs/data-contracts.md.new
 	@mv docs/data-contracts.md.new docs/data-contracts.md
 
 # Versions already locked are kept; `make lock ARGS="--upgrade-package dagster"` moves one. What torch brings for CUDA is left out:

@@ -15,12 +15,12 @@ from assets.keys import artifact_name
 from assets.making import make, output, predecessor
 from assets.policies import NO_CONFIG, OWNERS, READ_RETRIES, WHEN_INPUTS_CHANGE, no_retries_of_what_is_certain
 from assets.resources import Deployment
-from models.artifacts import Artifact, ArtifactStore
-from models.code_version import code_version
 from models.settings import ROOT, Settings, values_of
+from models.store.artifacts import Artifact, ArtifactStore
+from models.store.code_version import code_version
 
 if TYPE_CHECKING:
-    from models.sources.corrections import Corrections
+    from models.corpus.sources.corrections import Corrections
 
 _PREVIOUS = "previous"
 """The input of an evaluation set that is the version before it."""
@@ -28,12 +28,24 @@ _PREVIOUS = "previous"
 _SHOWN_ROWS = 20
 _SHOWN_CHARACTERS = 200
 
-_SOURCES = (f"sources.{path.stem}" for path in (ROOT / "models" / "sources").glob("*.py"))
+_SOURCES = (f"corpus.sources.{path.stem}" for path in (ROOT / "models" / "corpus" / "sources").glob("*.py"))
 _MODULES = (
-    "corpus", "spill", "chunking", "known_spans", "splits", "contracts", "parsing.parsers", "parsing.process",
-    "pseudo_queries", "passage_table",
+    "corpus.ingest",
+    "corpus.row_rules",
+    "store.tables",
+    "corpus.external_sort",
+    "store.durable_files",
+    "corpus.chunking",
+    "corpus.known_spans",
+    "corpus.splits",
+    "contracts.messages",
+    "contracts.tables",
+    "corpus.parsing.parsers",
+    "corpus.parsing.process",
+    "corpus.pseudo_queries",
+    "corpus.passage_table",
     *sorted(_SOURCES),
-)  # fmt: skip
+)
 _SETTINGS = (
     "corpus.source", "corpus.max_decompressed_bytes", "corpus.passage_tokens", "corpus.overlap_tokens",
     "corpus.dev_share", "corpus.test_share", "training.pseudo_queries", "training.pseudo_documents",
@@ -84,7 +96,7 @@ def read(context: dg.AssetExecutionContext, deployment: Deployment):
 
 def _past(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator[dg.Output[Artifact]]:
     """The tables of the past version that `corpus.version` names, as they were read then."""
-    from models.corpus_versions import tables_of
+    from models.corpus.versions import tables_of
 
     store, version = deployment.store(), deployment.settings().corpus.version
     tables = tables_of(store, version)
@@ -100,10 +112,10 @@ def _past(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
 
 
 def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator[dg.Output[Artifact]]:
-    from models.chunking import load_tokenizer
-    from models.corpus import write_corpus
-    from models.encoder import tokenizer_file
-    from models.sources import describe_source, open_source
+    from models.corpus.chunking import load_tokenizer
+    from models.corpus.ingest import write_corpus
+    from models.corpus.sources import describe_source, open_source
+    from models.retrieval.encoder import tokenizer_file
 
     settings = deployment.settings()
     described = describe_source(settings.corpus, settings.corpus_path)
@@ -131,7 +143,7 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
                 corrections,
             )
             if (mode := settings.training.pseudo_queries) != "off":
-                from models.pseudo_queries import add_pseudo_queries
+                from models.corpus.pseudo_queries import add_pseudo_queries
 
                 corpus, documents = settings.corpus, settings.training.pseudo_documents
                 found |= add_pseudo_queries(tables, mode, documents, corpus.dev_share, corpus.test_share)
@@ -167,9 +179,9 @@ def _read(context: dg.AssetExecutionContext, deployment: Deployment) -> Iterator
 
 def corrections_in_force(deployment: Deployment, settings: Settings) -> "Corrections":
     """The corrections of quarantined rows that a reading of the configured source takes."""
-    from models.quarantine import corrections_in_force
-    from models.sources import RAW_CONTRACTS
-    from models.sources.corrections import NO_CORRECTIONS
+    from models.corpus.corrections import corrections_in_force
+    from models.corpus.sources import RAW_CONTRACTS
+    from models.corpus.sources.corrections import NO_CORRECTIONS
 
     if settings.corpus.source not in RAW_CONTRACTS:
         return NO_CORRECTIONS
@@ -182,7 +194,7 @@ def corrections_in_force(deployment: Deployment, settings: Settings) -> "Correct
 
 def _show_quarantine(context: dg.AssetExecutionContext, artifact: Artifact) -> dict[str, dg.MetadataValue]:
     """Counts by rule, the first rows, and what became of corrections: said in the log, returned as metadata."""
-    from models.quarantine import count_rows, outcomes, quarantined_rows
+    from models.corpus.quarantine import count_rows, outcomes, quarantined_rows
 
     rows = quarantined_rows(artifact)
     corrections = outcomes(artifact).values()
@@ -212,7 +224,7 @@ def _table(records: list[dict[str, Any]], columns: dict[str, str]) -> dg.TableMe
     kinds={"python", "parquet"},
     owners=OWNERS,
     config_schema=NO_CONFIG,
-    code_version=code_version("splits"),
+    code_version=code_version("corpus.splits"),
     automation_condition=WHEN_INPUTS_CHANGE,
     ins={
         "queries": dg.AssetIn(key=keys.QUERIES),
@@ -235,8 +247,9 @@ def evaluation_set(
     previous = _frozen_from(store, inputs, sizes)
 
     def build(folder):
-        from models.corpus import require_judgments, write_table
-        from models.splits import evaluation_set
+        from models.corpus.ingest import require_judgments
+        from models.corpus.splits import evaluation_set
+        from models.store.tables import write_table
 
         require_judgments(judgments.read_table("judgments.parquet"))
         tables = evaluation_set(
@@ -264,7 +277,7 @@ def evaluation_set(
         store,
         keys.EVALUATION_SET,
         build,
-        modules=("splits",),
+        modules=("corpus.splits",),
         inputs=inputs,
         settings=sizes,
         outside={_PREVIOUS: previous} if previous else None,
@@ -278,7 +291,7 @@ def _frozen_from(store: ArtifactStore, inputs: tuple[Artifact, ...], settings: M
     Of a set that was made from these very inputs before, it is the one that it was taken from: no set is taken over
     from itself, and a past version of the corpus gets the set that it had.
     """
-    name, code = artifact_name(keys.EVALUATION_SET), code_version("splits")
+    name, code = artifact_name(keys.EVALUATION_SET), code_version("corpus.splits")
     current = store.current(name)
     if current is None:
         return ""
@@ -292,7 +305,7 @@ def _frozen_from(store: ArtifactStore, inputs: tuple[Artifact, ...], settings: M
 
 
 def _digest(path) -> str:
-    from models.files import digest_file
+    from models.store.durable_files import digest_file
 
     return digest_file(path)
 

@@ -10,20 +10,62 @@ from assets import keys
 from assets.making import image, make, output, progress
 from assets.policies import MODEL_POOL, NO_CONFIG, OWNERS, WHEN_INPUTS_CHANGE
 from assets.resources import Deployment
-from models.artifacts import Artifact
-from models.code_version import code_version
 from models.settings import values_of
+from models.store.artifacts import Artifact
+from models.store.code_version import code_version
 
 _SCORERS = (
-    "engines", "pairwise", "onnx_session", "bfloat16", "cross_encoder", "pair_head", "pair_tokens", "passage_cut",
-)  # fmt: skip
-_SCORE = ("scoring", "pair_cost", *_SCORERS)
-_CALIBRATE = ("calibration", "stopping", "stopping_fit", "scoring", "tiered_reranker")
+    "cross_encoder.engines",
+    "training.engine_selection",
+    "cross_encoder.pairwise",
+    "cross_encoder.onnx_session",
+    "cross_encoder.bfloat16",
+    "cross_encoder.scorer",
+    "cross_encoder.pair_head",
+    "cross_encoder.pair_tokenizer",
+    "cross_encoder.passage_cut",
+)
+_SCORE = (
+    "cascade.offline",
+    "cross_encoder.candidate_scores",
+    "evaluation.costs",
+    "cross_encoder.flops",
+    *_SCORERS,
+)
+_CALIBRATE = (
+    "cascade.calibration",
+    "cascade.windows",
+    "cascade.window_fitting",
+    "cascade.offline",
+    "cross_encoder.candidate_scores",
+    "evaluation.costs",
+    "cascade.cascade",
+    "serving.tiered_reranker",
+)
 _EVALUATE = (
-    "evaluation", "metrics", "significance", "scoring", "calibration", "stopping", "tiered_reranker",
-    "offline_evaluation", "assessment", "slices", "stage_gains", "evaluation_page",
-)  # fmt: skip
-_CHAMPION = (*_EVALUATE, *_SCORERS)
+    "evaluation.report",
+    "measures.metrics",
+    "measures.significance",
+    "cascade.offline",
+    "cross_encoder.candidate_scores",
+    "evaluation.costs",
+    "cascade.calibration",
+    "cascade.windows",
+    "cascade.cascade",
+    "serving.tiered_reranker",
+    "evaluation.evaluation_set",
+    "evaluation.offline",
+    "release.champion",
+    "serving.latency_profile",
+    "evaluation.assessment",
+    "evaluation.slices",
+    "evaluation.first_stage_gains",
+    "evaluation.page",
+)
+_CHAMPION = (
+    *_EVALUATE,
+    *_SCORERS,
+)
 _RESAMPLING = ("evaluation.resamples", "evaluation.confidence")
 
 
@@ -63,7 +105,7 @@ def scored_candidates(
     settings = deployment.settings()
 
     def build(folder):
-        from models.offline_evaluation import score_evaluation_set
+        from models.evaluation.offline import score_evaluation_set
 
         return score_evaluation_set(
             candidates.read_table("candidates.parquet"),
@@ -107,10 +149,10 @@ def score_calibration(
     settings = deployment.settings()
 
     def build(folder):
-        from models.calibration import fit_calibration
-        from models.files import canonical_json
-        from models.offline_evaluation import split_of
-        from models.stopping_fit import fit_stopping
+        from models.cascade.calibration import fit_calibration
+        from models.cascade.window_fitting import fit_stopping
+        from models.evaluation.evaluation_set import split_of
+        from models.store.durable_files import canonical_json
 
         dev, judgments = split_of(evaluation_set, "dev")
         scored = scored_candidates.read_table("scored.parquet")
@@ -159,7 +201,7 @@ def offline_evaluation(
     settings = deployment.settings()
 
     def build(folder):
-        from models.offline_evaluation import evaluate_offline
+        from models.evaluation.offline import evaluate_offline
 
         return evaluate_offline(
             evaluation_set,
@@ -181,9 +223,9 @@ def offline_evaluation(
         inputs=(evaluation_set, passages, candidates, scored_candidates, score_calibration),
         settings=values_of(settings, *_RESAMPLING, "tiers.compact_candidates", "tiers.large_candidates"),
     )
-    from models.evaluation_page import PAGE
-    from models.offline_evaluation import QUALITY_COST, log_evaluation
-    from models.tracking import Tracking
+    from models.evaluation.offline import QUALITY_COST, log_evaluation
+    from models.evaluation.page import PAGE
+    from models.records.mlflow_registry import Tracking
 
     if not artifact.reused:
         log_evaluation(Tracking.of(settings), artifact)
@@ -216,9 +258,9 @@ def champion_evaluation(
 ) -> dg.Output[Artifact]:
     """The champion on the current evaluation set and candidates: its stored numbers where the set is the same,
     else scored anew."""
-    from models.ledger import Ledger
-    from models.releasing import Releaser
-    from models.tracking import Tracking
+    from models.records.ledger import Ledger
+    from models.records.mlflow_registry import Tracking
+    from models.release.releaser import Releaser
 
     settings = deployment.settings()
     store, ledger = deployment.store(), Ledger(deployment.database())
@@ -226,7 +268,7 @@ def champion_evaluation(
     champion = ledger.current()
 
     def build(folder):
-        from models.offline_evaluation import evaluate_champion
+        from models.release.champion import evaluate_champion
 
         bundle = None if champion is None else store.open("release/release_candidate", champion.bundle_version)
         return evaluate_champion(bundle, evaluation_set, passages, candidates, settings.evaluation, folder)
@@ -250,7 +292,14 @@ def champion_evaluation(
     kinds={"python"},
     owners=OWNERS,
     config_schema=NO_CONFIG,
-    code_version=code_version("serving", "tiered_reranker", "batching", "latency"),
+    code_version=code_version(
+        "serving.loaded_bundle",
+        "store.asset_names",
+        "cascade.cascade",
+        "serving.tiered_reranker",
+        "serving.batching",
+        "measures.latency",
+    ),
     automation_condition=WHEN_INPUTS_CHANGE,
     pool=MODEL_POOL,
     ins=_ins(keys.RELEASE_CANDIDATE),
@@ -262,7 +311,7 @@ def latency_profile(
     settings = deployment.settings()
 
     def build(folder):
-        from models.offline_evaluation import profile_bundle
+        from models.serving.latency_profile import profile_bundle
 
         return profile_bundle(release_candidate, settings, folder, progress(context, "requests timed"))
 
@@ -271,7 +320,14 @@ def latency_profile(
         deployment.store(),
         keys.LATENCY_PROFILE,
         build,
-        modules=("serving", "tiered_reranker", "batching", "latency"),
+        modules=(
+            "serving.loaded_bundle",
+            "store.asset_names",
+            "cascade.cascade",
+            "serving.tiered_reranker",
+            "serving.batching",
+            "measures.latency",
+        ),
         inputs=(release_candidate,),
         settings=values_of(
             settings,

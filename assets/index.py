@@ -6,19 +6,41 @@ from assets import keys
 from assets.making import make, output, predecessor, progress
 from assets.policies import MODEL_POOL, NO_CONFIG, OWNERS, WHEN_INPUTS_CHANGE
 from assets.resources import Deployment
-from models.artifacts import Artifact
-from models.code_version import code_version
 from models.settings import values_of
+from models.store.artifacts import Artifact
+from models.store.code_version import code_version
 
-_EMBED = ("embedding", "encoder", "weights")
-_DENSE = ("dense_index", "approximate_index", "string_column")
+_EMBED = (
+    "retrieval.embedding",
+    "retrieval.encoder",
+    "text.passage_text",
+    "weights",
+)
+_DENSE = (
+    "retrieval.dense_index",
+    "retrieval.approximate_index",
+    "retrieval.string_column",
+)
 _APPROXIMATE = (
     "index.hnsw_m", "index.hnsw_ef_construction", "index.hnsw_ef_search", "index.hnsw_sq8", "index.ivf_lists",
     "index.ivf_pq_bytes", "index.ivf_probes", "index.rescore", "index.min_recall", "index.recall_queries",
     "index.max_delta_share",
 )  # fmt: skip
-_LEXICAL = ("lexical_index", "string_column")
-_CANDIDATES = ("candidates", "retriever", *_DENSE, "lexical_index", "encoder")
+_LEXICAL = (
+    "retrieval.lexical_index",
+    "text.tokenize",
+    "retrieval.string_column",
+)
+_CANDIDATES = (
+    "retrieval.candidates",
+    "retrieval.fusion",
+    "retrieval.retriever",
+    *_DENSE,
+    "retrieval.lexical_index",
+    "text.tokenize",
+    "retrieval.encoder",
+    "text.passage_text",
+)
 
 
 @dg.asset(
@@ -36,7 +58,7 @@ def passage_embeddings(
     context: dg.AssetExecutionContext, deployment: Deployment, passages: Artifact
 ) -> dg.Output[Artifact]:
     """One normalized vector per passage, row i being row i of passages, with a copy of the encoder that made them."""
-    from models.files import digest_json
+    from models.store.durable_files import digest_json
     from models.weights import local_weights, weights_digest
 
     settings, store = deployment.settings(), deployment.store()
@@ -44,7 +66,7 @@ def passage_embeddings(
     outside = {"weights": weights_digest(settings.encoder.model)}
 
     def build(folder):
-        from models.embedding import embed_corpus
+        from models.retrieval.embedding import embed_corpus
 
         before = predecessor(store, keys.PASSAGE_EMBEDDINGS, modules=_EMBED, settings=read, outside=outside)
         return embed_corpus(
@@ -94,15 +116,15 @@ def dense_index(
     """The FAISS index over the passage embeddings, and its recall on queries of the corpus where it is approximate."""
     import numpy as np
 
-    from models.approximate_index import choose_kind
+    from models.retrieval.approximate_index import choose_kind
 
     settings, store = deployment.settings(), deployment.store()
     embeddings = np.load(passage_embeddings.path("embeddings.npy"), mmap_mode="r", allow_pickle=False)
     kind = choose_kind(len(embeddings), embeddings.shape[1], settings.index)
 
     def query_vectors():
-        from models.encoder import Encoder
-        from models.splits import sample_by_hash
+        from models.corpus.splits import sample_by_hash
+        from models.retrieval.encoder import Encoder
 
         asked = sample_by_hash(queries.read_table("queries.parquet"), settings.index.recall_queries)
         encoder = Encoder.load(
@@ -111,7 +133,7 @@ def dense_index(
         return encoder.encode_queries(asked["text"].tolist())
 
     def build(folder):
-        from models.dense_index import build_index
+        from models.retrieval.dense_index import build_index
 
         before = predecessor(store, keys.DENSE_INDEX, modules=_DENSE)
         return build_index(
@@ -153,7 +175,7 @@ def lexical_index(context: dg.AssetExecutionContext, deployment: Deployment, pas
     settings = deployment.settings()
 
     def build(folder):
-        from models.lexical_index import LexicalIndex, read_texts
+        from models.retrieval.lexical_index import LexicalIndex, read_texts
 
         ids = passages.read_table("passages.parquet", ["passage_id"])["passage_id"].tolist()
         texts = read_texts(passages.path("passages.parquet"))
@@ -204,7 +226,7 @@ def candidates(
 ) -> dg.Output[Artifact]:
     """Hybrid candidates of the training and evaluation queries, and the first-stage rankings of the evaluation
     queries."""
-    from models.files import digest_json
+    from models.store.durable_files import digest_json
 
     settings, store = deployment.settings(), deployment.store()
     max_tokens = passage_embeddings.read_json("encoder.json")["max_tokens"]
@@ -212,8 +234,8 @@ def candidates(
     outside = {"encoder": digest_json([passage_embeddings.manifest.inputs["weights"], max_tokens])}
 
     def build(folder):
-        from models.candidates import ENCODING, build_all_candidates
-        from models.retriever import open_retriever
+        from models.retrieval.candidates import ENCODING, build_all_candidates
+        from models.retrieval.retriever import open_retriever
 
         retriever = open_retriever(
             passages.read_table("passages.parquet", ["passage_id", "document_id", "access"]),

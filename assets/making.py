@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 
 from assets.keys import artifact_name
-from models.artifacts import Artifact, ArtifactStore
-from models.code_version import code_version
+from models.store.artifacts import Artifact, ArtifactStore
+from models.store.code_version import code_version
 
 Build = Callable[[Path], Mapping[str, Any]]
 _LOG_STEPS = 10

@@ -16,12 +16,25 @@ from assets.policies import (
     no_retries_of_what_is_certain,
 )
 from assets.resources import Deployment
-from models.artifacts import Artifact
-from models.code_version import code_version
 from models.settings import values_of
+from models.store.artifacts import Artifact
+from models.store.code_version import code_version
 
-_LOG = ("monitoring", "drift", "decisions")
-_REPORT = ("monitoring", "drift", "calibration")
+_LOG = (
+    "monitoring.decision_log",
+    "monitoring.drift_gate",
+    "monitoring.report",
+    "monitoring.drift",
+    "records.decision_writer",
+    "records.decisions",
+)
+_REPORT = (
+    "monitoring.decision_log",
+    "monitoring.drift_gate",
+    "monitoring.report",
+    "monitoring.drift",
+    "cascade.calibration",
+)
 
 
 @dg.asset(
@@ -42,7 +55,7 @@ def decision_log(context: dg.AssetExecutionContext, deployment: Deployment) -> d
     The deployment's own probes are left out. The running day can be materialized again and again; a day without new
     decisions is reused.
     """
-    from models.monitoring import log_digest, read_day, write_log
+    from models.monitoring.decision_log import log_digest, read_day, write_log
 
     log = read_day(deployment.database(), datetime.date.fromisoformat(context.partition_key))
     artifact = make(
@@ -78,9 +91,9 @@ def drift_report(
     Below monitoring.min_decisions answers nothing is judged. The check `drift_share` holds the result against
     gate.max_drift_share.
     """
-    from models.drift import PAGE_FILE
-    from models.ledger import Ledger
-    from models.monitoring import columns_table, find_windows, read_summary, write_report
+    from models.monitoring.drift import PAGE_FILE
+    from models.monitoring.report import columns_table, find_windows, read_summary, write_report
+    from models.records.ledger import Ledger
 
     settings = deployment.settings()
     store, ledger = deployment.store(), Ledger(deployment.database())

@@ -8,13 +8,13 @@ from assets import keys
 from assets.making import make, output
 from assets.policies import NO_CONFIG, OWNERS, REGISTRY_POOL, WEEKLY, WHEN_INPUTS_CHANGE
 from assets.resources import Deployment
-from models.artifacts import Artifact
-from models.code_version import code_version
 from models.settings import values_of
+from models.store.artifacts import Artifact
+from models.store.code_version import code_version
 
 if TYPE_CHECKING:
-    from models.gate import GateDecision
-    from models.gating import Exhibits
+    from models.release.evidence import Exhibits
+    from models.release.gate import GateDecision
 
 _PARTS = (
     keys.PASSAGES, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, keys.LARGE_RERANKER,
@@ -34,7 +34,7 @@ _SERVED = (
     kinds={"python", "mlflow"},
     owners=OWNERS,
     config_schema=NO_CONFIG,
-    code_version=code_version("bundle", "model_card"),
+    code_version=code_version("release.bundle", "release.golden", "release.parts", "release.model_card"),
     automation_condition=WHEN_INPUTS_CHANGE,
     pool=REGISTRY_POOL,
     ins={key.path[-1]: dg.AssetIn(key=key) for key in (*_PARTS, keys.SCORED_CANDIDATES)},
@@ -57,10 +57,11 @@ def release_candidate(
 ) -> dg.Output[Artifact]:
     """The self-contained serving bundle: models, calibration, tiers, indexes, passages and settings; MLflow's
     challenger. Refused where its parts were not made from each other, or with different settings."""
-    from models.bundle import BundleParts, write_bundle
-    from models.model_card import CARD
-    from models.provenance import require_one_origin
-    from models.tracking import CHALLENGER, Tracking
+    from models.records.mlflow_registry import CHALLENGER, Tracking
+    from models.release.bundle import write_bundle
+    from models.release.model_card import CARD
+    from models.release.parts import BundleParts
+    from models.store.provenance import require_one_origin
 
     settings = deployment.settings()
     parts = BundleParts(
@@ -89,7 +90,12 @@ def release_candidate(
         deployment.store(),
         keys.RELEASE_CANDIDATE,
         build,
-        modules=("bundle", "model_card"),
+        modules=(
+            "release.bundle",
+            "release.golden",
+            "release.parts",
+            "release.model_card",
+        ),
         inputs=inputs,
         settings=made_with,
     )
@@ -119,8 +125,8 @@ def gate_decision(
     latency_profile: Artifact,
 ) -> dg.Output[Artifact]:
     """What the gate decided on the candidate, with every number; kept in the ledger whatever it is."""
-    from models.gating import Exhibits, record, write_decision
-    from models.ledger import Ledger
+    from models.records.ledger import Ledger
+    from models.release.evidence import Exhibits, record, write_decision
 
     settings = deployment.settings()
     exhibits = Exhibits(release_candidate, offline_evaluation, champion_evaluation, latency_profile)
@@ -131,7 +137,10 @@ def gate_decision(
         deployment.store(),
         keys.GATE_DECISION,
         lambda folder: write_decision(facts, folder),
-        modules=("gate", "gating"),
+        modules=(
+            "release.gate",
+            "release.evidence",
+        ),
         inputs=exhibits,
         settings=values_of(settings, "gate", "objectives"),
         outside={"record": facts["decision_id"]},
@@ -165,12 +174,12 @@ def release(
 ) -> dg.MaterializeResult:
     """The champion: decided again from the evidence, then MLflow's aliases and the release ledger move to the
     bundle."""
-    from models.acceptance import accept_corpus
-    from models.gate import refusals
-    from models.gating import DECISION_FILE, Exhibits
-    from models.ledger import Ledger
-    from models.releasing import Releaser
-    from models.tracking import Tracking
+    from models.expectations.accepted import accept_corpus
+    from models.records.ledger import Ledger
+    from models.records.mlflow_registry import Tracking
+    from models.release.evidence import DECISION_FILE, Exhibits
+    from models.release.gate import refusals
+    from models.release.releaser import Releaser
 
     releaser = Releaser(Ledger(deployment.database()), Tracking.of(deployment.settings()))
     releaser.repair()
@@ -205,8 +214,8 @@ def release(
 
 def _judge(deployment: Deployment, exhibits: "Exhibits") -> "GateDecision":
     """The gate's decision as of now: gate_decision records it, and release asks again."""
-    from models.gating import judge
-    from models.ledger import Ledger
+    from models.records.ledger import Ledger
+    from models.release.evidence import judge
 
     ledger = Ledger(deployment.database())
     return judge(deployment.store(), ledger, exhibits, deployment.settings(), latest_drift_share(deployment))
@@ -216,12 +225,12 @@ def latest_drift_share(deployment: Deployment) -> float | None:
     """Share of drifted columns in the newest drift report that counts at the gate; None where none does.
 
     Reports count that were judged, are at most a week old, and are about the bundle that serves and the evaluation set
-    in use; `models.monitoring.drift_share_for_gate` says why.
+    in use; `models.monitoring.drift_gate.drift_share_for_gate` says why.
     """
     from datetime import UTC, datetime
 
-    from models.ledger import Ledger
-    from models.monitoring import drift_share_for_gate
+    from models.monitoring.drift_gate import drift_share_for_gate
+    from models.records.ledger import Ledger
 
     return drift_share_for_gate(deployment.store(), Ledger(deployment.database()), datetime.now(UTC).date())
 

@@ -21,11 +21,11 @@ from assets.config import (
 )
 from assets.keys import artifact_name
 from assets.policies import no_retries_of_what_is_certain
-from models.artifacts import Artifact, ArtifactStore
 from models.settings import Settings, load_settings
+from models.store.artifacts import Artifact, ArtifactStore
 
 if TYPE_CHECKING:
-    from models.database import Database
+    from models.records.database import Database
 
 
 class Deployment(dg.ConfigurableResource):
@@ -78,7 +78,7 @@ class Deployment(dg.ConfigurableResource):
 
     def database(self) -> "Database":
         """The records database, migrated to the newest schema."""
-        from models.database import Database
+        from models.records.database import Database
 
         database = Database(self.settings().database_url)
         database.migrate()
@@ -100,7 +100,7 @@ class ArtifactIOManager(dg.ConfigurableIOManager):
 
     def load_input(self, context: dg.InputContext) -> Artifact:
         """Open the current artifact of the upstream asset, after its contracts held."""
-        from models.contracts_cache import require_contracts
+        from models.expectations.contract_results import require_contracts
 
         store = self.deployment.store()
         with no_retries_of_what_is_certain():

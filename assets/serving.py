@@ -26,7 +26,7 @@ from assets.resources import Deployment
 def online_scoring(context: dg.AssetExecutionContext, deployment: Deployment) -> dg.MaterializeResult:
     """The champion in the running service: hot-swapped, warmed, its golden queries asked and timed. Without a
     service, it says so."""
-    from models.deployment import roll_out
+    from models.serving.roll_out import roll_out
 
     state = roll_out(deployment.settings(), deployment.store(), deployment.database())
     passed = state.served_release == state.release_id and state.golden_agree

@@ -11,18 +11,33 @@ from assets import keys
 from assets.making import make, output, progress
 from assets.policies import MODEL_POOL, NO_CONFIG, OWNERS, WHEN_INPUTS_CHANGE
 from assets.resources import Deployment
-from models.artifacts import Artifact, ArtifactStore
-from models.code_version import code_version
 from models.settings import Settings, values_of
+from models.store.artifacts import Artifact, ArtifactStore
+from models.store.code_version import code_version
 
 if TYPE_CHECKING:
-    from models.logged_lists import LoggedList
+    from models.training.logged_lists import LoggedList
 
 _ENGINES = (
-    "engines", "pairwise", "onnx_session", "onnx_export", "bfloat16", "cross_encoder", "pair_head", "pair_tokens",
-    "passage_cut",
-)  # fmt: skip
-_EXAMPLES = ("hard_negatives", "passage_table", "pseudo_queries", "leakage", "near_duplicates", "splits")
+    "cross_encoder.engines",
+    "training.engine_selection",
+    "cross_encoder.pairwise",
+    "cross_encoder.onnx_session",
+    "cross_encoder.onnx_export",
+    "cross_encoder.bfloat16",
+    "cross_encoder.scorer",
+    "cross_encoder.pair_head",
+    "cross_encoder.pair_tokenizer",
+    "cross_encoder.passage_cut",
+)
+_EXAMPLES = (
+    "training.hard_negatives",
+    "corpus.passage_table",
+    "corpus.pseudo_queries",
+    "training.leakage",
+    "text.near_duplicates",
+    "corpus.splits",
+)
 _MINING = (
     "training.max_queries", "training.negatives", "training.draws", "training.negative_sources",
     "training.negative_depth",
@@ -30,15 +45,26 @@ _MINING = (
     "training.leak_overlap", "training.leak_cosine", "training.seed",
 )  # fmt: skip
 _MODEL = (
-    "fine_tuning", "attention", "ranking_loss", "early_stopping", "training_checkpoints", "cross_encoder", "pair_head",
-    "pair_tokens", "passage_cut",
-)  # fmt: skip
+    "training.fine_tuning",
+    "training.cpu_attention",
+    "training.ranking_loss",
+    "training.early_stopping",
+    "training.checkpoints",
+    "cross_encoder.scorer",
+    "cross_encoder.pair_head",
+    "cross_encoder.pair_tokenizer",
+    "cross_encoder.passage_cut",
+)
 _ELSEWHERE = {
     "training.base_model", "training.compact_base_model", "training.false_negative_teacher",
     "training.pseudo_queries", "training.pseudo_documents", *_MINING[:-1],
 }  # fmt: skip
 """Keys that reach the models through other inputs: the digest of the weights, the training examples."""
-_COMPACT = (*_MODEL, "logged_lists", "passage_table")
+_COMPACT = (
+    *_MODEL,
+    "training.logged_lists",
+    "corpus.passage_table",
+)
 _NO_MATTER = {"training.checkpoint_minutes"}
 _NOT_OF_LARGE = (
     _ELSEWHERE
@@ -84,11 +110,12 @@ def training_examples(
     teacher = settings.training.false_negative_teacher
 
     def build(folder):
-        from models.candidates import stored_query_vectors
-        from models.corpus import require_judgments, write_table
-        from models.hard_negatives import development_lists, mine_examples, open_teacher
-        from models.leakage import training_queries
-        from models.passage_table import PassageTable
+        from models.corpus.ingest import require_judgments
+        from models.corpus.passage_table import PassageTable
+        from models.retrieval.candidates import stored_query_vectors
+        from models.store.tables import write_table
+        from models.training.hard_negatives import development_lists, mine_examples, open_teacher
+        from models.training.leakage import training_queries
 
         judged, evaluated = judgments.read_table("judgments.parquet"), evaluation_set.read_table("queries.parquet")
         require_judgments(judged)
@@ -141,7 +168,7 @@ def large_reranker(
     context: dg.AssetExecutionContext, deployment: Deployment, training_examples: Artifact
 ) -> dg.Output[Artifact]:
     """The large cross-encoder, fine-tuned on the training examples."""
-    from models.fine_tuning import require_layers
+    from models.training.fine_tuning import require_layers
     from models.weights import weights_digest
 
     settings, store = deployment.settings(), deployment.store()
@@ -150,7 +177,7 @@ def large_reranker(
     outside = {"weights": weights_digest(settings.training.base_model)}
 
     def build(folder):
-        from models.fine_tuning import train_large
+        from models.training.fine_tuning import train_large
 
         report = train_large(
             training_examples.read_table("training_examples.parquet"),
@@ -210,15 +237,15 @@ def compact_reranker(
     inputs = (training_examples, large_reranker)
     logged = _logged(deployment, queries, settings.training.logged_queries)
     if logged:
-        from models.logged_lists import logged_digest
+        from models.training.logged_lists import logged_digest
 
         # Only then the texts count: a document more does not train the model anew.
         inputs, outside = (*inputs, passages), {**outside, "decisions": logged_digest(logged)}
 
     def build(folder):
-        from models.fine_tuning import train_compact
-        from models.logged_lists import logged_table
-        from models.passage_table import PassageTable
+        from models.corpus.passage_table import PassageTable
+        from models.training.fine_tuning import train_compact
+        from models.training.logged_lists import logged_table
 
         length = settings.training.negatives + 1
         texts = PassageTable(passages.path("passages.parquet"))
@@ -272,8 +299,8 @@ def scoring_engines(
     compact_reranker: Artifact,
 ) -> dg.Output[Artifact]:
     """Both cross-encoders as what the service runs, and how far their scores are from those of the models."""
-    from models.bfloat16 import has_tiles, multiplies_bfloat16
-    from models.cross_encoder import resolve_device
+    from models.cross_encoder.bfloat16 import has_tiles, multiplies_bfloat16
+    from models.cross_encoder.scorer import resolve_device
 
     settings = deployment.settings()
     # Scores of other instructions differ by rounding.
@@ -284,8 +311,8 @@ def scoring_engines(
     }
 
     def build(folder):
-        from models.engines import build_engines, parity_sample
-        from models.offline_evaluation import split_of
+        from models.evaluation.evaluation_set import split_of
+        from models.training.engine_selection import build_engines, parity_sample
 
         dev, judgments = split_of(evaluation_set, "dev")
         sample = parity_sample(
@@ -322,7 +349,7 @@ def _logged(deployment: Deployment, queries: Artifact, count: int) -> "list[Logg
     """Logged candidates up to yesterday, so that runs of one day learn from the same."""
     if not count:
         return []
-    from models.logged_lists import read_logged
+    from models.training.logged_lists import read_logged
 
     table = queries.read_table("queries.parquet")
     evaluated = table.loc[table["split"] != "train", "text"].tolist()
@@ -334,14 +361,15 @@ def _checkpoints(
     store: ArtifactStore, size: str, settings: Mapping[str, Any], outside: Mapping[str, str], *inputs: Artifact
 ) -> Path:
     """The scratch folder of this very training: what it is killed in, it goes on from."""
-    from models.files import digest_json
+    from models.store.durable_files import digest_json
 
     versions = [artifact.data_version for artifact in inputs]
     return store.scratch(f"{size}-{digest_json([code_version(*_MODEL), settings, outside, versions])[:24]}")
 
 
 def _registered(artifact: Artifact, size: str, settings: Settings) -> dg.Output[Artifact]:
-    from models.tracking import Tracking, register_model
+    from models.records.mlflow_registry import Tracking
+    from models.release.registration import register_model
 
     version = register_model(Tracking.of(settings), artifact, size, settings.training.model_dump())
     return output(artifact, mlflow_version=version)

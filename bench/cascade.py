@@ -26,18 +26,19 @@ from transformers import AutoConfig
 from bench.engines import corpus_name
 from bench.results import RESULTS, merge
 from bench.stopping import fit_budget
-from models.artifacts import ArtifactStore
-from models.calibration import Calibration, candidate_inputs, fit_calibration
-from models.engines import SIZES, load_engine
-from models.metrics import collapse_to_documents, evaluate_run
-from models.offline_evaluation import split_of
-from models.pair_cost import pair_flops
-from models.scoring import asked_of, candidate_pairs, tiered_ranking
-from models.serving import LoadedBundle, load_bundle
+from models.cascade.calibration import Calibration, candidate_inputs, fit_calibration
+from models.cascade.offline import asked_of, tiered_ranking
+from models.cascade.window_fitting import fit_stopping
+from models.cascade.windows import best_rows
+from models.corpus.splits import sample_by_hash
+from models.cross_encoder.candidate_scores import candidate_pairs
+from models.cross_encoder.engines import SIZES, load_engine
+from models.cross_encoder.flops import pair_flops
+from models.evaluation.evaluation_set import split_of
+from models.measures.metrics import collapse_to_documents, evaluate_run
+from models.serving.loaded_bundle import LoadedBundle, load_bundle
 from models.settings import TiersSettings, load_settings
-from models.splits import sample_by_hash
-from models.stopping import best_rows
-from models.stopping_fit import fit_stopping
+from models.store.artifacts import ArtifactStore
 
 _QUERIES, _DEPTH = 250, 100
 _BUDGETS = (1.0, 2.0, 3.0, 4.5, 6.5, 9.5, 14.0, 19.0)

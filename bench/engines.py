@@ -21,13 +21,14 @@ import numpy as np
 import pandas as pd
 
 from bench.results import RESULTS, merge
-from models.artifacts import ArtifactStore
-from models.bfloat16 import Bfloat16Scorer, multiplies_bfloat16
-from models.cross_encoder import CrossEncoderScorer
-from models.engines import SIZES, Kind, OnnxScorer, ParitySample, compare, export_model, parity_sample
-from models.offline_evaluation import split_of
-from models.pair_cost import pair_flops
+from models.cross_encoder.bfloat16 import Bfloat16Scorer, multiplies_bfloat16
+from models.cross_encoder.engines import SIZES, Kind, OnnxScorer
+from models.cross_encoder.flops import pair_flops
+from models.cross_encoder.scorer import CrossEncoderScorer
+from models.evaluation.evaluation_set import split_of
 from models.settings import Settings, load_settings
+from models.store.artifacts import ArtifactStore
+from models.training.engine_selection import ParitySample, compare, export_model, parity_sample
 
 _PAIRS, _ROUNDS, _PROFILED = 64, 3, 32
 _QUERIES, _GATE_QUERIES = 200, 60

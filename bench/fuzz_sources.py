@@ -30,14 +30,14 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
-from models.chunking import load_tokenizer
-from models.contracts import TABLES, check_table
-from models.corpus import read_corpus
+from models.contracts.rows import RejectedRow
+from models.contracts.tables import TABLES, check_table
+from models.corpus.chunking import load_tokenizer
+from models.corpus.ingest import read_corpus
+from models.corpus.sources import open_source
+from models.corpus.sources.csv_rows import read_csv_rows
 from models.errors import SourceError
 from models.settings import CorpusSettings
-from models.sources import open_source
-from models.sources.csv_rows import read_csv_rows
-from models.types import RejectedRow
 
 ROOT = Path(__file__).resolve().parent.parent
 INPUTS = 1000
@@ -348,7 +348,7 @@ _PAGES: Mapping[str, bytes] = {
 
 
 def _folder_inputs(files: int) -> st.SearchStrategy[list[tuple[str, bytes]]]:
-    from tests.models.parsing.pdfs import make_pdf
+    from tests.models.corpus.parsing.pdfs import make_pdf
 
     pages = {**_PAGES, ".pdf": make_pdf(["First page.", "Second page."], title="Manual")}
     file = st.one_of(

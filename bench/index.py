@@ -28,14 +28,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.approximate_index import Kind, choose_kind, memory_bytes
-from models.artifacts import ArtifactStore
-from models.dense_index import DenseIndex, build_index, read_facts, recall
-from models.encoder import passage_text
-from models.files import write_atomically
-from models.lexical_index import LexicalIndex
+from models.corpus.splits import sample_by_hash
+from models.retrieval.approximate_index import Kind, choose_kind, memory_bytes
+from models.retrieval.dense_index import DenseIndex, build_index, read_facts, recall
+from models.retrieval.lexical_index import LexicalIndex
 from models.settings import EncoderSettings, IndexSettings
-from models.splits import sample_by_hash
+from models.store.artifacts import ArtifactStore
+from models.store.durable_files import write_atomically
+from models.text.passage_text import passage_text
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "benchmarks" / "index.json"
@@ -123,7 +123,7 @@ class _Results:
 
 def prepare(home: Path, work: Path) -> Result:
     """Passages, queries and vectors of the deployment, and the vectors of noise, into `work`."""
-    from models.encoder import Encoder
+    from models.retrieval.encoder import Encoder
 
     store = ArtifactStore(str(home / "artifacts"), home / "cache")
     embeddings = store.require("index/passage_embeddings")
@@ -235,7 +235,7 @@ def serve(work: Path, size: int, kind: Kind) -> Result:
 
     `own` is memory that no other process can share, `mapped` the part of the files that the searches have touched.
     """
-    from models.retriever import HybridRetriever
+    from models.retrieval.retriever import HybridRetriever
 
     names = ids(work, size)
     table = pd.DataFrame({"passage_id": names, "document_id": names, "access": [()] * size})
@@ -279,7 +279,7 @@ class _LateEncoder:
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors [n, dimensions]."""
-        from models.encoder import Encoder
+        from models.retrieval.encoder import Encoder
 
         if self._loaded is None:
             self._loaded = Encoder.load(self._folder, EncoderSettings().max_tokens, threads=1)

@@ -27,12 +27,12 @@ from typing import Any
 
 import dagster as dg
 
-from models.artifacts import MANIFEST, ArtifactStore
-from models.database import Database
-from models.files import write_atomically
-from models.ledger import Ledger
+from models.records.database import Database
+from models.records.ledger import Ledger
+from models.records.mlflow_registry import CHAMPION, Tracking
 from models.settings import ROOT, load_settings
-from models.tracking import CHAMPION, Tracking
+from models.store.artifacts import MANIFEST, ArtifactStore
+from models.store.durable_files import write_atomically
 from tests.docs_corpus import docs_settings, write_docs_corpus
 from tests.service_process import free_port
 from tests.test_end_to_end import DOCUMENTS, SETTINGS

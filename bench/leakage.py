@@ -3,9 +3,9 @@
 """Planted leaks: `python -m bench.leakage [BEIR folder ...]`, the three corpora below RERANKOPS_DATA by default.
 
 Every evaluation query is reworded in six deterministic ways (`bench.rewording`) and planted into the training queries.
-What `models.leakage` excludes of them is the recall; what it excludes of the corpus as it is, the price, of which those
-that share a relevant document with the evaluation query that they are taken for are leaks by any measure. Writes
-docs/benchmarks/leakage.json and prints the tables of docs/benchmarks/leakage.md.
+What `models.training.leakage` excludes of them is the recall; what it excludes of the corpus as it is, the price, of
+which those that share a relevant document with the evaluation query that they are taken for are leaks by any measure.
+Writes docs/benchmarks/leakage.json and prints the tables of docs/benchmarks/leakage.md.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.rewording import REWORDINGS
-from models.candidates import query_hash
-from models.encoder import Encoder
-from models.leakage import leaks, training_queries
+from models.contracts.rows import Query
+from models.corpus.sources import open_source
+from models.corpus.splits import EvaluationTables, assign_splits, evaluation_set
+from models.retrieval.candidates import query_hash
+from models.retrieval.encoder import Encoder
 from models.settings import EncoderSettings, EvaluationSettings, TrainingSettings, load_settings
-from models.sources import open_source
-from models.splits import EvaluationTables, assign_splits, evaluation_set
-from models.types import Query
+from models.training.leakage import leaks, training_queries
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("RERANKOPS_DATA") or ROOT.parent / "shared" / "data")

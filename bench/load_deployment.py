@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.artifacts import Artifact, ArtifactStore
-from models.database import Database
 from models.errors import ReleaseError
-from models.files import canonical_json, link_or_copy
-from models.ledger import Ledger, Release
-from models.serving import RELEASE_CANDIDATE
+from models.records.database import Database
+from models.records.ledger import Ledger, Release
+from models.store.artifacts import Artifact, ArtifactStore
+from models.store.asset_names import RELEASE_CANDIDATE
+from models.store.durable_files import canonical_json, link_or_copy
 from tests.small_bundle import MACHINES, build_small, release_facts
 
 DOCUMENTS = 16

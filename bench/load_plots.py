@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.files import write_atomically
+from models.store.durable_files import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

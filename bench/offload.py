@@ -7,8 +7,8 @@
     python -m bench.offload report FOLDER OUT        here: docs/benchmarks/quality.json
 
 The middle step needs this checkout, PyTorch, sentence-transformers, datasets, pandas and pydantic. It runs
-`models.fine_tuning` as the assets do; FOLDER/jobs is all that it reads, so the rest need not travel. What it has done
-it finds done when it is called again.
+`models.training.fine_tuning` as the assets do; FOLDER/jobs is all that it reads, so the rest need not travel. What it
+has done it finds done when it is called again.
 """
 
 from __future__ import annotations
@@ -74,9 +74,9 @@ def pack(options: argparse.Namespace) -> None:
 
     Texts stand once in FOLDER/jobs/texts.parquet, and in all tables as their number there.
     """
-    from models.artifacts import ArtifactStore
-    from models.scoring import candidate_pairs
+    from models.cross_encoder.candidate_scores import candidate_pairs
     from models.settings import load_settings
+    from models.store.artifacts import ArtifactStore
 
     settings = load_settings()
     store = ArtifactStore.of(settings)
@@ -196,9 +196,9 @@ def train(jobs: Path, name: str, out: Path, models: Path) -> None:
     """Both models of a job, kept in MODELS/NAME, and the logits of its pairs, in OUT/NAME.npz."""
     import torch
 
-    from models.cross_encoder import CrossEncoderScorer, resolve_device
-    from models.fine_tuning import mixed_precision, train_compact, train_large
+    from models.cross_encoder.scorer import CrossEncoderScorer, resolve_device
     from models.settings import TrainingSettings
+    from models.training.fine_tuning import mixed_precision, train_compact, train_large
 
     if (out / f"{name}.npz").exists():
         print("done before")
@@ -304,11 +304,11 @@ def evaluate(
 
     from bench.quality import figures
     from bench.stopping import ndcg
-    from models.calibration import fit_calibration
-    from models.evaluation import FIRST_STAGES, evaluate_systems
-    from models.scoring import pairs_per_query, rerank
+    from models.cascade.calibration import fit_calibration
+    from models.cascade.offline import pairs_per_query, rerank
+    from models.cascade.window_fitting import fit_stopping
+    from models.evaluation.report import FIRST_STAGES, evaluate_systems
     from models.settings import EvaluationSettings, TiersSettings
-    from models.stopping_fit import fit_stopping
 
     settings, tiers = EvaluationSettings(**facts["evaluation"]), TiersSettings(**facts["tiers"])
     kinds = ("candidates", "queries", "judgments", "first_stage")

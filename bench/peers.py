@@ -25,10 +25,10 @@ from typing import Any
 
 from bench.engines import kinds, sample_of
 from bench.results import merge
-from models.artifacts import ArtifactStore
-from models.engines import export_model
-from models.onnx_session import MODEL
+from models.cross_encoder.onnx_session import MODEL
 from models.settings import load_settings
+from models.store.artifacts import ArtifactStore
+from models.training.engine_selection import export_model
 
 _REQUESTS, _ROUNDS = 8, 3
 
@@ -49,8 +49,8 @@ and its peak memory, MiB."""
 _OURS = """
 import sys
 from pathlib import Path
-from models.bfloat16 import Bfloat16Scorer
-from models.engines import OnnxScorer
+from models.cross_encoder.bfloat16 import Bfloat16Scorer
+from models.cross_encoder.engines import OnnxScorer
 kind, model, graph, length = sys.argv[1:]
 if kind == "bf16":
     engine = Bfloat16Scorer.load(Path(model), int(length))

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.database import Database
-from models.ledger import Ledger
+from models.corpus.sources.lines import MAX_LINE_BYTES
+from models.records.database import Database
+from models.records.ledger import Ledger
+from models.records.mlflow_registry import Tracking
 from models.settings import load_settings
-from models.sources.lines import MAX_LINE_BYTES
-from models.tracking import Tracking
 from tests.test_end_to_end import SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -27,12 +27,12 @@ from typing import Any
 import pandas as pd
 
 from bench.stages import step_seconds
-from models.answer import extractive_answer
-from models.artifacts import ArtifactStore
-from models.files import canonical_json, write_atomically
-from models.retriever import HybridRetriever, open_retriever
-from models.serving_types import PassageRecord
+from models.retrieval.retriever import HybridRetriever, open_retriever
+from models.serving.answer import extractive_answer
+from models.serving.protocol import PassageRecord
 from models.settings import GeneratorSettings, IndexSettings
+from models.store.artifacts import ArtifactStore
+from models.store.durable_files import canonical_json, write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("RERANKOPS_DATA") or ROOT.parent / "shared" / "data") / "medquad-liveqa-open"

@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from models.corpus.sources import open_source
 from models.settings import CorpusSettings
-from models.sources import open_source
 
 ROOT = Path(__file__).resolve().parent.parent
 ROWS = 200_000
@@ -165,7 +165,7 @@ def _read(kind: str, folder: Path) -> None:
     started = time.perf_counter()
     if kind == "corpus tables":
         from bench.fuzz_sources import tokenizer
-        from models.corpus import write_corpus
+        from models.corpus.ingest import write_corpus
 
         rows = write_corpus(source, settings, tokenizer(), folder / "out")["documents"]
     else:

@@ -1,6 +1,6 @@
 # pandas' stubs type a selection as Series or DataFrame.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-"""How the windows of `models.stopping` are chosen, on the scored candidates of the current deployment.
+"""How the windows of `models.cascade.windows` are chosen, on the scored candidates of the current deployment.
 
 `python -m bench.stopping` scores nothing anew. It writes `stopping` of docs/benchmarks/results.json, under the name of
 the corpus: for pairs of windows, which figure of the development queries tells nDCG@10 of the test queries (correlation
@@ -17,14 +17,14 @@ import pandas as pd
 
 from bench.engines import corpus_name
 from bench.results import merge
-from models.artifacts import ArtifactStore
-from models.calibration import Calibration, fit_calibration
-from models.metrics import collapse_to_documents, evaluate_run, mean_values
-from models.offline_evaluation import split_of
-from models.scoring import pairs_per_query, rerank, tiered_ranking
+from models.cascade.calibration import Calibration, fit_calibration
+from models.cascade.offline import pairs_per_query, rerank, tiered_ranking
+from models.cascade.window_fitting import ExpectedOutcomes, FittedStopping, fit_stopping
+from models.cascade.windows import Stopping
+from models.evaluation.evaluation_set import split_of
+from models.measures.metrics import collapse_to_documents, evaluate_run, mean_values
 from models.settings import TiersSettings, load_settings
-from models.stopping import Stopping
-from models.stopping_fit import ExpectedOutcomes, FittedStopping, fit_stopping
+from models.store.artifacts import ArtifactStore
 
 _BUDGETS = (3.0, 6.0, 9.5, 15.0, 0.0)
 _TRIED = 24

@@ -1,7 +1,7 @@
 """What training costs, and with which attention: `python -m bench.training`.
 
 Trains both models on a few pairs of the current deployment's examples (RERANKOPS_HOME), with attention by matrix
-products (`models.attention`) and with PyTorch's fused kernel, alternating in one run. Writes `training` of
+products (`models.training.cpu_attention`) and with PyTorch's fused kernel, alternating in one run. Writes `training` of
 docs/benchmarks/results.json: pairs per second of each round, and the share of the machine's rate of matrix
 multiplication that the models' products reach.
 """
@@ -23,18 +23,18 @@ from transformers import AutoConfig
 
 from bench.engines import corpus_name, rate
 from bench.results import merge
-from models.artifacts import ArtifactStore
-from models.cross_encoder import CrossEncoderScorer, Progress
-from models.fine_tuning import mixed_precision, train_compact, train_large, untrained_layers
-from models.pair_cost import pair_flops
+from models.cross_encoder.flops import pair_flops
+from models.cross_encoder.scorer import CrossEncoderScorer, Progress
 from models.settings import load_settings
+from models.store.artifacts import ArtifactStore
+from models.training.fine_tuning import mixed_precision, train_compact, train_large, untrained_layers
 
 _PAIRS, _ROUNDS, _WARM = 512, 3, 4
 """Pairs of a training, trainings of each kind, and steps of each that are not timed."""
 
 _ATTENTION: dict[str, Callable[[], AbstractContextManager[Any]]] = {
     "products": nullcontext,
-    "fused": lambda: patch("models.attention.use_products"),
+    "fused": lambda: patch("models.training.cpu_attention.use_products"),
 }
 
 

@@ -8,7 +8,7 @@ from assets import keys
 from assets.partitions import checked_partition
 from assets.resources import Deployment
 from checks.results import check_result
-from models.artifacts import ArtifactStore
+from models.store.artifacts import ArtifactStore
 
 CONTRACTS: tuple[tuple[dg.AssetKey, str, str], ...] = (
     (keys.PASSAGES, "passages.parquet", "contract"),
@@ -36,11 +36,11 @@ def contract_check(asset: dg.AssetKey, table: str, name: str) -> dg.AssetChecksD
     @dg.asset_check(
         asset=asset,
         name=name,
-        description=f"Every row of {table} holds its data contract (models/contracts.py).",
+        description=f"Every row of {table} holds its data contract (models/contracts/tables.py).",
         blocking=True,
     )
     def check(context: dg.AssetCheckExecutionContext, deployment: Deployment) -> dg.AssetCheckResult:
-        from models.contracts_cache import contract_violations
+        from models.expectations.contract_results import contract_violations
 
         store = deployment.store()
         artifact = store.require(keys.artifact_name(asset), checked_partition(context, asset))
@@ -80,7 +80,7 @@ def rejected_share(deployment: Deployment) -> dg.AssetCheckResult:
 
 
 def _rejected(store: ArtifactStore) -> dict[str, Any]:
-    from models.code_version import code_version
+    from models.store.code_version import code_version
 
     artifacts = {
         file: store.require(keys.artifact_name(key))
@@ -93,8 +93,8 @@ def _rejected(store: ArtifactStore) -> dict[str, Any]:
     }
 
     def compute() -> dict[str, Any]:
-        from models.corpus import CorpusTables
-        from models.corpus import rejected_share as share_of
+        from models.corpus.ingest import CorpusTables
+        from models.corpus.ingest import rejected_share as share_of
 
         tables = CorpusTables(*(artifact.read_table(file) for file, artifact in artifacts.items()))
         refused = tables.quarantined_rows
@@ -105,7 +105,11 @@ def _rejected(store: ArtifactStore) -> dict[str, Any]:
         }
 
     versions = {artifact.asset: artifact.data_version for artifact in artifacts.values()}
-    return store.remember("rejected_share", {"inputs": versions, "code": code_version("corpus")}, compute)
+    return store.remember(
+        "rejected_share",
+        {"inputs": versions, "code": code_version("corpus.ingest", "corpus.row_rules", "store.tables")},
+        compute,
+    )
 
 
 CHECKS: tuple[dg.AssetChecksDefinition, ...] = (

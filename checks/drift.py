@@ -13,8 +13,9 @@ from models.errors import ArtifactError
 def drift_share(context: dg.AssetCheckExecutionContext, deployment: Deployment) -> dg.AssetCheckResult:
     """Drifted columns are at most gate.max_drift_share of the compared ones; too few decisions are not judged. More
     open an incident, one a day."""
-    from models.drift import PAGE_FILE
-    from models.monitoring import open_drift_incident, read_summary
+    from models.monitoring.drift import PAGE_FILE
+    from models.monitoring.drift_gate import open_drift_incident
+    from models.monitoring.report import read_summary
 
     limit = deployment.settings().gate.max_drift_share
     partition = checked_partition(context, keys.DRIFT_REPORT)

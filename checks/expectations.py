@@ -12,7 +12,7 @@ from checks.results import check_result
 from models.settings import Settings
 
 if TYPE_CHECKING:
-    from models.expectations import ExpectationReport
+    from models.expectations.validation import ExpectationReport
 
 _CHARACTERS_PER_TOKEN = 12
 """Word pieces of prose have 4 to 5 characters; a passage with more than 12 per token was not cut by tokens."""
@@ -44,7 +44,7 @@ def expectation_checks(
     tables the suite looks at too. Both checks read one validation. They are apart because the automation waits until
     every blocking check has passed, which one with a warning never would.
     """
-    file = f"models/expectation_suites/{suite}.json"
+    file = f"models/expectations/suites/{suite}.json"
 
     @dg.asset_check(
         asset=asset,
@@ -72,11 +72,11 @@ def _validated(
     deployment: Deployment, asset: dg.AssetKey, suite: str, parameters: Parameters
 ) -> "tuple[ExpectationReport, Path]":
     """The report on the current version and its Data Docs page, computed once per content, suite and parameters."""
-    from models.acceptance import accepted_facts, current_tables
-    from models.code_version import code_version
-    from models.expectation_tables import table_of
-    from models.expectations import ExpectationReport, suite_file, validate_with_page
-    from models.files import digest_file, digest_json, write_atomically
+    from models.expectations.accepted import accepted_facts, current_tables
+    from models.expectations.tables import table_of
+    from models.expectations.validation import ExpectationReport, suite_file, validate_with_page
+    from models.store.code_version import code_version
+    from models.store.durable_files import digest_file, digest_json, write_atomically
 
     settings, store = deployment.settings(), deployment.store()
     name = keys.artifact_name(asset)
@@ -88,7 +88,7 @@ def _validated(
         "versions": {one.asset: one.data_version for one in artifacts.values()},
         "suite": digest_file(suite_file(suite)),
         "parameters": values,
-        "code": code_version("expectations", "expectation_tables", "near_duplicates", "language"),
+        "code": code_version("expectations.validation", "expectations.tables", "text.near_duplicates", "text.language"),
     }
     page = settings.home / "reports" / "expectations" / f"{suite}-{digest_json(key)[:24]}.html"
 

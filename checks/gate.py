@@ -8,7 +8,7 @@ from assets import keys
 from assets.resources import Deployment
 from checks.results import check_result
 from models.errors import ArtifactError
-from models.gate import RULES, GateCheck, GateDecision
+from models.release.gate import RULES, GateCheck, GateDecision
 
 GROUPS = {rule.group: [of.name for of in RULES if of.group == rule.group] for rule in RULES}
 """Name of each check -> the gate's rules that it stands for."""
@@ -26,7 +26,7 @@ def gate(deployment: Deployment) -> Iterator[dg.AssetCheckResult]:
     released."""
     from dataclasses import asdict
 
-    from models.gating import DECISION_FILE
+    from models.release.evidence import DECISION_FILE
 
     artifact = deployment.store().require(keys.artifact_name(keys.GATE_DECISION))
     decision = GateDecision.from_dict(artifact.read_json(DECISION_FILE))

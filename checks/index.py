@@ -10,7 +10,7 @@ from checks.results import check_result
 @dg.asset_check(asset=keys.DENSE_INDEX, blocking=True)
 def recall(deployment: Deployment) -> dg.AssetCheckResult:
     """An approximate index finds `index.min_recall` of the best 100 passages that an exact search finds."""
-    from models.dense_index import read_facts
+    from models.retrieval.dense_index import read_facts
 
     facts = read_facts(deployment.store().require(keys.artifact_name(keys.DENSE_INDEX)).folder)
     wanted = deployment.settings().index.min_recall

@@ -9,7 +9,7 @@ import dagster as dg
 from assets import keys
 from assets.resources import Deployment
 from checks.results import check_result
-from models.artifacts import Artifact, ArtifactStore
+from models.store.artifacts import Artifact, ArtifactStore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ _MAX_EXAMPLES = 20
 )
 def references_resolve(deployment: Deployment) -> dg.AssetCheckResult:
     """Every judgment names a query and a document of the corpus."""
-    from models.integrity import unresolved_references
+    from models.corpus.integrity import unresolved_references
 
     found = _find(deployment, "references_resolve", unresolved_references, _JUDGMENTS, _QUERIES, _PASSAGES)
     return _none_allowed(found, "judgments name a query or document that does not exist")
@@ -40,7 +40,7 @@ def references_resolve(deployment: Deployment) -> dg.AssetCheckResult:
 )
 def splits_are_disjoint(deployment: Deployment) -> dg.AssetCheckResult:
     """No query text stands in two splits, after case, spaces and end punctuation are normalized."""
-    from models.splits import repeated_texts
+    from models.corpus.splits import repeated_texts
 
     found = _find(deployment, "splits_are_disjoint", repeated_texts, _QUERIES)
     return _none_allowed(found, "queries have the text of a query in another split")
@@ -62,7 +62,7 @@ def no_evaluation_query_in_training(deployment: Deployment) -> dg.AssetCheckResu
     limits = {"overlap": settings.leak_overlap, "cosine": settings.leak_cosine}
 
     def compute() -> dict[str, Any]:
-        from models.leakage import trained_and_evaluated
+        from models.training.leakage import trained_and_evaluated
 
         found = trained_and_evaluated(*versions, min_overlap=limits["overlap"], min_cosine=limits["cosine"])
         return {"count": len(found), "examples": found.head(_MAX_EXAMPLES).to_dict("records")}
@@ -92,10 +92,17 @@ def _remembered(
     compute: Callable[[], dict[str, Any]],
     limits: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    from models.code_version import code_version
+    from models.store.code_version import code_version
 
     versions = {artifact.asset: artifact.data_version for artifact in artifacts}
-    code = code_version("integrity", "splits", "leakage", "near_duplicates", "lexical_index")
+    code = code_version(
+        "corpus.integrity",
+        "corpus.splits",
+        "training.leakage",
+        "text.near_duplicates",
+        "retrieval.lexical_index",
+        "text.tokenize",
+    )
     return store.remember("leakage", {"rule": name, "inputs": versions, "code": code, **(limits or {})}, compute)
 
 

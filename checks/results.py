@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from models.markdown import table_lines
+from models.text.markdown import table_lines
 
 _MAX_EXAMPLES = 20
 _MAX_CHARACTERS = 200

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from models.errors import ModelFileError
-from models.files import digest_file, digest_json
+from models.store.durable_files import digest_file, digest_json
 
 _WHEEL = "wheel:"
 _PINNED = {

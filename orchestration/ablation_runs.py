@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.artifacts import ArtifactStore
 from models.errors import RerankOpsError
+from models.store.artifacts import ArtifactStore
 from orchestration.separate_runs import evaluation_in, run_to_evaluation
 
 if TYPE_CHECKING:

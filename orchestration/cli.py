@@ -24,14 +24,14 @@ from rich.table import Table
 
 from models.errors import RerankOpsError
 from models.settings import Settings
-from orchestration.corpus_command import corpus
-from orchestration.evaluate_command import evaluate
-from orchestration.expectations_command import app as expectations
-from orchestration.gc_command import gc
-from orchestration.lineage_command import lineage
+from orchestration.commands.corpus import corpus
+from orchestration.commands.evaluate import evaluate
+from orchestration.commands.expectations import app as expectations
+from orchestration.commands.gc import gc
+from orchestration.commands.lineage import lineage
+from orchestration.commands.quarantine import app as quarantine
+from orchestration.commands.search import search
 from orchestration.options import Json, Set, print_json, settings_with
-from orchestration.quarantine_command import app as quarantine
-from orchestration.search_command import search
 from orchestration.terminal import Interrupted, err, libraries_write_to, new_log, out, watch
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ def backfill(
     What was made of it before is taken from the store. All of it becomes current together when all is made; where
     something fails, the deployment stays on the version that it has.
     """
-    from models.artifacts import ArtifactStore
-    from models.corpus_versions import PASSAGES, tables_of
+    from models.corpus.versions import PASSAGES, tables_of
+    from models.store.artifacts import ArtifactStore
 
     settings = settings_with(overrides)
     store = ArtifactStore.of(settings)
@@ -174,7 +174,7 @@ def serve(overrides: Set = None) -> None:
 @app.command()
 def query(text: str, overrides: Set = None, as_json: Json = False) -> None:
     """Ask the running service a question."""
-    from models.service_client import call_service
+    from models.serving.client import call_service
 
     answer = call_service(settings_with(overrides), "POST", "/v1/answer", {"query": text})
     if as_json:
@@ -210,13 +210,13 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Restore the whole bundle of an earlier release and make the running service serve it."""
-    from models.artifacts import ArtifactStore
-    from models.database import open_database
-    from models.incidents import open_incident
-    from models.ledger import Ledger
-    from models.releasing import Releaser
-    from models.service_client import ServiceUnavailable, call_service
-    from models.tracking import Tracking
+    from models.records.database import open_database
+    from models.records.incidents import open_incident
+    from models.records.ledger import Ledger
+    from models.records.mlflow_registry import Tracking
+    from models.release.releaser import Releaser
+    from models.serving.client import ServiceUnavailable, call_service
+    from models.store.artifacts import ArtifactStore
 
     settings = settings_with(overrides)
     with libraries_write_to(settings.home / "logs" / "commands.log"), open_database(settings) as database:
@@ -327,7 +327,7 @@ def _require_free(host: str, port: int) -> None:
 
 
 def _status(settings: Settings) -> dict[str, Any]:
-    from models.status import deployment_status
+    from models.operations.status import deployment_status
 
     return deployment_status(settings)
 

@@ -3,8 +3,8 @@
 import os
 from pathlib import Path
 
-from models.files import write_atomically
 from models.settings import ROOT, Settings
+from models.store.durable_files import write_atomically
 
 _CONFIGURATION = Path(__file__).with_name("dagster.yaml")
 WORKSPACE = ROOT / "workspace.yaml"

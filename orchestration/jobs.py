@@ -49,9 +49,9 @@ class RollbackConfig(dg.Config):
 @dg.op(pool=REGISTRY_POOL)
 def restore_previous_release(context: dg.OpExecutionContext, config: RollbackConfig, deployment: Deployment) -> None:
     """Restore the whole bundle of the release before, or of release `to`."""
-    from models.ledger import Ledger
-    from models.releasing import Releaser
-    from models.tracking import Tracking
+    from models.records.ledger import Ledger
+    from models.records.mlflow_registry import Tracking
+    from models.release.releaser import Releaser
 
     releaser = Releaser(Ledger(deployment.database()), Tracking.of(deployment.settings()), deployment.store())
     restored = releaser.rollback(actor=f"dagster run {context.run_id}", reason=config.reason, to=config.to or None)

@@ -139,7 +139,7 @@ def _no_selection(selection: str, names: Iterable[str], groups: set[str], what: 
 
 def latest_verdict(settings: Settings) -> str | None:
     """What the gate said last: released, refused or current; None before the first decision."""
-    from models.artifacts import ArtifactStore
+    from models.store.artifacts import ArtifactStore
 
     artifact = ArtifactStore.of(settings).current("release/gate_decision")
     return None if artifact is None else str(artifact.summary["verdict"])

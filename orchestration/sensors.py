@@ -21,7 +21,7 @@ _BURY_EVERY_S = 60
 def incident_on_failure(context: dg.RunFailureSensorContext) -> None:
     """Record the failed run with its first error; the same run opens one incident. A candidate that the gate refused is
     one of kind `gate`, all else is a fault."""
-    from models.incidents import open_incident
+    from models.records.incidents import open_incident
 
     run = context.dagster_run
     errors = [
@@ -48,9 +48,9 @@ def corpus_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     """Request `refresh_index` once for each change of the source; the automation takes it from there.
 
     A look costs names, sizes and times of the files, or versions of the packages; content is read only after these
-    changed (`models.source_changes`).
+    changed (`models.corpus.source_changes`).
     """
-    from models.source_changes import Seen, look
+    from models.corpus.source_changes import Seen, look
 
     deployment = Deployment()
     passages = deployment.store().current(keys.artifact_name(keys.PASSAGES))

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from models.artifacts import Artifact, ArtifactStore
 from models.settings import ROOT, as_environment
+from models.store.artifacts import Artifact, ArtifactStore
 
 EVALUATION = "evaluation/offline_evaluation"
 SELECTION = f'+key:"{EVALUATION}"'

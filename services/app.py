@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import anyio.to_thread
 from fastapi import FastAPI
 
-from models.api_keys import KeyCheck
-from models.database import Database
-from models.decisions import DecisionWriter
-from models.score_cache import MemoryCache, RedisCache
+from models.records.database import Database
+from models.records.decision_writer import DecisionWriter
+from models.serving.api_keys import KeyCheck
+from models.serving.score_cache import MemoryCache, RedisCache
 from models.settings import Settings
 from services.auth import LimitBody, Observe, RequireKey
 from services.context import ServiceContext

@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from models.api_keys import KeyCheck, caller_name
+from models.serving.api_keys import KeyCheck, caller_name
 from services.errors import RequestTooLarge, ServiceError, Unauthorized, error_response
 from services.telemetry import Telemetry
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from models.api_keys import KeyCheck
-from models.database import Database
-from models.decisions import DecisionWriter
+from models.records.database import Database
+from models.records.decision_writer import DecisionWriter
+from models.serving.api_keys import KeyCheck
 from models.settings import Settings
 from services.release_watcher import ReleaseWatcher
 from services.telemetry import Telemetry

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 from fastapi import Request, Response
 
-from models.contracts import PROBE_CALLER, PROBE_HEADER, CandidateSet, Citation, Decision
-from models.serving_types import Ranking, ServedBundle
+from models.contracts.messages import PROBE_CALLER, PROBE_HEADER, CandidateSet, Citation, Decision
+from models.serving.protocol import Ranking, ServedBundle
 from services.context import ServiceContext
 from services.log_lines import error_facts
 from services.schemas import Versions

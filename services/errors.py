@@ -16,8 +16,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from models.database import DatabaseError
 from models.errors import RerankOpsError
+from models.records.database import DatabaseError
 
 _MAX_PROBLEMS = 5
 _MAX_NAME = 40

@@ -19,8 +19,8 @@ from functools import partial
 from itertools import count
 from typing import Any, Generic, Literal, TypeVar
 
-from models.batching import Claim
-from models.running_mean import FALLBACK_JOB_WEIGHT, RunningMean
+from models.serving.batching import Claim
+from models.serving.running_mean import FALLBACK_JOB_WEIGHT, RunningMean
 
 Why = Literal["budget", "overload", "late", "full", "scorer"]
 """Why the models were passed over: no time at all, too much work in front, time ran out, too many requests, the process

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from models.batching import Claim
 from models.errors import ReleaseError, RerankOpsError, ScorerLost
-from models.serving_types import ServedBundle
+from models.serving.batching import Claim
+from models.serving.protocol import ServedBundle
 from services.deadline import Deadline
 from services.errors import CallerLeft, NothingServed, ReleaseLoadFailed
 from services.lanes import LeanLane, ModelLane, Passed, TooLateError
@@ -30,7 +30,7 @@ from services.usage import Usage
 from services.warm_up import warm_up
 
 if TYPE_CHECKING:
-    from models.ledger import Release
+    from models.records.ledger import Release
     from models.settings import Settings
 
     LoadRelease = Callable[[Settings, Release], ServedBundle]
@@ -68,7 +68,7 @@ class _PassedOver(Exception):
 
 
 class ReleaseLedger(Protocol):
-    """Where the current release is written down (`models.ledger.Ledger`)."""
+    """Where the current release is written down (`models.records.ledger.Ledger`)."""
 
     def current(self) -> Release | None:
         """The release that should serve, None before the first one."""

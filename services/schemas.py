@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from models.contracts import Citation, Tier
+from models.contracts.messages import Citation, Tier
 
 API_VERSION = "2"
 MAX_TIMEOUT_MS = 60_000.0

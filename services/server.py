@@ -17,13 +17,13 @@ def run(settings: Settings) -> None:
 
     import uvicorn
 
-    from models.api_keys import service_key
-    from models.bundle_engines import LocalEngines, OpenEngines
-    from models.database import Database
-    from models.decisions import DecisionWriter
-    from models.ledger import Ledger
-    from models.score_cache import RedisCache, open_cache
-    from models.serving import load_release
+    from models.records.database import Database
+    from models.records.decision_writer import DecisionWriter
+    from models.records.ledger import Ledger
+    from models.serving.api_keys import service_key
+    from models.serving.engines import LocalEngines, OpenEngines
+    from models.serving.loaded_bundle import load_release
+    from models.serving.score_cache import RedisCache, open_cache
     from services.app import create_app
     from services.log_lines import log_to_stderr
     from services.scorer.supervisor import ScorerProcess, ScorerRestarts

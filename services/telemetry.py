@@ -11,14 +11,14 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from models.objectives import RollingLatency
-from models.score_cache import MemoryCache, RedisCache
+from models.serving.objectives import RollingLatency
+from models.serving.score_cache import MemoryCache, RedisCache
 from services.lanes import Why
 
 if TYPE_CHECKING:
-    from models.decisions import DecisionWriter
-    from models.ledger import Release
-    from models.serving_types import Ranking
+    from models.records.decision_writer import DecisionWriter
+    from models.records.ledger import Release
+    from models.serving.protocol import Ranking
     from models.settings import ObjectivesSettings
     from services.scorer.supervisor import ScorerRestarts
 

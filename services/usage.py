@@ -1,7 +1,8 @@
 """How much of their predicted work requests really take.
 
 A prediction is an upper bound: it counts every pair that the settings allow, while known scores and candidates far from
-the best (`models.stopping`) are not scored. Admission by the bound alone would leave most of the models' time unused.
+the best (`models.cascade.windows`) are not scored. Admission by the bound alone would leave most of the models' time
+unused.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from models.running_mean import GROWTH_WHEN_UNFINISHED, LEAST_USAGE, USAGE_WEIGHT, RunningMean
+from models.serving.running_mean import GROWTH_WHEN_UNFINISHED, LEAST_USAGE, USAGE_WEIGHT, RunningMean
 
 if TYPE_CHECKING:
-    from models.batching import Claim
+    from models.serving.batching import Claim
 
 
 class Usage:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from models.errors import ReleaseError
-from models.serving_types import Ranking, ServedBundle, ranking_fault
+from models.serving.protocol import Ranking, ServedBundle, ranking_fault
 
 if TYPE_CHECKING:
     from models.settings import Settings

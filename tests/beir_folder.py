@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from models.sources.base import CorpusSource
-from models.types import RejectedRow
+from models.contracts.rows import RejectedRow
+from models.corpus.sources.base import CorpusSource
 
 
 def write_beir(source: CorpusSource, folder: Path, broken_rows: int = 0) -> None:

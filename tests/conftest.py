@@ -14,8 +14,8 @@ from tests.small_bundle import Small, build_small
 pytest_plugins = ["tests.databases", "tests.object_storage"]
 
 if TYPE_CHECKING:
-    from models.serving import LoadedBundle
-    from models.tracking import Tracking
+    from models.records.mlflow_registry import Tracking
+    from models.serving.loaded_bundle import LoadedBundle
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 @pytest.fixture(scope="session")
 def loaded(small: Small) -> LoadedBundle:
     """The first candidate's bundle, loaded as serving does."""
-    from models.serving import load_bundle
+    from models.serving.loaded_bundle import load_bundle
 
     return load_bundle(small.first.bundle)
 
@@ -46,7 +46,7 @@ def _empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tracking(_empty_mlflow: Path, tmp_path: Path) -> Tracking:
     """An empty MLflow of the test's own."""
-    from models.tracking import Tracking
+    from models.records.mlflow_registry import Tracking
 
     path = shutil.copyfile(_empty_mlflow, tmp_path / "mlflow.db")
     return Tracking(f"sqlite:///{path}", (tmp_path / "mlartifacts").as_uri(), "reranker")

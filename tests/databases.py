@@ -18,7 +18,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from models.database import Database
+from models.records.database import Database
 
 __all__ = [
     "RunPython",

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from models.corpus.sources.python_docs import PythonDocsSource
 from models.settings import PythonDocsSettings
-from models.sources.python_docs import PythonDocsSource
 
 PACKAGES = ["httpx", "typer", "pandera"]
 TABLES = {"documents": "documents.jsonl", "queries": "queries.jsonl", "judgments": "judgments.jsonl"}

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from models.artifacts import Artifact, ArtifactStore
-    from models.gate import GateEvidence
-    from models.ledger import Ledger, Release
+    from models.contracts.rows import Document, Judgment, Query
+    from models.records.ledger import Ledger, Release
+    from models.release.gate import GateEvidence
     from models.settings import Settings
-    from models.types import Document, Judgment, Query
+    from models.store.artifacts import Artifact, ArtifactStore
 
 MACHINES: Mapping[str, str] = {
     "bread oven": "train",
@@ -90,12 +90,12 @@ class Handbook:
     """The corpus source: two editions of each task, one document of several passages, one that only staff may read."""
 
     def fingerprint(self) -> str:
-        from models.files import digest_json
+        from models.store.durable_files import digest_json
 
         return digest_json([MACHINES, TASKS, HANDBOOK, SECRET])
 
     def documents(self) -> Iterator[Document]:
-        from models.types import Document
+        from models.contracts.rows import Document
 
         for place, machine in enumerate(MACHINES):
             for task, (sentence, remark, _) in TASKS.items():
@@ -108,7 +108,7 @@ class Handbook:
         yield Document("key", "Spare key", SECRET, "office", access=(STAFF,))
 
     def queries(self) -> Iterator[Query]:
-        from models.types import Query
+        from models.contracts.rows import Query
 
         for machine, split in MACHINES.items():
             for task, (_, _, questions) in TASKS.items():
@@ -117,7 +117,7 @@ class Handbook:
         yield Query("a key", KEY_QUESTION, "test", "key")
 
     def judgments(self) -> Iterator[Judgment]:
-        from models.types import Judgment
+        from models.contracts.rows import Judgment
 
         yield Judgment("a key", "key", 1)
         for query in self.queries():
@@ -218,12 +218,15 @@ def build_small(home: Path) -> Small:
     """Make the whole deployment in `home`: half a minute on two cores, most of it loading libraries."""
     import numpy as np
 
-    from models import candidates, dense_index, embedding, encoder, hard_negatives, lexical_index, retriever, splits
-    from models.artifacts import ArtifactStore
-    from models.chunking import load_tokenizer
-    from models.corpus import read_corpus, write_table
-    from models.fine_tuning import train_compact, train_large
-    from models.passage_table import PassageTable
+    from models.corpus import splits
+    from models.corpus.chunking import load_tokenizer
+    from models.corpus.ingest import read_corpus
+    from models.corpus.passage_table import PassageTable
+    from models.retrieval import candidates, dense_index, embedding, encoder, lexical_index, retriever
+    from models.store.artifacts import ArtifactStore
+    from models.store.tables import write_table
+    from models.training import hard_negatives
+    from models.training.fine_tuning import train_compact, train_large
     from models.weights import local_weights
 
     settings = small_settings(home)
@@ -317,12 +320,14 @@ def make_candidate(
     store: ArtifactStore, settings: Settings, artifacts: Mapping[str, Artifact], large: Artifact, compact: Artifact
 ) -> Candidate:
     """Score, calibrate and evaluate two models on the evaluation set, and write their serving bundle."""
-    from models.bundle import BundleParts, write_bundle
-    from models.calibration import fit_calibration
-    from models.engines import build_engines, parity_sample
-    from models.files import canonical_json
-    from models.offline_evaluation import evaluate_offline, score_evaluation_set, split_of
-    from models.stopping_fit import fit_stopping
+    from models.cascade.calibration import fit_calibration
+    from models.cascade.window_fitting import fit_stopping
+    from models.evaluation.evaluation_set import split_of
+    from models.evaluation.offline import evaluate_offline, score_evaluation_set
+    from models.release.bundle import write_bundle
+    from models.release.parts import BundleParts
+    from models.store.durable_files import canonical_json
+    from models.training.engine_selection import build_engines, parity_sample
 
     made = dict(artifacts) | {"training/large_reranker": large, "training/compact_reranker": compact}
     evaluation_set = made["corpus/evaluation_set"]
@@ -436,8 +441,9 @@ def make_candidate(
 
 def evidence_for(small: Small, ledger: Ledger, candidate: Candidate) -> GateEvidence:
     """What the gate knows about a candidate of `small`: its profile and the champion's evaluation are made here."""
-    from models.gating import Exhibits, gather
-    from models.offline_evaluation import evaluate_champion, profile_bundle
+    from models.release.champion import evaluate_champion
+    from models.release.evidence import Exhibits, gather
+    from models.serving.latency_profile import profile_bundle
 
     champion = ledger.current()
     served = small.store.open("release/release_candidate", champion.bundle_version) if champion else None

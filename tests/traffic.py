@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models import decisions
-from models.artifacts import ArtifactStore
-from models.contracts import Decision
-from models.database import Database
-from models.ledger import Ledger, Release
+from models.contracts.messages import Decision
+from models.records import decisions
+from models.records.database import Database
+from models.records.ledger import Ledger, Release
+from models.store.artifacts import ArtifactStore
 from tests.checks.check_cases import write_artifact
 
 DAY = date(2026, 3, 10)

@@ -6,14 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.settings.types import (
-    MAX_DECOMPRESSED_BYTES,
-    Fraction,
-    PasswordlessUrl,
-    PositiveFloat,
-    PositiveInt,
-    Section,
-)
+from models.settings.types import MAX_DECOMPRESSED_BYTES, Fraction, PasswordlessUrl, PositiveFloat, PositiveInt, Section
 
 
 class PythonDocsSettings(Section):

@@ -8,11 +8,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Request, Response
 
-from models import decisions
-from models.answer import Answer, extractive_answer
-from models.batching import Claim
-from models.contracts import CandidateSet, Decision
-from models.serving_types import PassageRecord, Ranked, Ranking, ServedBundle, ranking_fault
+from models.contracts.messages import CandidateSet, Decision
+from models.records import decisions
+from models.serving.answer import Answer, extractive_answer
+from models.serving.batching import Claim
+from models.serving.protocol import PassageRecord, Ranked, Ranking, ServedBundle, ranking_fault
 from models.settings import Settings
 from services.context import Context, caller_left
 from services.deadline import Deadline

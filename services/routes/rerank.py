@@ -14,8 +14,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 
-from models.batching import Claim
-from models.serving_types import Ranked, Ranking, ServedBundle, ranking_fault
+from models.serving.batching import Claim
+from models.serving.protocol import Ranked, Ranking, ServedBundle, ranking_fault
 from services.context import Context, ServiceContext, caller_left
 from services.deadline import Deadline
 from services.decision_record import decide, publish, versions_of

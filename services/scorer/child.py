@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from models.cross_encoder.onnx_session import ONNX_KINDS, OnnxSession, engine_kind
 from models.errors import RerankOpsError
-from models.model_files import ModelFiles
-from models.onnx_session import ONNX_KINDS, OnnxSession, engine_kind
+from models.serving.model_files import ModelFiles
 from services.log_lines import error_facts, log_to_stderr
 from services.scorer.wire import pack_logits, receive, send, unpack_pairs
 
@@ -53,7 +53,7 @@ def _open(facts: dict[str, Any]) -> Mapping[str, Any]:
     engines = {size: files.folder / "engines" / size for size in facts["sizes"]}
     if set(ONNX_KINDS).issuperset(map(engine_kind, engines.values())):
         return {size: OnnxSession.open(folder, files.threads) for size, folder in engines.items()}
-    from models.bundle_engines import LocalEngines, use_threads
+    from models.serving.engines import LocalEngines, use_threads
 
     use_threads(files.threads)
     return LocalEngines(files).scorers

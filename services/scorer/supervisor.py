@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.bundle_engines import all_threads
-from models.engines import SIZES
+from models.cross_encoder.engines import SIZES
+from models.cross_encoder.pair_tokenizer import PairTokenizer
 from models.errors import ScorerLost
-from models.model_files import ModelFiles
-from models.pair_tokens import PairTokenizer
+from models.serving.engines import all_threads
+from models.serving.model_files import ModelFiles
 from services.scorer.wire import pack_pairs, receive, send, unpack_logits
 
 if TYPE_CHECKING:
-    from models.pair_tokens import EncodedPair
+    from models.cross_encoder.pair_tokenizer import EncodedPair
 
 _LOG = logging.getLogger(__name__)
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -89,7 +89,7 @@ class RemoteScorer:
 
 
 class ScorerProcess:
-    """The cross-encoders of a bundle in a process of their own (`models.bundle_engines.Engines`).
+    """The cross-encoders of a bundle in a process of their own (`models.serving.engines.Engines`).
 
     A process that ends, or takes longer than `timeout_s` for a batch, is replaced by one with the same files, whose
     digests are compared again: at once, then with pauses that double.

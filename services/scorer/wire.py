@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.pair_tokens import EncodedPair
+from models.cross_encoder.pair_tokenizer import EncodedPair
 
 _SIZES = struct.Struct("<II")
 _IDS, _LOGITS = np.dtype("<i4"), np.dtype("<f4")

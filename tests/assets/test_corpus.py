@@ -12,9 +12,9 @@ import pytest
 
 from assets import corpus, keys
 from assets.resources import ArtifactIOManager, Deployment
-from models.artifacts import Artifact
-from models.files import digest_file
-from models.quarantine import quarantined_rows, readmit
+from models.corpus.quarantine import quarantined_rows, readmit
+from models.store.artifacts import Artifact
+from models.store.durable_files import digest_file
 from tests.checks.check_cases import use_home
 
 QUERIES = '{"query_id": "q1", "text": "What moves water?", "split": "test"}\n{"query_id": "q2", "text": " "}\n'

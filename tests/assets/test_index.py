@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 from assets import corpus, index
 from assets.resources import ArtifactIOManager
 from checks.index import recall
-from models.artifacts import Artifact, ArtifactStore
-from models.retriever import HybridRetriever, open_retriever
+from models.retrieval.retriever import HybridRetriever, open_retriever
+from models.store.artifacts import Artifact, ArtifactStore
 from tests.checks.check_cases import use_home
 
 ASSETS = ("corpus/passages", "index/passage_embeddings", "index/dense_index", "index/lexical_index", "index/candidates")
@@ -222,7 +222,7 @@ def test_a_past_version_of_the_corpus_is_made_current_again_without_embedding(
         raise AssertionError("something was embedded")
 
     with monkeypatch.context() as changed:
-        changed.setattr("models.encoder.Encoder._encode", embeds)
+        changed.setattr("models.retrieval.encoder.Encoder._encode", embeds)
         again = refresh({"02-pump": "The source says something else by now."}, CORPUS__VERSION=version[:10])
     assert versions(again) == versions(first) != versions(second)
     assert retriever_of(again).retrieve("how do I clean the pump", 3)[0].document_id == "02-pump"
@@ -244,7 +244,7 @@ def test_a_backfill_that_fails_leaves_the_deployment_as_it_was(
     # Made with another setting, so that it is not only looked up.
     chosen = {"CORPUS__VERSION": first["corpus/passages"].data_version, "INDEX__BM25_K1": "1.5"}
     with monkeypatch.context() as changed:
-        changed.setattr("models.lexical_index.LexicalIndex.build", fails)
+        changed.setattr("models.retrieval.lexical_index.LexicalIndex.build", fails)
         with pytest.raises(RuntimeError, match="the disk is full"):
             refresh(handbook(), **chosen)
     store = ArtifactStore(str(tmp_path / "home" / "artifacts"), tmp_path / "cache")

@@ -16,12 +16,12 @@ from assets.release import latest_drift_share
 from assets.resources import ArtifactIOManager, Deployment
 from checks import contracts
 from checks.drift import drift_share
-from models import decisions
-from models.contracts import PROBE_CALLER
-from models.database import Database
-from models.incidents import open_incidents
-from models.ledger import Ledger, Release
-from models.monitoring import LOG_FILE
+from models.contracts.messages import PROBE_CALLER
+from models.monitoring.decision_log import LOG_FILE
+from models.records import decisions
+from models.records.database import Database
+from models.records.incidents import open_incidents
+from models.records.ledger import Ledger, Release
 from tests import traffic
 from tests.checks.check_cases import shown, use_home
 from tests.traffic import DAY, ask, decision
@@ -222,12 +222,12 @@ def test_a_database_that_is_away_is_asked_again(
     def locked_at_first(database: Database, *arguments: Any, **options: Any) -> Any:
         asked.append(1)
         if len(asked) == 1:
-            from models.database import DatabaseError
+            from models.records.database import DatabaseError
 
             raise DatabaseError("database is locked", "Try again.") from sqlite3.OperationalError("database is locked")
         return read(database, *arguments, **options)
 
     ask(deployment.database(), served, DAY, 3)
-    monkeypatch.setattr("models.decisions.read", locked_at_first)
+    monkeypatch.setattr("models.records.decisions.read", locked_at_first)
     assert materialize(DAY).success
     assert len(asked) == 2

@@ -10,7 +10,7 @@ import pytest
 
 from assets import corpus, index
 from assets.resources import ArtifactIOManager
-from models.artifacts import ArtifactStore
+from models.store.artifacts import ArtifactStore
 from tests.assets.test_index import handbook, write_source
 from tests.checks.check_cases import use_home
 from tests.object_storage import SECRET

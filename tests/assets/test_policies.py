@@ -9,10 +9,10 @@ import pytest
 
 from assets.policies import READ_RETRIES, is_certain, no_retries_of_what_is_certain
 from assets.resources import ArtifactIOManager
-from models.database import Database, DatabaseError
+from models.corpus.sources.base import unreadable
+from models.corpus.sources.lines import read_lines
 from models.errors import ArtifactError, ContractError, RerankOpsError, SourceError
-from models.sources.base import unreadable
-from models.sources.lines import read_lines
+from models.records.database import Database, DatabaseError
 from tests.checks import corpus_tables
 from tests.checks.check_cases import use_home, write_artifact
 

@@ -10,9 +10,9 @@ import pytest
 
 from assets.keys import artifact_name
 from assets.resources import ArtifactIOManager, Deployment
-from models.artifacts import Artifact, ArtifactStore
-from models.corpus import write_table
-from models.files import digest_json
+from models.store.artifacts import Artifact, ArtifactStore
+from models.store.durable_files import digest_json
+from models.store.tables import write_table
 
 Tables = Mapping[str, pd.DataFrame]
 

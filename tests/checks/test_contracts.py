@@ -7,8 +7,8 @@ import pytest
 from assets import keys
 from assets.resources import Deployment
 from checks import contracts, leakage
-from models.artifacts import ArtifactStore
-from models.monitoring import decision_table
+from models.monitoring.decision_log import decision_table
+from models.store.artifacts import ArtifactStore
 from tests.checks import corpus_tables
 from tests.checks.check_cases import run_checks, shown, table_asset, use_home, write_artifact
 from tests.traffic import decision
@@ -112,7 +112,7 @@ def test_an_unchanged_artifact_is_checked_once(tmp_path, monkeypatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("the table was checked again")
 
-    monkeypatch.setattr("models.contracts_cache.violations", refuse)
+    monkeypatch.setattr("models.expectations.contract_results.violations", refuse)
     _, found = run_checks(deployment, [asset], [check])
     assert found["contract"].passed
 

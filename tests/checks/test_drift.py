@@ -10,10 +10,10 @@ from assets import keys
 from assets.partitions import DAYS
 from assets.resources import Deployment
 from checks.drift import drift_share
-from models.artifacts import Artifact
-from models.drift import PAGE_FILE, SUMMARY_FILE, ColumnDrift, DriftSummary
-from models.incidents import open_incidents
-from models.monitoring import WINDOW_FILE
+from models.monitoring.drift import PAGE_FILE, SUMMARY_FILE, ColumnDrift, DriftSummary
+from models.monitoring.report import WINDOW_FILE
+from models.records.incidents import open_incidents
+from models.store.artifacts import Artifact
 from tests.checks.check_cases import run_checks, shown, use_home, write_artifact
 
 

@@ -8,7 +8,7 @@ import dagster as dg
 
 from assets import keys
 from checks import expectations
-from models.acceptance import accept_corpus
+from models.expectations.accepted import accept_corpus
 from tests.checks import corpus_tables
 from tests.checks.check_cases import run_checks, shown, table_asset, use_home, write_artifact
 
@@ -74,7 +74,7 @@ def test_an_unchanged_artifact_is_validated_once_and_a_page_that_is_gone_is_made
     def refuse(*_: object) -> None:
         raise AssertionError("the suite was run again")
 
-    monkeypatch.setattr("models.expectations.validate_with_page", refuse)
+    monkeypatch.setattr("models.expectations.validation.validate_with_page", refuse)
     assert _run(deployment, corpus_tables.passages())[1].passed
 
 

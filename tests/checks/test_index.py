@@ -12,7 +12,7 @@ import pytest
 from assets import keys
 from assets.resources import Deployment
 from checks import index
-from models.artifacts import Artifact
+from models.store.artifacts import Artifact
 from tests.checks.check_cases import run_checks, shown, use_home, write_artifact
 
 

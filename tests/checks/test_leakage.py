@@ -10,9 +10,9 @@ import pytest
 
 from assets import keys
 from checks import leakage
-from models.candidates import query_hash
-from models.embedding import embed_corpus
-from models.encoder import Encoder
+from models.retrieval.candidates import query_hash
+from models.retrieval.embedding import embed_corpus
+from models.retrieval.encoder import Encoder
 from models.settings import EncoderSettings
 from models.weights import local_weights
 from tests.checks import corpus_tables

@@ -16,7 +16,7 @@ import dagster as dg
 import pytest
 
 from assets import corpus, keys
-from models import decisions
+from models.records import decisions
 from orchestration.definitions import defs
 from tests import traffic
 from tests.checks.check_cases import use_home

@@ -13,7 +13,7 @@ import dagster as dg
 import pytest
 
 from assets import keys
-from models.gate import RULES
+from models.release.gate import RULES
 from models.settings import ROOT, load_settings
 from orchestration.definitions import defs
 

@@ -18,8 +18,8 @@ from assets import corpus, evaluation, index, keys, release, training
 from assets.config import ServingConfig, TrainingConfig
 from assets.resources import ArtifactIOManager, Deployment
 from checks import contracts
-from models.artifacts import Artifact, ArtifactStore
 from models.settings import ROOT, Settings, TrainingSettings
+from models.store.artifacts import Artifact, ArtifactStore
 from orchestration.definitions import defs
 from orchestration.jobs import RollbackConfig
 from tests.checks.check_cases import use_home

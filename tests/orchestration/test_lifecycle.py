@@ -10,9 +10,9 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from models.artifacts import ArtifactStore
 from models.errors import RerankOpsError
 from models.settings import load_settings
+from models.store.artifacts import ArtifactStore
 from orchestration.definitions import defs
 from orchestration.lifecycle import FAILED, RELEASED, Outcome, run_lifecycle, select_assets
 from tests.checks.check_cases import use_home

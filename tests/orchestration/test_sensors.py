@@ -11,15 +11,15 @@ import pytest
 from assets import keys
 from assets.resources import ArtifactIOManager, Deployment
 from checks.gate import gate
-from models.artifacts import Artifact
-from models.files import canonical_json
-from models.gate import decide
-from models.incidents import open_incidents
-from models.sources import open_source
+from models.corpus.sources import open_source
+from models.records.incidents import open_incidents
+from models.release.gate import decide
+from models.store.artifacts import Artifact
+from models.store.durable_files import canonical_json
 from orchestration.definitions import defs
 from orchestration.sensors import SENSORS, automation, corpus_changed, incident_on_failure
 from tests.checks.check_cases import use_home, write_artifact
-from tests.models.test_gate import GAIN, SETTINGS, changed
+from tests.models.release.test_gate import GAIN, SETTINGS, changed
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from models.artifacts import Artifact, ArtifactStore
-from models.database import Database
-from models.ledger import Ledger
-from models.releasing import BUNDLE
+from models.records.database import Database
+from models.records.ledger import Ledger
+from models.release.releaser import BUNDLE
 from models.settings import ROOT
+from models.store.artifacts import Artifact, ArtifactStore
 
 OLD_S = 40 * 86400
 

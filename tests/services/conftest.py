@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from starlette.testclient import TestClient
 
-from models.database import Database
-from models.decisions import DecisionWriter
-from models.ledger import Ledger, Release
-from models.score_cache import MemoryCache
-from models.serving import load_release
+from models.records.database import Database
+from models.records.decision_writer import DecisionWriter
+from models.records.ledger import Ledger, Release
+from models.serving.loaded_bundle import load_release
+from models.serving.score_cache import MemoryCache
 from models.settings import Settings
 from services.app import create_app
 from tests.small_bundle import Small, put_in_service

@@ -9,10 +9,10 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from models.batching import Claim
-from models.contracts import Candidate, CandidateSet
-from models.ledger import Ledger, Release
-from models.serving_types import PassageRecord, Ranked, Ranking
+from models.contracts.messages import Candidate, CandidateSet
+from models.records.ledger import Ledger, Release
+from models.serving.batching import Claim
+from models.serving.protocol import PassageRecord, Ranked, Ranking
 from models.settings import Settings
 
 PASSAGE = PassageRecord("p1", "d1", "Loom", "Oil the loom every week.", 0, 24, "handbook")
@@ -25,7 +25,7 @@ def in_given_order(count: int) -> Ranking:
 
 @dataclass
 class ScriptedBundle:
-    """Implements `models.serving_types.ServedBundle`."""
+    """Implements `models.serving.protocol.ServedBundle`."""
 
     release_id: str
     bundle_version: str

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from models.answer import NO_ANSWER
-from models.contracts import Decision
-from models.serving import LoadedBundle
+from models.contracts.messages import Decision
+from models.serving.answer import NO_ANSWER
+from models.serving.loaded_bundle import LoadedBundle
 from tests.services.conftest import Running
 from tests.small_bundle import BUDGET_MS, KEY_QUESTION, QUESTION, SECRET, STAFF, Handbook, Small, in_force
 

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
-from models.api_keys import KeyCheck, caller_name
+from models.serving.api_keys import KeyCheck, caller_name
 from services.auth import OPEN_PATHS
 from tests.services.conftest import AUTHORIZED, KEY, Service, service_in
 from tests.services.scripted_bundle import Loader, release_bundle

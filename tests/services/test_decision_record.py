@@ -9,8 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from models.contracts import Decision
-from models.serving_types import Ranking
+from models.contracts.messages import Decision
+from models.serving.protocol import Ranking
 from services.decision_record import document_candidates, document_id
 from tests.services.conftest import AUTHORIZED, Service, service_in
 from tests.services.scripted_bundle import Loader, in_given_order, release_bundle

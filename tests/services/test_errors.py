@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from models.database import DatabaseError
 from models.errors import ArtifactError
-from models.serving_types import Ranked, Ranking
+from models.records.database import DatabaseError
+from models.serving.protocol import Ranked, Ranking
 from services.errors import KINDS, ServiceError, error_kind, error_response
 from services.log_lines import JsonLines
 from tests.services.conftest import AUTHORIZED, Service, service_in

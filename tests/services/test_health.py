@@ -10,10 +10,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from models.contracts import PROBE_HEADER
+from models.contracts.messages import PROBE_HEADER
 from models.errors import ArtifactError
-from models.score_cache import MemoryCache
-from models.serving import load_release
+from models.serving.loaded_bundle import load_release
+from models.serving.score_cache import MemoryCache
 from tests.services.conftest import AUTHORIZED, KEY, Running, Service, service_in
 from tests.services.scripted_bundle import Loader, release_bundle
 from tests.small_bundle import Small, put_in_service, small_settings

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.batching import Claim
+from models.serving.batching import Claim
 from services.lanes import MAX_WAITING, LeanLane, ModelLane, Passed, Ticket, TooLateError
 
 

@@ -17,11 +17,11 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from models.database import Database
 from models.errors import ArtifactError, ReleaseError, ScorerLost
-from models.ledger import Ledger, Release
-from models.serving import LoadedBundle, load_bundle, load_release
-from models.serving_types import Ranking
+from models.records.database import Database
+from models.records.ledger import Ledger, Release
+from models.serving.loaded_bundle import LoadedBundle, load_bundle, load_release
+from models.serving.protocol import Ranking
 from models.settings import Settings
 from services.deadline import Deadline
 from services.errors import CallerLeft, NothingServed, ReleaseLoadFailed

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.api_keys import caller_name
-from models.serving import LoadedBundle
+from models.serving.api_keys import caller_name
+from models.serving.loaded_bundle import LoadedBundle
 from services.decision_record import document_id
 from tests.services.conftest import KEY, Running
 from tests.small_bundle import BUDGET_MS, MACHINES, TASKS, Handbook, in_force, notes

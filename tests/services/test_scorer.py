@@ -15,12 +15,12 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from models.bundle_engines import LocalEngines
-from models.database import Database
 from models.errors import ScorerLost
-from models.ledger import Ledger
-from models.model_files import ModelFiles
-from models.serving import load_release
+from models.records.database import Database
+from models.records.ledger import Ledger
+from models.serving.engines import LocalEngines
+from models.serving.loaded_bundle import load_release
+from models.serving.model_files import ModelFiles
 from services.scorer.supervisor import ScorerProcess, ScorerRestarts
 from tests.service_process import start_service
 from tests.services.conftest import AUTHORIZED, Running, service_in

@@ -13,12 +13,12 @@ import cohere.errors
 import httpx
 import pytest
 
-from models.database import Database
-from models.deployment import roll_out
 from models.errors import RerankOpsError
-from models.ledger import Ledger, Release
-from models.service_client import ServiceUnavailable, call_service
-from models.serving import LoadedBundle
+from models.records.database import Database
+from models.records.ledger import Ledger, Release
+from models.serving.client import ServiceUnavailable, call_service
+from models.serving.loaded_bundle import LoadedBundle
+from models.serving.roll_out import roll_out
 from tests.service_process import ServiceProcess, free_port, start_service
 from tests.small_bundle import BUDGET_MS, QUESTION, STAFF, Small, notes, put_in_service, small_settings
 

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from models.errors import ArtifactError
-from models.serving_types import Ranked, Ranking
+from models.serving.protocol import Ranked, Ranking
 from models.settings import ObjectivesSettings
 from services.log_lines import JsonLines, error_facts
 from services.telemetry import Telemetry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.batching import Claim
+from models.serving.batching import Claim
 from services.usage import Usage
 
 

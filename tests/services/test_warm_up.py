@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from models.errors import ReleaseError
-from models.serving import LoadedBundle
-from models.serving_types import Ranking
+from models.serving.loaded_bundle import LoadedBundle
+from models.serving.protocol import Ranking
 from services.warm_up import warm_up
 from tests.services.scripted_bundle import ScriptedBundle, in_given_order
 from tests.small_bundle import Small, small_settings

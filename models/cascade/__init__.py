@@ -1,0 +1,1 @@
+"""Tiers: calibration, early exit, the walk from the first stage to the large model."""

@@ -1,0 +1,189 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
+"""One calibrated score per tier: a learned combination of the first-stage scores and the cross-encoders' logits.
+
+The weights are fitted listwise on the development queries (softmax cross entropy over each query's candidates), then
+Platt-scaled (Platt, 1999) to the probability of being relevant, so that scores of different tiers can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from models.cascade.windows import Stopping
+from models.errors import ContractError
+
+TIER_FEATURES: Mapping[str, tuple[str, ...]] = {
+    "lean": ("dense", "lexical", "lexical_log"),
+    "compact": ("dense", "lexical", "lexical_log", "compact"),
+    "large": ("dense", "lexical", "lexical_log", "large"),
+}
+"""Inputs of each scorer. What the large model has scored is ranked without the compact model's logit: with it, some
+hundred development queries are too few to tell what the weaker of two like models adds (docs/decisions/0013)."""
+
+_RIDGE = 1e-2
+_CLIP = 30.0
+_CONSTANT = 1e-6
+"""Standard deviation, as a share of the mean, up to which a feature is constant: what is left then is rounding."""
+
+Inputs = Mapping[str, NDArray[np.floating]]
+"""Arrays of one length under `dense`, `lexical` and, where known, `compact` and `large`."""
+
+
+@dataclass(frozen=True)
+class TierScorer:
+    """score = sigmoid(slope x (weights . standardized features) + offset)."""
+
+    features: tuple[str, ...]
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    weights: tuple[float, ...]
+    slope: float
+    offset: float
+
+    def logits(self, inputs: Inputs) -> NDArray[np.float64]:
+        """Combined logits [n] in float64: what a ranking is sorted by, before the sigmoid can saturate."""
+        table = np.stack([_feature(name, inputs) for name in self.features], axis=1)
+        combined = (table - np.array(self.mean)) / np.array(self.scale) @ np.array(self.weights)
+        return self.slope * combined + self.offset
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TierScorer:
+        """Read what `dataclasses.asdict` wrote."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The scorers of all tiers, and how well their probabilities hold on the queries they were fitted on."""
+
+    tiers: Mapping[str, TierScorer]
+    queries: int
+    expected_calibration_error: Mapping[str, float]
+    stopping: Stopping = field(default_factory=Stopping)
+    """Which candidates each model is asked about."""
+
+    @property
+    def last(self) -> TierScorer:
+        """Scorer of what the large model was asked about behind the compact one; older bundles have one for it."""
+        return self.tiers.get("cascade", self.tiers["large"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "stopping": self.stopping.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
+        """Read what `to_dict` wrote."""
+        tiers = {name: TierScorer.from_dict(tier) for name, tier in values["tiers"].items()}
+        stopping = Stopping.from_dict(values.get("stopping", {}))
+        return cls(tiers, values["queries"], values["expected_calibration_error"], stopping)
+
+
+def probability(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sigmoid in float64, kept inside (0, 1) so that close scores near the ends stay apart."""
+    return 1.0 / (1.0 + np.exp(-np.clip(logits, -_CLIP, _CLIP)))
+
+
+def fit_calibration(scored: pd.DataFrame, judgments: pd.DataFrame) -> Calibration:
+    """Fit every tier on the development queries.
+
+    `scored` has `query_id, document_id, dense_score, lexical_score, compact_logit, large_logit`, one row per
+    candidate. Raises
+    `ContractError` when no query has a relevant candidate.
+    """
+    relevant = judgments[judgments["grade"] > 0][["query_id", "document_id", "grade"]]
+    table = scored.merge(relevant, on=["query_id", "document_id"], how="left").fillna({"grade": 0})
+    groups = [rows for _, rows in table.groupby("query_id", sort=True) if rows["grade"].sum() > 0]
+    if not groups:
+        raise ContractError(
+            "no development query has a relevant passage among its candidates",
+            "Raise evaluation.max_dev_queries or evaluation.candidates, or check the judgments of the dev split.",
+        )
+    labels = [rows["grade"].to_numpy(float) for rows in groups]
+    inputs = [candidate_inputs(rows) for rows in groups]
+    tiers, errors = {}, {}
+    # The probability is fitted on all development queries: those whose positives were missed have none to show.
+    everything = candidate_inputs(table)
+    positive = (table["grade"] > 0).to_numpy(float)
+    for name, features in TIER_FEATURES.items():
+        ranker = _fit_weights(features, inputs, labels)
+        tiers[name] = _fit_probability(ranker, everything, positive)
+        errors[name] = expected_calibration_error(probability(tiers[name].logits(everything)), positive)
+    return Calibration(tiers, len(groups), errors)
+
+
+def candidate_inputs(table: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """The inputs that a table of scored candidates has."""
+    columns = {"dense": "dense_score", "lexical": "lexical_score", "compact": "compact_logit", "large": "large_logit"}
+    return {name: table[column].to_numpy(float) for name, column in columns.items() if column in table}
+
+
+def expected_calibration_error(scores: NDArray[np.float64], labels: NDArray[np.float64], bins: int = 10) -> float:
+    """Mean distance of score and share of positives over equally filled bins (Naeini et al., 2015, adaptive bins)."""
+    order = np.argsort(scores, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return float(sum(len(part) * abs(scores[part].mean() - labels[part].mean()) for part in parts) / len(scores))
+
+
+def _feature(name: str, inputs: Inputs) -> NDArray[np.float64]:
+    if name == "lexical_log":
+        return np.log1p(np.asarray(inputs["lexical"], dtype=np.float64))
+    return np.asarray(inputs[name], dtype=np.float64)
+
+
+def _fit_weights(
+    features: Sequence[str], inputs: Sequence[Inputs], labels: Sequence[NDArray[np.float64]]
+) -> TierScorer:
+    from scipy.optimize import minimize
+    from scipy.special import log_softmax, softmax
+
+    tables = [np.stack([_feature(name, one) for name in features], axis=1) for one in inputs]
+    everything = np.concatenate(tables)
+    mean, scale = everything.mean(axis=0), everything.std(axis=0)
+    varies = scale > np.maximum(_CONSTANT * np.abs(mean), np.finfo(np.float64).tiny)
+    scale = np.where(varies, scale, 1.0)
+    # A feature that is constant here gets no weight, so that other values of it decide nothing later.
+    tables = [np.where(varies, (table - mean) / scale, 0.0) for table in tables]
+    targets = [label / label.sum() for label in labels]
+
+    def objective(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        loss, gradient = 0.0, np.zeros_like(weights)
+        for table, target in zip(tables, targets, strict=True):
+            scores = table @ weights
+            loss -= float(target @ log_softmax(scores))
+            gradient += table.T @ (softmax(scores) - target)
+        count = len(tables)
+        return loss / count + _RIDGE * float(weights @ weights), gradient / count + 2 * _RIDGE * weights
+
+    found = minimize(objective, np.zeros(len(features)), jac=True, method="L-BFGS-B")
+    return TierScorer(tuple(features), tuple(mean.tolist()), tuple(scale.tolist()), tuple(found.x.tolist()), 1.0, 0.0)
+
+
+def _fit_probability(ranker: TierScorer, inputs: Inputs, positive: NDArray[np.float64]) -> TierScorer:
+    from dataclasses import replace
+
+    from scipy.optimize import minimize
+
+    scores = ranker.logits(inputs)
+    # Platt's smoothed targets keep the fit finite when the classes are separable.
+    hits = positive.sum()
+    high, low = (hits + 1) / (hits + 2), 1 / (len(positive) - hits + 2)
+    targets = np.where(positive > 0, high, low)
+
+    def objective(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        slope, offset = np.exp(parameters[0]), parameters[1]
+        logits = slope * scores + offset
+        loss = np.mean(np.logaddexp(0, logits) - targets * logits)
+        difference = (probability(logits) - targets) / len(scores)
+        return float(loss), np.array([slope * float(difference @ scores), float(difference.sum())])
+
+    found = minimize(objective, np.array([0.0, -2.0]), jac=True, method="L-BFGS-B")
+    # The slope is kept positive by fitting its logarithm: calibration must not turn the ranking around.
+    return replace(ranker, slope=float(np.exp(found.x[0])), offset=float(found.x[1]))

@@ -1,0 +1,1 @@
+"""Data contracts: rows, tables (pandera) and messages (pydantic)."""

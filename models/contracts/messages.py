@@ -1,0 +1,91 @@
+"""Messages between services and with callers: pydantic models under `CONTRACT_VERSION`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CONTRACT_VERSION = "1"
+TIERS = ("cached", "large", "compact", "lean")
+Tier = Literal["cached", "large", "compact", "lean"]
+"""What gave a score: the first stage (lean), a model, or the memory of what a model gave the same pair (cached)."""
+PROBE_HEADER = "X-RerankOps-Probe"
+PROBE_CALLER = "probe"
+"""Requests with this header are the deployment's own: recorded under this caller, and no traffic to monitoring."""
+
+
+class Message(BaseModel):
+    """A message between services; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Candidate(Message):
+    """A passage that the first stage returned."""
+
+    passage_id: str = Field(description="Passage.")
+    document_id: str = Field(default="", description="Its document; empty for texts of the caller's own.")
+    rank: int = Field(ge=1, description="Rank in the fused list, from 1.")
+    retriever_score: float = Field(description="Score that the list is ordered by, higher is better.")
+    dense_score: float = Field(description="Cosine similarity of the embeddings.")
+    lexical_score: float = Field(description="BM25 score.")
+    retriever: Literal["dense", "lexical", "hybrid"] = Field(default="hybrid", description="Which search found it.")
+
+
+class CandidateSet(Message):
+    """What a retriever hands to a reranker."""
+
+    query: str = Field(min_length=1, description="The question.")
+    candidates: list[Candidate] = Field(description="What was found, best first.")
+    index_version: str = Field(description="Index that was searched.")
+    corpus_version: str = Field(description="Corpus that it is of.")
+    contract_version: str = Field(default=CONTRACT_VERSION, description="Version of these messages.")
+
+
+class RankedPassage(Message):
+    """A passage with its final score, calibrated to the probability of being relevant."""
+
+    passage_id: str = Field(description="Passage.")
+    rank: int = Field(ge=1, description="Final rank, from 1.")
+    score: float = Field(ge=0, le=1, description="Probability of being relevant.")
+    tier: Tier = Field(description="What gave the score.")
+
+
+class Citation(Message):
+    """Where a sentence of an answer comes from: offsets are characters in the document's text."""
+
+    passage_id: str = Field(description="Passage that is quoted.")
+    document_id: str = Field(description="Its document.")
+    title: str = Field(description="Title of the document.")
+    quote: str = Field(description="The words, as they stand there.")
+    start: int = Field(description="Offset of the first character in the document's text.")
+    end: int = Field(description="Offset behind the last character.")
+
+
+class Decision(Message):
+    """The record of one answered request: why each passage was shown."""
+
+    decision_id: str = Field(description="Id of the decision.")
+    trace_id: str = Field(description="Trace of the request.")
+    time: datetime = Field(description="When it was answered, UTC.")
+    endpoint: str = Field(description="Path that was called.")
+    caller: str = Field(description="Who called, as a digest of the key.")
+    experiment_arm: str = Field(default="champion", description="Arm of the experiment; champion outside of one.")
+    query: str = Field(description="The question.")
+    candidates: list[dict[str, Any]] = Field(description="What was ranked, with the first-stage scores.")
+    ranking: list[dict[str, Any]] = Field(description="The same in its final order, with score and tier.")
+    release_id: str = Field(description="Release that answered.")
+    model_version: str = Field(description="Its MLflow version.")
+    index_version: str = Field(description="Its index.")
+    corpus_version: str = Field(description="Its corpus.")
+    contract_version: str = Field(default=CONTRACT_VERSION, description="Version of these messages.")
+    stage_ms: dict[str, float] = Field(description="Milliseconds of each stage.")
+    degraded: bool = Field(default=False, description="Whether the budget or a fault cost quality.")
+    degraded_reason: str = Field(default="", description="Why; empty otherwise.")
+    answer: str | None = Field(default=None, description="The text that was given, if one was asked for.")
+    citations: list[Citation] = Field(default=[], description="Quotes in that text.")
+
+
+MESSAGES: tuple[type[Message], ...] = (Candidate, CandidateSet, RankedPassage, Citation, Decision)

@@ -1,0 +1,88 @@
+"""The nouns of retrieval that every layer shares, as frozen dataclasses.
+
+Tables of them are checked by the pandera schemas of `models.contracts.tables`; messages between services by the
+pydantic models there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+Rule = Literal[
+    "malformed",
+    "encoding",
+    "too_long",
+    "columns",
+    "missing",
+    "wrong_type",
+    "out_of_range",
+    "control_character",
+    "bad_id",
+    "duplicate_id",
+    "unknown_reference",
+    "leakage",
+    "unreadable",
+]
+"""What a refused row broke; `models.contracts.tables.RULES` says each in words."""
+
+
+class Place(NamedTuple):
+    """Where a row stands in its source, as in `corpus.jsonl:17`, and the digest of what stands there."""
+
+    position: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document as a source yields it, before it is split into passages."""
+
+    document_id: str
+    title: str
+    text: str
+    source: str
+    access: tuple[str, ...] = ()
+    updated_at: str | None = None
+    """ISO 8601 with offset, where the source knows it."""
+    place: Place | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question with its split (`train`, `dev`, `test`), or an empty split for the splitter to decide.
+
+    `group` is what must not straddle splits (an article, a module); empty means the judged documents decide.
+    """
+
+    query_id: str
+    text: str
+    split: str = ""
+    group: str = ""
+    place: Place | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgment:
+    """A relevance judgment (qrel): `grade` 0 is judged not relevant, higher is more relevant."""
+
+    query_id: str
+    document_id: str
+    grade: int
+    place: Place | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedRow:
+    """An input row that broke its contract: kept with the rule, the reason and its place, never dropped silently.
+
+    `row` is the row as text, cut to what a quarantine keeps; `digest` is that of all of it, so that a later reading can
+    tell whether the same row still stands there.
+    """
+
+    table: str
+    reason: str
+    position: str
+    row: str = ""
+    rule: Rule = "malformed"
+    digest: str = field(default="", compare=False)

@@ -1,0 +1,189 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false
+# pyright: reportGeneralTypeIssues=false
+"""Pseudo-queries: questions made from the text itself, for a corpus that nobody has judged.
+
+A document's title, one of its headings or its first sentence stands for what is asked for (headings and titles:
+MacAvaney et al., "Content-based weak supervision for ad-hoc re-ranking", SIGIR 2019; first sentences: Husain et al.,
+"CodeSearchNet challenge", 2019), or any other sentence does, the inverse cloze task (Lee, Chang and Toutanova, "Latent
+retrieval for weakly supervised open domain question answering", ACL 2019). Such a query is marked by its `kind`. In
+training its text is taken out of the passages, or the model would learn to find repeated words; an evaluation on them
+says how well known passages are found again, which is easier than real questions are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import re
+from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from models.contracts.rows import Judgment, Query
+from models.contracts.tables import GIVEN, PSEUDO_KINDS
+from models.corpus.passage_table import PassageTable
+from models.corpus.splits import normalize_query, place_queries
+
+PREFIX = "pseudo/"
+"""Of the ids of pseudo-queries."""
+
+_WORDS = range(4, 33)
+_HEADING_WORDS = range(2, 13)
+_KEPT_SHARE = 0.1
+"""Share of the passages in which the query's text stays (Lee et al., 2019): it is a hint in real questions too."""
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'\u201d\u2019)\]]*\s+(?![a-zß-ÿ])|(?<=[。！？])|\n\s*\n")
+_HEADING_END = re.compile(r"[.!?:;,。！？：]$")
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+_WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
+_LETTERS = re.compile(r"[^\W\d_]")
+_LONGEST_PART = 400
+"""Characters of a sentence or heading, at most."""
+
+
+def add_pseudo_queries(
+    folder: Path, mode: Literal["auto", "on"], documents: int, dev_share: float, test_share: float
+) -> dict[str, int]:
+    """Add pseudo-queries to queries.parquet and judgments.parquet in `folder`, made from its passages.parquet.
+
+    `auto` makes them where no document is judged relevant, for all splits; `on` makes them always, and where there are
+    judgments for training alone, so that evaluation stays with real questions. They are made from the `documents`
+    documents with the smallest hash of their id, at most one of each kind; texts that several documents have, or that a
+    given query has, are left out. Returns how many there are of each kind.
+    """
+    from models.store.tables import write_table
+
+    queries, judgments = pd.read_parquet(folder / "queries.parquet"), pd.read_parquet(folder / "judgments.parquet")
+    judged = bool((judgments["grade"] > 0).any())
+    if judged and mode == "auto":
+        return {}
+    made = list(make_queries(PassageTable(folder / "passages.parquet"), documents))
+    seen = Counter(normalize_query(query.text) for query, _ in made)
+    seen.update(normalize_query(text) for text in queries["text"])
+    kept = [(query, judgment) for query, judgment in made if seen[normalize_query(query.text)] == 1]
+    new = pd.DataFrame([(q.query_id, q.text, "train" if judged else "", "") for q, _ in kept], columns=_PLACED)
+    relevant = pd.DataFrame([(j.query_id, j.document_id, j.grade) for _, j in kept], columns=list(judgments.columns))
+    relevant = relevant.astype(judgments.dtypes.to_dict())
+    if not judged:
+        new = place_queries(new.astype("str"), relevant, dev_share, test_share)
+    kinds = new["query_id"].str.removeprefix(PREFIX).str.partition("/")[0] if len(new) else pd.Series(dtype="str")
+    table = pd.concat([queries.assign(kind=GIVEN), new[["query_id", "text", "split"]].assign(kind=kinds)])
+    table = table.astype("str").sort_values("query_id", ignore_index=True)
+    write_table(table, folder / "queries.parquet")
+    both = pd.concat([judgments, relevant]).sort_values(["query_id", "document_id"], ignore_index=True)
+    write_table(both, folder / "judgments.parquet")
+    counts = table["kind"].value_counts()
+    splits = table["split"].value_counts()
+    return {
+        "queries": len(table),
+        **{f"queries_{split}": int(splits.get(split, 0)) for split in ("train", "dev", "test")},
+        "judgments": len(both),
+        **{f"pseudo_queries_{kind}": int(counts.get(kind, 0)) for kind in PSEUDO_KINDS},
+    }
+
+
+_PLACED = ["query_id", "text", "split", "group"]
+
+
+def make_queries(passages: PassageTable, documents: int) -> Iterator[tuple[Query, Judgment]]:
+    """The pseudo-queries of the `documents` documents with the smallest hash of their id, each with its judgment."""
+    names = (name for _, rows in passages.stream(["document_id"]) for name in rows["document_id"])
+    chosen = set(heapq.nsmallest(documents, (name for name, _ in groupby(names)), key=_hash))
+    rows = (
+        (str(row.document_id), str(row.title), str(row.text))
+        for _, table in passages.stream(["document_id", "title", "text"])
+        for row in table[table["document_id"].isin(chosen)].itertuples(index=False)
+    )
+    for document_id, pieces in groupby(rows, key=lambda row: row[0]):
+        listed = list(pieces)
+        for kind, text in _texts(document_id, listed[0][1], [text for _, _, text in listed]):
+            name = f"{PREFIX}{kind}/{_hash(f'{document_id} {text}').hex()[:24]}"
+            yield Query(name, text), Judgment(name, document_id, 1)
+
+
+def hide_answers(examples: pd.DataFrame, kinds: pd.Series) -> pd.DataFrame:
+    """Training examples without the text of their pseudo-queries in the passages.
+
+    `kinds` has the kind of each query by id. Of a `title` query, no passage of the list has its title; of the others,
+    the positive passage mostly lacks the query's text.
+    """
+    of_row = examples["query_id"].map(kinds)
+    if not of_row.isin(PSEUDO_KINDS).any():
+        return examples
+    passages = [
+        passage if kind == GIVEN else _hidden(str(kind), str(name), query, passage, label)
+        for kind, name, query, passage, label in zip(
+            of_row, examples["query_id"], examples["query"], examples["passage"], examples["label"], strict=True
+        )
+    ]
+    return examples.assign(passage=pd.Series(passages, index=examples.index, dtype="str"))
+
+
+def _hidden(kind: str, query_id: str, query: str, passage: str, label: float) -> str:
+    if kind == "title":
+        _, newline, text = passage.partition("\n")
+        return text.strip() or passage if newline else passage
+    if label == 0 or _share(query_id) < _KEPT_SHARE:
+        return passage
+    pattern = r"\s+".join(map(re.escape, query.split()))
+    return re.sub(pattern, "", passage, count=1).strip() or passage
+
+
+def _texts(document_id: str, title: str, pieces: list[str]) -> Iterator[tuple[str, str]]:
+    """(kind, text) of the queries that a document gives."""
+    title = " ".join(title.split())
+    taken = {normalize_query(title)}
+    if _words(title) in _HEADING_WORDS:
+        yield "title", title
+    sentences = [sentence for piece in pieces for sentence in _sentences(piece)]
+    headings = [heading for piece in pieces for heading in _headings(piece)]
+    first = sentences[:1]
+    others = sentences[1:]
+    for kind, found in (("heading", headings), ("sentence", first), ("cloze", others)):
+        usable = [text for text in found if normalize_query(text) not in taken]
+        if usable:
+            text = min(usable, key=lambda text: _hash(f"{document_id} {text}"))
+            taken.add(normalize_query(text))
+            yield kind, text
+
+
+def _sentences(text: str) -> Iterator[str]:
+    for part in _SENTENCE_END.split(text):
+        sentence = " ".join((part or "").split())
+        is_text = len(sentence) <= _LONGEST_PART and sentence[-1:] in ".!?。！？"
+        if is_text and _words(sentence) in _WORDS and _mostly_letters(sentence):
+            yield sentence
+
+
+def _headings(text: str) -> Iterator[str]:
+    """Short lines without an end mark that text follows."""
+    lines = [line.strip() for line in text.splitlines()]
+    for place, line in enumerate(lines[:-1]):
+        heading = " ".join(line.lstrip("#=- ").split())
+        is_short = _words(heading) in _HEADING_WORDS and len(heading) <= _LONGEST_PART
+        alone = place == 0 or not lines[place - 1]
+        if is_short and alone and not _HEADING_END.search(heading) and _mostly_letters(heading):
+            yield heading
+
+
+def _words(text: str) -> int:
+    """Words of a text; where words are written without spaces, its characters."""
+    return len(_WORD.findall(text))
+
+
+def _mostly_letters(text: str) -> bool:
+    return 2 * len(_LETTERS.findall(text)) > len(text)
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _share(text: str) -> float:
+    return float(np.frombuffer(_hash(text)[:8], dtype=np.uint64)[0]) / 2**64

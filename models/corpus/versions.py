@@ -1,0 +1,81 @@
+"""Past versions of the corpus: which there are, and the tables of one, to make its index or train on it again.
+
+A version is one reading of the source: the tables that the same code made of the same source with the same settings.
+It is named by the data version of its passages, as releases name their corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from models.errors import ArtifactError
+from models.store.artifacts import Artifact, ArtifactStore
+
+if TYPE_CHECKING:
+    from models.records.ledger import Release
+
+PASSAGES = "corpus/passages"
+TABLES = (PASSAGES, "corpus/queries", "corpus/judgments", "corpus/quarantined_rows")
+
+_ROWS = ("documents", "passages", "queries", "judgments", "quarantined_rows")
+_LIST = "List them with `rerankops corpus versions`."
+
+
+@dataclass(frozen=True)
+class CorpusVersion:
+    """One reading of the source: rows by table, whether it is the current one, and the releases made from it."""
+
+    data_version: str
+    read_at: str
+    rows: dict[str, int]
+    current: bool
+    releases: tuple[str, ...]
+
+
+def corpus_versions(store: ArtifactStore, releases: Iterable[Release] = ()) -> list[CorpusVersion]:
+    """All versions whose tables are stored, the newest first; of readings that gave the same passages the last."""
+    current = store.current(PASSAGES)
+    used: dict[str, list[str]] = {}
+    for release in releases:
+        used.setdefault(release.corpus_version, []).append(release.release_id)
+    found = {}
+    for passages in _readings(store):
+        if passages.data_version not in found and _siblings(store, passages) is not None:
+            found[passages.data_version] = CorpusVersion(
+                data_version=passages.data_version,
+                read_at=passages.manifest.created_at,
+                rows={name: int(passages.summary[name]) for name in _ROWS if name in passages.summary},
+                current=current is not None and current.data_version == passages.data_version,
+                releases=tuple(used.get(passages.data_version, ())),
+            )
+    return list(found.values())
+
+
+def tables_of(store: ArtifactStore, version: str) -> dict[str, Artifact]:
+    """The tables of a version by asset name; the beginning of its name is enough where no other begins so.
+
+    Raises `ArtifactError` where there is no such version, or more than one.
+    """
+    matching = [one for one in _readings(store) if one.data_version.startswith(version)]
+    if not matching:
+        raise ArtifactError(f"there is no version {version!r} of the corpus", _LIST)
+    names = sorted({one.data_version for one in matching})
+    if len(names) > 1:
+        raise ArtifactError(f"{version!r} is the beginning of {', '.join(names)}", "Give more of its digits.")
+    for passages in matching:
+        if (tables := _siblings(store, passages)) is not None:
+            return {table.asset: table for table in tables}
+    raise ArtifactError(f"tables of version {names[0]} of the corpus were deleted", _LIST)
+
+
+def _readings(store: ArtifactStore) -> Sequence[Artifact]:
+    """Passages of all readings, the newest first."""
+    return sorted(store.made(PASSAGES), key=lambda one: one.manifest.created_at, reverse=True)
+
+
+def _siblings(store: ArtifactStore, passages: Artifact) -> list[Artifact] | None:
+    """All tables of the reading that gave `passages`; None where one is not stored."""
+    tables = [store.made_alike(passages, asset) for asset in TABLES]
+    return [table for table in tables if table is not None] if all(tables) else None

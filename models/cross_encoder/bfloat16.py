@@ -1,0 +1,188 @@
+"""Cross-encoders in bfloat16 on CPUs that multiply it: PyTorch, one pair at a time, or in groups where the CPU has
+tiles (AMX), which one pair does not fill."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from threading import Barrier
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models.cross_encoder.pair_tokenizer import EncodedPair, PairTokenizer
+from models.cross_encoder.pairwise import PairwiseScorer, Progress
+from models.cross_encoder.scorer import CrossEncoderScorer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+_STEP = 16
+"""Pairs of a group are padded to the same whole number of so many tokens."""
+
+_FEWEST_ROWS, _MOST_ROWS = 384, 1536
+"""Tokens of a group, padding included. Below the first oneDNN cuts products in another way, and so rounds in another;
+behind the second nothing is gained."""
+
+_MULTIPLE = 4
+"""A group has a multiple of so many pairs: the vectors of the head's last product."""
+
+
+class Bfloat16Scorer(PairwiseScorer):
+    """PyTorch with the transformer in bfloat16 and the head in float32.
+
+    With `grouped`, pairs of about the same length are read together. A score still depends on nothing but the pair: a
+    group's length is a step of its own, and groups too small to be multiplied like the others are filled up with
+    pairs whose scores are not used.
+    """
+
+    def __init__(self, scorer: CrossEncoderScorer, threads: int, grouped: bool | None = None) -> None:
+        """Takes the model of `scorer` over. `grouped` is by default whether the CPU has tiles."""
+        import torch
+
+        super().__init__(threads)
+        _halve(scorer.body)
+        self._grouped = has_tiles() if grouped is None else grouped
+        if self._grouped:
+            scorer.tokenizer = _InSteps(scorer.tokenizer)
+        self._scorer = scorer
+        self._threads = threads
+        self.max_tokens = scorer.max_tokens
+        before, ready = torch.get_num_threads(), Barrier(threads)
+        list(self._pool.map(lambda _: _work_alone(ready), range(threads)))
+        torch.set_num_threads(before)  # what a thread sets for itself is the start of later threads too
+
+    @classmethod
+    def load(cls, folder: Path, max_tokens: int, threads: int = 0) -> Bfloat16Scorer:
+        """Load a model of `models.cross_encoder.scorer`; `threads` pairs run at once, 0 is one per core."""
+        import torch
+
+        return cls(CrossEncoderScorer.load(folder, max_tokens), threads or torch.get_num_threads())
+
+    def logits(
+        self, pairs: Sequence[tuple[str, str]], batch_size: int = 32, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """float32 [n] relevance logits, in the order of `pairs`."""
+        return self.logits_of(self.encode(pairs), batch_size, progress)
+
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
+        """Token ids of each pair, cut to `max_tokens`; a query may take half of them."""
+        return self._scorer.encode(pairs)
+
+    def logits_of(
+        self, encoded: Sequence[EncodedPair], batch_size: int = 32, progress: Progress | None = None
+    ) -> NDArray[np.float32]:
+        """float32 [n] relevance logits of encoded pairs. `batch_size` has no effect here."""
+        if not self._grouped:
+            return super().logits_of(encoded, batch_size, progress)
+        groups = _groups([len(encoding) for encoding in encoded], self._threads)
+        scores, done = np.empty(len(encoded), dtype=np.float32), 0
+        found = self._pool.map(self._score_group, ([encoded[place] for place in group] for group in groups))
+        for group, logits in zip(groups, found, strict=True):
+            scores[group] = logits
+            done += len(group)
+            if progress is not None:
+                progress(done, len(encoded))
+        return scores
+
+    def _score_group(self, group: list[EncodedPair]) -> NDArray[np.float32]:
+        fewest = _fewest(_in_steps(len(group[0])))
+        filled = max(-(-len(group) // _MULTIPLE) * _MULTIPLE, fewest)
+        return self._scorer.logits_of([*group, *[group[0]] * (filled - len(group))], filled)[: len(group)]
+
+    def _score(self, encoding: EncodedPair) -> float:
+        return float(self._scorer.logits_of([encoding], 1)[0])
+
+
+class _InSteps(PairTokenizer):
+    """A tokenizer that pads to whole steps."""
+
+    def __init__(self, tokenizer: PairTokenizer) -> None:
+        self.__dict__.update(tokenizer.__dict__)
+
+    def pad(self, encodings: Sequence[EncodedPair]) -> dict[str, Tensor]:
+        """As the tokenizer's, with more padding."""
+        from torch.nn.functional import pad
+
+        tensors = super().pad(encodings)
+        width = tensors["input_ids"].shape[1]
+        return {name: pad(tensor, (0, _in_steps(width) - width)) for name, tensor in tensors.items()}
+
+
+def _in_steps(tokens: int) -> int:
+    return -(-tokens // _STEP) * _STEP
+
+
+def _fewest(length: int) -> int:
+    """Pairs of so many tokens that a group has at least."""
+    return -(-_FEWEST_ROWS // (length * _MULTIPLE)) * _MULTIPLE
+
+
+def _groups(lengths: Sequence[int], threads: int) -> list[list[int]]:
+    """Places of pairs that are read together, the longest first, enough groups of each length for all threads.
+
+    Pairs that fill their steps exactly stay apart from those that are padded: attention without a mask is computed by
+    another kernel.
+    """
+    alike: dict[tuple[int, bool], list[int]] = defaultdict(list)
+    for place, length in enumerate(lengths):
+        alike[_in_steps(length), length % _STEP == 0].append(place)
+    groups = []
+    for (length, _), places in sorted(alike.items(), reverse=True):
+        unit = _fewest(length)
+        units = -(-len(places) // unit)
+        most = max(_MOST_ROWS // length // unit, 1)
+        count = min(max(-(-units // most), threads), units)
+        ends = [unit * (units * end // count) for end in range(count + 1)]
+        groups += [places[start:end] for start, end in pairwise(ends)]
+    return groups
+
+
+def has_tiles() -> bool:
+    """Whether this CPU multiplies bfloat16 in tiles (AMX)."""
+    import torch
+
+    return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has instructions that multiply bfloat16, and PyTorch the library that uses them (oneDNN)."""
+    import torch
+
+    return torch.backends.mkldnn.is_available() and has_bfloat16_instructions()
+
+
+def has_bfloat16_instructions() -> bool:
+    """Whether this CPU has instructions that multiply bfloat16."""
+    import torch
+
+    found = torch.cpu.get_capabilities()
+    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+
+
+def _halve(model: Any) -> None:
+    """Turn the parameters of a transformer to bfloat16.
+
+    A classification head on it keeps float32: logits of 8 bits would tie. So do buffers, such as the frequencies of
+    rotary positions.
+    """
+    import torch
+
+    body = model.base_model
+    for parameter in body.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    for child in model.children() if body is not model else ():
+        if child is not body:
+            child.register_forward_pre_hook(lambda _, values: tuple(value.float() for value in values))
+
+
+def _work_alone(ready: Barrier) -> None:
+    """Let PyTorch use one thread in calls of this one, once each thread of the pool is here to do the same."""
+    import torch
+
+    ready.wait()
+    torch.get_num_threads()  # a thread's first call of PyTorch takes over the number of the process
+    torch.set_num_threads(1)

@@ -1,0 +1,1 @@
+"""Offline evaluation: systems, slices, gains, page and plots."""

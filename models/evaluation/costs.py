@@ -1,0 +1,31 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
+"""Seconds per query of each system, from measured seconds of a pair and of retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from models.cross_encoder.candidate_scores import ScoredCandidates
+
+
+def seconds_per_query(
+    scored: ScoredCandidates | Mapping[str, float],
+    first_stage: Mapping[str, float],
+    per_query: float,
+    tiered: Mapping[str, float],
+) -> dict[str, float]:
+    """Seconds of each system per query, retrieval included, from the measured seconds of a pair.
+
+    `per_query` is the mean number of candidates, `tiered` that of the pairs which the tiered system gives each model;
+    `first_stage` has the seconds of `bm25`, `dense` and `hybrid`.
+    """
+    pair = scored.seconds_per_pair if isinstance(scored, ScoredCandidates) else scored
+    base = first_stage["hybrid"]
+    return {
+        **first_stage,
+        "lean": base,
+        "compact": base + per_query * pair["compact"],
+        "large": base + per_query * pair["large"],
+        "tiered": base + sum(tiered[name] * pair[name] for name in tiered),
+    }

@@ -1,0 +1,139 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
+"""The steps of an offline evaluation on stored artifacts: score, evaluate, compare with the champion, time the
+bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from models.cascade.calibration import Calibration
+from models.cascade.offline import pairs_per_query, rerank
+from models.cross_encoder.candidate_scores import score_candidates
+from models.cross_encoder.engines import SIZES, load_engine
+from models.cross_encoder.flops import relative_cost
+from models.evaluation.assessment import assess
+from models.evaluation.costs import seconds_per_query
+from models.evaluation.evaluation_set import split_of
+from models.evaluation.page import PAGE, write_evaluation_page
+from models.evaluation.report import FIRST_STAGES
+from models.records.mlflow_registry import Tracking
+from models.settings import EvaluationSettings, TiersSettings, TrainingSettings
+from models.store.artifacts import Artifact
+from models.store.durable_files import canonical_json
+from models.store.tables import write_table
+
+QUALITY_COST = "report/quality_cost.png"
+Progress = Callable[[int, int], None]
+
+
+def score_evaluation_set(
+    candidates: pd.DataFrame,
+    queries: pd.DataFrame,
+    passages: pd.DataFrame,
+    engines: Path,
+    models: Mapping[str, Path],
+    training: TrainingSettings,
+    threads: int,
+    folder: Path,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write scored.parquet: the candidates of `queries` with both models' logits. Returns counts, seconds per pair, and
+    what the longest pair costs in the compact model as a share of the large one's.
+
+    `models` are the folders of `compact` and `large`, `engines` that of what computes them."""
+    compact, large = (
+        load_engine(engines, models[size], size, training.max_tokens, device=training.device, threads=threads)
+        for size in SIZES
+    )
+    scored = score_candidates(candidates, queries, passages, compact, large, progress)
+    write_table(scored.table, folder / "scored.parquet")
+    return {
+        "dagster/row_count": len(scored.table),
+        "compact_cost": relative_cost(models["compact"], models["large"], training.max_tokens),
+        **{f"seconds_per_pair_{n}": s for n, s in scored.seconds_per_pair.items()},
+    }
+
+
+def evaluate_offline(
+    evaluation_set: Artifact,
+    passages: Artifact,
+    candidates: Artifact,
+    scored_candidates: Artifact,
+    score_calibration: Artifact,
+    settings: EvaluationSettings,
+    tiers: TiersSettings,
+    folder: Path,
+) -> dict[str, Any]:
+    """Write evaluation.json, per_query.parquet, rankings.parquet, the plot and the page; returns the numbers that are
+    watched."""
+    from models.evaluation.plots import quality_cost_plot
+
+    test, judgments = split_of(evaluation_set, "test")
+    scored = scored_candidates.read_table("scored.parquet")
+    scored = scored[scored["query_id"].isin(test["query_id"])]
+    calibration = Calibration.from_dict(score_calibration.read_json("calibration.json"))
+    stages = candidates.read_table("first_stage.parquet")
+    stages = stages[stages["query_id"].isin(test["query_id"])]
+    rankings = {
+        **{str(name): rows.drop(columns="system") for name, rows in stages.groupby("system")},
+        **rerank(scored, calibration, tiers),
+    }
+    per_query = len(scored) / max(len(test), 1)
+    first = {name: float(candidates.summary[f"seconds_per_query_{name}"]) for name in FIRST_STAGES}
+    pair = {name: float(scored_candidates.summary[f"seconds_per_pair_{name}"]) for name in ("compact", "large")}
+    texts = passages.read_table("passages.parquet", ["passage_id", "document_id", "title", "text", "source"])
+    assessment = assess(
+        rankings,
+        stages,
+        scored,
+        test,
+        judgments,
+        texts,
+        calibration,
+        tiers,
+        seconds_per_query(pair, first, per_query, pairs_per_query(rankings["tiered"], calibration.stopping)),
+        int(scored.groupby("query_id").size().max()),
+        settings,
+    )
+    report = assessment.report
+    write_table(report.per_query, folder / "per_query.parquet")
+    table = pd.concat([ranking.assign(system=name) for name, ranking in rankings.items()], ignore_index=True)
+    write_table(table, folder / "rankings.parquet")
+    (folder / "report").mkdir()
+    # Times vary from run to run, so the report does not decide the data version; quality does, through the tables.
+    (folder / "report" / "evaluation.json").write_bytes(canonical_json(assessment.to_dict()))
+    quality_cost_plot(report, folder / QUALITY_COST)
+    made_from = (evaluation_set, passages, candidates, scored_candidates, score_calibration)
+    write_evaluation_page(
+        folder / PAGE,
+        assessment,
+        test,
+        judgments,
+        texts,
+        title="Offline evaluation",
+        facts={one.asset: one.data_version for one in made_from},
+        plot=folder / QUALITY_COST,
+    )
+    gain = report.gains["tiered"]
+    return {
+        **{f"ndcg_at_10_{name}": result.means["nDCG@10"] for name, result in report.systems.items()},
+        "ndcg_at_10_gain": gain.difference,
+        "gain_p_value": gain.p_value,
+        "best_first_stage": report.best_first_stage,
+        "queries": report.queries,
+    }
+
+
+def log_evaluation(tracking: Tracking, artifact: Artifact) -> str:
+    """Log the evaluation as an MLflow run with its plot and page; returns the run id."""
+    metrics = {name: float(value) for name, value in artifact.summary.items() if isinstance(value, int | float)}
+    files = [artifact.path(name) for name in (QUALITY_COST, PAGE, "report/evaluation.json")]
+    tags = {"rerankops.data_version": artifact.data_version}
+    return tracking.log_run(
+        "offline_evaluation", params=artifact.manifest.inputs, metrics=metrics, tags=tags, files=files
+    )

@@ -1,0 +1,348 @@
+"""Offline evaluation: first stages and rerankers on the same judged queries, with intervals and paired tests.
+
+Every number is over the judged queries that have a relevant document. What the first stage did not retrieve stays
+missed for the rerankers too, so their gains are those a user would see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from models.errors import ContractError
+from models.measures.metrics import MAIN_MEASURE, collapse_to_documents, evaluate_run, mean_values
+from models.measures.significance import (
+    bootstrap_interval,
+    max_statistic_test,
+    paired_randomization_test,
+    queries_to_detect,
+    randomized_tukey_hsd,
+    smallest_detectable_difference,
+)
+from models.settings import EvaluationSettings
+
+FIRST_STAGES = ("bm25", "dense", "hybrid")
+RERANKERS = ("lean", "compact", "large", "tiered")
+PER_QUERY_COLUMNS = ("query_id", "system", "measure", "value")
+
+_SEED = 0
+_POINT = 0.01
+_SAME = 1e-9
+"""Values of a query closer than this are the same: they differ by rounding only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Candidate minus baseline on the same queries, in units of `measure`.
+
+    `low` and `high` bound the mean difference (bootstrap); `p_value` is two-sided (paired randomization test), and
+    `p_corrected` the same corrected for the comparisons made beside it, None where it stands alone; `detectable` is the
+    smallest difference that this many queries would show with power 0.8.
+    """
+
+    candidate: str
+    baseline: str
+    measure: str
+    queries: int
+    candidate_mean: float
+    baseline_mean: float
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    improved: int
+    hurt: int
+    same: int
+    detectable: float
+    p_corrected: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Comparison:
+        """Read what `to_dict` wrote."""
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two systems of one evaluation: the mean nDCG@10 of `first` minus that of `second`.
+
+    `low`, `high` and `p_value` are corrected for the number of pairs (randomized Tukey HSD).
+    """
+
+    first: str
+    second: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """What an evaluation set can show of `candidate` against `baseline`.
+
+    A difference of `detectable` is found with probability `power` by a test at level `alpha`; for a difference of one
+    point, 0.01, it would take `queries_for_a_point` queries.
+    """
+
+    candidate: str
+    baseline: str
+    queries: int
+    detectable: float
+    queries_for_a_point: int
+    power: float = 0.8
+    alpha: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class SystemResult:
+    """Means of one system over `queries` queries; `low` and `high` bound the mean nDCG@10.
+
+    `kind` is first_stage, reranker or imported; the time of what was imported is not known.
+    """
+
+    kind: str
+    queries: int
+    means: Mapping[str, float]
+    low: float
+    high: float
+    seconds_per_query: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, each measure under its own name."""
+        return {
+            **self.means,
+            "interval": [self.low, self.high],
+            "kind": self.kind,
+            "queries": self.queries,
+            "seconds_per_query": self.seconds_per_query,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> SystemResult:
+        """Read what `to_dict` wrote."""
+        own = ("interval", "kind", "queries", "seconds_per_query")
+        means = {name: value for name, value in values.items() if name not in own}
+        low, high = values["interval"]
+        return cls(values["kind"], values["queries"], means, low, high, values["seconds_per_query"])
+
+
+def _empty_per_query() -> pd.DataFrame:
+    return pd.DataFrame({"query_id": [], "system": [], "measure": [], "value": []}).astype(
+        {"query_id": "str", "system": "str", "measure": "str", "value": "float64"}
+    )
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """All systems on one evaluation set.
+
+    `gains` holds each reranker against the best first stage, the one with the highest nDCG@10 on these very queries:
+    the hardest baseline; their `p_corrected` is by the largest statistic among them. `pairs` are all pairs of systems,
+    `power` is about the tiered reranker, or the last one where there is none. `per_query` has `query_id, system,
+    measure, value` and is stored as a table beside the JSON.
+    """
+
+    systems: Mapping[str, SystemResult]
+    best_first_stage: str
+    gains: Mapping[str, Comparison]
+    confidence: float
+    pairs: Sequence[Pair] = ()
+    power: Power | None = None
+    per_query: pd.DataFrame = field(default_factory=_empty_per_query, compare=False, repr=False)
+
+    @property
+    def queries(self) -> int:
+        """Queries that every system was judged on."""
+        return self.systems[self.best_first_stage].queries
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values without the per-query table."""
+        return {
+            "systems": {name: result.to_dict() for name, result in self.systems.items()},
+            "best_first_stage": self.best_first_stage,
+            "gains": {name: gain.to_dict() for name, gain in self.gains.items()},
+            "confidence": self.confidence,
+            "pairs": [asdict(pair) for pair in self.pairs],
+            "power": None if self.power is None else asdict(self.power),
+            "measure": MAIN_MEASURE,
+            "queries": self.queries,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], per_query: pd.DataFrame | None = None) -> EvaluationReport:
+        """Read what `to_dict` wrote, with the table stored beside it where it is at hand."""
+        return cls(
+            systems={name: SystemResult.from_dict(result) for name, result in values["systems"].items()},
+            best_first_stage=values["best_first_stage"],
+            gains={name: Comparison.from_dict(gain) for name, gain in values["gains"].items()},
+            confidence=values["confidence"],
+            # Reports of releases before 0.2 have neither.
+            pairs=tuple(Pair(**pair) for pair in values.get("pairs", ())),
+            power=Power(**values["power"]) if values.get("power") else None,
+            per_query=_empty_per_query() if per_query is None else per_query,
+        )
+
+
+def evaluate_systems(
+    rankings: Mapping[str, pd.DataFrame],
+    judgments: pd.DataFrame,
+    seconds_per_query: Mapping[str, float],
+    settings: EvaluationSettings,
+    imported: Collection[str] = (),
+) -> EvaluationReport:
+    """Judge every system on the judged queries and compare the rerankers with the best first stage.
+
+    Each ranking has `query_id, passage_id, document_id, rank, score`, rank 1 best; `judgments` are those of the
+    evaluated split only, since each of its queries counts. Names in `FIRST_STAGES` are first stages, all others
+    rerankers; those in `imported` come from elsewhere, and their time is not known. Raises `ContractError` when there
+    is no first stage, a time is missing, or a system ranks none of the judged queries.
+    """
+    first_stages = [name for name in FIRST_STAGES if name in rankings]
+    if not first_stages:
+        raise ContractError("no first stage among the rankings", f"Give at least one of {', '.join(FIRST_STAGES)}.")
+    untimed = [
+        name for name in rankings if name not in imported and not np.isfinite(seconds_per_query.get(name, np.nan))
+    ]
+    if untimed:
+        raise ContractError(f"no seconds per query for {', '.join(untimed)}", "Time every system that is evaluated.")
+    tables = {name: _evaluate_ranking(name, ranking, judgments) for name, ranking in rankings.items()}
+    systems = {
+        name: _summarize(
+            table, _kind(name, imported), None if name in imported else float(seconds_per_query[name]), settings
+        )
+        for name, table in tables.items()
+    }
+    best = max(first_stages, key=lambda name: systems[name].means[MAIN_MEASURE])
+    per_query = pd.concat(
+        [table.assign(system=name).reindex(columns=list(PER_QUERY_COLUMNS)) for name, table in tables.items()],
+        ignore_index=True,
+    )
+    values = {name: _values(per_query, name) for name in rankings}
+    gains = {
+        name: _paired(values[name], values[best], name, best, MAIN_MEASURE, settings)
+        for name in rankings
+        if name not in FIRST_STAGES
+    }
+    if gains:
+        differences = np.stack([(values[name] - values[best]).to_numpy() for name in gains])
+        corrected = max_statistic_test(differences, settings.resamples, _SEED)
+        gains = {
+            name: replace(gain, p_corrected=float(p)) for (name, gain), p in zip(gains.items(), corrected, strict=True)
+        }
+    return EvaluationReport(
+        systems, best, gains, settings.confidence, _pairs(values, settings), _power(values, gains, best), per_query
+    )
+
+
+def compare(
+    per_query_a: pd.DataFrame,
+    per_query_b: pd.DataFrame,
+    system: str,
+    measure: str = MAIN_MEASURE,
+    settings: EvaluationSettings | None = None,
+    *,
+    candidate: str = "candidate",
+    baseline: str = "champion",
+) -> Comparison:
+    """Compare one system of two evaluations on the same queries: a (candidate) minus b (champion).
+
+    Both are per-query tables of an `EvaluationReport`. Raises `ContractError` when the queries differ.
+    """
+    first, second = _values(per_query_a, system, measure), _values(per_query_b, system, measure)
+    if not first.index.equals(second.index):
+        apart = len(first.index.symmetric_difference(second.index))
+        raise ContractError(
+            f"{candidate} and {baseline} were evaluated on different queries ({apart} not in both)",
+            "Evaluate both on the current evaluation set.",
+        )
+    return _paired(first, second, candidate, baseline, measure, settings or EvaluationSettings())
+
+
+def _evaluate_ranking(name: str, ranking: pd.DataFrame, judgments: pd.DataFrame) -> pd.DataFrame:
+    run = collapse_to_documents(ranking)
+    if set(run["query_id"].tolist()).isdisjoint(judgments["query_id"].tolist()):
+        raise ContractError(
+            f"{name} ranks none of the judged queries",
+            "Its query ids differ from those of the judgments, or it returned nothing.",
+        )
+    return evaluate_run(run, judgments)
+
+
+def _kind(name: str, imported: Collection[str]) -> str:
+    if name in imported:
+        return "imported"
+    return "first_stage" if name in FIRST_STAGES else "reranker"
+
+
+def _summarize(table: pd.DataFrame, kind: str, seconds: float | None, settings: EvaluationSettings) -> SystemResult:
+    values = table.loc[table["measure"] == MAIN_MEASURE, "value"].to_numpy()
+    low, high = bootstrap_interval(values, settings.confidence, settings.resamples, _SEED)
+    return SystemResult(kind, len(values), mean_values(table), low, high, seconds)
+
+
+def _pairs(values: Mapping[str, pd.Series], settings: EvaluationSettings) -> tuple[Pair, ...]:
+    names = list(values)
+    table = np.stack([values[name].to_numpy(dtype=float) for name in names])
+    p_values, margin = randomized_tukey_hsd(table, settings.confidence, settings.resamples, _SEED)
+    means = table.mean(axis=1)
+    return tuple(
+        Pair(names[i], names[j], float(apart), float(apart - margin), float(apart + margin), float(p_values[i, j]))
+        for i, j in combinations(range(len(names)), 2)
+        for apart in (means[i] - means[j],)
+    )
+
+
+def _power(values: Mapping[str, pd.Series], gains: Mapping[str, Comparison], best: str) -> Power | None:
+    if not gains:
+        return None
+    name = "tiered" if "tiered" in gains else list(gains)[-1]
+    differences = (values[name] - values[best]).to_numpy(dtype=float)
+    needed = queries_to_detect(differences, _POINT)
+    return Power(name, best, len(differences), gains[name].detectable, needed)
+
+
+def _values(per_query: pd.DataFrame, system: str, measure: str = MAIN_MEASURE) -> pd.Series:
+    chosen = (per_query["system"] == system).to_numpy() & (per_query["measure"] == measure).to_numpy()
+    if not chosen.any():
+        raise ContractError(f"no {measure} of {system} in the per-query table", "Run the offline evaluation again.")
+    values = pd.Series(
+        per_query["value"].to_numpy(dtype=float)[chosen], index=per_query["query_id"].to_numpy()[chosen]
+    ).sort_index()
+    if values.index.has_duplicates:
+        raise ContractError(f"{measure} of {system} appears twice for one query", "Run the offline evaluation again.")
+    return values
+
+
+def _paired(
+    first: pd.Series, second: pd.Series, candidate: str, baseline: str, measure: str, settings: EvaluationSettings
+) -> Comparison:
+    a, b = first.to_numpy(dtype=float), second.to_numpy(dtype=float)
+    differences = a - b
+    low, high = bootstrap_interval(differences, settings.confidence, settings.resamples, _SEED)
+    improved, hurt = int((differences > _SAME).sum()), int((differences < -_SAME).sum())
+    return Comparison(
+        candidate=candidate,
+        baseline=baseline,
+        measure=measure,
+        queries=len(differences),
+        candidate_mean=float(a.mean()),
+        baseline_mean=float(b.mean()),
+        difference=float(differences.mean()),
+        low=low,
+        high=high,
+        p_value=paired_randomization_test(a, b, settings.resamples, _SEED),
+        improved=improved,
+        hurt=hurt,
+        same=len(differences) - improved - hurt,
+        detectable=smallest_detectable_difference(differences),
+    )

@@ -1,0 +1,1 @@
+"""Great Expectations suites over corpus tables, and what was accepted before."""

@@ -1,0 +1,77 @@
+"""The last accepted version of the corpus: the one that the last released bundle was made from.
+
+A later version is held against it (`models.expectations.validation`), whatever was read in between. The store keeps it
+under the name `accepted` beside the current one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from models.errors import ArtifactError
+from models.expectations.tables import SUITE_OF, facts, table_of
+from models.store.artifacts import Artifact, ArtifactStore
+from models.store.code_version import code_version
+
+ACCEPTED = "accepted"
+
+_CORPUS = ("corpus/passages", "corpus/queries", "corpus/judgments")
+_EVALUATION_SET = "corpus/evaluation_set"
+
+
+def accept_corpus(store: ArtifactStore, bundle: Artifact) -> bool:
+    """Mark the versions that a released bundle was made from as accepted.
+
+    False, and nothing is marked, where the evaluation set was made again since: then it is not known from which.
+    """
+    evaluation_set = store.require(_EVALUATION_SET)
+    made_from = {**evaluation_set.manifest.inputs, _EVALUATION_SET: evaluation_set.data_version}
+    used = {name: version for name, version in bundle.manifest.inputs.items() if name in (*_CORPUS, _EVALUATION_SET)}
+    if any(made_from[name] != version for name, version in used.items() if name in made_from):
+        return False
+    versions = {name: made_from[name] for name in _CORPUS if name in made_from}
+    if len(versions) < len(_CORPUS):
+        return False
+    for name, version in versions.items():
+        store.point(store.open(name, version), ACCEPTED)
+    store.point(evaluation_set, ACCEPTED)
+    return True
+
+
+def accepted_tables(store: ArtifactStore) -> dict[str, Artifact]:
+    """The accepted version of each table that has a suite; empty before the first release."""
+    try:
+        found = {name: store.current(name, ACCEPTED) for name in SUITE_OF}
+    except ArtifactError:  # deleted since
+        return {}
+    artifacts = {name: artifact for name, artifact in found.items() if artifact is not None}
+    return artifacts if len(artifacts) == len(SUITE_OF) else {}
+
+
+def current_tables(store: ArtifactStore, asset: str) -> dict[str, Artifact]:
+    """The current version of `asset` and of the tables that its suite looks at beside it."""
+    needed = (asset,) if asset in ("corpus/passages", _EVALUATION_SET) else _CORPUS
+    return {name: store.require(name) for name in needed}
+
+
+def accepted_facts(store: ArtifactStore, asset: str) -> dict[str, Any]:
+    """`models.expectations.tables.facts` of the accepted version of `asset`.
+
+    Empty where there is none, or it was made with other settings than the current one: as passages of another length.
+    """
+    artifacts = accepted_tables(store)
+    if not artifacts or artifacts[asset].manifest.settings != store.require(asset).manifest.settings:
+        return {}
+    code = code_version("expectation_tables", "near_duplicates", "language")
+    versions = {name: artifact.data_version for name, artifact in artifacts.items()}
+    return store.remember(
+        "expectation_facts", {"asset": asset, "versions": versions, "code": code}, lambda: _facts(asset, artifacts)
+    )
+
+
+def _facts(asset: str, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+    table: pd.DataFrame = table_of(asset, artifacts)
+    return facts(table)

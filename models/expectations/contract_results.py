@@ -1,0 +1,53 @@
+"""Contract results of immutable artifacts: computed once per content and code, remembered in the store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from models.contracts.tables import TABLES, violations
+from models.errors import ContractError
+from models.store.artifacts import Artifact, ArtifactStore
+from models.store.code_version import code_version
+
+_EXAMPLES = 20
+
+
+def contract_violations(store: ArtifactStore, artifact: Artifact, file: str) -> dict[str, Any]:
+    """`{"count": n, "rows": n, "examples": [{column, check, value, row}]}` for one table of an artifact."""
+
+    def compute() -> dict[str, Any]:
+        table = artifact.read_table(file)
+        broken = violations(table, TABLES[file])
+        examples = [
+            {
+                "column": str(row["column"]),
+                "check": str(row["check"]),
+                "value": str(row["failure_case"])[:200],
+                "row": str(row["index"]),
+            }
+            for row in broken.head(_EXAMPLES).to_dict("records")
+        ]
+        return {"count": len(broken), "rows": len(table), "examples": examples}
+
+    key = {
+        "asset": artifact.asset,
+        "data_version": artifact.data_version,
+        "file": file,
+        "code": code_version("contracts"),
+    }
+    return store.remember("contracts", key, compute)
+
+
+def require_contracts(store: ArtifactStore, artifact: Artifact) -> None:
+    """Raise `ContractError` naming offending rows if a table of `artifact` breaks its contract."""
+    for file in artifact.manifest.files:
+        if file in TABLES:
+            found = contract_violations(store, artifact, file)
+            if found["count"]:
+                rows = "\n".join(
+                    f"  row {e['row']}: {e['column']}: {e['check']} (got {e['value']!r})" for e in found["examples"]
+                )
+                raise ContractError(
+                    f"{artifact.asset}/{file} breaks its contract in {found['count']} places:\n{rows}",
+                    "Mend the asset that makes it, or the source rows, and materialize it again.",
+                )

@@ -1,0 +1,1 @@
+"""Retrieval measures, significance, TREC runs, latency summaries."""

@@ -1,0 +1,1 @@
+"""Decision logs by day, drift, and what drift means for the gate."""

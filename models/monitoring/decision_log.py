@@ -1,0 +1,78 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false
+"""The daily decision log: one row per decision, without the deployment's own probes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from models.contracts.messages import PROBE_CALLER, Decision
+from models.measures.latency import summarize
+from models.monitoring.drift import decision_features
+from models.records import decisions
+from models.records.database import Database
+from models.store.durable_files import digest_json
+from models.store.tables import write_table
+
+LOG_FILE = "decision_log.parquet"
+_TEXTS = (
+    "decision_id", "trace_id", "endpoint", "caller", "experiment_arm", "release_id", "model_version", "index_version",
+    "corpus_version", "degraded_reason", "query",
+)  # fmt: skip
+_COUNTS = ("citations", "passages", "query_characters", "query_words")
+_NUMBERS = (
+    "top_score", "mean_top10_score", "score_gap", "top_dense_score", "top_lexical_score", "share_scored_by_large",
+    "latency_ms",
+)  # fmt: skip
+_TYPES = {
+    **dict.fromkeys(_TEXTS, "str"),
+    "time": "datetime64[us, UTC]",
+    **dict.fromkeys(("degraded", "answered"), "bool"),
+    **dict.fromkeys(_COUNTS, "int64"),
+    **dict.fromkeys(_NUMBERS, "float64"),
+}
+
+
+def read_day(database: Database, day: date) -> pd.DataFrame:
+    """The decisions of a UTC day in time order, as `models.contracts.tables.DecisionLog`, without the deployment's
+    probes."""
+    start = datetime.combine(day, time(), UTC)
+    return decision_table(decisions.read(database, start, start + timedelta(days=1), exclude_callers=[PROBE_CALLER]))
+
+
+def decision_table(found: Iterable[Decision]) -> pd.DataFrame:
+    """One row of `models.contracts.tables.DecisionLog` per decision, in the given order."""
+    return pd.DataFrame([_row(decision) for decision in found], columns=list(_TYPES)).astype(_TYPES)
+
+
+def log_digest(log: pd.DataFrame) -> str:
+    """SHA-256 (hex) of which decisions are in a log. Decisions are never changed, so it stands for their content."""
+    return digest_json(log["decision_id"].tolist())
+
+
+def write_log(log: pd.DataFrame, folder: Path) -> dict[str, Any]:
+    """Write `LOG_FILE`; returns counts, the share of degraded answers and percentiles of latency in milliseconds."""
+    write_table(log, folder / LOG_FILE)
+    numbers: dict[str, Any] = {"dagster/row_count": len(log), "callers": int(log["caller"].nunique())}
+    if len(log):
+        numbers["degraded_share"] = float(log["degraded"].mean())
+    latency = log["latency_ms"].dropna()
+    if len(latency):
+        summary = summarize(latency.tolist())
+        numbers |= {"p50_latency_ms": summary.p50_ms, "p95_latency_ms": summary.p95_ms}
+    return numbers
+
+
+def _row(decision: Decision) -> dict[str, Any]:
+    return {
+        **decision.model_dump(include={*_TEXTS, "time", "degraded"}),
+        **decision_features(decision),
+        "answered": bool(decision.answer),
+        "citations": len(decision.citations),
+        "passages": len(decision.ranking),
+    }

@@ -1,0 +1,1 @@
+"""What operators call: garbage collection, lineage, status, evaluation of a bundle."""

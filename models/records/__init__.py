@@ -1,0 +1,1 @@
+"""Records that change, in one SQL database, and MLflow's registry."""

@@ -1,0 +1,319 @@
+"""The release ledger: which bundle serves, which served before, who changed that and why. Rows are only ever added.
+
+A change is three steps: `begin` writes the intent, the caller moves the aliases of the registry (which may be
+repeated), `activate` makes it the current release. A process killed in between leaves one pending row, and
+`complete_pending` finishes it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, Literal, cast
+
+from sqlalchemy import Select, select, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from models.errors import ReleaseError
+from models.records.database import Database
+from models.records.tables import GateDecisionRow, ReleaseRow
+
+Action = Literal["release", "rollback"]
+State = Literal["pending", "active", "abandoned"]
+Verdict = Literal["released", "refused", "current"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A row of the ledger. `previous_release_id` is what a rollback of this release restores; times are in UTC."""
+
+    sequence: int
+    release_id: str
+    action: Action
+    state: State
+    bundle_version: str
+    model_version: str
+    index_version: str
+    corpus_version: str
+    large_version: str
+    compact_version: str
+    settings_digest: str
+    gate_decision_id: str | None
+    previous_release_id: str | None
+    restores_release_id: str | None
+    actor: str
+    reason: str
+    created_at: datetime
+    activated_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateRecord:
+    """A decision of the gate on a candidate bundle as it was recorded, with every number behind it in `checks`."""
+
+    decision_id: str
+    candidate_version: str
+    champion_version: str | None
+    verdict: Verdict
+    checks: Mapping[str, Any]
+    created_at: datetime
+
+
+class Ledger:
+    """Reads and extends the ledger of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def current(self) -> Release | None:
+        """The release that serves: the latest active row."""
+        with self._database.session(read_only=True) as session:
+            return _release(_current(session))
+
+    def previous(self) -> Release | None:
+        """The release that a rollback would restore; a second rollback goes further back, not forth again."""
+        with self._database.session(read_only=True) as session:
+            return _release(_previous(session))
+
+    def get(self, release_id: str) -> Release | None:
+        """A release by its id, in any state."""
+        with self._database.session(read_only=True) as session:
+            return _release(_find(session, release_id))
+
+    def pending(self) -> list[Release]:
+        """Releases that were begun and neither activated nor abandoned: a live process's, or what a crash left."""
+        with self._database.session(read_only=True) as session:
+            rows = session.scalars(_in_order().where(ReleaseRow.state == "pending"))
+            return [_to_release(row) for row in rows]
+
+    def history(self, limit: int = 50) -> list[Release]:
+        """The latest rows in every state, newest first."""
+        with self._database.session(read_only=True) as session:
+            rows = session.scalars(select(ReleaseRow).order_by(ReleaseRow.sequence.desc()).limit(limit))
+            return [_to_release(row) for row in rows]
+
+    def was_rolled_back(self, bundle_version: str) -> bool:
+        """Whether a rollback took this bundle out of service and nothing has put it back since."""
+        with self._database.session(read_only=True) as session:
+            rows = session.scalars(_in_order().where(ReleaseRow.state == "active"))
+            served, rolled_back = "", False
+            for row in rows:
+                if row.bundle_version == bundle_version:
+                    rolled_back = False
+                elif served == bundle_version and row.action == "rollback":
+                    rolled_back = True
+                served = row.bundle_version
+            return rolled_back
+
+    def begin(
+        self,
+        *,
+        bundle_version: str,
+        model_version: str,
+        index_version: str,
+        corpus_version: str,
+        large_version: str,
+        compact_version: str,
+        settings_digest: str,
+        actor: str,
+        reason: str,
+        gate_decision_id: str | None = None,
+    ) -> Release:
+        """Write the intent to release a bundle. Raises `ReleaseError` while another release is pending."""
+        with self._writing() as session:
+            current = _current(session)
+            return _add(
+                session,
+                action="release",
+                bundle_version=bundle_version,
+                model_version=model_version,
+                index_version=index_version,
+                corpus_version=corpus_version,
+                large_version=large_version,
+                compact_version=compact_version,
+                settings_digest=settings_digest,
+                gate_decision_id=gate_decision_id,
+                previous_release_id=None if current is None else current.release_id,
+                restores_release_id=None,
+                actor=actor,
+                reason=reason,
+            )
+
+    def begin_rollback(self, *, actor: str, reason: str, to: str | None = None) -> Release:
+        """Write the intent to restore the previous release, or the release `to` that has served before.
+
+        Raises `ReleaseError` if there is nothing to restore, or while another release is pending.
+        """
+        with self._writing() as session:
+            current = _current(session)
+            restored = _previous(session) if to is None else _find(session, to)
+            if restored is None or restored.state != "active":
+                raise ReleaseError(
+                    "there is no earlier release to roll back to"
+                    if to is None
+                    else f"{to} is not a release that has served",
+                    "The ledger's history lists the releases and their states.",
+                )
+            if current is not None and restored.release_id == current.release_id:
+                raise ReleaseError(
+                    f"{restored.release_id} is the release that serves", "There is nothing to roll back."
+                )
+            return _add(
+                session,
+                action="rollback",
+                bundle_version=restored.bundle_version,
+                model_version=restored.model_version,
+                index_version=restored.index_version,
+                corpus_version=restored.corpus_version,
+                large_version=restored.large_version,
+                compact_version=restored.compact_version,
+                settings_digest=restored.settings_digest,
+                gate_decision_id=restored.gate_decision_id,
+                previous_release_id=restored.previous_release_id,
+                restores_release_id=restored.release_id,
+                actor=actor,
+                reason=reason,
+            )
+
+    def activate(self, release_id: str) -> Release:
+        """Make a pending release the current one; again for an active one changes nothing."""
+        return self._settle(release_id, "active")
+
+    def abandon(self, release_id: str) -> Release:
+        """Give a pending release up; again for an abandoned one changes nothing."""
+        return self._settle(release_id, "abandoned")
+
+    def record_gate_decision(
+        self, *, candidate_version: str, champion_version: str | None, verdict: Verdict, checks: Mapping[str, Any]
+    ) -> GateRecord:
+        """Keep what the gate said; `checks` are JSON values without NaN."""
+        now = datetime.now(UTC)
+        row = GateDecisionRow(
+            decision_id=_new_id("g", now),
+            candidate_version=candidate_version,
+            champion_version=champion_version,
+            verdict=verdict,
+            checks=dict(checks),
+            created_at=now,
+        )
+        with self._database.session() as session:
+            session.add(row)
+            session.flush()
+            return _to_gate_record(row)
+
+    def gate_decision(self, decision_id: str) -> GateRecord | None:
+        """A gate decision by its id."""
+        with self._database.session(read_only=True) as session:
+            row = session.get(GateDecisionRow, decision_id)
+            return None if row is None else _to_gate_record(row)
+
+    def gate_decisions(self, limit: int = 50) -> list[GateRecord]:
+        """The latest gate decisions, newest first."""
+        newest_first = select(GateDecisionRow).order_by(
+            GateDecisionRow.created_at.desc(), GateDecisionRow.decision_id.desc()
+        )
+        with self._database.session(read_only=True) as session:
+            return [_to_gate_record(row) for row in session.scalars(newest_first.limit(limit))]
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        """A transaction in which nobody else changes the ledger: what it reads stays true until it commits."""
+        with self._database.session() as session:
+            if self._database.dialect == "postgresql":
+                session.execute(text("SET LOCAL lock_timeout = '30s'"))
+                session.execute(text("LOCK TABLE releases IN SHARE ROW EXCLUSIVE MODE"))
+            yield session
+
+    def _settle(self, release_id: str, state: State) -> Release:
+        with self._writing() as session:
+            row = _find(session, release_id)
+            if row is None:
+                raise ReleaseError(f"there is no release {release_id}")
+            if row.state not in ("pending", state):
+                raise ReleaseError(f"{release_id} is {row.state} and stays so", "Begin a new release.")
+            if row.state == "pending":
+                row.state = state
+                row.activated_at = datetime.now(UTC) if state == "active" else None
+                session.flush()
+            return _to_release(row)
+
+
+def complete_pending(ledger: Ledger, move_aliases: Callable[[Release], None]) -> list[Release]:
+    """Finish what a crash between `begin` and `activate` left; returns the releases that were activated.
+
+    `move_aliases` is called once per pending release and may find its work done already.
+    """
+    completed = []
+    for release in ledger.pending():
+        move_aliases(release)
+        completed.append(ledger.activate(release.release_id))
+    return completed
+
+
+def _in_order() -> Select[ReleaseRow]:
+    return select(ReleaseRow).order_by(ReleaseRow.sequence)
+
+
+def _current(session: Session) -> ReleaseRow | None:
+    latest = select(ReleaseRow).where(ReleaseRow.state == "active").order_by(ReleaseRow.sequence.desc()).limit(1)
+    return session.scalars(latest).first()
+
+
+def _previous(session: Session) -> ReleaseRow | None:
+    current = _current(session)
+    if current is None or current.previous_release_id is None:
+        return None
+    return _find(session, current.previous_release_id)
+
+
+def _find(session: Session, release_id: str) -> ReleaseRow | None:
+    return session.scalars(select(ReleaseRow).where(ReleaseRow.release_id == release_id)).one_or_none()
+
+
+def _add(session: Session, **columns: Any) -> Release:
+    pending = session.scalars(_in_order().where(ReleaseRow.state == "pending")).first()
+    if pending is not None:
+        raise ReleaseError(
+            f"{pending.release_id} ({pending.action} of bundle {pending.bundle_version}) is still pending",
+            "Another process is releasing, or one was stopped half-way; the next run repairs it.",
+        )
+    gate_decision_id = columns["gate_decision_id"]
+    if gate_decision_id is not None and session.get(GateDecisionRow, gate_decision_id) is None:
+        raise ReleaseError(
+            f"there is no gate decision {gate_decision_id}", "Record the gate's decision before the release."
+        )
+    now = datetime.now(UTC)
+    row = ReleaseRow(release_id=_new_id("r", now), state="pending", created_at=now, activated_at=None, **columns)
+    session.add(row)
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise ReleaseError(f"the ledger refused {row.release_id}: {error.orig}") from error
+    return _to_release(row)
+
+
+def _new_id(kind: str, now: datetime) -> str:
+    return f"{kind}-{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def _release(row: ReleaseRow | None) -> Release | None:
+    return None if row is None else _to_release(row)
+
+
+def _to_release(row: ReleaseRow) -> Release:
+    return Release(**{field.name: getattr(row, field.name) for field in fields(Release)})
+
+
+def _to_gate_record(row: GateDecisionRow) -> GateRecord:
+    return GateRecord(
+        decision_id=row.decision_id,
+        candidate_version=row.candidate_version,
+        champion_version=row.champion_version,
+        verdict=cast(Verdict, row.verdict),
+        checks=row.checks,
+        created_at=row.created_at,
+    )

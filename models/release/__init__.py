@@ -1,0 +1,1 @@
+"""The serving bundle, the gate, releases and rollback."""

@@ -1,0 +1,73 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
+"""The champion on the current evaluation set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from models.cascade.calibration import Calibration
+from models.cascade.offline import rerank
+from models.cross_encoder.candidate_scores import score_candidates
+from models.cross_encoder.engines import SIZES, load_engine
+from models.evaluation.evaluation_set import split_of
+from models.evaluation.report import evaluate_systems
+from models.release.bundle import BUNDLE
+from models.settings import EvaluationSettings, TiersSettings
+from models.store.artifacts import Artifact
+from models.store.durable_files import canonical_json
+from models.store.tables import write_table
+
+
+def evaluate_champion(
+    bundle: Artifact | None,
+    evaluation_set: Artifact,
+    passages: Artifact,
+    candidates: Artifact,
+    settings: EvaluationSettings,
+    folder: Path,
+) -> dict[str, Any]:
+    """Write champion.json and, with a champion, per_query.parquet of its `tiered` system on the current evaluation set.
+
+    Its stored numbers are taken when evaluation set and candidates are those it was evaluated on; otherwise its models
+    score the current candidates.
+    """
+    if bundle is None:
+        (folder / "champion.json").write_bytes(canonical_json({"champion": None}))
+        return {"champion": "none"}
+    facts = bundle.read_json(BUNDLE)
+    versions = facts["versions"]
+    same = (
+        versions["evaluation_set"] == evaluation_set.data_version and versions["candidates"] == candidates.data_version
+    )
+    if same:
+        per_query = bundle.read_table("evaluation/per_query.parquet")
+    else:
+        bundle.verify()
+        test, judgments = split_of(evaluation_set, "test")
+        compact, large = (
+            load_engine(bundle.folder / "engines", bundle.folder / size, size, facts["max_tokens"]) for size in SIZES
+        )
+        scored = score_candidates(
+            candidates.read_table("candidates.parquet"),
+            test,
+            passages.read_table("passages.parquet"),
+            compact,
+            large,
+        )
+        calibration = Calibration.from_dict(bundle.read_json("calibration.json"))
+        tiers = TiersSettings.model_validate(facts["settings"]["tiers"])
+        stages = candidates.read_table("first_stage.parquet")
+        hybrid = stages[(stages["system"] == "hybrid") & stages["query_id"].isin(test["query_id"])].drop(
+            columns="system"
+        )
+        rankings = {"hybrid": hybrid, "tiered": rerank(scored.table, calibration, tiers)["tiered"]}
+        per_query = evaluate_systems(rankings, judgments, dict.fromkeys(rankings, 0.0), settings).per_query
+    write_table(per_query[per_query["system"] == "tiered"].reset_index(drop=True), folder / "per_query.parquet")
+    (folder / "champion.json").write_bytes(
+        canonical_json(
+            {"champion": bundle.data_version, "evaluation_set": evaluation_set.data_version, "rescored": not same}
+        )
+    )
+    return {"champion": bundle.data_version, "rescored": int(not same)}

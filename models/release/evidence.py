@@ -1,0 +1,119 @@
+"""Gathers the gate's evidence from artifacts and the ledger, decides on it, and records what was decided."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from models.contracts.tables import TABLES
+from models.errors import ArtifactError, ContractError
+from models.evaluation.evaluation_set import read_report
+from models.evaluation.page import PAGE
+from models.evaluation.report import compare
+from models.expectations.contract_results import contract_violations
+from models.records.ledger import Ledger
+from models.release.gate import GateDecision, GateEvidence, LatencyProfile, decide
+from models.settings import EvaluationSettings, Settings
+from models.store.artifacts import Artifact, ArtifactStore
+from models.store.durable_files import canonical_json
+from models.store.provenance import require_one_origin
+
+CHECKED = (
+    "corpus/passages", "corpus/queries", "corpus/judgments", "corpus/quarantined_rows", "corpus/evaluation_set",
+    "index/candidates", "training/training_examples",
+)  # fmt: skip
+"""Artifacts whose tables are held against their contracts again."""
+DECISION_FILE = "decision.json"
+
+
+class Exhibits(NamedTuple):
+    """The artifacts that a candidate is judged by."""
+
+    candidate: Artifact
+    evaluation: Artifact
+    champion_evaluation: Artifact
+    latency: Artifact
+
+
+def judge(
+    store: ArtifactStore, ledger: Ledger, exhibits: Exhibits, settings: Settings, drift_share: float | None
+) -> GateDecision:
+    """The decision on a candidate under the settings, as of now."""
+    return decide(gather(store, ledger, exhibits, settings.evaluation, drift_share), settings)
+
+
+def gather(
+    store: ArtifactStore, ledger: Ledger, exhibits: Exhibits, settings: EvaluationSettings, drift_share: float | None
+) -> GateEvidence:
+    """Everything that the gate looks at, read from the artifacts themselves.
+
+    Raises `ArtifactError` where they are not about this candidate, or not about the champion of now.
+    """
+    candidate, evaluation, champion_evaluation, latency = exhibits
+    require_one_origin(exhibits)
+    report = read_report(evaluation.folder)
+    current = ledger.current()
+    champion = None
+    facts = champion_evaluation.read_json("champion.json")
+    version = current.bundle_version if current else None
+    if facts["champion"] != version and candidate.data_version != version:
+        raise ArtifactError(
+            f"evaluation/champion_evaluation is about champion {facts['champion']}, the champion is {version}",
+            "Materialize evaluation/champion_evaluation again, then the gate.",
+        )
+    evaluation_set = evaluation.manifest.inputs["corpus/evaluation_set"]
+    same_set = facts.get("evaluation_set", evaluation_set) == evaluation_set
+    if facts["champion"] is not None and current is not None:
+        baseline = champion_evaluation.read_table("per_query.parquet")
+        try:
+            champion = compare(report.per_query, baseline, "tiered", settings=settings)
+        except ContractError:
+            same_set = False
+    return GateEvidence(
+        contracts_hold=_contracts(store),
+        gain=report.gains["tiered"],
+        champion=champion,
+        champion_version=version,
+        evaluation_set_version=evaluation_set,
+        same_evaluation_set=same_set,
+        latency=LatencyProfile(**latency.read_json("latency.json")),
+        drift_share=drift_share,
+        rolled_back=ledger.was_rolled_back(candidate.data_version),
+        candidate_is_champion=version == candidate.data_version,
+    )
+
+
+def record(ledger: Ledger, exhibits: Exhibits, decision: GateDecision) -> dict[str, Any]:
+    """Keep a decision in the ledger, whatever it is; returns it with its id and what it was about, as JSON values."""
+    facts = {
+        **decision.to_dict(),
+        "candidate": exhibits.candidate.data_version,
+        "evaluation": exhibits.evaluation.data_version,
+        "report": exhibits.evaluation.path(PAGE).absolute().as_uri(),
+    }
+    row = ledger.record_gate_decision(
+        candidate_version=exhibits.candidate.data_version,
+        champion_version=decision.champion_version,
+        verdict=decision.verdict,
+        checks=facts,
+    )
+    return {"decision_id": row.decision_id, **facts}
+
+
+def write_decision(facts: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write what `record` returned; returns the verdict and how many checks refused."""
+    (folder / DECISION_FILE).write_bytes(canonical_json(facts))
+    return {
+        "verdict": facts["verdict"],
+        "checks_failed": sum(check["passed"] is False for check in facts["checks"]),
+    }
+
+
+def _contracts(store: ArtifactStore) -> dict[str, bool]:
+    held = {}
+    for name in CHECKED:
+        artifact = store.require(name)
+        for file in artifact.manifest.files:
+            if file in TABLES:
+                held[f"{name}/{file}"] = contract_violations(store, artifact, file)["count"] == 0
+    return held

@@ -1,0 +1,250 @@
+"""The model card of a bundle, from its parts (Mitchell et al., "Model cards for model reporting", FAT* 2019)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from models.cross_encoder.passage_cut import FILE
+from models.errors import ModelFileError
+from models.measures.metrics import MAIN_MEASURE
+from models.text.markdown import table_lines
+
+if TYPE_CHECKING:
+    from models.release.parts import BundleParts
+    from models.settings import Settings
+    from models.store.artifacts import Artifact
+
+CARD = "MODEL_CARD.md"
+
+_LICENSE = re.compile(r"^license:\s*(\S.*?)\s*$", re.MULTILINE)
+_MEASURES = (MAIN_MEASURE, "MRR@10", "MAP", "R@10", "P@1")
+_SLICE_COLUMNS = ("slice", "queries", MAIN_MEASURE, "gained", "interval")
+_WORST = 5
+_COUNTS = (
+    ("parameters", "parameters"),
+    ("layers", "layers"),
+    ("training pairs", "pairs"),
+    ("optimizer steps", "steps"),
+)
+"""What is counted, and its name in the report of a training."""
+
+_LIMITS = (
+    "The scores are probabilities of relevance for queries and passages like those it was calibrated on; on others "
+    "they order, but their values mean less.",
+    "A passage that the first stage did not retrieve is never shown, whatever the rerankers would say of it.",
+    "Unjudged documents count as not relevant, so numbers are low where judgments are few.",
+    "Texts longer than the models read are cut: the query keeps at most half of the tokens, the passage the rest.",
+    "What the base weights learned, their languages and biases with it, stays in the models.",
+    "It ranks text that it is given. It does not know who may read what: access labels are filtered in retrieval.",
+)
+
+
+def model_card(parts: BundleParts, settings: Settings) -> str:
+    """The card as Markdown: training data, settings, results with intervals, slices, limits, licence, digests."""
+    evaluation = parts.offline_evaluation.read_json("report/evaluation.json")
+    training, base = _training(parts), settings.training.base_model
+    by_query = (parts.large_reranker.folder / FILE).exists()
+    read = "at its start and where the query's words stand" if by_query else "at its start"
+    rows = [
+        (
+            name,
+            *(f"{result[measure]:.4f}" for measure in _MEASURES),
+            f"{result['interval'][0]:.3f} to {result['interval'][1]:.3f}",
+        )
+        for name, result in evaluation["systems"].items()
+    ]
+    gains = [
+        (
+            name,
+            f"{gain['difference']:+.4f}",
+            f"{gain['low']:+.4f} to {gain['high']:+.4f}",
+            _p(gain["p_value"]),
+            _p(gain.get("p_corrected")),
+            f"{gain['improved']} / {gain['hurt']}",
+        )
+        for name, gain in evaluation["gains"].items()
+    ]
+    worst = sorted(evaluation.get("slices", ()), key=lambda one: one["difference"])[:_WORST]
+    slices = [
+        (
+            f"{one['by']}: {one['value']}",
+            one["queries"],
+            f"{one['candidate']:.3f}",
+            f"{one['difference']:+.4f}",
+            f"{one['low']:+.4f} to {one['high']:+.4f}",
+        )
+        for one in worst
+    ]
+    power = evaluation.get("power")
+    errors = parts.score_calibration.read_json("calibration.json")["expected_calibration_error"]
+    versions = [(name, f"`{version}`") for name, version in parts.versions().items()]
+    lines = [
+        f"# {settings.storage.model_name}: model card",
+        "",
+        "Two cross-encoders that rerank what hybrid retrieval finds, in tiers under a time budget: a compact one for",
+        "the best candidates and a large one for the very best of those, with learned, calibrated scores.",
+        "",
+        "## Model",
+        "",
+        *table_lines(("", "large", "compact"), _models(parts)),
+        "",
+        f"Base weights: `{base}`, licence: {_licence(parts.large_reranker, base)}.",
+        f"At most {settings.training.max_tokens} tokens of query and passage together. Long passages are read {read}.",
+        "",
+        "## Intended use",
+        "",
+        "Ranking passages of the corpus it was trained on, or of one like it, for search and for retrieval-augmented",
+        "answers. Not for decisions about people, and not as a judge of whether a text is true.",
+        "",
+        "## Training data",
+        "",
+        *table_lines(("artifact", "version"), [(name, f"`{version}`") for name, version in _inputs(parts).items()]),
+        "",
+        *table_lines(("setting", "value"), [(f"`{key}`", f"`{value}`") for key, value in training.items()]),
+        "",
+        "## Evaluation",
+        "",
+        f"{evaluation['queries']} test queries, which nothing was trained or fitted on. Intervals are bootstrap",
+        f"intervals of {MAIN_MEASURE} at {evaluation['confidence']:.0%}.",
+        "",
+        *table_lines(("system", *_MEASURES, "interval"), rows),
+        "",
+        f"Over {evaluation['best_first_stage']}, the best first stage, in {MAIN_MEASURE} (paired randomization test;",
+        "the corrected p is for all of these comparisons together):",
+        "",
+        *table_lines(("system", "gained", "interval", "p", "corrected p", "improved / hurt"), gains),
+        "",
+        *_power(power),
+        "## Where it gains least",
+        "",
+        *(
+            table_lines(("slice", "queries", MAIN_MEASURE, "gained", "interval"), slices)
+            if slices
+            else ["Not looked at."]
+        ),
+        "",
+        "## Calibration",
+        "",
+        "Expected calibration error on the development queries that the scores were fitted on: "
+        + ", ".join(f"{name} {value:.3f}" for name, value in errors.items())
+        + ".",
+        "",
+        "## Limits",
+        "",
+        *(f"- {limit}" for limit in _LIMITS),
+        "",
+        "## Digests",
+        "",
+        *table_lines(("part", "data version"), versions),
+        "",
+        *table_lines(("file", "SHA-256"), _digests(parts)),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def training_card(artifact: Artifact, size: str, training: Mapping[str, Any]) -> str:
+    """The card of one model alone, as it was trained; what it is worth is measured in the bundles that hold it."""
+    summary = artifact.summary
+    base = str(training.get("base_model", ""))
+    counts = [(name, _count(summary.get(key))) for name, key in _COUNTS]
+    digests = [
+        (name, f"`{entry.sha256}`")
+        for name, entry in sorted(artifact.manifest.files.items())
+        if name.endswith(".safetensors")
+    ]
+    lines = [
+        f"# {size.capitalize()} cross-encoder",
+        "",
+        f"Base weights: `{base}`, licence: {_licence(artifact if size == 'large' else None, base)}.",
+        "Its results are in the model cards of the bundles that hold it, with their intervals, slices and limits.",
+        "",
+        *table_lines(("", "count"), counts),
+        "",
+        *table_lines(("made from", "version"), [(name, f"`{one}`") for name, one in artifact.manifest.inputs.items()]),
+        "",
+        *table_lines(
+            ("setting", "value"), [(f"`{key}`", f"`{one}`") for key, one in artifact.manifest.settings.items()]
+        ),
+        "",
+        *table_lines(("file", "SHA-256"), digests),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def weights_licence(folder: Path) -> str | None:
+    """The licence that the README of a model's folder states in its head, as on Hugging Face; None without one."""
+    readme = folder / "README.md"
+    if not readme.is_file():
+        return None
+    text = readme.read_text(encoding="utf-8", errors="replace")
+    if not text.startswith("---"):
+        return None
+    found = _LICENSE.search(text.split("\n---", 1)[0])
+    return found[1].strip("'\"") if found else None
+
+
+def _licence(large: Artifact | None, base_model: str) -> str:
+    """The licence of the base weights, if these are still those that `large`, where it is given, was made from."""
+    from models.weights import resolve_weights, weights_digest
+
+    unknown = "not stated with the weights"
+    if not base_model:
+        return unknown
+    try:
+        place = resolve_weights(base_model)
+        made_from = large and large.manifest.inputs.get("weights")
+        if not isinstance(place, Path) or (made_from and weights_digest(place) != made_from):
+            return unknown
+    except ModelFileError:
+        return unknown
+    return weights_licence(place) or unknown
+
+
+def _models(parts: BundleParts) -> list[tuple[str, ...]]:
+    models = (parts.large_reranker, parts.compact_reranker)
+    table = [(name, *(_count(model.summary.get(key)) for model in models)) for name, key in _COUNTS]
+    return [*table, ("code version", *(f"`{model.manifest.code_version}`" for model in models))]
+
+
+def _training(parts: BundleParts) -> dict[str, Any]:
+    found = {**parts.compact_reranker.manifest.settings, **parts.large_reranker.manifest.settings}
+    return {key: found[key] for key in sorted(found)}
+
+
+def _inputs(parts: BundleParts) -> dict[str, str]:
+    found = {**parts.compact_reranker.manifest.inputs, **parts.large_reranker.manifest.inputs}
+    named = (parts.passages, parts.evaluation_set)
+    return {**{part.asset: part.data_version for part in named}, **{name: found[name] for name in sorted(found)}}
+
+
+def _digests(parts: BundleParts) -> list[tuple[str, str]]:
+    models = {"large": parts.large_reranker, "compact": parts.compact_reranker, "encoder": parts.passage_embeddings}
+    return [
+        (f"{name}/{file.removeprefix('encoder/')}", f"`{entry.sha256}`")
+        for name, artifact in models.items()
+        for file, entry in sorted(artifact.manifest.files.items())
+        if file.endswith(".safetensors")
+    ]
+
+
+def _power(power: Mapping[str, Any] | None) -> list[str]:
+    if power is None:
+        return []
+    return [
+        f"This many queries show a difference from {power['detectable']:.4f} up between {power['candidate']} and",
+        f"{power['baseline']} with {power['power']:.0%} power at level {power['alpha']}.",
+        "",
+    ]
+
+
+def _count(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else "-"
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,30 @@
+"""Register a trained cross-encoder in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from models.records.mlflow_registry import VERSION_TAG, Tracking
+from models.release.model_card import training_card
+from models.store.artifacts import Artifact
+
+
+def register_model(tracking: Tracking, artifact: Artifact, size: str, params: Mapping[str, Any]) -> str:
+    """Log the training run of a model made now and register it; a reused model keeps its version. Returns the
+    version."""
+    run_id = None
+    if not artifact.reused:
+        summary = artifact.summary
+        metrics = {name: float(value) for name, value in summary.items() if isinstance(value, int | float)}
+        histories = {"train_loss": "loss", "development_ndcg_at_10": "development"}
+        history = {
+            name: [(int(step), float(value)) for step, value in summary.get(entry, [])]
+            for name, entry in histories.items()
+        }
+        tags = {VERSION_TAG: artifact.data_version}
+        run_id = tracking.log_run(f"{size}_reranker", params=params, metrics=metrics, tags=tags, history=history)
+    name = f"{tracking.model_name}-{size}"
+    version = tracking.ensure_version(name, artifact, run_id)
+    tracking.describe_version(version, training_card(artifact, size, params), name)
+    return version

@@ -1,0 +1,103 @@
+"""Release and rollback: the ledger says what serves, MLflow's aliases follow it.
+
+The order is intent (a pending row), aliases, activation. A process killed in between leaves a pending row;
+`repair`, which every
+release, rollback and status call begins with, moves the aliases again and activates it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from models.errors import ReleaseError
+from models.records.ledger import Ledger, Release, complete_pending
+from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Tracking
+from models.store.artifacts import Artifact, ArtifactStore
+
+BUNDLE = "release/release_candidate"
+"""The asset whose artifacts are released."""
+
+
+@dataclass(frozen=True)
+class Releaser:
+    """Moves a deployment from one release to another."""
+
+    ledger: Ledger
+    tracking: Tracking
+    store: ArtifactStore | None = None
+    """Where bundles are; where it is given, a bundle that was deleted is not rolled back to."""
+
+    def release_bundle(self, bundle: Artifact, *, gate_decision_id: str, actor: str, reason: str) -> Release:
+        """Make a bundle of the artifact store the champion, registered in MLflow if it was not."""
+        versions = bundle.read_json("bundle.json")["versions"]
+        return self.release(
+            bundle_version=bundle.data_version,
+            model_version=self.tracking.ensure_version(self.tracking.model_name, bundle),
+            index_version=str(bundle.summary["index_version"]),
+            corpus_version=versions["passages"],
+            large_version=versions["large_reranker"],
+            compact_version=versions["compact_reranker"],
+            settings_digest=bundle.manifest.settings_digest,
+            gate_decision_id=gate_decision_id,
+            actor=actor,
+            reason=reason,
+        )
+
+    def release(
+        self,
+        *,
+        bundle_version: str,
+        model_version: str,
+        index_version: str,
+        corpus_version: str,
+        large_version: str,
+        compact_version: str,
+        settings_digest: str,
+        gate_decision_id: str,
+        actor: str,
+        reason: str,
+    ) -> Release:
+        """Make a bundle the champion; the one that already is stays, with no new row."""
+        self.repair()
+        current = self.ledger.current()
+        if current is not None and current.bundle_version == bundle_version:
+            return current
+        pending = self.ledger.begin(
+            bundle_version=bundle_version,
+            model_version=model_version,
+            index_version=index_version,
+            corpus_version=corpus_version,
+            large_version=large_version,
+            compact_version=compact_version,
+            settings_digest=settings_digest,
+            gate_decision_id=gate_decision_id,
+            actor=actor,
+            reason=reason,
+        )
+        self._move_aliases(pending)
+        return self.ledger.activate(pending.release_id)
+
+    def rollback(self, *, actor: str, reason: str, to: str | None = None) -> Release:
+        """Restore the whole bundle of the release before, or of release `to`. Raises `ReleaseError` if there
+        is none, or its bundle was deleted."""
+        self.repair()
+        pending = self.ledger.begin_rollback(actor=actor, reason=reason, to=to)
+        if self.store is not None and not self.store.has(BUNDLE, pending.bundle_version):
+            self.ledger.abandon(pending.release_id)
+            raise ReleaseError(
+                f"bundle {pending.bundle_version} of {pending.restores_release_id} is no longer in the artifact store",
+                "Name another release with --to, or run again with the settings and the corpus that made it.",
+            )
+        self._move_aliases(pending)
+        return self.ledger.activate(pending.release_id)
+
+    def repair(self) -> list[Release]:
+        """Finish what a crash left pending."""
+        return complete_pending(self.ledger, self._move_aliases)
+
+    def _move_aliases(self, release: Release) -> None:
+        self.tracking.set_alias(CHAMPION, release.model_version)
+        previous = self.ledger.get(release.previous_release_id) if release.previous_release_id else None
+        self.tracking.set_alias(PREVIOUS, previous.model_version if previous else None)
+        if self.tracking.alias(CHALLENGER) == release.model_version:
+            self.tracking.set_alias(CHALLENGER, None)

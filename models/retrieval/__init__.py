@@ -1,0 +1,1 @@
+"""First-stage retrieval: encoder, dense and lexical indexes, fusion, candidates."""

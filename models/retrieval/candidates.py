@@ -1,0 +1,233 @@
+"""First-stage results as tables: the candidates that are reranked, and the rankings that a reranker must beat."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from models.retrieval.retriever import HybridRetriever, Retrieval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from models.retrieval.string_column import StringColumn
+
+Made = TypeVar("Made")
+
+ENCODING = "seconds_per_query_encoding"
+"""Name, in what `build_all_candidates` returns, of the measured seconds of embedding a query."""
+
+_TIMED = 64
+"""Queries on which the time of one is measured."""
+
+_QUERY_HASHES = "query_hashes.npy"
+_QUERY_VECTORS = "query_vectors.npy"
+
+
+def build_candidates(
+    queries: pd.DataFrame,
+    retriever: HybridRetriever,
+    top_k: int,
+    progress: Callable[[int, int], None] | None = None,
+    vectors: NDArray[np.float32] | None = None,
+) -> pd.DataFrame:
+    """Table of `contracts.Candidates`: the `top_k` hybrid candidates of each query, `rank` from 1 in fused order.
+
+    `vectors` [n, d] are those of the queries, where they are known.
+    """
+    found = retriever.retrieve_batch(queries["text"].tolist(), top_k, progress=progress, vectors=vectors)
+    return _candidates(queries, retriever, found, top_k)
+
+
+def _candidates(
+    queries: pd.DataFrame, retriever: HybridRetriever, found: Sequence[Retrieval], top_k: int
+) -> pd.DataFrame:
+    table = _ranking(queries, retriever, [one.rows[:top_k] for one in found])
+    return table.assign(
+        retriever_score=_joined([one.retriever_scores[:top_k] for one in found]),
+        dense_score=_joined([one.dense_scores[:top_k] for one in found]),
+        lexical_score=_joined([one.lexical_scores[:top_k] for one in found]),
+    )
+
+
+def _training_candidates(
+    queries: pd.DataFrame, retriever: HybridRetriever, found: Sequence[Retrieval], top_k: int
+) -> pd.DataFrame:
+    """Table of `contracts.TrainingCandidates`: candidates with their ranks in both searches, 0 where one missed it."""
+    table = _candidates(queries, retriever, found, top_k)
+    ranks: dict[str, list[int]] = {"dense_rank": [], "lexical_rank": []}
+    for one in found:
+        for name, (rows, _) in (("dense_rank", one.dense), ("lexical_rank", one.lexical)):
+            rank_of = {row: rank for rank, row in enumerate(rows.tolist(), 1)}
+            ranks[name] += [rank_of.get(row, 0) for row in one.rows[:top_k].tolist()]
+    return table.assign(**{name: np.array(values, dtype=np.int64) for name, values in ranks.items()})
+
+
+def first_stage_rankings(
+    queries: pd.DataFrame, retriever: HybridRetriever, depth: int, vectors: NDArray[np.float32] | None = None
+) -> Mapping[str, pd.DataFrame]:
+    """The rankings `bm25`, `dense` and `hybrid` as tables (query_id, passage_id, document_id, rank, score).
+
+    At most `depth` passages of a query; BM25 has fewer where fewer passages share a word with the query. `vectors`
+    [n, d] are those of the queries, where they are known.
+    """
+    found = retriever.retrieve_batch(queries["text"].tolist(), depth, vectors=vectors)
+    return _rankings(queries, retriever, found, depth)
+
+
+def _rankings(
+    queries: pd.DataFrame, retriever: HybridRetriever, found: Sequence[Retrieval], depth: int
+) -> Mapping[str, pd.DataFrame]:
+    stages = {
+        "bm25": [one.lexical for one in found],
+        "dense": [one.dense for one in found],
+        "hybrid": [(one.rows, one.retriever_scores) for one in found],
+    }
+    return {
+        name: _ranking(queries, retriever, [rows[:depth] for rows, _ in lists]).assign(
+            score=_joined([scores[:depth] for _, scores in lists])
+        )
+        for name, lists in stages.items()
+    }
+
+
+def seconds_per_query(
+    queries: pd.DataFrame,
+    retriever: HybridRetriever,
+    depth: int,
+    known: tuple[NDArray[np.float32], float] | None = None,
+) -> dict[str, float]:
+    """Measured seconds of one query in `bm25`, `dense` and `hybrid`, each run by itself over a block of `queries`.
+
+    The latter two include embedding the query, whose seconds are given as `encoding` too. A block is enough, and
+    embedding it anew is a good part of what a refresh costs; `known` are the vectors [n, d] of all `queries` and the
+    seconds of embedding one, as this encoder was measured before.
+    """
+    from models.corpus.splits import sample_by_hash
+
+    sample = sample_by_hash(queries.reset_index(drop=True), _TIMED)
+    texts = sample["text"].tolist()
+    if known is None:
+        vectors, encoding = _timed(lambda: retriever.encode(texts), len(texts))
+    else:
+        vectors, encoding = known[0][sample.index], known[1]
+    _, by_words = _timed(lambda: retriever.search_lexical(texts, depth), len(texts))
+    _, by_meaning = _timed(lambda: retriever.search_dense(vectors, depth), len(texts))
+    _, by_both = _timed(lambda: retriever.retrieve_batch(texts, depth, vectors=vectors), len(texts))
+    return {"encoding": encoding, "bm25": by_words, "dense": encoding + by_meaning, "hybrid": encoding + by_both}
+
+
+def _timed(work: Callable[[], Made], count: int) -> tuple[Made, float]:
+    """What `work` returns, and its seconds for each of `count`."""
+    started = time.perf_counter()
+    made = work()
+    return made, (time.perf_counter() - started) / max(count, 1)
+
+
+def _ranking(queries: pd.DataFrame, retriever: HybridRetriever, rows: Sequence[NDArray[np.int64]]) -> pd.DataFrame:
+    counts = [len(one) for one in rows]
+    # Many queries find the same passages, whose ids are read once each.
+    found, places = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *rows]), return_inverse=True)
+    return pd.DataFrame(
+        {
+            "query_id": pd.Series(np.repeat(queries["query_id"].to_numpy(dtype=object), counts), dtype="str"),
+            "passage_id": _strings(retriever.passage_ids, found)[places],
+            "document_id": _strings(retriever.document_ids, found)[places],
+            "rank": np.concatenate([np.empty(0, dtype=np.int64), *(np.arange(1, count + 1) for count in counts)]),
+        }
+    ).astype({"passage_id": "str", "document_id": "str"})
+
+
+def _strings(column: StringColumn, rows: NDArray[np.int64]) -> NDArray[np.object_]:
+    return np.array([column[row] for row in rows.tolist()], dtype=object)
+
+
+def _joined(columns: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
+    return np.concatenate([np.empty(0, dtype=np.float64), *columns]).astype(np.float64)
+
+
+def build_all_candidates(
+    queries: pd.DataFrame,
+    evaluation_queries: pd.DataFrame,
+    retriever: HybridRetriever,
+    folder: Path,
+    *,
+    candidates: int,
+    depth: int,
+    max_train_queries: int,
+    previous: Path | None = None,
+    encoding_seconds: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, float | int]:
+    """Write candidates.parquet (evaluation queries), training_candidates.parquet and first_stage.parquet to `folder`.
+
+    The training sample is the `max_train_queries` training queries with the smallest hash of their id that are not
+    evaluated; it has the best `depth` candidates of each, the evaluation queries the best `candidates`.
+    first_stage.parquet has the rankings of the evaluation queries with a column `system`. The vectors of the queries
+    are kept beside them, and taken over from `previous`, an earlier folder of this function with the same encoder.
+    Returns counts and, as `seconds_per_query_<system>`, the measured seconds of one query in each system; those of
+    embedding one are `encoding_seconds`, as `previous` measured them, unless a query is embedded here.
+    """
+    from models.corpus.splits import sample_by_hash
+    from models.store.tables import write_table
+
+    held_out = queries["query_id"].isin(evaluation_queries["query_id"])
+    train = sample_by_hash(queries.loc[(queries["split"] == "train") & ~held_out], max_train_queries)
+    wanted = pd.concat([train, evaluation_queries]).sort_values("query_id", ignore_index=True)
+    vectors, embedded = _query_vectors(wanted["text"].tolist(), retriever, previous, folder)
+    row_of = {query_id: row for row, query_id in enumerate(wanted["query_id"])}
+    trained, evaluated = (
+        vectors[[row_of[query_id] for query_id in of_split["query_id"]]] for of_split in (train, evaluation_queries)
+    )
+    found = retriever.retrieve_batch(train["text"].tolist(), depth, progress=progress, vectors=trained)
+    for_training = _training_candidates(train, retriever, found, depth)
+    write_table(for_training, folder / "training_candidates.parquet")
+    found = retriever.retrieve_batch(evaluation_queries["text"].tolist(), max(candidates, depth), vectors=evaluated)
+    table = _candidates(evaluation_queries, retriever, found, candidates)
+    write_table(table, folder / "candidates.parquet")
+    rankings = _rankings(evaluation_queries, retriever, found, depth)
+    known = None if embedded or encoding_seconds is None else (evaluated, encoding_seconds)
+    seconds = seconds_per_query(evaluation_queries, retriever, depth, known)
+    stages = pd.concat([ranking.assign(system=name) for name, ranking in rankings.items()], ignore_index=True)
+    write_table(stages, folder / "first_stage.parquet")
+    return {
+        "dagster/row_count": len(table),
+        "training_candidates": len(for_training),
+        "queries": len(wanted),
+        "queries_embedded": embedded,
+        **{f"seconds_per_query_{name}": value for name, value in seconds.items()},
+    }
+
+
+def query_hash(text: str) -> str:
+    """The name of a query's vector: SHA-256 (hex) of its text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stored_query_vectors(folder: Path) -> dict[str, NDArray[np.float32]]:
+    """The vectors of the queries that `build_all_candidates` wrote to `folder`, by `query_hash`."""
+    hashes = np.load(folder / _QUERY_HASHES, allow_pickle=False).astype(str).tolist()
+    return dict(zip(hashes, np.load(folder / _QUERY_VECTORS, allow_pickle=False), strict=True))
+
+
+def _query_vectors(
+    texts: Sequence[str], retriever: HybridRetriever, previous: Path | None, folder: Path
+) -> tuple[NDArray[np.float32], int]:
+    """Vectors [n, d] of the queries, also written to `folder`, and how many of them `previous` did not have."""
+    hashes = [query_hash(text) for text in texts]
+    known = {} if previous is None else stored_query_vectors(previous)
+    new = {name: text for name, text in zip(hashes, texts, strict=True) if name not in known}
+    embedded = retriever.encode(list(new.values()))
+    known.update(zip(new, embedded, strict=True))
+    vectors = np.array([known[name] for name in hashes], dtype=np.float32).reshape(len(hashes), embedded.shape[1])
+    np.save(folder / _QUERY_HASHES, np.array(hashes, dtype="S64"), allow_pickle=False)
+    np.save(folder / _QUERY_VECTORS, vectors, allow_pickle=False)
+    return vectors, len(new)

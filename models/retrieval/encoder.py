@@ -1,0 +1,204 @@
+"""The bi-encoder: passages and queries to normalized vectors (sentence-transformers; Reimers and Gurevych, 2019)."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from models.errors import ModelFileError, SettingsError
+from models.text.passage_text import passage_text
+from models.weights import local_weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from sentence_transformers import SentenceTransformer
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Task = Literal["query", "document"]
+_PROMPTS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
+"""Names of a model's prompts, the first that it has, as `encode_query` and `encode_document` look for them."""
+_BATCHES_PER_REPORT = 8
+_TOKENIZED_TOGETHER = 1024
+_ROWS = 16
+"""Tokens of a batch, at least. MKL multiplies fewer than 4 rows in another way."""
+_NO_LIMIT = 1_000_000
+"""Tokens; what relative positions allow, within reason."""
+
+
+class Encoder:
+    """A sentence-transformers model whose vectors are float32 of length 1, so that a dot product is their cosine.
+
+    Prompts that the model's own configuration sets for queries and documents are used. A vector has the same bits
+    whatever is embedded with it, by however many threads, so that embedding what changed in a corpus gives what
+    embedding all of it gives: texts are computed in batches of one length in tokens, without padding, each by one
+    thread. That holds where a matrix product computes a row alike for any number of rows, as Intel MKL does with one
+    thread and a few rows; elsewhere, as on a GPU, the last bits may differ.
+
+    Several threads may share an encoder; they take turns with the tokenizer.
+    """
+
+    def __init__(self, model: SentenceTransformer, folder: Path) -> None:
+        self._model = model
+        self._folder = folder
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, model: str | Path, max_tokens: int, device: Device = "auto", threads: int | None = None) -> Encoder:
+        """Load the model that `models.weights` resolves, safetensors only, cutting texts at `max_tokens`.
+
+        `threads` sets torch's threads for the whole process. Raises `ModelFileError` for files that are missing or
+        altered, and `SettingsError` when the model cannot read `max_tokens`.
+        """
+        folder = local_weights(str(model))
+        import torch
+        from sentence_transformers import SentenceTransformer
+
+        if threads:
+            torch.set_num_threads(threads)
+        loaded = SentenceTransformer(
+            str(folder),
+            device=None if device == "auto" else device,
+            local_files_only=True,
+            model_kwargs={"use_safetensors": True},
+        )
+        limit = _token_limit(loaded, folder)
+        if max_tokens > limit:
+            raise SettingsError(
+                f"encoder.max_tokens is {max_tokens}, but {model} reads {limit} tokens.", f"Set it to {limit} or less."
+            )
+        loaded.max_seq_length = max_tokens
+        return cls(loaded.eval(), folder)
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the vectors."""
+        dimensions = self._model.get_embedding_dimension()
+        if dimensions is None:
+            raise ModelFileError(f"{self._folder} does not say the length of its vectors.", "Use another encoder.")
+        return dimensions
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The model's tokenizer.json, as the `tokenizers` library reads it."""
+        parts = [self._folder, *sorted(path for path in self._folder.iterdir() if path.is_dir())]
+        for part in parts:
+            if (part / "tokenizer.json").is_file():
+                return part / "tokenizer.json"
+        raise ModelFileError(f"{self._folder} has no tokenizer.json.", "Save the model with a fast tokenizer.")
+
+    def encode_passages(
+        self,
+        titles: Sequence[str],
+        texts: Sequence[str],
+        batch_size: int = 8,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Vectors [n, dimensions] in the order given; `progress` gets (passages done, n) every few batches."""
+        passages = [passage_text(title, text) for title, text in zip(titles, texts, strict=True)]
+        return self._encode(passages, "document", batch_size, progress)
+
+    def encode_queries(self, texts: Sequence[str], batch_size: int = 32) -> NDArray[np.float32]:
+        """Vectors [n, dimensions] in the order given."""
+        return self._encode(list(texts), "query", batch_size)
+
+    def _encode(
+        self, texts: list[str], task: Task, batch_size: int, progress: Callable[[int, int], None] | None = None
+    ) -> NDArray[np.float32]:
+        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
+        counts = self._token_counts(texts, task)
+        batches = batches_of_one_length(counts, batch_size)
+        # A few tokens are a few rows of the matrix product, for which there are other kernels: they are repeated.
+        times = [ceil(_ROWS / (counts[rows[0]] * len(rows) or _ROWS)) for rows in batches]
+        work = [[texts[row] for row in rows] * count for rows, count in zip(batches, times, strict=True)]
+        done = 0
+        for number, (rows, found) in enumerate(zip(batches, self._compute(work, task), strict=True), start=1):
+            vectors[rows] = found[: len(rows)]
+            done += len(rows)
+            if progress is not None and (number % _BATCHES_PER_REPORT == 0 or number == len(batches)):
+                progress(done, len(texts))
+        return vectors
+
+    def _compute(self, batches: Sequence[list[str]], task: Task) -> Iterator[NDArray[np.float32]]:
+        """Vectors of each batch, in order. On a CPU each core takes a batch of its own.
+
+        Threads inside the matrix products wait for each other at every layer, and for whatever else the machine does;
+        and they cut a product in parts whose sums are rounded in another order.
+        """
+        import torch
+
+        if self._model.device.type != "cpu":
+            yield from (self._forward(batch, task) for batch in batches)
+            return
+        threads = torch.get_num_threads()
+        try:
+            torch.set_num_threads(1)
+            if min(threads, len(batches)) < 2:
+                yield from (self._forward(batch, task) for batch in batches)
+                return
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                yield from pool.map(lambda batch: self._forward(batch, task), batches)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _forward(self, texts: list[str], task: Task) -> NDArray[np.float32]:
+        """What `SentenceTransformer.encode` does with one batch."""
+        import torch
+        from sentence_transformers.util import batch_to_device, truncate_embeddings
+
+        features = batch_to_device(self._features(texts, task), self._model.device)
+        with torch.inference_mode():
+            vectors = self._model(features, task=task)["sentence_embedding"]
+            if self._model.truncate_dim is not None:
+                vectors = truncate_embeddings(vectors, self._model.truncate_dim)
+            return torch.nn.functional.normalize(vectors.float(), p=2, dim=1).cpu().numpy()
+
+    def _features(self, texts: list[str], task: Task) -> dict[str, Any]:
+        prompts, names = self._model.prompts, _PROMPTS[task]
+        name = next((name for name in names if name in prompts), self._model.default_prompt_name)
+        with self._lock:
+            return self._model.preprocess(texts, prompt=prompts.get(name) if name else None, task=task)
+
+    def _token_counts(self, texts: Sequence[str], task: Task) -> NDArray[np.int64]:
+        """Tokens [n] of each text as the model reads it; zeros for a model that pads nothing."""
+        counts = np.zeros(len(texts), dtype=np.int64)
+        for start in range(0, len(texts), _TOKENIZED_TOGETHER):
+            part = texts[start : start + _TOKENIZED_TOGETHER]
+            mask = self._features(list(part), task).get("attention_mask")
+            if mask is not None:
+                counts[start : start + len(part)] = mask.sum(dim=1).numpy()
+        return counts
+
+
+def batches_of_one_length(counts: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Rows of `counts` in batches of at most `batch_size` that have the same count, the longest first."""
+    order = np.argsort(-counts, kind="stable")
+    lengths = np.split(order, np.flatnonzero(np.diff(counts[order])) + 1)
+    return [rows[start : start + batch_size] for rows in lengths for start in range(0, len(rows), batch_size)]
+
+
+def _token_limit(model: SentenceTransformer, folder: Path) -> int:
+    """Tokens that the model can read at all: its positions or what its tokenizer declares, whichever is fewer.
+
+    The limit that sentence-transformers puts on the loaded tokenizer is only a preference of who published the model.
+    """
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    limits = [_NO_LIMIT, getattr(config, "max_position_embeddings", None)]
+    declared = folder / "tokenizer_config.json"
+    if declared.is_file():
+        limits.append(json.loads(declared.read_text(encoding="utf-8")).get("model_max_length"))
+    return min(int(limit) for limit in limits if limit and limit > 0)
+
+
+def tokenizer_file(model: str) -> Path:
+    """The tokenizer.json of a model named as in the settings."""
+    folder = local_weights(model)
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelFileError(f"{folder} has no tokenizer.json.", "Save the model with a fast tokenizer.")
+    return folder / "tokenizer.json"

@@ -1,0 +1,250 @@
+"""Search by words: BM25 (Robertson and Zaragoza, 2009) in Lucene's variant, by bm25s (Lù, 2024).
+
+One `tokenize` serves passages and queries: words are lower-cased, English stopwords dropped, the rest stemmed
+(Snowball); identifiers are indexed whole and in their parts, so that "train test split" finds `train_test_split`.
+
+Scores, words and ids are memory-mapped: processes on one machine share them, and a search reads those of its words.
+bm25s searches; what it would build of Python lists, several kilobytes a passage, is counted here in arrays.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.errors import ArtifactError
+from models.retrieval.string_column import PassageIds, StringColumn
+from models.store.durable_files import canonical_json, write_atomically
+from models.text.passage_text import passage_text
+from models.text.tokenize import tokenize
+
+if TYPE_CHECKING:
+    from bm25s import BM25
+    from numpy.typing import NDArray
+
+STATISTICS_FILE = "statistics.json"
+_VOCABULARY = "vocabulary"
+_WORDS_REMEMBERED = 65_536
+_BATCH = 16_384
+
+
+class LexicalIndex:
+    """Passages by BM25 score. Results of equal score are ordered by passage id."""
+
+    def __init__(self, bm25: BM25, vocabulary: StringColumn, passage_ids: Sequence[str], average_length: float) -> None:
+        if bm25.scores["num_docs"] != len(passage_ids):
+            raise ArtifactError(
+                f"The lexical index has {bm25.scores['num_docs']} passages for {len(passage_ids)} passage ids.",
+                "Materialize the index group again.",
+            )
+        self._bm25 = bm25
+        self._vocabulary = vocabulary
+        self._find = lru_cache(maxsize=_WORDS_REMEMBERED)(vocabulary.find)
+        self._average_length = average_length
+        self.passage_ids = PassageIds.of(passage_ids)
+        self._place = self.passage_ids.places
+
+    @classmethod
+    def build(cls, texts: Iterable[str], passage_ids: Sequence[str], k1: float = 0.9, b: float = 0.4) -> LexicalIndex:
+        """Index `texts`, row i being passage i. The same texts give the same files, byte for byte.
+
+        Memory holds some 16 bytes per passage and word in it, and of the texts a few thousand at once.
+        """
+        import bm25s
+
+        counts = _Counts()
+        texts = iter(texts)
+        while batch := list(islice(texts, _BATCH)):
+            counts.add(tokenize(batch))
+        bm25 = bm25s.BM25(k1=k1, b=b, method="lucene")
+        bm25.scores = counts.scores(k1, b)
+        bm25.vocab_dict = {}
+        bm25.nonoccurrence_array = None
+        return cls(bm25, StringColumn.of(counts.vocabulary()), passage_ids, counts.average_length)
+
+    def save(self, folder: Path) -> None:
+        """Write bm25s's files, those of the words and ids, and `statistics.json`: arrays and JSON, no pickles."""
+        self._bm25.save(folder, show_progress=False)
+        self._vocabulary.save(folder, _VOCABULARY)
+        self.passage_ids.write(folder)
+        write_atomically(folder / STATISTICS_FILE, canonical_json({"average_length": self._average_length}))
+
+    @classmethod
+    def load(cls, folder: Path, mmap: bool = True) -> LexicalIndex:
+        """Open what `save` wrote, memory-mapped. Raises `ArtifactError` when files are missing or unlike."""
+        import bm25s
+
+        try:
+            bm25 = bm25s.BM25.load(folder, mmap=mmap, load_vocab=False, show_progress=False)
+            vocabulary = _read_vocabulary(folder, mmap)
+            ids = PassageIds.read(folder, mmap)
+            statistics = json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{error.filename} is missing.", "Materialize index/lexical_index again.") from error
+        for name in ("data", "indices", "indptr"):  # plain views of the maps, whose own class is slow to slice
+            bm25.scores[name] = np.asarray(bm25.scores[name])
+        return cls(bm25, vocabulary, ids, float(statistics["average_length"]))
+
+    @property
+    def words(self) -> int:
+        """How many different words the passages have."""
+        return len(self._vocabulary)
+
+    def __len__(self) -> int:
+        return len(self.passage_ids)
+
+    def scores(self, query: str) -> NDArray[np.float32]:
+        """BM25 of every passage [size]; all zeros for a query without any known word."""
+        known = [place for place in map(self._find, tokenize([query])[0]) if place >= 0]
+        if not known:
+            return np.zeros(len(self), dtype=np.float32)
+        return self._bm25.get_scores_from_ids(known)
+
+    def score_rows(self, query: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """BM25 of the passages at `rows` [m]."""
+        return self.scores(query)[rows]
+
+    def top(
+        self, scores: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None = None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows and scores, best first, of at most `k` passages that score above zero, among the `allowed` [size]."""
+        matching = np.flatnonzero(scores > 0 if allowed is None else (scores > 0) & allowed)
+        if not k:
+            return matching[:0], scores[:0]
+        if len(matching) > k:
+            values = scores[matching]
+            worst = np.partition(values, len(values) - k)[len(values) - k]
+            matching = matching[values >= worst]
+        rows = matching[np.lexsort((self._place[matching], -scores[matching]))][:k]
+        return rows, scores[rows]
+
+    def search(self, queries: Sequence[str], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rows [n, k] and scores [n, k], best first; where fewer passages share a word, row -1 and score 0."""
+        rows = np.full((len(queries), k), -1, dtype=np.int64)
+        scores = np.zeros((len(queries), k), dtype=np.float32)
+        for place, query in enumerate(queries):
+            found, values = self.top(self.scores(query), k)
+            rows[place, : len(found)], scores[place, : len(found)] = found, values
+        return rows, scores
+
+    def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
+        """BM25 [n] of texts that need not be in the index, with this index's word statistics.
+
+        A text that is indexed gets the score that it has in the index.
+        """
+        wanted = Counter(term for term in tokenize([query])[0] if self._find(term) >= 0)
+        if not wanted:
+            return np.zeros(len(texts), dtype=np.float32)
+        terms = np.array([self._find(term) for term in wanted], dtype=np.int64)
+        weights = np.fromiter(wanted.values(), dtype=np.float64) * self._idf(terms)
+        tokenized = tokenize(texts)
+        counts = [Counter(text) for text in tokenized]
+        frequency = np.array([[count[term] for term in wanted] for count in counts], dtype=np.float64)
+        frequency = frequency.reshape(len(texts), len(terms))
+        length = np.array([len(text) for text in tokenized], dtype=np.float64)[:, None]
+        k1, b = self._bm25.k1, self._bm25.b
+        lengths = k1 * (1 - b + b * length / self._average_length)
+        saturated = np.divide(frequency, frequency + lengths, out=np.zeros_like(frequency), where=frequency > 0)
+        return (saturated @ weights).astype(np.float32)
+
+    def _idf(self, terms: NDArray[np.int64]) -> NDArray[np.float64]:
+        starts = self._bm25.scores["indptr"]
+        return _idf((starts[terms + 1] - starts[terms]).astype(np.float64), len(self))
+
+
+class _Counts:
+    """How often each word stands in each passage, in arrays; words are numbered as they come."""
+
+    def __init__(self) -> None:
+        self._number: dict[str, int] = {}
+        self._lengths: list[NDArray[np.int32]] = []
+        self._different: list[NDArray[np.int32]] = []
+        self._batches: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
+
+    def add(self, tokenized: Sequence[Sequence[str]]) -> None:
+        """Count the terms of further passages."""
+        number = self._number
+        lengths = np.array([len(terms) for terms in tokenized], dtype=np.int32)
+        flat = np.fromiter(
+            (number.setdefault(term, len(number)) for terms in tokenized for term in terms),
+            dtype=np.int64,
+            count=int(lengths.sum()),
+        )
+        size = max(len(number), 1)
+        keys, counts = np.unique(np.repeat(np.arange(len(lengths)), lengths) * size + flat, return_counts=True)
+        passages, terms = np.divmod(keys, size)
+        self._lengths.append(lengths)
+        self._different.append(np.bincount(passages, minlength=len(lengths)).astype(np.int32))
+        self._batches.append((terms.astype(np.int32), counts.astype(np.int32)))
+
+    @property
+    def average_length(self) -> float:
+        """Terms of a passage, repetitions among them."""
+        lengths = np.concatenate([np.empty(0, dtype=np.int32), *self._lengths])
+        return float(lengths.mean()) if len(lengths) else 0.0
+
+    def vocabulary(self) -> list[str]:
+        """All words, sorted."""
+        return sorted(self._number)
+
+    def scores(self, k1: float, b: float) -> dict[str, object]:
+        """The sparse matrix of scores, passages by sorted words, by columns, as bm25s keeps it. Empties the counts."""
+        numbers = np.array([self._number[term] for term in self.vocabulary()], dtype=np.int64)
+        columns = np.empty(len(numbers), dtype=np.int64)
+        columns[numbers] = np.arange(len(numbers))
+        having = np.zeros(len(numbers), dtype=np.int64)
+        for terms, _ in self._batches:
+            having += np.bincount(columns[terms], minlength=len(numbers))
+        starts = np.concatenate([[0], np.cumsum(having)])
+        data = np.empty(starts[-1], dtype=np.float32)
+        indices = np.empty(starts[-1], dtype=np.int32)
+        size = sum(map(len, self._lengths))
+        idf = _idf(having.astype(np.float64), size).astype(np.float32)
+        average = self.average_length
+        filled, first = starts[:-1].copy(), 0
+        for lengths, different in zip(self._lengths, self._different, strict=True):
+            terms, counts = self._batches.pop(0)
+            order = np.argsort(columns[terms], kind="stable")
+            found = columns[terms][order]
+            passages = np.repeat(np.arange(len(lengths)), different)[order]
+            of_term = np.bincount(found, minlength=len(numbers))
+            places = np.arange(len(found)) + np.repeat(filled - np.cumsum(of_term) + of_term, of_term)
+            frequency = counts[order].astype(np.float32)
+            saturation = frequency / (k1 * (1 - b + b * lengths[passages] / average) + frequency)
+            data[places] = idf[found] * saturation
+            indices[places] = first + passages
+            filled += of_term
+            first += len(lengths)
+        return {"data": data, "indices": indices, "indptr": starts, "num_docs": size}
+
+
+def _idf(having: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Lucene's weight [n] of terms that `having` of `size` passages have."""
+    return np.log1p((size - having + 0.5) / (having + 0.5))
+
+
+def _read_vocabulary(folder: Path, mmap: bool) -> StringColumn:
+    try:
+        return StringColumn.load(folder, _VOCABULARY, mmap)
+    except FileNotFoundError:
+        # Indexes of releases before 0.2 have bm25s's own file, with the sorted words in the order of their numbers.
+        words = json.loads((folder / "vocab.index.json").read_text(encoding="utf-8"))
+        if not words:
+            raise
+        return StringColumn.of(words)
+
+
+def read_texts(passages: Path) -> Iterator[str]:
+    """The texts to index of passages.parquet, row by row, read some thousand at once."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(passages) as table:
+        for batch in table.iter_batches(_BATCH, columns=["title", "text"]):
+            yield from map(passage_text, batch["title"].to_pylist(), batch["text"].to_pylist())

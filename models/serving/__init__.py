@@ -1,0 +1,1 @@
+"""A bundle loaded for serving: tiers under a latency budget."""

@@ -1,0 +1,213 @@
+"""Extractive answers: the sentences of the best passages that answer the query, quoted with their places.
+
+Sentences are chosen by maximal marginal relevance (Carbonell & Goldstein, 1998) over relevance to the query. Nothing is
+written that no passage says.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from models.contracts.messages import Citation
+from models.serving.protocol import PassageRecord
+from models.settings import GeneratorSettings
+
+NO_ANSWER = "The retrieved passages hold no sentence that answers this question."
+
+_SENTENCE_WEIGHT = 0.6
+_MMR_LAMBDA = 0.7
+_SAME = 0.8
+_SHARE_OF_BEST = 0.5
+_LIKELY = 0.5
+_LONG = 400
+_MIN_WORDS = 3
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+_TERM = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
+_END = re.compile(
+    r"[.!?]+[\"'\u201d\u2019)\]]*(?=\s+(?![a-zß-ÿ])\S)"  # the next sentence does not start in lower case
+    "|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\u2019]*"  # full-width stop, exclamation and question marks
+    r"|\n[ \t]*\n"
+    r"|\n[ \t]*[-=~^*#_]{3,}[ \t]*(?=\n|\Z)"  # heading underlines and rules
+    r"|\n(?=[ \t]*(?:[-*•]|\d+[.)])\s)"
+)
+_ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|cf|vs|fig|eq|dr|mr|mrs|ms|prof|st|al|approx)|\b[A-Z])\.$", re.IGNORECASE)
+_ENGLISH = """
+a an and are as at be but by can could do does for from get has have how i if in into is it its may me my not of on or
+our should so such than that the their them then there these they this to use used using was we were what when where
+which who why will with would you your
+"""
+_STOP_WORDS = frozenset(_ENGLISH.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer's text with marks `[1]`, and the citation that each mark points to, in order."""
+
+    text: str
+    citations: list[Citation]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    passage: PassageRecord
+    passage_rank: int
+    passage_score: float
+    start: int
+    end: int
+    terms: frozenset[str]
+
+    @property
+    def quote(self) -> str:
+        return self.passage.text[self.start : self.end]
+
+
+ScoreSentences = Callable[[str, Sequence[str]], Sequence[float]]
+"""(query, sentences) -> one relevance from 0 to 1 per sentence."""
+
+
+def extractive_answer(
+    query: str,
+    passages: Sequence[tuple[PassageRecord, float]],
+    settings: GeneratorSettings,
+    score_sentences: ScoreSentences | None = None,
+) -> Answer:
+    """Answer `query` from the best of `passages`, which come best first with their scores from 0 to 1.
+
+    A sentence counts when it shares a term with the query, when `score_sentences` finds it more likely relevant than
+    not, or when its passage is. Without such a sentence the answer is `NO_ANSWER` with no citations.
+    """
+    terms = query_terms(query)
+    sentences = list(_sentences(passages[: settings.passages]))
+    if not sentences:
+        return Answer(NO_ANSWER, [])
+    overlap = [_cosine(terms, sentence.terms) for sentence in sentences]
+    learned = _learned(query, sentences, score_sentences)
+    relevance = {
+        position: _SENTENCE_WEIGHT
+        * (overlap[position] if learned is None else (overlap[position] + learned[position]) / 2)
+        + (1 - _SENTENCE_WEIGHT) * sentence.passage_score
+        for position, sentence in enumerate(sentences)
+        if overlap[position] > 0
+        or (learned is not None and learned[position] >= _LIKELY)
+        or sentence.passage_score >= _LIKELY
+    }
+    chosen = _select(sentences, relevance, settings.max_sentences)
+    return _compose([sentences[position] for position in chosen])
+
+
+def query_terms(text: str) -> frozenset[str]:
+    """Stemmed content terms; all terms when every one is a stop word."""
+    words = [word.casefold() for word in _TERM.findall(text)]
+    return _stems([word for word in words if word not in _STOP_WORDS] or words)
+
+
+def split_sentences(text: str) -> Iterator[tuple[int, int]]:
+    """Yield (start, end) of each sentence, without surrounding white space; `text[start:end]` is the sentence."""
+    begin = 0
+    for match in _END.finditer(text):
+        by_line = text[match.start()] == "\n"
+        end = match.start() if by_line else match.end()
+        if not by_line and _ABBREVIATION.search(text[max(begin, end - 12) : end]):
+            continue
+        yield from _pieces(text, begin, end)
+        begin = match.end()
+    yield from _pieces(text, begin, len(text))
+
+
+def _pieces(text: str, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    if end - begin > _LONG and (line := text.find("\n", begin + 1, end)) != -1:
+        yield from _pieces(text, begin, line)
+        yield from _pieces(text, line, end)
+        return
+    piece = text[begin:end]
+    if stripped := piece.strip():
+        start = begin + piece.index(stripped[0])
+        yield start, start + len(stripped)
+
+
+def _sentences(passages: Sequence[tuple[PassageRecord, float]]) -> Iterator[_Sentence]:
+    seen: set[str] = set()
+    for rank, (passage, score) in enumerate(passages):
+        for start, end in split_sentences(passage.text):
+            quote = passage.text[start:end]
+            key = " ".join(quote.split()).casefold()
+            if key in seen or not _is_prose(quote):
+                continue
+            seen.add(key)
+            yield _Sentence(passage, rank, min(1.0, max(0.0, score)), start, end, query_terms(quote))
+
+
+def _is_prose(quote: str) -> bool:
+    if quote.startswith((">>>", "...")):
+        return False
+    visible = [character for character in quote if not character.isspace()]
+    return len(_TERM.findall(quote)) >= _MIN_WORDS and sum(map(str.isalpha, visible)) >= len(visible) / 2
+
+
+def _learned(query: str, sentences: Sequence[_Sentence], score: ScoreSentences | None) -> list[float] | None:
+    if score is None:
+        return None
+    scores = [float(value) for value in score(query, [sentence.quote for sentence in sentences])]
+    if len(scores) != len(sentences) or not all(math.isfinite(value) for value in scores):
+        raise ValueError(f"{len(sentences)} sentences need as many finite scores, got {len(scores)}")
+    return [min(1.0, max(0.0, value)) for value in scores]
+
+
+def _select(sentences: Sequence[_Sentence], relevance: dict[int, float], limit: int) -> list[int]:
+    chosen: list[int] = []
+    floor = _SHARE_OF_BEST * max(relevance.values(), default=0.0)
+    open_ = {position for position, value in relevance.items() if value >= floor}
+    while open_ and len(chosen) < limit:
+        similarity = {
+            position: max((_cosine(sentences[position].terms, sentences[other].terms) for other in chosen), default=0.0)
+            for position in open_
+        }
+        open_ = {position for position in open_ if similarity[position] <= _SAME}
+        if not open_:
+            break
+        best = min(
+            open_,
+            key=lambda position: (
+                (1 - _MMR_LAMBDA) * similarity[position] - _MMR_LAMBDA * relevance[position],
+                position,
+            ),
+        )
+        chosen.append(best)
+        open_.discard(best)
+    return chosen
+
+
+def _compose(chosen: Sequence[_Sentence]) -> Answer:
+    if not chosen:
+        return Answer(NO_ANSWER, [])
+    # Best passage first, and within a passage in reading order.
+    ordered = sorted(chosen, key=lambda sentence: (sentence.passage_rank, sentence.start))
+    text = " ".join(f"{' '.join(sentence.quote.split())} [{number}]" for number, sentence in enumerate(ordered, 1))
+    return Answer(text, [_cite(sentence) for sentence in ordered])
+
+
+def _cite(sentence: _Sentence) -> Citation:
+    passage = sentence.passage
+    return Citation(
+        passage_id=passage.passage_id,
+        document_id=passage.document_id,
+        title=passage.title,
+        quote=sentence.quote,
+        start=passage.start + sentence.start,
+        end=passage.start + sentence.end,
+    )
+
+
+def _cosine(left: frozenset[str], right: frozenset[str]) -> float:
+    shared = len(left & right)
+    return shared / math.sqrt(len(left) * len(right)) if shared else 0.0
+
+
+def _stems(words: Sequence[str]) -> frozenset[str]:
+    import Stemmer
+
+    # A Stemmer object is not safe across threads, and one costs microseconds.
+    return frozenset(Stemmer.Stemmer("english").stemWords(list(words)))

@@ -1,0 +1,68 @@
+"""The cross-encoders of a bundle, and the seam at which they may run in a process of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Protocol
+
+from models.cross_encoder.engines import SIZES, load_engine
+from models.serving.batching import PairScorer
+from models.serving.model_files import ModelFiles
+
+
+class Engines(Protocol):
+    """Both cross-encoders of a bundle, loaded: `scorers` by size.
+
+    `outage` says why they cannot be asked now, empty when they can; meanwhile they raise `ScorerLost`.
+    """
+
+    @property
+    def scorers(self) -> Mapping[str, PairScorer]:
+        """The models."""
+        ...
+
+    @property
+    def outage(self) -> str:
+        """Why they cannot be asked."""
+        ...
+
+    def close(self) -> None:
+        """Drop them; no call follows."""
+        ...
+
+
+OpenEngines = Callable[[ModelFiles], Engines]
+
+
+class LocalEngines:
+    """Both models in this process."""
+
+    outage = ""
+
+    def __init__(self, files: ModelFiles) -> None:
+        self.scorers: Mapping[str, PairScorer] = {
+            size: load_engine(
+                files.folder / "engines", files.folder / size, size, files.max_tokens, threads=files.threads
+            )
+            for size in SIZES
+        }
+
+    def close(self) -> None:
+        """Drop the models."""
+        self.scorers = {}
+
+
+def use_threads(threads: int) -> None:
+    """Let torch use so many threads in calls of the thread that asks; 0 takes all cores."""
+    import torch
+
+    torch.set_num_threads(threads or all_threads())
+
+
+@lru_cache(maxsize=1)
+def all_threads() -> int:
+    """Threads that torch takes by itself, asked once: `Encoder` changes the number while it computes."""
+    import torch
+
+    return torch.get_num_threads()

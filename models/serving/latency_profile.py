@@ -1,0 +1,54 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
+"""Time rerank requests on a loaded bundle, and compare it with its golden scores."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from models.cross_encoder.pairwise import Progress
+from models.measures.latency import summarize
+from models.settings import Settings
+from models.store.artifacts import Artifact
+from models.store.durable_files import canonical_json
+
+_PROFILED = 40
+
+
+def profile_bundle(
+    bundle: Artifact, settings: Settings, folder: Path, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Load the bundle, reproduce its golden scores, and time rerank requests one after the other; writes latency.json.
+
+    A request is retrieval and ranking of `serving.candidates` passages inside `tiers.budget_ms`.
+    """
+    from models.serving.loaded_bundle import load_bundle
+
+    started = time.perf_counter()
+    loaded = load_bundle(bundle, serving=settings.serving)
+    load_seconds = time.perf_counter() - started
+    golden = loaded.reproduce_golden(settings.gate.max_golden_difference)
+    queries = [entry["query"] for entry in loaded.golden] or ["how is this used"]
+    samples, degraded = [], 0
+    for place in range(_PROFILED):
+        query = queries[place % len(queries)]
+        began = time.perf_counter()
+        found = loaded.retrieve(query, settings.serving.candidates, None)
+        degraded += loaded.rank_candidates(query, found, settings.tiers.budget_ms).degraded
+        samples.append(1000 * (time.perf_counter() - began))
+        if progress is not None:
+            progress(place + 1, _PROFILED)
+    summary = summarize(samples)
+    loaded.close()
+    facts = {
+        **summary.to_dict(),
+        "degraded_share": degraded / _PROFILED,
+        "load_seconds": load_seconds,
+        "golden_queries": golden.queries,
+        "golden_max_difference": golden.max_difference,
+        "golden_order_equal": golden.order_equal,
+    }
+    (folder / "latency.json").write_bytes(canonical_json(facts))
+    return facts

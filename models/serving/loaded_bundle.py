@@ -1,0 +1,393 @@
+"""A release loaded for serving: implements `models.serving.protocol.ServedBundle`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from models.cascade.calibration import Calibration
+from models.contracts.messages import Candidate, CandidateSet
+from models.cross_encoder.engines import SIZES
+from models.errors import ArtifactError
+from models.records.ledger import Release
+from models.release.bundle import BUNDLE
+from models.release.golden import GoldenComparison, compare_golden
+from models.retrieval.dense_index import DenseIndex
+from models.retrieval.encoder import Encoder
+from models.retrieval.lexical_index import LexicalIndex
+from models.retrieval.retriever import HybridRetriever
+from models.serving.batching import Batcher, Claim, CostModel
+from models.serving.engines import Engines, LocalEngines, OpenEngines, use_threads
+from models.serving.model_files import ModelFiles
+from models.serving.protocol import PassageRecord, Ranking
+from models.serving.score_cache import ScoreCache, model_prefix
+from models.serving.tiered_reranker import TieredReranker
+from models.settings import IndexSettings, ServingSettings, Settings, TiersSettings
+from models.store.artifacts import Artifact, ArtifactStore
+from models.store.asset_names import RELEASE_CANDIDATE
+from models.text.passage_text import passage_text
+
+_ENCODE_SHARE = 0.4
+"""Share of a request's budget that may go into embedding the caller's own texts."""
+_ENCODE_BATCH = 16
+_WARM_UP = 16
+_SPECIAL_TOKENS = 3
+_HASHED_CHARACTERS = 200_000
+"""Characters of a request up to which it is worth to look which of its texts are passages, to predict its time."""
+_LEAN_CHARACTERS, _LEAN_TEXT = 100_000, 200
+"""Characters that BM25 reads of a request without a budget, and of each of its texts at least: some 10 ms of work."""
+_NO_LIMIT_MS = 1e9
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a loaded bundle is."""
+
+    release_id: str
+    bundle_version: str
+    model_version: str
+    index_version: str
+    corpus_version: str
+
+
+def load_release(
+    settings: Settings, release: Release, cache: ScoreCache | None = None, open_engines: OpenEngines = LocalEngines
+) -> LoadedBundle:
+    """Open, verify and load the bundle of a release, warmed. Raises `ArtifactError` if a file is missing or altered."""
+    store = ArtifactStore.of(settings)
+    artifact = store.open(RELEASE_CANDIDATE, release.bundle_version)
+    return load_bundle(
+        artifact,
+        release_id=release.release_id,
+        model_version=release.model_version,
+        serving=settings.serving,
+        cache=cache,
+        open_engines=open_engines,
+    )
+
+
+def load_bundle(
+    artifact: Artifact,
+    *,
+    release_id: str = "",
+    model_version: str = "",
+    serving: ServingSettings | None = None,
+    cache: ScoreCache | None = None,
+    open_engines: OpenEngines = LocalEngines,
+) -> LoadedBundle:
+    """Load a bundle from its artifact after comparing every file with its digest; scores are looked up in `cache`.
+
+    `open_engines` says where the cross-encoders run; in this process when left out.
+    """
+    artifact.verify()
+    bundle = artifact.read_json(BUNDLE)
+    if bundle["format"] != 1:
+        raise ArtifactError(f"bundle format {bundle['format']} is not known", "Serve it with the version that made it.")
+    identity = Identity(
+        release_id, artifact.data_version, model_version, bundle["index_version"], bundle["corpus_version"]
+    )
+    digests = {
+        tier: {
+            name: entry.sha256
+            for name, entry in artifact.manifest.files.items()
+            if name.startswith((f"{tier}/", f"engines/{tier}/"))
+        }
+        for tier in SIZES
+    }
+    models = {tier: model_prefix(digests[tier], bundle["max_tokens"]) for tier in SIZES}
+    serving = serving or ServingSettings()
+    every = {name: digest for files in digests.values() for name, digest in files.items()}
+    engines = open_engines(ModelFiles(artifact.folder, bundle["max_tokens"], serving.threads, every))
+    try:
+        return LoadedBundle(artifact.folder, bundle, identity, serving, cache, models, engines)
+    except BaseException:
+        engines.close()
+        raise
+
+
+class LoadedBundle:
+    """Models, indexes and passages of one bundle. Any number of threads may call it; one of its own runs the models."""
+
+    def __init__(
+        self,
+        folder: Path,
+        bundle: Mapping[str, Any],
+        identity: Identity,
+        serving: ServingSettings | None = None,
+        cache: ScoreCache | None = None,
+        models: Mapping[str, bytes] | None = None,
+        engines: Engines | None = None,
+    ) -> None:
+        serving = serving or ServingSettings()
+        use_threads(serving.threads)
+        self._identity = identity
+        self._bundle = bundle
+        self._folder = folder
+        self._passages = pd.read_parquet(folder / "passages.parquet")
+        self._row_of = {passage_id: row for row, passage_id in enumerate(self._passages["passage_id"])}
+        self._columns = {
+            name: self._passages[name].tolist() for name in ("document_id", "title", "text", "start", "end", "source")
+        }
+        self._texts = [
+            passage_text(title, text) for title, text in zip(self._columns["title"], self._columns["text"], strict=True)
+        ]
+        self._known = _rows_by_text(self._columns["text"], self._texts)
+        self._encoder = Encoder.load(folder / "encoder", bundle["settings"]["encoder"]["max_tokens"], device="cpu")
+        self._dense = DenseIndex.load(folder / "dense_index")
+        self._lexical = LexicalIndex.load(folder / "lexical_index")
+        self._retriever = HybridRetriever(
+            self._encoder,
+            self._dense,
+            self._lexical,
+            self._passages,
+            IndexSettings.model_validate(bundle["settings"]["index"]),
+        )
+        self._engines = engines or LocalEngines(ModelFiles(folder, bundle["max_tokens"], serving.threads, {}))
+        scorers = self._engines.scorers
+        samples = [("how is this used", text) for text in self._texts[:_WARM_UP]]
+        costs = {name: CostModel.measure(engine, samples) for name, engine in scorers.items()}
+        self._encode_ms = self._measure_encoder()
+        self._max_tokens = int(bundle["max_tokens"])
+        sizes = [len(encoding) - _SPECIAL_TOKENS for encoding in scorers["compact"].encode(samples)]
+        self._tokens_per_character = sum(sizes) / max(sum(len(query) + len(text) for query, text in samples), 1)
+        self._passage_characters = sum(map(len, self._texts)) / max(len(self._texts), 1)
+        self._batcher = Batcher(
+            scorers, costs, batch_tokens=serving.batch_tokens, on_start=lambda: use_threads(serving.threads)
+        )
+        calibration = Calibration.from_dict(json.loads((folder / "calibration.json").read_bytes()))
+        self._through_compact = calibration.stopping.through_compact
+        self._lean_dense = calibration.tiers["lean"].mean[calibration.tiers["lean"].features.index("dense")]
+        self._tiers = TiersSettings.model_validate(bundle["settings"]["tiers"])
+        self._cache = cache
+        self._models = models or {}
+        self._reranker = TieredReranker(self._batcher, calibration, self._tiers, cache, self._models)
+        if cache is not None:
+            for model in self._models.values():
+                cache.use(model)
+
+    @property
+    def release_id(self) -> str:
+        """Release that this bundle was loaded for; empty outside a release."""
+        return self._identity.release_id
+
+    @property
+    def bundle_version(self) -> str:
+        """Data version of the bundle."""
+        return self._identity.bundle_version
+
+    @property
+    def model_version(self) -> str:
+        """MLflow version of the bundle; empty outside a release."""
+        return self._identity.model_version
+
+    @property
+    def index_version(self) -> str:
+        """Version of the pair of indexes."""
+        return self._identity.index_version
+
+    @property
+    def corpus_version(self) -> str:
+        """Data version of the passages."""
+        return self._identity.corpus_version
+
+    @property
+    def outage(self) -> str:
+        """Why the models cannot be asked now; empty when they can."""
+        return self._engines.outage
+
+    @property
+    def golden(self) -> list[dict[str, Any]]:
+        """Queries with the scores that the offline evaluation gave."""
+        return json.loads((self._folder / "golden.json").read_bytes())
+
+    def retrieve(self, query: str, top_k: int, labels: frozenset[str] | None = frozenset()) -> CandidateSet:
+        """First stage: at most `top_k` passages that are public or carry one of `labels`; None lifts the filter."""
+        found = self._retriever.retrieve(query, top_k, labels)
+        candidates = [
+            Candidate(
+                passage_id=one.passage_id,
+                document_id=one.document_id,
+                rank=one.rank,
+                retriever_score=one.retriever_score,
+                dense_score=one.dense_score,
+                lexical_score=one.lexical_score,
+                retriever=one.retriever,
+            )
+            for one in found
+        ]
+        return CandidateSet(
+            query=query, candidates=candidates, index_version=self.index_version, corpus_version=self.corpus_version
+        )
+
+    def rank_candidates(
+        self, query: str, candidates: CandidateSet, budget_ms: float, claim: Claim | None = None
+    ) -> Ranking:
+        """Rank retrieved passages; `Ranked.index` is the position in `candidates.candidates`."""
+        ids = [one.passage_id for one in candidates.candidates]
+        return self._reranker.rank(
+            query,
+            [self._texts[self._row_of[passage_id]] for passage_id in ids],
+            ids,
+            np.array([one.dense_score for one in candidates.candidates], dtype=np.float64),
+            np.array([one.lexical_score for one in candidates.candidates], dtype=np.float64),
+            budget_ms,
+            passage_ids=ids,
+            claim=claim,
+        )
+
+    def rank_documents(
+        self, query: str, documents: Sequence[str], budget_ms: float, claim: Claim | None = None
+    ) -> Ranking:
+        """Rank the caller's own texts; `Ranked.index` is the position in `documents`.
+
+        Texts that are passages of the corpus use their stored embedding; the others are embedded while a share of the
+        budget lasts, those with the best BM25 score first. Without a budget nothing is embedded: BM25 alone orders
+        them, of long requests by the beginnings of the texts, and of equal scores the caller's order.
+        """
+        started = time.perf_counter()
+        claim = claim or Claim()
+        rows = [self._known.get(_digest(text)) for text in documents]
+        most = max(_LEAN_TEXT, _LEAN_CHARACTERS // len(documents)) if documents else 0
+        read = documents if budget_ms > 0 else [text[:most] for text in documents]
+        lexical = self._lexical.score(query, read).astype(np.float64)
+        if budget_ms > 0:
+            until = started + _ENCODE_SHARE * budget_ms / 1000
+            dense, embedded = self._dense_scores(query, documents, rows, lexical, until, claim)
+        else:
+            dense, embedded = np.full(len(documents), self._lean_dense), 0
+        spent = 1000 * (time.perf_counter() - started)
+        known = [None if row is None else self._dense.passage_ids[row] for row in rows]
+        ranking = self._reranker.rank(
+            query, documents, _place_ids(documents), dense, lexical, budget_ms - spent, passage_ids=known, claim=claim
+        )
+        reasons = [ranking.degraded_reason] if ranking.degraded_reason else []
+        if embedded < len(documents):
+            reasons.insert(0, f"{embedded} of {len(documents)} documents embedded inside the budget")
+        stage_ms = {"first_stage": spent, **ranking.stage_ms}
+        return Ranking(ranking.items, bool(reasons), "; ".join(reasons), stage_ms, ranking.truncated, ranking.tokens)
+
+    def keep_order(self, documents: Sequence[str]) -> Ranking:
+        """The caller's own texts in the order given, all with the score of a text of which nothing is known."""
+        nothing = np.zeros(len(documents))
+        return self._reranker.rank("", documents, _place_ids(documents), nothing + self._lean_dense, nothing, 0.0)
+
+    def candidates_ms(self, query: str, count: int) -> float:
+        """Predicted milliseconds of the models for `rank_candidates` of this many passages, without a limit."""
+        return self._models_ms(len(query) + self._passage_characters, count)
+
+    def documents_ms(self, query: str, documents: Sequence[str]) -> float:
+        """Predicted milliseconds of the models for `rank_documents`, without a limit; cheap for any texts."""
+        characters = sum(map(len, documents))
+        fresh = len(documents)
+        if characters <= _HASHED_CHARACTERS:
+            fresh = sum(_digest(text) not in self._known for text in documents)
+        return self._encode_ms * fresh + self._models_ms(len(query) + characters / len(documents), len(documents))
+
+    def passage(self, passage_id: str) -> PassageRecord:
+        """The text of a passage that `retrieve` returned."""
+        row = self._row_of[passage_id]
+        return PassageRecord(passage_id, **{name: column[row] for name, column in self._columns.items()})
+
+    def reproduce_golden(self, tolerance: float) -> GoldenComparison:
+        """Rank the golden queries again, without a deadline, and compare with the stored scores."""
+        golden = self.golden
+        found = []
+        for entry in golden:
+            ranking = self.rank_candidates(
+                entry["query"], self.retrieve(entry["query"], self._bundle["candidates"], None), _NO_LIMIT_MS
+            )
+            found.append({str(item.passage_id): item.score for item in ranking.items})
+        return compare_golden(golden, found, tolerance)
+
+    def close(self) -> None:
+        """End the thread of the models, drop them and the indexes; no call follows."""
+        self._batcher.close()
+        self._engines.close()
+        if self._cache is not None:
+            for model in self._models.values():
+                self._cache.release(model)
+        del self._batcher
+        del self._reranker, self._retriever, self._dense, self._lexical, self._encoder
+
+    def _measure_encoder(self) -> float:
+        """Milliseconds of embedding one text, after a warm-up."""
+        texts = self._texts[:_ENCODE_BATCH]
+        blank = [""] * len(texts)
+        self._encoder.encode_passages(blank, texts, _ENCODE_BATCH)
+        started = time.perf_counter()
+        self._encoder.encode_passages(blank, texts, _ENCODE_BATCH)
+        return 1000 * (time.perf_counter() - started) / max(len(texts), 1)
+
+    def _models_ms(self, characters: float, count: int) -> float:
+        """Predicted milliseconds of both tiers for `count` pairs of this many characters each."""
+        tokens = min(self._max_tokens, characters * self._tokens_per_character + _SPECIAL_TOKENS)
+        through_compact = self._through_compact
+        compact = min(count, self._tiers.compact_candidates) if through_compact else 0
+        large = min(compact if through_compact else count, self._tiers.large_candidates)
+        return self._batcher.predict("compact", round(compact * tokens)) + self._batcher.predict(
+            "large", round(large * tokens)
+        )
+
+    def _dense_scores(
+        self,
+        query: str,
+        documents: Sequence[str],
+        rows: Sequence[int | None],
+        lexical: np.ndarray,
+        until: float,
+        claim: Claim,
+    ) -> tuple[np.ndarray, int]:
+        """Cosine of the query with each document, and for how many it was computed; the rest get the mean of
+        the corpus. `rows` are the passages that documents are, if they are."""
+        vector = self._encoder.encode_queries([query])
+        scores = np.full(len(documents), self._lean_dense, dtype=np.float64)
+        stored = [place for place, row in enumerate(rows) if row is not None]
+        if stored:
+            picked = np.array([[rows[place] for place in stored]], dtype=np.int64)
+            scores[stored] = self._dense.score(vector, picked)[0]
+        fresh = sorted(
+            (place for place, row in enumerate(rows) if row is None), key=lambda place: (-lexical[place], place)
+        )
+        done = 0
+        for start in range(0, len(fresh), _ENCODE_BATCH):
+            batch = fresh[start : start + _ENCODE_BATCH]
+            vectors = self._batcher.compute(
+                lambda batch=batch: self._encoder.encode_passages(
+                    [""] * len(batch), [documents[place] for place in batch], _ENCODE_BATCH
+                ),
+                self._encode_ms * len(batch),
+                until,
+                claim,
+            ).result()
+            if vectors is None:
+                break
+            scores[batch] = vectors @ vector[0]
+            done += len(batch)
+        return scores, len(stored) + done
+
+
+def _place_ids(documents: Sequence[str]) -> list[str]:
+    """Ids that order the caller's texts as given."""
+    return [f"{place:08d}" for place in range(len(documents))]
+
+
+def _rows_by_text(texts: Sequence[str], whole: Sequence[str]) -> dict[bytes, int]:
+    """The passage of a text, given with its title (`whole`) or without; none where a text without title is not one
+    passage's alone, since its vector would be that of some other title."""
+    plain, titled = [_digest(text) for text in texts], [_digest(text) for text in whole]
+    titles = Counter(digest for digest, _ in set(zip(plain, titled, strict=True)))
+    rows = {digest: row for row, digest in enumerate(plain) if titles[digest] == 1}
+    return rows | {digest: row for row, digest in enumerate(titled)}
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()

@@ -1,0 +1,69 @@
+"""Rolls the current release out to the running service, and asks it the golden queries."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from models.contracts.messages import PROBE_HEADER
+from models.errors import ReleaseError
+from models.measures.latency import summarize
+from models.records.database import Database
+from models.records.ledger import Ledger
+from models.serving.client import ServiceUnavailable, call_service
+from models.settings import Settings
+from models.store.artifacts import ArtifactStore
+
+
+@dataclass(frozen=True)
+class RollOut:
+    """What serves now; `served_release` is None where no service runs."""
+
+    release_id: str
+    served_release: str | None
+    seconds: float
+    p50_ms: float
+    p95_ms: float
+    golden_queries: int
+    golden_agree: bool
+    message: str
+
+
+def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> RollOut:
+    """Make the service swap to the current release, then send each golden query through /v1/answer, marked as a probe.
+
+    Each is asked as the evaluation asked it: with as many candidates, and with the labels that its passages need, which
+    bundles of earlier versions do not tell.
+    An answer agrees when its best passage is the golden one, or it was degraded by its budget. Raises
+    `ReleaseError` before the first release.
+    """
+    current = Ledger(database).current()
+    if current is None:
+        raise ReleaseError("there is no release to serve", "Run `rerankops run` first.")
+    try:
+        swap = call_service(settings, "POST", "/v1/release/refresh")
+    except ServiceUnavailable as error:
+        return RollOut(current.release_id, None, 0.0, 0.0, 0.0, 0, False, f"{error.message} {error.hint}")
+    bundle = store.open("release/release_candidate", current.bundle_version)
+    golden, candidates = bundle.read_json("golden.json"), bundle.read_json("bundle.json")["candidates"]
+    probe = {PROBE_HEADER: "golden query"}
+    samples, agree = [], True
+    for entry in golden:
+        started = time.perf_counter()
+        body = {"query": entry["query"], "top_k": candidates, "labels": entry.get("labels", [])}
+        answer = call_service(settings, "POST", "/v1/answer", body, headers=probe)
+        samples.append(1000 * (time.perf_counter() - started))
+        best = answer["passages"][0]["passage_id"] if answer["passages"] else None
+        agree &= bool(answer["degraded"]) or best == entry["passage_ids"][0]
+    summary = summarize(samples)
+    served = str(swap["release_id"])
+    return RollOut(
+        current.release_id,
+        served,
+        float(swap["seconds"]),
+        summary.p50_ms,
+        summary.p95_ms,
+        len(golden),
+        agree,
+        f"The service serves {served}; {len(golden)} golden queries asked.",
+    )

@@ -1,0 +1,163 @@
+"""What is in an artifact store, and which artifact was made from which, read off its manifests."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import NamedTuple
+
+from models.store.artifacts import MANIFEST, ArtifactStore, Manifest
+
+_PARTS = 4
+"""Of the place of an artifact: objects, group, noun, version."""
+
+
+class Ref(NamedTuple):
+    """The name of an artifact: asset and data version."""
+
+    asset: str
+    data_version: str
+
+    def __str__(self) -> str:
+        return f"{self.asset}@{self.data_version}"
+
+
+class Pointer(NamedTuple):
+    """What downstream assets read of an asset, or of one of its partitions."""
+
+    ref: Ref
+    step: str
+    partition: str | None
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The steps, contents and pointers of a store at one moment.
+
+    `steps` maps the name of a computation to its manifest, `used` to the time of its last use, where its file is still
+    there; `objects` maps an artifact to its bytes by file place, also one that has no manifest, as after an upload that
+    was cut short; `whole` are those that have one.
+    """
+
+    steps: Mapping[str, Manifest]
+    used: Mapping[str, datetime | None]
+    objects: Mapping[Ref, Mapping[str, int]]
+    whole: frozenset[Ref]
+    pointers: tuple[Pointer, ...]
+
+    @classmethod
+    def read(cls, store: ArtifactStore) -> Catalog:
+        """List the store and read the manifest of each step."""
+        steps = {}
+        used = {}
+        times = step_times(store)
+        for place, data in store.files.read_all(times).items():
+            manifest = Manifest.from_json(data)
+            steps[manifest.step] = manifest
+            used[manifest.step] = times[place]
+        objects, whole = stored_objects(store)
+        pointers = tuple(_pointers(store))
+        made = {Ref(manifest.asset, manifest.data_version) for manifest in steps.values()}
+        for ref in whole - made:  # An artifact whose step was deleted still says what made it first.
+            data = store.files.read(f"objects/{ref.asset}/{ref.data_version}/{MANIFEST}")
+            if data is not None:
+                manifest = Manifest.from_json(data)
+                steps[manifest.step] = manifest
+        return cls(steps, used, objects, whole, pointers)
+
+    @cached_property
+    def versions(self) -> dict[str, Ref]:
+        """The artifact of each data version, also of one that is known by its steps alone."""
+        refs = [*self.objects, *(Ref(step.asset, step.data_version) for step in self.steps.values())]
+        return {ref.data_version: ref for ref in refs}
+
+    @cached_property
+    def _makers(self) -> dict[Ref, list[Manifest]]:
+        found = defaultdict(list)
+        for step in sorted(self.steps.values(), key=lambda step: step.created_at):
+            found[Ref(step.asset, step.data_version)].append(step)
+        return dict(found)
+
+    def makers(self, ref: Ref) -> list[Manifest]:
+        """The computations that gave this content, oldest first."""
+        return self._makers.get(ref, [])
+
+    def maker(self, ref: Ref, consumer: Manifest | None = None) -> Manifest | None:
+        """The computation behind an input of `consumer`, None if nothing knows it any more.
+
+        Several may have given the same content. It is one that agrees with the other inputs of the consumer, the newest
+        that is not newer than the consumer itself.
+        """
+        makers = self.makers(ref)
+        if consumer is not None:
+            agreeing = [one for one in makers if _agree(one.inputs, consumer.inputs)] or makers
+            earlier = [one for one in agreeing if one.created_at <= consumer.created_at]
+            makers = earlier or agreeing[:1]
+        return makers[-1] if makers else None
+
+    def inputs(self, manifest: Manifest) -> list[Ref]:
+        """The artifacts that a computation was made from: inputs that are assets, and outside ones named by version."""
+        versions = self.versions
+        found = [Ref(name, version) for name, version in manifest.inputs.items() if "/" in name]
+        found += [versions[value] for name, value in manifest.inputs.items() if "/" not in name and value in versions]
+        return sorted(set(found))
+
+    def upstream(self, roots: Iterable[Manifest]) -> Iterator[tuple[Manifest, Ref, Manifest | None]]:
+        """Every (consumer, input, maker of the input) that the roots go back to, each consumer once."""
+        waiting, seen = list(roots), set()
+        while waiting:
+            consumer = waiting.pop()
+            if consumer.step in seen:
+                continue
+            seen.add(consumer.step)
+            for ref in self.inputs(consumer):
+                maker = self.maker(ref, consumer)
+                yield consumer, ref, maker
+                if maker is not None:
+                    waiting.append(maker)
+
+
+def _agree(inputs: Mapping[str, str], others: Mapping[str, str]) -> bool:
+    return all(others.get(name, version) == version for name, version in inputs.items() if "/" in name)
+
+
+def stored_objects(store: ArtifactStore) -> tuple[dict[Ref, dict[str, int]], frozenset[Ref]]:
+    """`Catalog.objects` and `Catalog.whole` of a store."""
+    objects: dict[Ref, dict[str, int]] = defaultdict(dict)
+    whole = set()
+    for place, stored in store.files.find("objects").items():
+        parts = place.split("/")
+        if len(parts) > _PARTS:
+            ref = Ref(f"{parts[1]}/{parts[2]}", parts[3])
+            objects[ref][place] = stored.bytes
+            if parts[_PARTS:] == [MANIFEST]:
+                whole.add(ref)
+    return dict(objects), frozenset(whole)
+
+
+def step_times(store: ArtifactStore, asset: str = "") -> dict[str, datetime | None]:
+    """The time of the last use of each step, of all assets or of one, by place."""
+    listed = store.files.find(f"steps/{asset}" if asset else "steps")
+    return {
+        place: stored.modified or store.files.modified(place)
+        for place, stored in listed.items()
+        if not is_being_written(place)
+    }
+
+
+def is_being_written(place: str) -> bool:
+    """Whether a file of the store has no name yet: its name begins with a dot."""
+    return place.rpartition("/")[2].startswith(".")
+
+
+def _pointers(store: ArtifactStore) -> Iterator[Pointer]:
+    places = (place for place in store.files.find("current") if not is_being_written(place))
+    for place, data in store.files.read_all(places).items():
+        value = json.loads(data)
+        _, group, noun, *partition = place.removesuffix(".json").split("/")
+        ref = Ref(f"{group}/{noun}", value["data_version"])
+        yield Pointer(ref, value.get("step", ""), partition[0] if partition else None)

@@ -1,0 +1,1 @@
+"""Training examples, fine-tuning, distillation, and the choice of engines."""

@@ -1,0 +1,195 @@
+# pandas' stubs type a selection as Series or DataFrame.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
+"""What computes the logits of a cross-encoder, built to rank as the model does: PyTorch in bfloat16 or ONNX Runtime
+(int8, fp32) on a CPU, PyTorch on a GPU (docs/decisions/0009).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from models.corpus.splits import sample_by_hash
+from models.cross_encoder.bfloat16 import Bfloat16Scorer, multiplies_bfloat16
+from models.cross_encoder.candidate_scores import candidate_pairs
+from models.cross_encoder.engines import Kind, OnnxScorer, require_bfloat16
+from models.cross_encoder.onnx_session import FACTS, MODEL
+from models.cross_encoder.pairwise import Progress
+from models.cross_encoder.scorer import CrossEncoderScorer, resolve_device
+from models.errors import ArtifactError
+from models.measures.metrics import collapse_to_documents, evaluate_run
+from models.settings import EngineSettings
+from models.store.durable_files import canonical_json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_TOP = 10
+_ONE_SIDED = 1.645
+"""Standard errors within which a mean of chance is below 0 nineteen times in twenty."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far an engine's scores are from those of PyTorch in float32, over the candidates of some queries."""
+
+    queries: int
+    pairs: int
+    largest_difference: float
+    """Of two logits."""
+
+    kendall_tau: float
+    """Mean over the queries (Kendall, 1938)."""
+
+    top_10_overlap: float
+    """Mean share of the best ten that is among the other's best ten."""
+
+    ndcg_change: float
+    """nDCG@10 of the ranking by the engine's logits less that by the reference's."""
+
+    ndcg_error: float = 0.0
+    """Standard error of that mean over the queries."""
+
+    def accepted(self, settings: EngineSettings) -> bool:
+        """Whether it is within the limits of the settings.
+
+        Rounding turns near ties around, for the better as often as for the worse, and one that costs a query its first
+        place moves the mean of 60 by .006. So a loss counts where it is more than chance (one-sided, 95 %).
+        """
+        lost = -self.ndcg_change
+        little = lost <= settings.max_ndcg_loss or lost <= _ONE_SIDED * self.ndcg_error
+        return self.kendall_tau >= settings.min_kendall_tau and little
+
+
+@dataclass(frozen=True)
+class ParitySample:
+    """Candidates of some judged queries: `pairs` are the texts of the rows of `candidates`."""
+
+    pairs: Sequence[tuple[str, str]]
+    candidates: pd.DataFrame
+    judgments: pd.DataFrame
+
+
+def parity_sample(
+    candidates: pd.DataFrame, queries: pd.DataFrame, passages: pd.DataFrame, judgments: pd.DataFrame, count: int
+) -> ParitySample:
+    """The candidates of the `count` of `queries` with the smallest hash of their id."""
+    chosen = sample_by_hash(queries, count)
+    table = candidates[candidates["query_id"].isin(chosen["query_id"])].reset_index(drop=True)
+    pairs = candidate_pairs(table, chosen, passages)
+    return ParitySample(pairs, table, judgments[judgments["query_id"].isin(chosen["query_id"])])
+
+
+def compare(reference: NDArray[np.float32], found: NDArray[np.float32], sample: ParitySample) -> Parity:
+    """Compare logits [pairs] of two engines query by query."""
+    from scipy.stats import kendalltau
+
+    taus, overlaps = [], []
+    for rows in sample.candidates.groupby("query_id").indices.values():
+        first, second = reference[rows], found[rows]
+        if len(rows) > 1:
+            taus.append(float(kendalltau(first, second).statistic))
+        best = [set(np.argsort(-scores, kind="stable")[:_TOP].tolist()) for scores in (first, second)]
+        overlaps.append(len(best[0] & best[1]) / len(best[0]))
+    changes = _ndcg(found, sample) - _ndcg(reference, sample)
+    return Parity(
+        queries=len(overlaps),
+        pairs=len(reference),
+        largest_difference=float(np.abs(reference - found).max(initial=0.0)),
+        kendall_tau=float(np.nanmean(taus)) if taus else 1.0,
+        top_10_overlap=float(np.mean(overlaps)) if overlaps else 1.0,
+        ndcg_change=float(changes.mean()),
+        ndcg_error=float(changes.std(ddof=1) / np.sqrt(len(changes))) if len(changes) > 1 else 0.0,
+    )
+
+
+def _ndcg(scores: NDArray[np.float32], sample: ParitySample) -> pd.Series:
+    """nDCG@10 of each judged query."""
+    table = sample.candidates
+    ranked = table.assign(rank=(-pd.Series(scores)).groupby(table["query_id"]).rank(method="first").astype(int))
+    measured = evaluate_run(collapse_to_documents(ranked), sample.judgments, ["nDCG@10"])
+    return measured.set_index("query_id")["value"]
+
+
+def build_engines(
+    models: Mapping[str, Path],
+    max_tokens: int,
+    device: str,
+    settings: EngineSettings,
+    sample: ParitySample,
+    folder: Path,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write an engine of each of `models` (size to folder) below `folder`; return the facts by size, flat.
+
+    `auto` is PyTorch on a GPU; elsewhere the first of bf16 (where the CPU multiplies it), int8 and fp32 that is within
+    the limits. Raises `ArtifactError` when what the settings ask for is not.
+    """
+    facts: dict[str, Any] = {}
+    for place, (size, model) in enumerate(models.items()):
+        chosen = build_engine(model, max_tokens, device, settings, sample, folder / size)
+        facts |= {f"{size}_{name}": value for name, value in chosen.items()}
+        if progress is not None:
+            progress(place + 1, len(models))
+    return facts
+
+
+def build_engine(
+    model: Path, max_tokens: int, device: str, settings: EngineSettings, sample: ParitySample, folder: Path
+) -> dict[str, Any]:
+    """Write the engine of one model to `folder`; return its kind, bytes and parity."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kinds = _wanted(settings, device)
+    if kinds == ("torch",):
+        write_facts(folder, "torch")
+        return {"kind": "torch"}
+    reference = CrossEncoderScorer.load(model, max_tokens).logits(sample.pairs)
+    refused = []
+    for kind in kinds:
+        found = _make(kind, model, folder, max_tokens).logits(sample.pairs)
+        parity = compare(reference, found, sample)
+        if parity.accepted(settings):
+            write_facts(folder, kind)
+            graph = folder / MODEL
+            return {"kind": kind, "bytes": graph.stat().st_size if graph.exists() else 0, **asdict(parity)}
+        refused.append(f"{kind}: Kendall's tau {parity.kendall_tau:.3f}, nDCG@10 {parity.ndcg_change:+.4f}")
+    raise ArtifactError(
+        f"no engine of the {folder.name} model ranks as the model does ({'; '.join(refused)})",
+        "Set engine.kind to fp32 or torch, or engine.min_kendall_tau and engine.max_ndcg_loss to what you accept.",
+    )
+
+
+def export_model(model: Path, folder: Path, kind: Kind) -> None:
+    """Write model.onnx and the tokenizer of a model of `models.cross_encoder.scorer` to `folder`."""
+    from models.cross_encoder.onnx_export import export
+
+    scorer = CrossEncoderScorer.load(model, max_tokens=2)
+    export(scorer.body, scorer.head, scorer.tokenizer.inputs, folder / MODEL, int8=kind == "int8")
+    scorer.tokenizer.save(folder)
+
+
+def write_facts(folder: Path, kind: Kind) -> None:
+    """Say which kind the engine in `folder` is."""
+    (folder / FACTS).write_bytes(canonical_json({"kind": kind}))
+
+
+def _wanted(settings: EngineSettings, device: str) -> tuple[Kind, ...]:
+    if settings.kind == "auto":
+        if resolve_device(device) != "cpu":
+            return ("torch",)
+        return ("bf16", "int8", "fp32") if multiplies_bfloat16() else ("int8", "fp32")
+    if settings.kind == "bf16":
+        require_bfloat16("scoring")
+    return (settings.kind,)
+
+
+def _make(kind: Kind, model: Path, folder: Path, max_tokens: int) -> Bfloat16Scorer | OnnxScorer:
+    if kind == "bf16":
+        return Bfloat16Scorer.load(model, max_tokens)
+    export_model(model, folder, kind)
+    return OnnxScorer.load(folder, max_tokens)

@@ -1,0 +1,440 @@
+"""Fine-tuning of cross-encoders with sentence-transformers.
+
+The large model starts from `training.base_model`; the compact one keeps chosen layers of the trained large model, or
+starts from `training.compact_base_model`, and is trained on with the large one as teacher.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from models.cross_encoder.bfloat16 import has_bfloat16_instructions
+from models.cross_encoder.pair_tokenizer import PairTokenizer
+from models.cross_encoder.passage_cut import PassageCut
+from models.cross_encoder.scorer import Progress, resolve_device
+from models.errors import SettingsError
+from models.settings import TrainingSettings
+from models.weights import local_weights
+
+if TYPE_CHECKING:
+    from sentence_transformers.cross_encoder import CrossEncoder
+
+    from models.training.ranking_loss import Teacher
+
+HEAD_PARAMETERS = r"(.*\.)?(interaction|first_token|classifier)(\..*)?"
+"""Names of the parameters that start untrained, and so learn at `training.head_learning_rate`."""
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What a training run did. `parameters` counts those of the head too."""
+
+    parameters: int
+    layers: int
+    lists: int
+    pairs: int
+    steps: int
+    loss: list[tuple[int, float]] = field(default_factory=list)
+    """(step, mean loss since the entry before)."""
+    development: list[tuple[int, float]] = field(default_factory=list)
+    """(step, nDCG@10 of the development lists), where they were measured."""
+    best_step: int = 0
+    """The step whose weights were kept, where development lists were measured; 0 is the last one."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return asdict(self)
+
+
+def train_large(
+    examples: pd.DataFrame,
+    settings: TrainingSettings,
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    development: pd.DataFrame | None = None,
+    checkpoints: Path | None = None,
+) -> TrainingReport:
+    """Fine-tune the large cross-encoder and save it to `folder` (safetensors, config, tokenizer, training.json).
+
+    `examples` are under `contracts.TrainingExamples`; `development` has the same columns, a list for each query, and is
+    read where `training.early_stopping` is set. `checkpoints`, a folder for this computation alone, lets a call after a
+    run that was killed go on from its last checkpoint. Raises `SettingsError` for layers that the model does not have.
+    """
+    require_layers(settings)
+    model = _open(local_weights(settings.base_model), settings)
+    _freeze(model, settings.frozen_layers)
+    lists = _lists(examples, settings.large_pairs)
+    cut = None
+    if settings.passage_cut == "query":
+        cut = PassageCut.fit(dict.fromkeys(passage for item in lists for passage in item["passages"]))
+    tokenizer = PairTokenizer(model.tokenizer, settings.max_tokens, cut)
+    return _train(model, tokenizer, lists, settings, folder, None, progress, development, checkpoints)
+
+
+def train_compact(
+    examples: pd.DataFrame,
+    large: Path,
+    settings: TrainingSettings,
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    logged: pd.DataFrame | None = None,
+    development: pd.DataFrame | None = None,
+    checkpoints: Path | None = None,
+) -> TrainingReport:
+    """Train the compact cross-encoder, distilled from the scores of the large one in the folder `large`.
+
+    It starts from chosen layers of the large model, or from `training.compact_base_model`. The lowest ones of them that
+    were not trained in the large model are not trained here either, and teacher and student read by them once. `logged`
+    are lists without judgments (`query_id`, `query`, `passage`), learned from the teacher alone. What is too long it
+    reads as the large one does. Otherwise as `train_large`.
+    """
+    lists = _lists(examples, settings.compact_pairs, skip_pairs=settings.large_pairs)
+    teacher = None
+    if settings.distillation != "none" and settings.teacher_weight:
+        lists += _whole_lists(logged, unjudged=True)
+        teacher = _open_teacher(large, settings)
+    if settings.compact_base_model:
+        model = _open(local_weights(settings.compact_base_model), settings)
+    else:
+        model = _open(large, settings)
+        _keep_layers(model, settings.compact_layers)
+        untrained = untrained_layers(settings)
+        _freeze(model, untrained)
+        if teacher is not None and not _drops(model):
+            _read_once(model, teacher.model, untrained)
+    tokenizer = PairTokenizer(model.tokenizer, settings.max_tokens, PassageCut.load(large))
+    return _train(model, tokenizer, lists, settings, folder, teacher, progress, development, checkpoints)
+
+
+def require_layers(settings: TrainingSettings) -> None:
+    """Raise `SettingsError` where the settings name layers that the large model does not have.
+
+    It only reads the model's configuration, so that this shows before the large model is trained.
+    """
+    place = local_weights(settings.base_model) / "config.json"
+    config = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    count = next((config[name] for name in ("num_hidden_layers", "n_layers", "num_layers") if name in config), None)
+    if count is None:
+        return
+    if not settings.compact_base_model:
+        _require_compact_layers(settings.compact_layers, count)
+    if settings.frozen_layers > count:
+        raise SettingsError(
+            f"training.frozen_layers: {settings.frozen_layers} are more than the {count} layers of "
+            f"{settings.base_model}",
+            f"Set it to {count} or less.",
+        )
+
+
+def _require_compact_layers(layers: Sequence[int], count: int) -> None:
+    if max(layers) >= count:
+        raise SettingsError(
+            f"training.compact_layers: {list(layers)} are not layers of a model with {count}",
+            f"Layers are counted from 0; the last one is {count - 1}.",
+        )
+
+
+def untrained_layers(settings: TrainingSettings) -> int:
+    """How many layers of the compact model stay untrained: its lowest, as far as they are the large one's lowest and
+    frozen there; none where that would be all of them."""
+    return next((i for i, layer in enumerate(settings.compact_layers) if layer != i or i >= settings.frozen_layers), 0)
+
+
+def mixed_precision(settings: TrainingSettings) -> str:
+    """What matrices are multiplied in, weights staying in float32: fp32, bf16 or fp16.
+
+    By setting; `auto` takes bfloat16 where a GPU or CPU has instructions for it, which halves the time of a step.
+    Raises `SettingsError` for fp16 without a GPU.
+    """
+    import torch
+
+    device = resolve_device(settings.device)
+    if settings.precision == "fp16" and device != "cuda":
+        raise SettingsError(f"training.precision: fp16 is for a GPU, and the device is {device}", "Set it to auto.")
+    if settings.precision != "auto":
+        return settings.precision
+    if device == "cpu":
+        return "bf16" if has_bfloat16_instructions() else "fp32"
+    return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def _open(source: Path, settings: TrainingSettings) -> CrossEncoder:
+    """A model to train: one that has a classification or pair head keeps it, any other gets a new pair head."""
+    import torch
+    from sentence_transformers.base.modules import Transformer
+    from sentence_transformers.cross_encoder import CrossEncoder
+    from transformers import AutoConfig, set_seed
+
+    from models.cross_encoder.pair_head import FOLDER, PairHead
+
+    set_seed(settings.seed)
+    common: dict[str, Any] = {"device": resolve_device(settings.device), "activation_fn": torch.nn.Identity()}
+    weights = {"use_safetensors": True}
+    # Dropout costs a third of the time of a CPU step and showed no gain in runs this short.
+    quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} if settings.dropout == 0 else {}
+    architectures = AutoConfig.from_pretrained(str(source), local_files_only=True).architectures or [""]
+    if architectures[0].endswith("ForSequenceClassification"):
+        model = CrossEncoder(
+            str(source),
+            num_labels=1,
+            max_length=settings.max_tokens,
+            model_kwargs=weights,
+            config_kwargs=quiet or None,
+            local_files_only=True,
+            **common,
+        )
+        return _with_fast_attention(model)
+    body = Transformer(
+        str(source),
+        transformer_task="feature-extraction",
+        max_seq_length=settings.max_tokens,
+        model_kwargs={**weights, "local_files_only": True},
+        config_kwargs={**quiet, "local_files_only": True},
+    )
+    if (source / FOLDER).is_dir():
+        head = PairHead.load(str(source), FOLDER, local_files_only=True)
+    else:
+        tokenizer: Any = body.tokenizer
+        head = PairHead(int(body.model.config.hidden_size), tokenizer.sep_token_id, sorted(tokenizer.all_special_ids))
+    return _with_fast_attention(CrossEncoder(modules=[body, head], **common))
+
+
+def _with_fast_attention(model: CrossEncoder) -> CrossEncoder:
+    from models.training.cpu_attention import use_products
+
+    if model.device.type == "cpu":
+        use_products(_body(model))
+    return model
+
+
+def _body(model: CrossEncoder) -> Any:
+    """The transformers model inside."""
+    assert model.model is not None
+    return model.model
+
+
+def _encoder_layers(model: CrossEncoder) -> tuple[Any, str]:
+    """The module that holds the transformer layers, and the name of its list of layers."""
+    base = _body(model).base_model
+    for owner in (getattr(base, "encoder", None), getattr(base, "transformer", None), base):
+        for name in ("layer", "layers"):
+            if owner is not None and hasattr(owner, name):
+                return owner, name
+    raise ValueError(f"cannot find the layers of {type(base).__name__}")
+
+
+def _freeze(model: CrossEncoder, count: int) -> None:
+    if count == 0:
+        return
+    owner, name = _encoder_layers(model)
+    frozen = [_body(model).base_model.embeddings, *list(getattr(owner, name))[:count]]
+    for module in frozen:
+        for parameter in module.parameters():
+            parameter.requires_grad = False
+
+
+def _keep_layers(model: CrossEncoder, layers: Sequence[int]) -> None:
+    import torch
+
+    owner, name = _encoder_layers(model)
+    present = getattr(owner, name)
+    _require_compact_layers(layers, len(present))
+    setattr(owner, name, torch.nn.ModuleList([present[i] for i in layers]))
+    _body(model).config.num_hidden_layers = len(layers)
+
+
+def _drops(model: CrossEncoder) -> bool:
+    """Whether it has dropout in training, by its configuration."""
+    rates = [value for name, value in _body(model).config.to_dict().items() if "drop" in name]
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)
+
+
+def _read_once(student: CrossEncoder, teacher: CrossEncoder, count: int) -> None:
+    """Let the lowest `count` layers of the teacher, which are the student's, give what the student's gave just before.
+
+    The teacher can then read nothing but what the student has read.
+    """
+    if count == 0:
+        return
+    read: dict[str, Any] = {}
+
+    def keep(module: Any, inputs: Any, found: Any) -> None:
+        read["found"] = found
+
+    def give(*args: Any, **kwargs: Any) -> Any:
+        return read["found"]
+
+    owner, name = _encoder_layers(student)
+    getattr(owner, name)[count - 1].register_forward_hook(keep)
+    owner, name = _encoder_layers(teacher)
+    for layer in getattr(owner, name)[:count]:
+        layer.forward = give
+
+
+def _lists(examples: pd.DataFrame, max_pairs: int, skip_pairs: int = 0) -> list[dict[str, Any]]:
+    """One item per consecutive list (a positive and the passages behind it), until `max_pairs` pairs.
+
+    It starts behind the first `skip_pairs` pairs and goes on at the beginning when the lists run out: what a teacher
+    was trained on comes last, since its scores there are too sure to be worth learning from.
+    """
+    starts = np.flatnonzero((examples["kind"] == "positive").to_numpy())
+    sizes = np.diff(np.append(starts, len(examples)))
+    first = int(np.searchsorted(np.cumsum(sizes), skip_pairs, side="right")) if skip_pairs else 0
+    queries, passages, labels = (examples[name].tolist() for name in ("query", "passage", "label"))
+    items: list[dict[str, Any]] = []
+    pairs = 0
+    for place in [*range(first, len(starts)), *range(first)]:
+        start, size = int(starts[place]), int(sizes[place])
+        if pairs + size > max_pairs:
+            break
+        pairs += size
+        rows = slice(start, start + size)
+        items.append(_item(queries[start], passages[rows], labels[rows]))
+    return items
+
+
+def _whole_lists(table: pd.DataFrame | None, unjudged: bool = False) -> list[dict[str, Any]]:
+    """One item per query of a table; `unjudged` lists have no relevance."""
+    if table is None:
+        return []
+    items = []
+    for _, rows in table.groupby("query_id", sort=False):
+        labels = [math.nan] * len(rows) if unjudged else rows["label"].tolist()
+        items.append(_item(rows["query"].iloc[0], rows["passage"].tolist(), labels))
+    return items
+
+
+def _item(query: str, passages: list[str], labels: Sequence[float]) -> dict[str, Any]:
+    """A list as the trainer reads it."""
+    return {"query": query, "passages": passages, "labels": [float(label) for label in labels]}
+
+
+def _open_teacher(large: Path, settings: TrainingSettings) -> Teacher:
+    """The large model to learn from, with its own tokens where the compact one has others."""
+    import torch
+
+    from models.training.ranking_loss import Teacher
+
+    model = _open(large, settings).eval()
+    model.requires_grad_(False)
+    own = PairTokenizer.load(large, settings.max_tokens) if settings.compact_base_model else None
+    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+    return Teacher(model, own, dtypes[mixed_precision(settings)])
+
+
+def _train(
+    model: CrossEncoder,
+    pairs: PairTokenizer,
+    lists: list[dict[str, Any]],
+    settings: TrainingSettings,
+    folder: Path,
+    teacher: Teacher | None,
+    progress: Progress | None,
+    development: pd.DataFrame | None,
+    checkpoints: Path | None,
+) -> TrainingReport:
+    from datasets import Dataset
+    from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
+    from transformers import PrinterCallback, TrainerCallback
+
+    from models.training.checkpoints import TrainingCheckpoints
+    from models.training.early_stopping import EarlyStopping
+    from models.training.ranking_loss import RankingLoss
+
+    class Report(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if progress is not None:
+                progress(state.global_step, state.max_steps)
+
+    class Trainer(CrossEncoderTrainer):
+        def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+            assert saved is not None
+            saved.restore_model(self.model)
+
+    steps = math.ceil(len(lists) / settings.batch_queries)
+    if settings.gradient_checkpointing:
+        _body(model).activation_checkpointing_enable()
+    stopping = None
+    if settings.early_stopping and development is not None and len(development):
+        lists_of_dev = _whole_lists(development)[: settings.development_queries]
+        stopping = EarlyStopping(lists_of_dev, pairs, settings.early_stopping, settings.evaluations)
+    saved = None if checkpoints is None else TrainingCheckpoints(checkpoints, settings.checkpoint_minutes, stopping)
+    precision = mixed_precision(settings)
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = CrossEncoderTrainingArguments(
+            output_dir=scratch,
+            num_train_epochs=1,
+            per_device_train_batch_size=settings.batch_queries,
+            learning_rate=settings.learning_rate,
+            learning_rate_mapping={HEAD_PARAMETERS: settings.head_learning_rate},
+            warmup_steps=round(settings.warmup_share * steps),
+            lr_scheduler_type="linear",
+            optim="adamw_torch_fused",
+            weight_decay=0.01,
+            max_grad_norm=1.0,
+            seed=settings.seed,
+            data_seed=settings.seed,
+            bf16=precision == "bf16",
+            fp16=precision == "fp16",
+            use_cpu=resolve_device(settings.device) == "cpu",
+            dataloader_pin_memory=False,
+            logging_steps=max(1, steps // 20),
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        trainer = Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_list(lists),
+            loss=RankingLoss(
+                model,
+                pairs,
+                teacher,
+                settings.teacher_weight,
+                objective=settings.loss,
+                distillation=settings.distillation,
+                chunk_pairs=settings.chunk_pairs,
+            ),
+            # Checkpoints come last: they keep what early stopping has measured at the same step.
+            callbacks=[callback for callback in (Report(), stopping, saved) if callback is not None],
+        )
+        trainer.remove_callback(PrinterCallback)
+        resumed = None
+        if saved is not None:
+            saved.scaler = lambda: getattr(trainer.accelerator, "scaler", None)
+            resumed = saved.latest()
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    if stopping is not None:
+        stopping.restore_best(model)
+    if settings.gradient_checkpointing:
+        _body(model).activation_checkpointing_disable()
+    history = [(int(entry["step"]), float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
+    owner, name = _encoder_layers(model)
+    report = TrainingReport(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        layers=len(getattr(owner, name)),
+        lists=len(lists),
+        pairs=sum(len(item["passages"]) for item in lists),
+        steps=trainer.state.global_step,
+        loss=history,
+        development=[] if stopping is None else stopping.history,
+        best_step=0 if stopping is None else stopping.best_step,
+    )
+    model.save_pretrained(str(folder), create_model_card=False)
+    pairs.save(folder)
+    (folder / "training.json").write_text(json.dumps(report.to_dict()))
+    if saved is not None:
+        saved.remove()
+    return report

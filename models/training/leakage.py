@@ -1,0 +1,142 @@
+"""What must not be trained on: evaluation queries, and whatever nearly repeats one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from models.corpus.splits import normalize_query, sample_by_hash
+from models.errors import ArtifactError
+from models.retrieval.candidates import query_hash, stored_query_vectors
+from models.settings import TrainingSettings
+from models.store.artifacts import Artifact
+from models.text.near_duplicates import near_duplicates, overlap
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LEAK_COLUMNS = ("query_id", "text", "reason", "evaluation_query_id", "evaluation_text", "overlap", "cosine")
+
+
+def leaks(
+    queries: pd.DataFrame,
+    evaluation_queries: pd.DataFrame,
+    vectors: NDArray[np.float32],
+    evaluation_vectors: NDArray[np.float32],
+    min_overlap: float,
+    min_cosine: float,
+) -> pd.DataFrame:
+    """Queries that may not train, one row of `contracts.ExcludedQueries` for each, sorted by id.
+
+    Both tables have `query_id` and `text`, one row per query; the vectors [n, d] are theirs. The reason is the first
+    that holds: `same_id`, `same_text` (`models.corpus.splits.normalize_query`), `same_words` or `same_meaning`
+    (`models.text.near_duplicates`); of several evaluation queries the nearest is named.
+    """
+    found = near_duplicates(
+        queries["text"].tolist(),
+        evaluation_queries["text"].tolist(),
+        min_overlap,
+        min_cosine,
+        vectors,
+        evaluation_vectors,
+    )
+    nearest = dict(zip(found["row"], found["other"], strict=True))
+    ids, texts = evaluation_queries["query_id"].tolist(), evaluation_queries["text"].tolist()
+    by_id = {query_id: place for place, query_id in enumerate(ids)}
+    by_text = {normalize_query(text): place for place, text in enumerate(texts)}
+    rows = []
+    for row, (query_id, text) in enumerate(zip(queries["query_id"], queries["text"], strict=True)):
+        exact = {"same_id": by_id.get(query_id), "same_text": by_text.get(normalize_query(text))}
+        reason, other = next(((kind, place) for kind, place in exact.items() if place is not None), ("", None))
+        if other is None and (other := nearest.get(row)) is None:
+            continue
+        shared = overlap(text, texts[other])
+        cosine = float(vectors[row] @ evaluation_vectors[other])
+        reason = reason or ("same_words" if shared >= min_overlap else "same_meaning")
+        rows.append((query_id, text, reason, ids[other], texts[other], shared, cosine))
+    table = pd.DataFrame(rows, columns=list(LEAK_COLUMNS)).astype(
+        {**dict.fromkeys(LEAK_COLUMNS, "str"), "overlap": "float64", "cosine": "float64"}
+    )
+    return table.sort_values("query_id", ignore_index=True)
+
+
+def training_queries(
+    queries: pd.DataFrame,
+    evaluation_queries: pd.DataFrame,
+    vectors: Mapping[str, NDArray[np.float32]],
+    settings: TrainingSettings,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The queries that train, a sample of `settings.max_queries`, and those of the sample that may not.
+
+    `vectors` are those of the sample and of the evaluation queries by `query_hash`: of `build_all_candidates`, which
+    takes the same sample. Evaluation queries are in neither table, whatever their split is in `queries`.
+    """
+    held_out = queries["query_id"].isin(evaluation_queries["query_id"])
+    sample = sample_by_hash(queries.loc[(queries["split"] == "train") & ~held_out], settings.max_queries)
+    excluded = leaks(
+        sample,
+        evaluation_queries,
+        vectors_of(sample["text"].tolist(), vectors, _no_encoder),
+        vectors_of(evaluation_queries["text"].tolist(), vectors, _no_encoder),
+        settings.leak_overlap,
+        settings.leak_cosine,
+    )
+    return sample.loc[~sample["query_id"].isin(excluded["query_id"])], excluded
+
+
+def trained_and_evaluated(
+    training_examples: Artifact,
+    evaluation_set: Artifact,
+    candidates: Artifact,
+    passage_embeddings: Artifact,
+    *,
+    min_overlap: float,
+    min_cosine: float,
+) -> pd.DataFrame:
+    """`leaks` among the queries that stand in the training examples.
+
+    Vectors come from the candidates; what has none there is embedded by the encoder of the passages.
+    """
+    examples = training_examples.read_table("training_examples.parquet", ["query_id", "query"])
+    trained = examples.drop_duplicates().rename(columns={"query": "text"})
+    evaluated = evaluation_set.read_table("queries.parquet")
+    known = stored_query_vectors(candidates.folder)
+
+    def encode(texts: list[str]) -> NDArray[np.float32]:
+        from models.retrieval.encoder import Encoder
+
+        max_tokens = passage_embeddings.read_json("encoder.json")["max_tokens"]
+        return Encoder.load(passage_embeddings.folder / "encoder", max_tokens).encode_queries(texts)
+
+    return leaks(
+        trained,
+        evaluated,
+        vectors_of(trained["text"].tolist(), known, encode),
+        vectors_of(evaluated["text"].tolist(), known, encode),
+        min_overlap,
+        min_cosine,
+    )
+
+
+def vectors_of(
+    texts: Sequence[str],
+    known: Mapping[str, NDArray[np.float32]],
+    encode: Callable[[list[str]], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """Vectors [n, d] of queries: those `known` by hash, the others by `encode`, which is not called without need."""
+    hashes = [query_hash(text) for text in texts]
+    missing = {name: text for name, text in zip(hashes, texts, strict=True) if name not in known}
+    found = dict(known)
+    if missing:
+        found.update(zip(missing, encode(list(missing.values())), strict=True))
+    return np.array([found[name] for name in hashes], dtype=np.float32)
+
+
+def _no_encoder(texts: list[str]) -> NDArray[np.float32]:
+    raise ArtifactError(
+        f"{len(texts)} queries have no vector in index/candidates, as {texts[0][:80]!r}",
+        "Materialize index/candidates again, then training/training_examples.",
+    )

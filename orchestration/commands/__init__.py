@@ -1,0 +1,1 @@
+"""The commands of `rerankops`, a module each."""

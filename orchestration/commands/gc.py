@@ -1,0 +1,104 @@
+"""`rerankops gc`: what nothing refers to any more, told or deleted."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from orchestration.options import Json, Set, print_json, settings_with
+from orchestration.terminal import libraries_write_to, out
+
+if TYPE_CHECKING:
+    from models.operations.garbage_collection import Plan
+
+_MIB = 1024**2
+
+
+def gc(
+    delete: Annotated[bool, typer.Option("--yes", "--delete", help="Delete; without it nothing is changed.")] = False,
+    overrides: Set = None,
+    as_json: Json = False,
+) -> None:
+    """List what no release, gate decision, evaluation or recent run refers to, and why the rest is kept; --yes deletes
+    it."""
+    settings = settings_with(overrides)
+    with libraries_write_to(settings.home / "logs" / "commands.log"):
+        from models.operations.garbage_collection import (
+            NO_REFERENCES,
+            References,
+            collect,
+            evaluation_stores,
+            old_pages,
+            plan,
+            references,
+        )
+        from models.records.database import open_database
+        from models.records.ledger import Ledger
+        from models.records.mlflow_registry import Tracking
+        from models.store.artifacts import ArtifactStore
+
+        store, days = ArtifactStore.of(settings), settings.retention.days
+        with open_database(settings) as database:
+
+            def refers() -> References:
+                return references(Ledger(database), Tracking.of(settings), settings.retention, datetime.now(UTC))
+
+            found = collect(store, refers, days) if delete else plan(store, refers(), days)
+        evaluations = {
+            place: collect(one, lambda: NO_REFERENCES, days) if delete else plan(one, NO_REFERENCES, days)
+            for place, one in evaluation_stores(settings).items()
+        }
+        pages = old_pages(settings)
+        if delete:
+            for page in pages:
+                page.unlink(missing_ok=True)
+    if as_json:
+        others = {place: plan.to_dict() for place, plan in evaluations.items()}
+        told = {**found.to_dict(), "evaluations": others, "pages": [str(page) for page in pages]}
+        print_json({"deleted": delete, **told})
+        return
+    something = [_show(found, deleted=delete)]
+    for place, one in evaluations.items():
+        out.print(f"\n{settings.home / place}: of `rerankops evaluate`", markup=False, soft_wrap=True)
+        something.append(_show(one, deleted=delete))
+    for page in pages:
+        out.print(f"{page}: {'deleted' if delete else 'would be deleted'}", markup=False, soft_wrap=True)
+    if not delete and (any(something) or pages):
+        out.print("Nothing was changed. `rerankops gc --yes` deletes; --json gives the reason for each artifact.")
+
+
+def _show(found: Plan, *, deleted: bool) -> bool:
+    """Print a plan; returns whether there is something to delete."""
+    if found.artifacts:
+        table = Table("artifact", "version", "MiB", "last used", title="Deleted" if deleted else "Would be deleted")
+        for one in found.artifacts:
+            last = f"{one.last_used:%Y-%m-%d %H:%M}" if one.last_used else "never"
+            table.add_row(one.ref.asset, one.ref.data_version, f"{one.bytes / _MIB:.2f}", last)
+        out.print(table)
+    for folder in found.folders:
+        out.print(f"{folder}: of a process that is gone", markup=False, soft_wrap=True)
+    kept = Table("kept because", "artifacts", "MiB", title="Kept")
+    counted: dict[str, list[int]] = defaultdict(list)
+    for ref, reason in found.kept.items():
+        counted[_kind(reason)].append(found.kept_bytes.get(ref, 0))
+    for reason, sizes in sorted(counted.items()):
+        kept.add_row(reason, str(len(sizes)), f"{sum(sizes) / _MIB:.2f}")
+    out.print(kept)
+    verb = "deleted" if deleted else "to delete"
+    counts = (
+        (len(found.artifacts), "artifacts"),
+        (len(found.steps), "steps"),
+        (len(found.results), "results of checks"),
+        (len(found.leftovers) + len(found.folders), "leftovers"),
+    )
+    out.print(f"{verb}: {', '.join(f'{n} {what}' for n, what in counts)}; {found.freed_bytes / _MIB:.2f} MiB of disk")
+    return any(number for number, _ in counts)
+
+
+def _kind(reason: str) -> str:
+    """A reason without the names in it, to count by."""
+    return "made into one that is kept" if reason.startswith("made into ") else reason

@@ -1,0 +1,431 @@
+"""What is deleted and what is kept, on folders, in memory and on a real S3 server; runs that work meanwhile; kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.errors import ArtifactError, ReleaseError
+from models.operations.garbage_collection import Plan, References, collect, plan, references
+from models.records.database import Database
+from models.records.ledger import Ledger, Release
+from models.records.mlflow_registry import CHALLENGER, Tracking
+from models.release.releaser import BUNDLE, Releaser
+from models.settings import ROOT, RetentionSettings
+from models.store.artifacts import Artifact, ArtifactStore
+from models.store.catalog import Catalog, Ref
+
+DAYS = 30
+NOTHING = References({}, {})
+LATER = timedelta(days=DAYS + 1)
+"""So much later, nothing is recent."""
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactStore]:
+    """An empty store, once on each kind of root."""
+    if request.param == "memory":
+        made = ArtifactStore(f"memory://store-{uuid.uuid4().hex}", tmp_path / "cache")
+        yield made
+        for place in made.files.find(""):
+            made.files.delete(place)
+        return
+    root = str(tmp_path / "root") if request.param == "local" else request.getfixturevalue("s3_root")()
+    yield ArtifactStore(root, tmp_path / "cache")
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(str(tmp_path / "root"), tmp_path / "cache")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    database = Database(f"sqlite:///{tmp_path / 'records.db'}")
+    database.migrate()
+    yield Ledger(database)
+    database.close()
+
+
+def make(store: ArtifactStore, asset: str, text: str, *inputs: Artifact, **outside: str) -> Artifact:
+    def build(folder: Path) -> dict[str, Any]:
+        (folder / "words.txt").write_text(f"{asset} {text}")
+        return {}
+
+    versions = {**{one.asset: one.data_version for one in inputs}, **outside}
+    return store.get_or_create(asset, code_version="c", inputs=versions, settings={"text": text}, build=build)
+
+
+def generation(store: ArtifactStore, text: str) -> tuple[Artifact, Artifact, Artifact]:
+    """Passages, an index and a bundle, each made from the one before."""
+    passages = make(store, "corpus/passages", text, source=f"source of {text}")
+    index = make(store, "index/dense_index", text, passages)
+    store.remember("contracts", {"asset": passages.asset, "data_version": passages.data_version}, lambda: {"count": 0})
+    return passages, index, make(store, BUNDLE, text, passages, index)
+
+
+def point(store: ArtifactStore, *artifacts: Artifact) -> None:
+    for artifact in artifacts:
+        store.point(artifact)
+
+
+def age(store: ArtifactStore, artifact: Artifact, days: float) -> None:
+    """Let the last use of an artifact of a local root be so long ago."""
+    then = time.time() - days * 86400
+    os.utime(store.files.path(f"steps/{artifact.asset}/{artifact.manifest.step}.json"), (then, then))
+
+
+def refs(artifacts: tuple[Artifact, ...]) -> set[Ref]:
+    return {Ref(one.asset, one.data_version) for one in artifacts}
+
+
+def gone(found: Plan) -> set[Ref]:
+    return {one.ref for one in found.artifacts}
+
+
+def release(ledger: Ledger, bundle: str, *, gate: bool = True) -> Release:
+    decision = None
+    if gate:
+        decision = ledger.record_gate_decision(
+            candidate_version=bundle, champion_version=None, verdict="released", checks={}
+        ).decision_id
+    begun = ledger.begin(
+        bundle_version=bundle, model_version="1", index_version="i", corpus_version="c", large_version="l",
+        compact_version="s", settings_digest="d", actor="test", reason="test", gate_decision_id=decision,
+    )  # fmt: skip
+    return ledger.activate(begun.release_id)
+
+
+def test_what_nothing_refers_to_goes_and_the_rest_stays_with_what_it_was_made_from(store: ArtifactStore) -> None:
+    old, served, new = (generation(store, text) for text in ("old", "served", "new"))
+    point(store, *new)
+    refers = References({Ref(BUNDLE, served[2].data_version): "champion"}, {})
+    then = datetime.now(UTC) + LATER
+    listed = store.files.find("")
+    told = plan(store, refers, DAYS, then)
+    assert store.files.find("") == listed, "a plan changes nothing"
+    assert gone(told) == refs(old)
+    assert told.kept.keys() == refs(served) | refs(new)
+    assert told.kept[Ref(BUNDLE, served[2].data_version)] == "champion"
+    assert told.kept[Ref(new[0].asset, new[0].data_version)] == "current"
+    assert told.kept[Ref(served[0].asset, served[0].data_version)].startswith("made into ")
+    assert told.freed_bytes == sum(one.bytes for one in told.artifacts) > 0
+    assert (len(told.steps), len(told.results)) == (3, 1)
+
+    assert gone(collect(store, lambda: refers, DAYS, then)) == refs(old)
+    for one in (*served, *new):
+        store.open(one.asset, one.data_version).verify()
+    for one in old:
+        with pytest.raises(ArtifactError, match="no artifact"):
+            store.open(one.asset, one.data_version)
+    left = "\n".join(store.files.find(""))
+    assert not any(one.data_version in left or one.manifest.step in left for one in old), left
+    assert len(store.files.find("memo")) == 2
+    assert [store.require(one.asset).data_version for one in new] == [one.data_version for one in new]
+    again = generation(store, "old")
+    assert [one.data_version for one in again] == [one.data_version for one in old]
+    assert not any(one.reused for one in again)
+
+
+def test_what_a_recent_run_made_or_reused_stays(local: ArtifactStore) -> None:
+    made, reused, read, unused = (generation(local, text) for text in ("made", "reused", "read", "unused"))
+    for one in (*reused, *read, *unused):
+        age(local, one, DAYS + 1)
+    assert make(local, BUNDLE, "reused", *reused[:2]).reused
+    local.use(read[1])
+    told = plan(local, NOTHING, DAYS)
+    assert gone(told) == refs(unused) | {Ref(BUNDLE, read[2].data_version)}
+    assert told.kept.keys() == refs(made) | refs(reused) | refs(read[:2])
+
+
+def test_one_content_of_two_computations_holds_only_the_inputs_of_the_one_in_use(local: ArtifactStore) -> None:
+    """An evaluation set that comes out the same for two corpora does not keep the older corpus."""
+    first, second = (make(local, "corpus/passages", text) for text in ("first", "second"))
+
+    def same(folder: Path) -> dict[str, Any]:
+        (folder / "queries.txt").write_text("the same queries")
+        return {}
+
+    sets = [
+        local.get_or_create(
+            "corpus/evaluation_set", code_version="c", inputs={one.asset: one.data_version}, settings={}, build=same
+        )
+        for one in (first, second)
+    ]
+    assert sets[0].data_version == sets[1].data_version
+    bundle = make(local, BUNDLE, "new", second, sets[1])
+    point(local, bundle)
+    told = plan(local, NOTHING, DAYS, datetime.now(UTC) + LATER)
+    assert gone(told) == refs((first,))
+    assert set(told.steps) == {f"steps/{one.asset}/{one.manifest.step}.json" for one in (first, sets[0])}
+
+
+def test_releases_of_the_rollback_stack_keep_their_bundles(ledger: Ledger, tracking: Tracking) -> None:
+    rows = [release(ledger, f"b{number}") for number in range(4)]
+    now = datetime.now(UTC) + LATER
+    kept = references(ledger, tracking, RetentionSettings(days=DAYS), now).artifacts
+    assert {ref.data_version: reason for ref, reason in kept.items()} == {
+        "b3": f"champion {rows[3].release_id}",
+        **{f"b{number}": f"rollback to {rows[number].release_id}" for number in range(3)},
+    }
+    kept = references(ledger, tracking, RetentionSettings(days=DAYS, releases=1), now).artifacts
+    assert {ref.data_version for ref in kept} == {"b3", "b2"}
+    kept = references(ledger, tracking, RetentionSettings(days=DAYS, releases=1), datetime.now(UTC)).artifacts
+    assert {ref.data_version for ref in kept} == {"b0", "b1", "b2", "b3"}, "all have served lately"
+
+
+def test_a_release_that_was_rolled_back_goes_when_it_is_old(ledger: Ledger, tracking: Tracking) -> None:
+    for number in range(2):
+        release(ledger, f"b{number}")
+    ledger.activate(ledger.begin_rollback(actor="test", reason="test").release_id)
+    refers = references(ledger, tracking, RetentionSettings(days=DAYS), datetime.now(UTC) + LATER)
+    assert {ref.data_version for ref in refers.artifacts} == {"b0"}
+    begun = ledger.begin_rollback(actor="test", reason="test", to=ledger.history()[1].release_id)
+    refers = references(ledger, tracking, RetentionSettings(days=DAYS), datetime.now(UTC) + LATER)
+    assert refers.artifacts[Ref(BUNDLE, "b1")] == f"pending {begun.release_id}"
+
+
+def test_gate_decisions_keep_what_they_judged_while_they_are_recent(
+    local: ArtifactStore, ledger: Ledger, tracking: Tracking
+) -> None:
+    _, _, refused = generation(local, "refused")
+    row = ledger.record_gate_decision(
+        candidate_version=refused.data_version, champion_version="b0", verdict="refused", checks={}
+    )
+    decided = make(local, "release/gate_decision", "no", refused, record=row.decision_id)
+    now = datetime.now(UTC)
+    recent = references(ledger, tracking, RetentionSettings(days=DAYS), now)
+    assert {ref.data_version for ref in recent.artifacts} == {refused.data_version, "b0"}
+    assert recent.decisions == {row.decision_id: f"gate decision of the last {DAYS} days"}
+    kept = plan(local, recent, DAYS, now + LATER).kept
+    assert kept[Ref(decided.asset, decided.data_version)] == f"gate decision of the last {DAYS} days"
+    old = references(ledger, tracking, RetentionSettings(days=DAYS), now + LATER)
+    assert old == NOTHING
+    served = release(ledger, refused.data_version, gate=False)
+    assert served.gate_decision_id is None
+    again = release(ledger, "b2")
+    assert again.gate_decision_id in references(ledger, tracking, RetentionSettings(days=DAYS), now + LATER).decisions
+
+
+def test_the_candidate_that_mlflow_calls_challenger_stays(
+    local: ArtifactStore, ledger: Ledger, tracking: Tracking
+) -> None:
+    candidate = make(local, BUNDLE, "candidate")
+    assert references(ledger, tracking, RetentionSettings(days=DAYS), datetime.now(UTC)) == NOTHING
+    tracking.set_alias(CHALLENGER, tracking.ensure_version("reranker", candidate))
+    refers = references(ledger, tracking, RetentionSettings(days=DAYS), datetime.now(UTC) + LATER)
+    assert refers.artifacts == {Ref(BUNDLE, candidate.data_version): "challenger in MLflow"}
+
+
+def test_what_a_run_reuses_while_it_is_deleted_is_there_for_the_run(store: ArtifactStore) -> None:
+    """The run asks in the middle: when the content has been taken away, and not been looked for again."""
+    bundle = generation(store, "old")[2]
+    asked: list[Artifact] = []
+    now = datetime.now(UTC) + timedelta(days=DAYS)
+
+    def refers() -> References:
+        if asked or not store.has(BUNDLE, bundle.data_version):
+            time.sleep(1.1)  # S3 tells times in whole seconds.
+            asked.append(generation(store, "old")[2])
+            asked[-1].verify()
+        return NOTHING
+
+    time.sleep(1.1)
+    found = collect(store, refers, DAYS, now + timedelta(seconds=0.5))
+    assert len(asked) == 1
+    assert gone(found) == set()
+    store.open(BUNDLE, bundle.data_version).verify()
+    assert generation(store, "old")[2].reused
+
+
+RUN = textwrap.dedent(
+    """
+    import random, sys, time
+    from pathlib import Path
+    from models.store.artifacts import ArtifactStore
+
+    store = ArtifactStore(sys.argv[1], Path(sys.argv[2]))
+    chance = random.Random(int(sys.argv[3]))
+    due = {number: chance.uniform(0, 2) for number in range(40)}
+    begun, made = time.monotonic(), 0
+    while time.monotonic() - begun < 8:
+        number = min(due, key=due.get)
+        time.sleep(max(0, begun + due[number] - time.monotonic()))
+
+        def build(folder):
+            (folder / "words.txt").write_text(str(number))
+            return {}
+
+        asset = "corpus/passages"
+        artifact = store.get_or_create(asset, code_version="c", inputs={}, settings={"n": number}, build=build)
+        assert artifact.path("words.txt").read_text() == str(number)
+        artifact.verify()
+        made += not artifact.reused
+        due[number] = time.monotonic() - begun + chance.choice([2, 2, 2, 3.5]) + chance.uniform(-0.1, 0.1)
+    print(made, flush=True)
+    """
+)
+
+
+def test_runs_that_work_beside_it_find_everything_that_they_use(local: ArtifactStore, tmp_path: Path) -> None:
+    """Two processes use forty artifacts, each again about when it is old enough to be deleted, or well after."""
+    root = str(tmp_path / "root")
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", RUN, root, str(tmp_path / "cache"), str(seed)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed in range(2)
+    ]
+    deleted = 0
+    while any(run.poll() is None for run in runs):
+        now = datetime.now(UTC) + timedelta(days=1) - timedelta(seconds=2)
+        deleted += len(collect(local, lambda: NOTHING, 1, now).artifacts)
+    said = [run.communicate() for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    assert sum(int(output) for output, _ in said) > 40, "some were made again"
+    assert deleted > 0
+
+
+KILLED = textwrap.dedent(
+    """
+    import os, signal, sys
+    from datetime import UTC, datetime, timedelta
+    from pathlib import Path
+    from models import garbage
+    from models.store.artifacts import ArtifactStore
+    from models.store.filesystem import StoreFiles
+
+    root, cache, place, count = sys.argv[1:]
+    owner = StoreFiles if place == "delete" else garbage
+    before, calls = getattr(owner, place), [0]
+
+    def die(*arguments):
+        calls[0] += 1
+        if calls[0] > int(count):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return before(*arguments)
+
+    setattr(owner, place, die)
+    later = datetime.now(UTC) + timedelta(days=31)
+    garbage.collect(ArtifactStore(root, Path(cache)), lambda: garbage.References({}, {}), 30, later)
+    """
+)
+
+
+@pytest.mark.parametrize("root", ["local", "s3"])
+@pytest.mark.parametrize(("place", "count"), [("_take_away", 1), ("_erase", 0), ("_erase", 1), ("delete", 1)])
+def test_a_kill_in_the_middle_is_finished_by_the_next_call(
+    request: pytest.FixtureRequest, tmp_path: Path, root: str, place: str, count: int
+) -> None:
+    where = str(tmp_path / "root") if root == "local" else request.getfixturevalue("s3_root")()
+    store = ArtifactStore(where, tmp_path / "cache")
+    old, new = generation(store, "old"), generation(store, "new")
+    point(store, *new)
+    program = [sys.executable, "-c", KILLED, where, str(tmp_path / "cache-2"), place, str(count)]
+    killed = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    for one in new:
+        store.require(one.asset).verify()
+    if count:
+        again = generation(store, "old")
+        assert [one.data_version for one in again] == [one.data_version for one in old]
+        for one in again:
+            one.verify()
+    collect(store, lambda: NOTHING, DAYS, datetime.now(UTC) + LATER)
+    assert Catalog.read(store).objects.keys() == refs(new)
+    assert store.files.find("trash") == {}
+    assert len(store.files.find("steps")) == len(new)
+    for one in new:
+        store.require(one.asset).verify()
+
+
+def test_what_an_upload_left_half_way_goes_when_it_is_old(store: ArtifactStore) -> None:
+    store.files.write("objects/corpus/passages/0123456789abcdef01234567/words.txt", b"half")
+    left = Ref("corpus/passages", "0123456789abcdef01234567")
+    now = datetime.now(UTC)
+    assert gone(plan(store, NOTHING, DAYS, now)) == set(), "it may be going on"
+    found = collect(store, lambda: NOTHING, DAYS, now + LATER)
+    assert gone(found) == {left}
+    assert not found.artifacts[0].whole
+    assert store.files.find("objects") == {}
+
+
+def test_hard_links_of_what_stays_free_nothing(local: ArtifactStore) -> None:
+    kept = make(local, "corpus/passages", "kept")
+
+    def linking(folder: Path) -> dict[str, Any]:
+        os.link(kept.path("words.txt"), folder / "linked.txt")
+        (folder / "own.txt").write_text("1234567")
+        return {}
+
+    unused = local.get_or_create(BUNDLE, code_version="c", inputs={}, settings={}, build=linking)
+    point(local, kept)
+    told = plan(local, NOTHING, DAYS, datetime.now(UTC) + LATER)
+    manifest = (unused.folder / "manifest.json").stat().st_size
+    assert told.freed_bytes == 7 + manifest
+    assert told.artifacts[0].bytes == 7 + manifest + kept.path("words.txt").stat().st_size
+
+
+def test_folders_and_files_of_dead_processes_go(local: ArtifactStore, tmp_path: Path) -> None:
+    dead = tmp_path / "root" / "tmp" / os.uname().nodename / "corpus-passages-dead"
+    dead.mkdir(parents=True)
+    scratch = local.scratch("embeddings-dead")
+    scratch.mkdir(parents=True)
+    torn = tmp_path / "root" / "current" / "corpus" / ".passages.json.torn"
+    torn.parent.mkdir(parents=True)
+    torn.write_text("{")
+    for path in (scratch, torn):
+        then = time.time() - 90_000
+        os.utime(path, (then, then))
+    with local.workspace.folder("alive") as alive:
+        found = collect(local, lambda: NOTHING, DAYS)
+        assert {*found.folders} == {dead, scratch}
+        assert found.leftovers == ("current/corpus/.passages.json.torn",)
+        assert (dead.exists(), scratch.exists(), torn.exists(), alive.exists()) == (False, False, False, True)
+
+
+def test_copies_on_this_machine_go_with_what_they_are_copies_of(s3_root: Callable[[], str], tmp_path: Path) -> None:
+    root, cache = s3_root(), tmp_path / "cache"
+    old, new = (generation(ArtifactStore(root, tmp_path / "elsewhere"), text) for text in ("old", "new"))
+    store = ArtifactStore(root, cache)
+    for one in (*old, *new):
+        store.open(one.asset, one.data_version)
+    point(store, *new)
+    now = datetime.now(UTC) + LATER
+    assert len(plan(store, NOTHING, DAYS, now).folders) == len(old)
+    collect(store, lambda: NOTHING, DAYS, now)
+    assert {path.name for path in cache.glob("objects/*/*/*")} == {one.data_version for one in new}
+
+
+def test_a_rollback_to_a_bundle_that_was_deleted_is_refused(
+    local: ArtifactStore, ledger: Ledger, tracking: Tracking
+) -> None:
+    bundles = [make(local, BUNDLE, text) for text in ("first", "second")]
+    for one in bundles:
+        tracking.ensure_version("reranker", one)
+        release(ledger, one.data_version)
+    retention = RetentionSettings(days=DAYS, releases=0)
+    now = datetime.now(UTC) + LATER
+    collect(local, lambda: References({Ref(BUNDLE, bundles[1].data_version): "champion"}, {}), retention.days, now)
+    releaser = Releaser(ledger, tracking, local)
+    with pytest.raises(ReleaseError, match=f"bundle {bundles[0].data_version}.*no longer in the artifact store"):
+        releaser.rollback(actor="test", reason="test")
+    assert ledger.pending() == []
+    current = ledger.current()
+    assert current is not None
+    assert current.bundle_version == bundles[1].data_version

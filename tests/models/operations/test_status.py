@@ -1,0 +1,119 @@
+"""The state of a deployment as one value."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from models.contracts.messages import PROBE_CALLER
+from models.operations.status import deployment_status
+from models.records import decisions
+from models.records.database import Database
+from models.records.incidents import open_incident
+from models.records.ledger import Ledger
+from models.records.mlflow_registry import CHAMPION, Tracking
+from models.release.gate import decide
+from models.settings import Settings
+from models.store.durable_files import canonical_json
+from tests.models.records.test_mlflow_registry import artifact
+from tests.service_process import free_port
+from tests.small_bundle import Small, evidence_for, put_in_service, release_facts, small_settings
+from tests.traffic import decision
+
+SYSTEMS = {"bm25", "dense", "hybrid", "lean", "compact", "large", "tiered"}
+
+
+def settings_of(small: Small, folder: Path) -> Settings:
+    """The small deployment's artifacts with records of the test's own."""
+    storage = {
+        "artifacts": small.settings.artifact_root,
+        "database_url": f"sqlite:///{folder / 'records' / 'records.db'}",
+        "mlflow_uri": f"sqlite:///{folder / 'mlflow.db'}",
+    }
+    return small_settings(folder, storage=storage)
+
+
+def test_an_empty_deployment_has_a_status_and_a_database(tmp_path: Path) -> None:
+    found = deployment_status(small_settings(tmp_path))
+    assert found["champion"] is found["gate"] is found["best_first_stage"] is None
+    assert found["evaluation"] == found["gains"] == {}
+    assert found["incidents"] == []
+    assert found["objectives"]["p95_ms"] > 0
+    json.dumps(found)
+
+
+def test_it_names_the_champion_the_gate_and_every_system(small: Small, tmp_path: Path, tracking: Tracking) -> None:
+    settings = settings_of(small, tmp_path)
+    database = Database(settings.database_url)
+    database.migrate()
+    ledger = Ledger(database)
+    decision = decide(evidence_for(small, ledger, small.first), settings)
+    release = put_in_service(ledger, small.first, "5")
+    incident = open_incident(database, "drift", {"share": 0.9})
+    database.close()
+    gate = small.store.get_or_create(
+        "release/gate_decision",
+        code_version="tests",
+        inputs={},
+        settings={},
+        build=lambda folder: {"bytes": (folder / "decision.json").write_bytes(canonical_json(decision.to_dict()))},
+    )
+    small.store.point(gate)
+    small.store.point(small.first.evaluation)
+    found = deployment_status(settings)
+    assert found["champion"] == {
+        "release_id": release.release_id,
+        "version": "5",
+        "bundle_version": small.first.bundle.data_version,
+        "index_version": release.index_version,
+        "corpus_version": small.artifacts["corpus/passages"].data_version,
+        "action": "release",
+    }
+    assert found["gate"]["decision"] == "released"
+    assert {check["name"] for check in found["gate"]["checks"]} >= {"gain", "champion_loss", "p95_ms"}
+    assert set(found["evaluation"]) == SYSTEMS
+    assert all(0 <= result["nDCG@10"] <= 1 for result in found["evaluation"].values())
+    assert found["gains"]["tiered"]["baseline"] == found["best_first_stage"]
+    assert [(one["kind"], one["evidence"]) for one in found["incidents"]] == [("drift", {"share": 0.9})]
+    assert found["incidents"][0]["id"] == incident.incident_id
+    json.dumps(found)
+
+
+def test_a_release_that_a_crash_left_pending_is_finished_first(
+    small: Small, tmp_path: Path, tracking: Tracking
+) -> None:
+    settings = settings_of(small, tmp_path)
+    version = tracking.ensure_version("reranker", artifact(tmp_path, "one"))
+    database = Database(settings.database_url)
+    database.migrate()
+    begun = Ledger(database).begin(**release_facts(small.first, version))
+    found = deployment_status(settings)
+    assert found["champion"]["release_id"] == begun.release_id
+    assert tracking.alias(CHAMPION) == version
+    assert Ledger(database).pending() == []
+    database.close()
+
+
+def test_without_a_service_what_was_served_is_read_from_the_decisions(tmp_path: Path) -> None:
+    settings = small_settings(
+        tmp_path, objectives={"p95_ms": 100, "p99_ms": 1000}, serving={"port": free_port(), "candidates": 8}
+    )
+    database = Database(settings.database_url)
+    database.migrate()
+    now = datetime.now(UTC)
+    for number, (ms, degraded, caller, minutes) in enumerate(
+        [(50.0, False, "key-1", 1), (200.0, True, "key-1", 2), (9e3, True, PROBE_CALLER, 2), (9e3, True, "key-1", 90)]
+    ):
+        when = now - timedelta(minutes=minutes)
+        stored = decision(str(number), when, stage_ms={"total": ms}, degraded=degraded, caller=caller)
+        decisions.record(database, stored)
+    database.close()
+    served = deployment_status(settings)["served"]
+    assert (served["from"], served["requests"], served["degraded_share"]) == ("decisions", 2, 0.5)
+    assert served["p50_ms"] == pytest.approx(50, rel=0.06)
+    assert served["p95_ms"] == pytest.approx(200, rel=0.06)
+    assert (served["over_p95_share"], served["over_p99_share"]) == (0.5, 0.0)
+    assert (served["p95_objective_ms"], served["p99_budget_left"]) == (100, 1.0)

@@ -1,0 +1,121 @@
+"""MLflow's runs and registry, on a real SQLite store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Tracking
+from models.release.registration import register_model
+from models.store.artifacts import Artifact, ArtifactStore
+from tests.small_bundle import small_settings
+
+
+def artifact(folder: Path, content: str, asset: str = "release/release_candidate") -> Artifact:
+    """An artifact of one file, with a summary as a training run has."""
+    store = ArtifactStore(str(folder / "artifacts"), folder / "cache")
+
+    def build(place: Path) -> dict[str, object]:
+        (place / "file").write_text(content)
+        return {"loss": [[1, 0.9], [2, 0.5]], "development": [[2, 0.7]], "lists": 7, "note": "text"}
+
+    return store.get_or_create(asset, code_version="1", inputs={}, settings={"content": content}, build=build)
+
+
+@pytest.fixture
+def client(tracking: Tracking) -> MlflowClient:
+    return MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
+
+
+def test_a_run_has_its_parameters_metrics_histories_and_files(
+    tracking: Tracking, client: MlflowClient, tmp_path: Path
+) -> None:
+    (tmp_path / "plot.txt").write_text("a plot")
+    run_id = tracking.log_run(
+        "training",
+        params={"rate": 1e-4, "long": "x" * 5000},
+        metrics={"ndcg": 0.5},
+        tags={"kind": "test"},
+        history={"loss": [(1, 0.9), (5, 0.4)]},
+        files=[tmp_path / "plot.txt"],
+    )
+    run = client.get_run(run_id)
+    assert (run.info.run_name, run.info.status) == ("training", "FINISHED")
+    assert run.data.params["rate"] == "0.0001"
+    assert len(run.data.params["long"]) == 500
+    assert run.data.metrics == {"ndcg": 0.5, "loss": 0.4}
+    assert run.data.tags["kind"] == "test"
+    assert [(point.step, point.value) for point in client.get_metric_history(run_id, "loss")] == [(1, 0.9), (5, 0.4)]
+    assert [file.path for file in client.list_artifacts(run_id)] == ["plot.txt"]
+    second = tracking.log_run("evaluation", params={}, metrics={})
+    assert client.get_run(second).info.experiment_id == run.info.experiment_id
+
+
+def test_an_artifact_has_one_version_however_often_it_is_registered(tracking: Tracking, tmp_path: Path) -> None:
+    first, second = artifact(tmp_path, "one"), artifact(tmp_path, "two")
+    assert tracking.ensure_version("reranker", first) == "1"
+    assert tracking.ensure_version("reranker", second) == "2"
+    assert tracking.ensure_version("reranker", first) == "1"
+    assert tracking.ensure_version("reranker-large", second) == "1"
+
+
+def test_a_version_points_at_its_folder_and_names_its_content(
+    tracking: Tracking, client: MlflowClient, tmp_path: Path
+) -> None:
+    made = artifact(tmp_path, "one")
+    found = client.get_model_version("reranker", tracking.ensure_version("reranker", made))
+    assert found.source == made.folder.absolute().as_uri()
+    assert found.tags["rerankops.data_version"] == made.data_version
+    assert found.tags["rerankops.asset"] == made.asset
+    tracking.tag_version("1", {"gate": "released"})
+    assert client.get_model_version("reranker", "1").tags["gate"] == "released"
+
+
+def test_aliases_move_and_go(tracking: Tracking, tmp_path: Path) -> None:
+    for content in ("one", "two"):
+        tracking.ensure_version("reranker", artifact(tmp_path, content))
+    assert tracking.alias(CHAMPION) is None
+    for version in ("1", "2", "2", "1"):
+        tracking.set_alias(CHAMPION, version)
+        assert tracking.alias(CHAMPION) == version
+    tracking.set_alias(PREVIOUS, "2")
+    for _ in range(2):
+        tracking.set_alias(CHAMPION, None)
+        assert tracking.alias(CHAMPION) is None
+    assert (tracking.alias(PREVIOUS), tracking.alias(CHALLENGER)) == ("2", None)
+
+
+def test_before_the_first_model_there_are_no_aliases(tracking: Tracking) -> None:
+    assert tracking.alias(CHAMPION) is None
+
+
+def test_a_model_made_now_has_a_run_with_its_loss_and_a_reused_one_keeps_its_version(
+    tracking: Tracking, client: MlflowClient, tmp_path: Path
+) -> None:
+    made = artifact(tmp_path, "weights", "training/large_reranker")
+    assert register_model(tracking, made, "large", {"seed": 0}) == "1"
+    run_id = client.get_model_version("reranker-large", "1").run_id
+    assert run_id is not None
+    run = client.get_run(run_id)
+    assert run.info.run_name == "large_reranker"
+    assert (run.data.metrics["lists"], run.data.params["seed"]) == (7.0, "0")
+    history = client.get_metric_history(run_id, "train_loss")
+    assert [(point.step, point.value) for point in history] == [(1, 0.9), (2, 0.5)]
+    measured = client.get_metric_history(run_id, "development_ndcg_at_10")
+    assert [(point.step, point.value) for point in measured] == [(2, 0.7)]
+    assert register_model(tracking, replace(made, reused=True), "large", {"seed": 0}) == "1"
+    assert len(client.search_runs([run.info.experiment_id])) == 1
+
+
+def test_a_deployment_without_a_uri_has_its_store_in_its_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RERANKOPS_HOME", str(tmp_path / "home"))
+    found = Tracking.of(small_settings(tmp_path, storage={"mlflow_uri": "", "model_name": "mine"}))
+    assert (tmp_path / "home" / "mlflow").is_dir()
+    assert found.uri == f"sqlite:///{tmp_path / 'home' / 'mlflow' / 'mlflow.db'}"
+    assert found.artifact_root == (tmp_path / "home" / "mlflow" / "artifacts").as_uri()
+    assert found.model_name == "mine"
+    given = Tracking.of(small_settings(tmp_path, storage={"mlflow_uri": "http://mlflow:5000"}))
+    assert (given.uri, given.artifact_root) == ("http://mlflow:5000", None)

@@ -1,0 +1,168 @@
+"""The serving bundle as a folder, and the golden scores that a reloaded one must reproduce."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.cascade.calibration import probability
+from models.release.bundle import index_version, write_bundle
+from models.release.golden import compare_golden, golden_queries
+from models.release.parts import BundleParts
+from models.serving.loaded_bundle import load_bundle
+from models.store.artifacts import ArtifactStore
+from tests.small_bundle import BUDGET_MS, QUESTION, Small
+
+PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
+
+
+def parts_of(small: Small) -> BundleParts:
+    current = dict(small.artifacts)
+    versions = small.first.bundle.read_json("bundle.json")["versions"]
+    for asset in ("training/scoring_engines", "evaluation/score_calibration", "evaluation/offline_evaluation"):
+        current[asset] = small.store.open(asset, versions[asset.rpartition("/")[2]])
+    named = {asset.rpartition("/")[2]: artifact for asset, artifact in current.items()}
+    return BundleParts(**{name: named[name] for name in BundleParts.__dataclass_fields__})
+
+
+def test_a_bundle_holds_all_that_serving_reads_and_no_pickle(small: Small) -> None:
+    files = small.first.bundle.manifest.files
+    assert {
+        "bundle.json", "passages.parquet", "calibration.json", "golden.json", "report/evaluation.json",
+        "evaluation/per_query.parquet", "dense_index/index.faiss", "encoder/model.safetensors",
+        "large/model.safetensors", "compact/model.safetensors", "engines/large/engine.json",
+        "engines/compact/engine.json",
+    } <= files.keys()  # fmt: skip
+    assert any(name.startswith("lexical_index/") for name in files)
+    assert not [name for name in files if Path(name).suffix in PICKLES]
+    assert not [name for name in files if small.first.bundle.path(name).read_bytes()[:1] == b"\x80"], "pickle's mark"
+
+
+def test_it_says_what_it_was_made_of(small: Small) -> None:
+    facts = small.first.bundle.read_json("bundle.json")
+    assert facts["versions"] == parts_of(small).versions()
+    assert facts["corpus_version"] == facts["versions"]["passages"]
+    assert facts["index_version"] == index_version(facts["versions"]["dense_index"], facts["versions"]["lexical_index"])
+    assert facts["settings"]["tiers"] == small.settings.tiers.model_dump()
+    assert (facts["format"], facts["max_tokens"], facts["candidates"]) == (1, 64, 8)
+
+
+def test_the_same_parts_give_the_same_bundle(small: Small, tmp_path: Path) -> None:
+    written = write_bundle(tmp_path, parts_of(small), small.settings)
+    assert written == small.first.bundle.read_json("bundle.json")
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert names == sorted(small.first.bundle.manifest.files)
+    for name in ("bundle.json", "golden.json", "calibration.json"):
+        assert (tmp_path / name).read_bytes() == small.first.bundle.path(name).read_bytes()
+
+
+def test_another_measurement_of_the_times_gives_the_same_bundle(small: Small, tmp_path: Path) -> None:
+    parts = parts_of(small)
+    measured = shutil.copytree(parts.offline_evaluation.folder, tmp_path / "measured again")
+    report = measured / "report" / "evaluation.json"
+    report.chmod(0o644)
+    report.write_text(report.read_text().replace('"seconds_per_query":', '"seconds_per_query":1'))
+    assert report.read_bytes() != parts.offline_evaluation.path("report/evaluation.json").read_bytes()
+    again = replace(parts, offline_evaluation=replace(parts.offline_evaluation, folder=measured))
+    bundle = ArtifactStore(str(tmp_path / "store"), tmp_path / "cache").get_or_create(
+        "release/release_candidate",
+        code_version="c",
+        inputs={},
+        settings={},
+        build=lambda folder: write_bundle(folder, again, small.settings),
+    )
+    assert bundle.data_version == small.first.bundle.data_version
+    assert bundle.path("report/evaluation.json").read_bytes() == report.read_bytes()
+
+
+def test_a_bundle_serves_from_another_place_without_the_store(small: Small, tmp_path: Path) -> None:
+    shutil.copytree(small.first.bundle.folder, tmp_path / "elsewhere")
+    bundle = load_bundle(replace(small.first.bundle, folder=tmp_path / "elsewhere"))
+    ranking = bundle.rank_candidates(QUESTION, bundle.retrieve(QUESTION, 4), BUDGET_MS)
+    assert len(ranking.items) == 4
+
+
+def test_index_version_stands_for_both_indexes() -> None:
+    versions = {index_version(dense, lexical) for dense in "ab" for lexical in "ab"}
+    assert len(versions) == 4
+    assert all(len(version) == 24 for version in versions)
+
+
+def test_golden_queries_are_test_queries_with_their_best_ten() -> None:
+    queries = pd.DataFrame(
+        {
+            "query_id": ["q3", "q1", "q2", "q0", "q4"],
+            "text": ["three", "one", "two", "zero", "four"],
+            "split": ["test", "test", "dev", "test", "test"],
+        }
+    )
+    rows = [
+        (query_id, f"p{rank}", system, rank, -float(rank))
+        for query_id in ("q1", "q2", "q3", "q4")
+        for system in ("tiered", "hybrid")
+        for rank in (2, 1, *range(3, 15))
+    ]
+    rankings = pd.DataFrame(rows, columns=["query_id", "passage_id", "system", "rank", "score"])
+    labels = {"p2": ["staff", "press"], "p9": ["legal"], "p12": ["board"]}
+    names = [f"p{rank}" for rank in range(1, 15)]
+    passages = pd.DataFrame({"passage_id": names, "access": [labels.get(name, []) for name in names]})
+    found = golden_queries(queries, rankings, passages, 3)
+    assert [(entry["query_id"], entry["query"]) for entry in found] == [("q1", "one"), ("q3", "three")]
+    for entry in found:
+        assert entry["passage_ids"] == [f"p{rank}" for rank in range(1, 11)]
+        assert entry["logits"] == [-float(rank) for rank in range(1, 11)]
+        assert entry["labels"] == ["legal", "staff"], "one label of each labelled passage among the ten"
+
+
+def entry(**logits: float) -> dict[str, Any]:
+    return {"passage_ids": list(logits), "logits": list(logits.values())}
+
+
+def scores(**logits: float) -> dict[str, float]:
+    return dict(zip(logits, probability(np.array(list(logits.values()))).tolist(), strict=True))
+
+
+def test_equal_scores_compare_as_equal() -> None:
+    found = compare_golden([entry(a=2.0, b=0.0)], [scores(a=2.0, b=0.0, other=5.0)], 1e-3)
+    assert (found.queries, found.max_difference, found.order_equal) == (1, 0.0, True)
+
+
+def test_the_largest_difference_is_told_and_an_order_that_changed() -> None:
+    found = compare_golden([entry(a=2.0, b=0.0), entry(c=1.0)], [scores(a=-1.0, b=0.0), scores(c=1.0)], 1e-3)
+    assert found.max_difference == pytest.approx(1 / (1 + np.exp(-2.0)) - 1 / (1 + np.exp(1.0)))
+    assert not found.order_equal
+
+
+def test_scores_closer_than_the_tolerance_may_change_places() -> None:
+    close, far = entry(a=0.0005, b=0.0), entry(a=0.5, b=0.0)
+    swapped = scores(a=-0.0005, b=0.0)
+    assert compare_golden([close], [swapped], 1e-3).order_equal
+    assert not compare_golden([far], [swapped], 1e-3).order_equal
+
+
+def test_a_passage_that_is_gone_is_a_whole_difference() -> None:
+    found = compare_golden([entry(a=2.0, b=0.0)], [scores(a=2.0)], 1e-3)
+    assert found.max_difference == 1.0
+
+
+def test_no_golden_queries_prove_nothing() -> None:
+    assert not compare_golden([], [], 1e-3).order_equal
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-20, 20), min_size=1, max_size=8), st.floats(0, 1e-4))
+def test_noise_below_the_tolerance_passes(logits: list[float], noise: float) -> None:
+    ordered = sorted(logits, reverse=True)
+    golden = {"passage_ids": [str(place) for place in range(len(ordered))], "logits": ordered}
+    moved = probability(np.array(ordered)) + noise * np.resize([1, -1], len(ordered))
+    found = compare_golden([golden], [{str(place): float(score) for place, score in enumerate(moved)}], 1e-3)
+    assert found.max_difference <= noise + 1e-12
+    assert found.order_equal

@@ -1,0 +1,221 @@
+"""The gate on real candidates: a trained one passes, one with shuffled weights does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from models.errors import ArtifactError
+from models.evaluation.page import PAGE
+from models.records.database import Database
+from models.records.ledger import Ledger
+from models.release.champion import evaluate_champion
+from models.release.evidence import CHECKED, DECISION_FILE, Exhibits, gather, record, write_decision
+from models.release.gate import GateDecision, decide
+from models.store.artifacts import Artifact, ArtifactStore
+from tests.small_bundle import Candidate, Small, evidence_for, put_in_service
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    database = Database(f"sqlite:///{tmp_path / 'records.db'}")
+    database.migrate()
+    yield Ledger(database)
+    database.close()
+
+
+def decision_on(small: Small, ledger: Ledger, candidate: Candidate) -> GateDecision:
+    """The decision under the gate's defaults."""
+    return decide(evidence_for(small, ledger, candidate), small.settings)
+
+
+def failing(decision: GateDecision) -> set[str]:
+    return {check.name for check in decision.checks if check.refuses}
+
+
+def test_a_trained_candidate_is_released_before_there_is_a_champion(small: Small, ledger: Ledger) -> None:
+    evidence = evidence_for(small, ledger, small.first)
+    decision = decide(evidence, small.settings)
+    assert (decision.verdict, failing(decision)) == ("released", set())
+    assert evidence.gain is not None
+    assert (evidence.gain.candidate, evidence.gain.queries) == ("tiered", 25)
+    assert evidence.gain.difference > 0.05
+    assert (evidence.champion, evidence.champion_version) == (None, None)
+    assert evidence.latency.golden_max_difference is not None
+    assert evidence.latency.golden_max_difference < 1e-3
+    assert set(evidence.contracts_hold.values()) == {True}
+    assert {name.rpartition("/")[0] for name in evidence.contracts_hold} == set(CHECKED)
+
+
+def test_a_candidate_with_shuffled_weights_is_refused_for_what_it_scores(small: Small, ledger: Ledger) -> None:
+    assert failing(decision_on(small, ledger, small.shuffled())) >= {"gain_p_value"}
+    champion = put_in_service(ledger, small.first, "1")
+    evidence = evidence_for(small, ledger, small.shuffled())
+    decision = decide(evidence, small.settings)
+    assert decision.verdict == "refused"
+    assert failing(decision) >= {"gain_p_value", "champion_loss"}
+    assert decision.champion_version == champion.bundle_version
+    assert evidence.champion is not None
+    assert evidence.champion.difference < -0.05
+    assert any("may be worse than what is serving" in reason for reason in decision.reasons)
+    assert ledger.current() == champion
+
+
+def test_a_candidate_that_ranks_as_the_champion_does_is_released(small: Small, ledger: Ledger) -> None:
+    put_in_service(ledger, small.first, "1")
+    other = small.alike(golden_queries=3)
+    assert other.bundle.data_version != small.first.bundle.data_version
+    evidence = evidence_for(small, ledger, other)
+    assert decide(evidence, small.settings).verdict == "released"
+    assert evidence.champion is not None
+    assert (evidence.champion.difference, evidence.champion.same) == (0.0, 25)
+
+
+def test_the_champion_itself_is_current(small: Small, ledger: Ledger) -> None:
+    put_in_service(ledger, small.first, "1")
+    assert decision_on(small, ledger, small.first).verdict == "current"
+
+
+def test_a_candidate_that_was_rolled_back_is_refused_unless_allowed(small: Small, ledger: Ledger) -> None:
+    put_in_service(ledger, small.alike(golden_queries=3), "1")
+    put_in_service(ledger, small.first, "2")
+    ledger.activate(ledger.begin_rollback(actor="me", reason="slow").release_id)
+    assert failing(decision_on(small, ledger, small.first)) == {"rolled_back"}
+    gate = small.settings.gate.model_copy(update={"allow_rolled_back": True})
+    allowing = small.settings.model_copy(update={"gate": gate})
+    assert decide(evidence_for(small, ledger, small.first), allowing).verdict == "released"
+
+
+def test_a_decision_is_recorded_and_written_once_with_what_it_was_about(
+    small: Small, ledger: Ledger, tmp_path: Path
+) -> None:
+    decision = decision_on(small, ledger, small.first)
+    latency = small.store.require("evaluation/latency_profile")
+    champion = small.store.require("evaluation/champion_evaluation")
+    facts = record(ledger, Exhibits(small.first.bundle, small.first.evaluation, champion, latency), decision)
+    summary = write_decision(facts, tmp_path)
+
+    (row,) = ledger.gate_decisions()
+    assert (row.verdict, row.candidate_version) == ("released", small.first.bundle.data_version)
+    written = json.loads((tmp_path / DECISION_FILE).read_text(encoding="utf-8"))
+    assert written == {"decision_id": row.decision_id, **row.checks}
+    assert (written["candidate"], written["evaluation"]) == (row.candidate_version, small.first.evaluation.data_version)
+    assert written["report"] == small.first.evaluation.path(PAGE).absolute().as_uri()
+    assert GateDecision.from_dict(written) == decision
+    assert summary == {"verdict": "released", "checks_failed": 0}
+
+
+def test_objectives_that_are_missed_refuse(small: Small, ledger: Ledger) -> None:
+    evidence = evidence_for(small, ledger, small.first)
+    objectives = small.settings.objectives.model_copy(update={"p95_ms": 1e-3, "p99_ms": 1e-3})
+    strict = small.settings.model_copy(update={"objectives": objectives})
+    assert failing(decide(evidence, strict)) == {"p95_ms", "p99_ms"}
+
+
+def test_evidence_about_another_champion_is_refused(small: Small, ledger: Ledger, tmp_path: Path) -> None:
+    evidence_for(small, ledger, small.first)
+    before = small.store.require("evaluation/champion_evaluation")
+    latency = small.store.require("evaluation/latency_profile")
+    put_in_service(ledger, small.alike(golden_queries=3), "1")
+    first = small.first
+    exhibits = Exhibits(first.bundle, first.evaluation, before, latency)
+    with pytest.raises(ArtifactError, match="champion_evaluation is about champion None"):
+        gather(small.store, ledger, exhibits, small.settings.evaluation, None)
+
+
+def test_candidate_and_champion_are_compared_within_one_version_of_the_evaluation_set_only(
+    small: Small, ledger: Ledger, tmp_path: Path
+) -> None:
+    put_in_service(ledger, small.first, "1")
+    candidate = small.alike(golden_queries=3)
+    evidence = evidence_for(small, ledger, candidate)
+    evaluation_set = small.artifacts["corpus/evaluation_set"]
+    decision = decide(evidence, small.settings)
+    assert decision.to_dict()["evaluation_set_version"] == evaluation_set.data_version
+
+    smaller = _without_one_query(small, ArtifactStore(str(tmp_path / "artifacts"), tmp_path / "cache"))
+    assert smaller.data_version != evaluation_set.data_version
+    scored_anew = _champion_on(small, smaller)
+    facts = scored_anew.read_json("champion.json")
+    assert (facts["evaluation_set"], facts["rescored"]) == (smaller.data_version, True)
+    asked = smaller.read_table("queries.parquet")
+    assert set(scored_anew.read_table("per_query.parquet")["query_id"]) == set(
+        asked.loc[asked["split"] == "test", "query_id"]
+    )
+    latency = small.store.require("evaluation/latency_profile")
+    exhibits = Exhibits(candidate.bundle, candidate.evaluation, scored_anew, latency)
+    with pytest.raises(ArtifactError, match=f"made from corpus/evaluation_set {smaller.data_version}"):
+        gather(small.store, ledger, exhibits, small.settings.evaluation, None)
+    assert not _champion_on(small, evaluation_set).read_json("champion.json")["rescored"]
+
+
+def _without_one_query(small: Small, store: ArtifactStore) -> Artifact:
+    tables = {
+        name: small.artifacts["corpus/evaluation_set"].read_table(name)
+        for name in ("queries.parquet", "judgments.parquet")
+    }
+    gone = "water filter/cleaning/0"
+
+    def build(folder: Path) -> dict[str, int]:
+        for name, table in tables.items():
+            table[table["query_id"] != gone].to_parquet(folder / name)
+        return {}
+
+    return store.get_or_create("corpus/evaluation_set", code_version="1", inputs={}, settings={}, build=build)
+
+
+def _champion_on(small: Small, evaluation_set: Artifact) -> Artifact:
+    """The evaluation of the first candidate, as champion, on an evaluation set."""
+    passages, candidates = (small.artifacts[name] for name in ("corpus/passages", "index/candidates"))
+
+    def build(folder: Path) -> dict[str, object]:
+        return evaluate_champion(
+            small.first.bundle, evaluation_set, passages, candidates, small.settings.evaluation, folder
+        )
+
+    inputs = {one.asset: one.data_version for one in (evaluation_set, passages, candidates)}
+    return small.store.get_or_create(
+        "evaluation/champion_evaluation", code_version="tests", inputs=inputs, settings={"anew": True}, build=build
+    )
+
+
+def test_evidence_about_another_candidate_is_refused(small: Small, ledger: Ledger) -> None:
+    evidence_for(small, ledger, small.first)
+    evaluation = small.store.require("evaluation/champion_evaluation")
+    latency = small.store.require("evaluation/latency_profile")
+    other = small.shuffled()
+    exhibits = Exhibits(other.bundle, other.evaluation, evaluation, latency)
+    with pytest.raises(ArtifactError, match="evaluation/latency_profile was made from release/release_candidate"):
+        gather(small.store, ledger, exhibits, small.settings.evaluation, None)
+
+
+def test_a_table_that_breaks_its_contract_refuses(small: Small, ledger: Ledger, tmp_path: Path) -> None:
+    evidence_for(small, ledger, small.first)
+    evaluation = small.store.require("evaluation/champion_evaluation")
+    latency = small.store.require("evaluation/latency_profile")
+    store = _Other(small, tmp_path)
+    exhibits = Exhibits(small.first.bundle, small.first.evaluation, evaluation, latency)
+    evidence = gather(store, ledger, exhibits, small.settings.evaluation, None)
+    decision = decide(evidence, small.settings)
+    assert failing(decision) == {"contract:corpus/judgments/judgments.parquet"}
+
+
+class _Other(ArtifactStore):
+    """The small deployment's artifacts, with judgments whose grades are out of bounds."""
+
+    def __init__(self, small: Small, folder: Path) -> None:
+        super().__init__(str(folder / "artifacts"), folder / "cache")
+        self._small = small
+        table = small.artifacts["corpus/judgments"].read_table("judgments.parquet")
+
+        def build(place: Path) -> dict[str, int]:
+            table.assign(grade=-1).to_parquet(place / "judgments.parquet")
+            return {}
+
+        self._broken = self.get_or_create("corpus/judgments", code_version="1", inputs={}, settings={}, build=build)
+
+    def require(self, asset: str, partition: str | None = None) -> Artifact:
+        return self._broken if asset == self._broken.asset else self._small.artifacts[asset]

@@ -1,0 +1,394 @@
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.evaluation.report import Comparison
+from models.release.gate import RULES, GateDecision, GateEvidence, LatencyProfile, decide, refusals
+from models.settings import GateSettings, ObjectivesSettings, Settings
+from models.store.durable_files import canonical_json
+
+SETTINGS = Settings(
+    gate=GateSettings(
+        min_gain=0.01, max_p_value=0.05, max_champion_loss=0.02, max_drift_share=0.5, max_golden_difference=1e-3
+    ),
+    objectives=ObjectivesSettings(p95_ms=1500, p99_ms=2500),
+)
+NAN, INF = float("nan"), float("inf")
+
+GAIN = Comparison(
+    candidate="tiered", baseline="hybrid", measure="nDCG@10", queries=300, candidate_mean=0.68, baseline_mean=0.6,
+    difference=0.08, low=0.05, high=0.11, p_value=0.0001, improved=120, hurt=40, same=140, detectable=0.03,
+)  # fmt: skip
+CHAMPION = replace(
+    GAIN, candidate="candidate", baseline="champion", difference=0.005, low=-0.01, high=0.02, p_value=0.6
+)
+GOOD = GateEvidence(
+    contracts_hold={"passages": True, "judgments": True},
+    gain=GAIN,
+    champion=CHAMPION,
+    champion_version="3",
+    evaluation_set_version="set-1",
+    same_evaluation_set=True,
+    latency=LatencyProfile(
+        p50_ms=600.0,
+        p95_ms=800.0,
+        p99_ms=1100.0,
+        mean_ms=650.0,
+        n=60,
+        degraded_share=0.0,
+        load_seconds=2.0,
+        golden_queries=10,
+        golden_max_difference=1e-6,
+        golden_order_equal=True,
+    ),
+    drift_share=0.1,
+    rolled_back=False,
+    candidate_is_champion=False,
+)
+
+
+PROFILED = {field.name for field in fields(LatencyProfile)}
+
+
+def changed(change: dict[str, Any]) -> GateEvidence:
+    """Good evidence with some of its fields, or of those of its latency profile, replaced."""
+    latency = {name: value for name, value in change.items() if name in PROFILED}
+    rest = {name: value for name, value in change.items() if name not in PROFILED}
+    return replace(GOOD, latency=replace(GOOD.latency, **latency), **rest)
+
+
+def failing(decision: GateDecision) -> list[str]:
+    return [check.name for check in decision.checks if check.refuses]
+
+
+def not_judged(decision: GateDecision) -> list[str]:
+    return [check.name for check in decision.checks if check.passed is None]
+
+
+def test_good_evidence_is_released_with_every_number_behind_it() -> None:
+    decision = decide(GOOD, SETTINGS)
+
+    assert decision.verdict == "released"
+    assert decision.reasons == ()
+    assert {check.name: (check.value, check.comparison, check.threshold) for check in decision.checks} == {
+        "contract:judgments": (True, "==", True),
+        "contract:passages": (True, "==", True),
+        "gain": (0.08, ">=", 0.01),
+        "gain_p_value": (0.0001, "<=", 0.05),
+        "same_evaluation_set": (True, "==", True),
+        "champion_loss": (-0.01, ">=", -0.02),
+        "p95_ms": (800.0, "<=", 1500.0),
+        "p99_ms": (1100.0, "<=", 2500.0),
+        "golden_difference": (1e-6, "<=", 1e-3),
+        "golden_order": (True, "==", True),
+        "drift_share": (0.1, "<=", 0.5),
+        "rolled_back": (False, "==", False),
+    }
+    assert all(check.message for check in decision.checks)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "advice"),
+    [
+        ({"contracts_hold": {"passages": True, "judgments": False}}, "contract:judgments", "run again"),
+        ({"contracts_hold": {}}, "contracts", "Run the checks"),
+        ({"gain": replace(GAIN, difference=0.0099)}, "gain", "min_gain"),
+        ({"gain": replace(GAIN, difference=-0.2)}, "gain", "min_gain"),
+        ({"gain": replace(GAIN, p_value=0.0501)}, "gain_p_value", "from 0.03 up"),
+        ({"champion": replace(CHAMPION, low=-0.0201)}, "champion_loss", "keep the champion"),
+        ({"champion": None}, "champion_loss", "was not measured"),
+        ({"same_evaluation_set": False}, "same_evaluation_set", "Evaluate the champion"),
+        ({"p95_ms": 1500.1}, "p95_ms", "objectives.p95_ms"),
+        ({"p99_ms": 2500.1}, "p99_ms", "objectives.p99_ms"),
+        ({"golden_max_difference": 0.0011}, "golden_difference", "Build the bundle again"),
+        ({"golden_order_equal": False}, "golden_order", "Build the bundle again"),
+        ({"drift_share": 0.51}, "drift_share", "retrain"),
+        ({"rolled_back": True}, "rolled_back", "allow_rolled_back"),
+        ({"gain": replace(GAIN, difference=NAN)}, "gain", "not a finite number"),
+        ({"gain": replace(GAIN, p_value=NAN)}, "gain_p_value", "not a finite number"),
+        ({"champion": replace(CHAMPION, low=NAN)}, "champion_loss", "not a finite number"),
+        ({"p95_ms": None}, "p95_ms", "was not measured"),
+        ({"p95_ms": NAN}, "p95_ms", "not a finite number"),
+        ({"p99_ms": INF}, "p99_ms", "not a finite number"),
+        ({"p99_ms": -INF}, "p99_ms", "not a finite number"),
+        ({"golden_max_difference": None}, "golden_difference", "was not measured"),
+        ({"golden_max_difference": NAN}, "golden_difference", "not a finite number"),
+        ({"drift_share": NAN}, "drift_share", "not a finite number"),
+    ],
+)
+def test_each_rule_refuses_alone_and_says_what_to_do(change: dict[str, Any], name: str, advice: str) -> None:
+    decision = decide(changed(change), SETTINGS)
+
+    assert decision.verdict == "refused"
+    assert failing(decision) == [name]
+    assert len(decision.reasons) == 1
+    assert advice in decision.reasons[0]
+
+
+BAD = {
+    "contracts_hold": {"passages": False},
+    "gain": replace(GAIN, difference=0.001, p_value=0.5),
+    "champion": replace(CHAMPION, low=-0.2),
+    "same_evaluation_set": False,
+    "p95_ms": 3000.0,
+    "p99_ms": 3000.0,
+    "golden_max_difference": 0.5,
+    "golden_order_equal": False,
+    "drift_share": 0.9,
+    "rolled_back": True,
+}
+MISSING = {
+    "contracts_hold": {}, "gain": None, "champion": None, "champion_version": None, "p95_ms": None, "p99_ms": None,
+    "golden_max_difference": None, "golden_order_equal": None, "drift_share": None,
+}  # fmt: skip
+OTHER_ORDER = "The reloaded bundle ranks the golden queries in another order. Build the bundle again."
+UNMEASURED = "was not measured. Run the evaluation and the latency profile again; without it nothing is released."
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {},
+            {
+                "contract:judgments": "Contract judgments holds.",
+                "contract:passages": "Contract passages holds.",
+                "gain": "nDCG@10 gained by tiered over hybrid: 0.08 [0.05, 0.11] on 300 queries (120 improved, 40 hurt,"
+                " 140 same); at least 0.01 is asked.",
+                "gain_p_value": "p value of that gain, paired randomization test: 0.0001; at most 0.05 is asked.",
+                "same_evaluation_set": "Candidate and champion were judged on evaluation set set-1.",
+                "champion_loss": "Lower end of candidate minus champion 3: -0.01; mean 0.005 on 300 queries;"
+                " at least -0.02 is asked.",
+                "p95_ms": "95th percentile of a rerank request, ms: 800; at most 1500 is asked.",
+                "p99_ms": "99th percentile of a rerank request, ms: 1100; at most 2500 is asked.",
+                "golden_difference": "Largest difference of a golden score after reloading the bundle: 1e-06;"
+                " at most 0.001 is asked.",
+                "golden_order": "The reloaded bundle ranks the golden queries as recorded.",
+                "drift_share": "Share of drifted columns in the latest report: 0.1; at most 0.5 is asked.",
+                "rolled_back": "This bundle was never rolled back.",
+            },
+        ),
+        (
+            BAD,
+            {
+                "contract:passages": "Contract passages is broken. Look at that check's rows, correct the source and"
+                " run again.",
+                "gain": "nDCG@10 gained by tiered over hybrid: 0.001 [0.05, 0.11] on 300 queries (120 improved, 40"
+                " hurt, 140 same); at least 0.01 is asked. Train on more or better examples, or lower gate.min_gain.",
+                "gain_p_value": "p value of that gain, paired randomization test: 0.5; at most 0.05 is asked. It may be"
+                " chance: evaluate on more queries (evaluation.max_test_queries) or improve the model. This many"
+                " queries show a difference from 0.03 up.",
+                "same_evaluation_set": "Champion 3 was not judged on evaluation set set-1. Evaluate the champion on it,"
+                " so that both answer the same queries.",
+                "champion_loss": "Lower end of candidate minus champion 3: -0.2; mean 0.005 on 300 queries; at least"
+                " -0.02 is asked. The candidate may be worse than what is serving: keep the champion, evaluate on more"
+                " queries, or raise gate.max_champion_loss.",
+                "p95_ms": "95th percentile of a rerank request, ms: 3000; at most 1500 is asked. Lower"
+                " tiers.large_candidates, or raise objectives.p95_ms.",
+                "p99_ms": "99th percentile of a rerank request, ms: 3000; at most 2500 is asked. Lower"
+                " tiers.large_candidates, or raise objectives.p99_ms.",
+                "golden_difference": "Largest difference of a golden score after reloading the bundle: 0.5; at most"
+                " 0.001 is asked. Build the bundle again: its files or its libraries differ from those that were"
+                " evaluated.",
+                "golden_order": OTHER_ORDER,
+                "drift_share": "Share of drifted columns in the latest report: 0.9; at most 0.5 is asked. Traffic has"
+                " moved away from what was evaluated: look at the drift report, then retrain.",
+                "rolled_back": "This bundle was rolled back before. Train a new one, or set gate.allow_rolled_back to"
+                " release it again.",
+            },
+        ),
+        (
+            MISSING,
+            {
+                "contracts": "No data contract was checked. Run the checks of the corpus, index and training assets.",
+                "gain": f"nDCG@10 gained over the best first stage {UNMEASURED}",
+                "gain_p_value": f"p value of that gain, paired randomization test {UNMEASURED}",
+                "same_evaluation_set": "No champion yet: nothing to lose against.",
+                "champion_loss": "No champion yet: nothing to lose against.",
+                "p95_ms": f"95th percentile of a rerank request, ms {UNMEASURED}",
+                "p99_ms": f"99th percentile of a rerank request, ms {UNMEASURED}",
+                "golden_difference": f"Largest difference of a golden score after reloading the bundle {UNMEASURED}",
+                "golden_order": OTHER_ORDER,
+                "drift_share": "No drift report yet: there were too few decisions to judge.",
+                "rolled_back": "This bundle was never rolled back.",
+            },
+        ),
+    ],
+    ids=["good", "bad", "missing"],
+)
+def test_each_rule_says_what_it_saw(change: dict[str, Any], said: dict[str, str]) -> None:
+    decision = decide(changed(change), SETTINGS)
+
+    assert {check.name: check.message for check in decision.checks} == said
+
+
+def test_every_rule_can_refuse_and_has_a_name_of_its_own() -> None:
+    refusing = {rule.name for rule in RULES if all(check.refuses for check in rule.judge(changed(BAD), SETTINGS))}
+    names = [rule.name for rule in RULES]
+
+    assert refusing == set(names)
+    assert len(names) == len(refusing)
+
+
+@pytest.mark.parametrize(
+    ("change", "recorded", "said"),
+    [
+        ({}, {"candidate": "b1", "verdict": "released"}, []),
+        ({"candidate_is_champion": True}, {"candidate": "b1", "verdict": "current"}, []),
+        ({"rolled_back": True}, {"candidate": "b1", "verdict": "released"}, ["was rolled back before"]),
+        ({"rolled_back": True}, {"candidate": "b1", "verdict": "refused"}, ["was rolled back before"]),
+        ({}, {"candidate": "b1", "verdict": "refused"}, ["The recorded decision is a refusal"]),
+        ({}, {"candidate": "b0", "verdict": "released"}, ["decided on another candidate"]),
+        ({"rolled_back": True}, {"candidate": "b0", "verdict": "refused"}, ["was rolled back", "another candidate"]),
+    ],
+)
+def test_what_was_decided_and_what_holds_now_must_both_let_a_candidate_through(
+    change: dict[str, Any], recorded: dict[str, str], said: list[str]
+) -> None:
+    reasons = refusals(decide(changed(change), SETTINGS), recorded, "b1")
+
+    assert len(reasons) == len(said)
+    assert all(words in reason for words, reason in zip(said, reasons, strict=True))
+
+
+def test_a_gain_that_was_not_measured_refuses() -> None:
+    decision = decide(replace(GOOD, gain=None), SETTINGS)
+
+    assert (decision.verdict, failing(decision)) == ("refused", ["gain", "gain_p_value"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gain": replace(GAIN, difference=0.01)},
+        {"gain": replace(GAIN, p_value=0.05)},
+        {"champion": replace(CHAMPION, low=-0.02)},
+        {"p95_ms": 1500.0},
+        {"p99_ms": 2500.0},
+        {"golden_max_difference": 1e-3},
+        {"drift_share": 0.5},
+        {"drift_share": None},
+        {"drift_share": 0},
+    ],
+)
+def test_a_value_on_its_threshold_passes(change: dict[str, Any]) -> None:
+    assert decide(changed(change), SETTINGS).verdict == "released"
+
+
+def test_the_first_release_has_no_champion_to_lose_against() -> None:
+    first = replace(GOOD, champion=None, champion_version=None, same_evaluation_set=False)
+    decision = decide(first, SETTINGS)
+
+    assert decision.verdict == "released"
+    assert next(check for check in decision.checks if check.name == "champion_loss").value is None
+    assert not_judged(decision) == ["same_evaluation_set", "champion_loss"]
+
+
+def test_a_rule_with_nothing_to_judge_neither_passes_nor_refuses() -> None:
+    decision = decide(replace(GOOD, drift_share=None), SETTINGS)
+
+    assert (decision.verdict, failing(decision), not_judged(decision)) == ("released", [], ["drift_share"])
+    assert "| drift_share | None | <= 0.5 | not judged |" in decision.to_markdown().splitlines()
+    assert not_judged(decide(GOOD, SETTINGS)) == []
+
+
+def test_a_rolled_back_bundle_is_released_where_the_settings_allow_it() -> None:
+    gate = SETTINGS.gate.model_copy(update={"allow_rolled_back": True})
+    decision = decide(replace(GOOD, rolled_back=True), SETTINGS.model_copy(update={"gate": gate}))
+
+    assert decision.verdict == "released"
+    assert "gate.allow_rolled_back allows it" in decision.checks[-1].message
+
+
+def test_the_champion_itself_is_current_and_not_refused_again() -> None:
+    evidence = changed({"candidate_is_champion": True, "gain": replace(GAIN, p_value=0.9), "p95_ms": None})
+    decision = decide(evidence, SETTINGS)
+
+    assert decision.verdict == "current"
+    assert decision.reasons == ()
+    assert failing(decision) == ["gain_p_value", "p95_ms"]
+
+
+def test_all_failures_are_reported_at_once() -> None:
+    decision = decide(changed({"p95_ms": 9000.0, "drift_share": 0.9, "rolled_back": True}), SETTINGS)
+
+    assert failing(decision) == ["p95_ms", "drift_share", "rolled_back"]
+    assert len(decision.reasons) == 3
+
+
+@pytest.mark.parametrize("evidence", [GOOD, changed({"gain": replace(GAIN, difference=NAN), "p95_ms": INF})])
+def test_a_decision_survives_json(evidence: GateEvidence) -> None:
+    decision = decide(evidence, SETTINGS)
+    values = json.loads(canonical_json(decision.to_dict()))
+
+    assert GateDecision.from_dict(values) == decision
+    assert values["reasons"] == list(decision.reasons)
+
+
+NUMBERS = st.one_of(st.none(), st.just(NAN), st.just(INF), st.floats(0, 3000))
+SMALL = st.one_of(st.just(NAN), st.floats(-0.1, 0.1))
+COMPARISONS = st.one_of(
+    st.none(),
+    st.builds(lambda d, low, p: replace(GAIN, difference=d, low=low, p_value=p), SMALL, SMALL, st.floats(0, 0.1)),
+)
+# Mostly good evidence with some fields drawn anew: each verdict is reached often.
+EVIDENCE = st.fixed_dictionaries(
+    {},
+    optional={
+        "contracts_hold": st.dictionaries(st.sampled_from(["passages", "queries"]), st.booleans()),
+        "gain": COMPARISONS,
+        "champion": COMPARISONS,
+        "champion_version": st.one_of(st.none(), st.just("3")),
+        "same_evaluation_set": st.booleans(),
+        "p95_ms": NUMBERS,
+        "p99_ms": NUMBERS,
+        "golden_max_difference": st.one_of(st.none(), SMALL),
+        "golden_order_equal": st.booleans(),
+        "drift_share": st.one_of(st.none(), st.just(NAN), st.floats(0, 1)),
+        "rolled_back": st.booleans(),
+        "candidate_is_champion": st.booleans(),
+    },
+).map(changed)
+
+
+def should_release(evidence: GateEvidence) -> bool:
+    """The rules, written out a second time; comparisons with NaN are false."""
+    first = evidence.champion_version is None and evidence.champion is None
+    keeps_up = first or (
+        evidence.champion is not None and evidence.champion.low >= -0.02 and evidence.same_evaluation_set
+    )
+    return (
+        bool(evidence.contracts_hold)
+        and all(evidence.contracts_hold.values())
+        and evidence.gain is not None
+        and evidence.gain.difference >= 0.01
+        and evidence.gain.p_value <= 0.05
+        and keeps_up
+        and evidence.latency.p95_ms is not None
+        and evidence.latency.p95_ms <= 1500
+        and evidence.latency.p99_ms is not None
+        and evidence.latency.p99_ms <= 2500
+        and evidence.latency.golden_max_difference is not None
+        and evidence.latency.golden_max_difference <= 1e-3
+        and evidence.latency.golden_order_equal
+        and (evidence.drift_share is None or evidence.drift_share <= 0.5)
+        and not evidence.rolled_back
+    )
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(EVIDENCE)
+def test_nothing_is_released_with_a_failing_check(evidence: GateEvidence) -> None:
+    decision = decide(evidence, SETTINGS)
+
+    expected = "current" if evidence.candidate_is_champion else "released" if should_release(evidence) else "refused"
+    assert decision.verdict == expected
+    assert not (decision.verdict == "released" and failing(decision))
+    assert bool(decision.reasons) == (decision.verdict == "refused")
+    assert GateDecision.from_dict(json.loads(canonical_json(decision.to_dict()))) == decision

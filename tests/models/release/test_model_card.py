@@ -1,0 +1,79 @@
+"""The model card of the small deployment's bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from models.evaluation.evaluation_set import read_report
+from models.records.mlflow_registry import Tracking
+from models.release.model_card import CARD, weights_licence
+from models.release.registration import register_model
+from models.store.durable_files import digest_file
+from tests.small_bundle import Small
+
+
+def test_it_says_how_the_models_were_made_what_they_do_well_and_where_not(small: Small) -> None:
+    bundle = small.first.bundle
+    card = bundle.path(CARD).read_text(encoding="utf-8")
+    report = read_report(small.first.evaluation.folder)
+    for name, result in report.systems.items():
+        assert f"| {name} | {result.means['nDCG@10']:.4f} |" in card
+        assert f"{result.low:.3f} to {result.high:.3f}" in card
+    gain = report.gains["tiered"]
+    assert f"| tiered | {gain.difference:+.4f} | {gain.low:+.4f} to {gain.high:+.4f} |" in card
+    assert "## Where it gains least" in card
+    assert "judged grade: 1" in card or "query length" in card
+    assert "licence: apache-2.0" in card
+    for name, version in bundle.manifest.inputs.items():
+        assert f"`{version}`" in card, name
+    assert digest_file(bundle.folder / "large" / "model.safetensors") in card
+    assert f"| layers | {small.first.large.summary['layers']} | {small.first.compact.summary['layers']} |" in card
+    assert all(line.count("|") >= 3 for line in card.splitlines() if line.startswith("|"))
+
+
+def test_the_registry_holds_as_much_of_it_as_it_can(small: Small, tracking: Tracking) -> None:
+    from mlflow import MlflowClient
+
+    card = small.first.bundle.path(CARD).read_text(encoding="utf-8")
+    version = tracking.ensure_version(tracking.model_name, small.first.bundle)
+    client = MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
+    for text in (card, "short", card * 5):
+        tracking.describe_version(version, text)
+        found = str(client.get_model_version(tracking.model_name, version).description)
+        assert found == text[: len(found)]
+        assert len(found) == len(text) or 4000 < len(found) <= 5000
+
+
+@pytest.mark.parametrize(
+    ("readme", "licence"),
+    [
+        ("---\nlanguage: en\nlicense: apache-2.0\n---\n# Model", "apache-2.0"),
+        ("---\nlicense: 'mit'\n---\n", "mit"),
+        ("---\nlanguage: en\n---\nlicense: not in the head", None),
+        ("# Model\nlicense: mit", None),
+        (None, None),
+    ],
+)
+def test_a_licence_is_what_the_head_of_the_readme_states(
+    tmp_path: Path, readme: str | None, licence: str | None
+) -> None:
+    if readme is not None:
+        (tmp_path / "README.md").write_text(readme, encoding="utf-8")
+    assert weights_licence(tmp_path) == licence
+
+
+def test_each_model_has_a_card_of_how_it_was_trained(small: Small, tracking: Tracking) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
+    for size, artifact in (("large", small.first.large), ("compact", small.first.compact)):
+        version = register_model(tracking, artifact, size, small.settings.training.model_dump())
+        card = str(client.get_model_version(f"reranker-{size}", version).description)
+        assert card.startswith(f"# {size.capitalize()} cross-encoder")
+        assert "licence: apache-2.0" in card
+        assert f"| training pairs | {artifact.summary['pairs']} |" in card
+        assert digest_file(artifact.folder / "model.safetensors") in card
+        for version in artifact.manifest.inputs.values():
+            assert f"`{version}`" in card

@@ -1,0 +1,247 @@
+"""Release, rollback and what a crash in between leaves, on a real ledger and a real MLflow."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.errors import ReleaseError
+from models.records.database import Database
+from models.records.ledger import Ledger, Release
+from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Tracking
+from models.release.releaser import Releaser
+from models.serving.loaded_bundle import load_release
+from tests.databases import RunPython
+from tests.models.records.test_mlflow_registry import artifact
+from tests.small_bundle import BUDGET_MS, QUESTION, Small, release_facts
+
+CRASHES = ("begun", "champion moved", "aliases moved")
+KILLED = """
+import os, signal, sys
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+import mlflow  # Once, before the children.
+from models.records.database import Database
+from models.records.ledger import Ledger
+from models.release.releaser import Releaser
+from models.records.mlflow_registry import CHAMPION, PREVIOUS, Tracking
+
+places = sys.argv[1:]
+FACTS = dict(index_version="i", corpus_version="c", large_version="l", compact_version="s", settings_digest="d",
+             actor="test", reason="test")
+
+
+class Dying(Tracking):
+    def set_alias(self, alias, version):
+        if (crash, alias) in (("begun", CHAMPION), ("champion moved", PREVIOUS)):
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().set_alias(alias, version)
+
+
+def die(self, release_id):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+for place in places:
+    action, crash, database, uri = place.split("|")
+    child = os.fork()
+    if child == 0:
+        if crash == "aliases moved":
+            Ledger.activate = die
+        releaser = Releaser(Ledger(Database(database)), Dying(uri, None, "reranker"))
+        if action == "rollback":
+            releaser.rollback(actor="test", reason="test")
+        else:
+            releaser.release(bundle_version="b3", model_version="3", gate_decision_id=None, **FACTS)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print(os.WTERMSIG(status), flush=True)
+"""
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    database = Database(f"sqlite:///{tmp_path / 'records.db'}")
+    database.migrate()
+    yield Ledger(database)
+    database.close()
+
+
+@pytest.fixture
+def releaser(ledger: Ledger, tracking: Tracking, tmp_path: Path) -> Releaser:
+    """A releaser with the registered versions 1, 2 and 3."""
+    for content in ("one", "two", "three"):
+        tracking.ensure_version("reranker", artifact(tmp_path, content))
+    return Releaser(ledger, tracking)
+
+
+def release(releaser: Releaser, version: str) -> Release:
+    gate = releaser.ledger.record_gate_decision(
+        candidate_version=f"b{version}", champion_version=None, verdict="released", checks={}
+    )
+    return releaser.release(
+        bundle_version=f"b{version}",
+        model_version=version,
+        index_version="i",
+        corpus_version="c",
+        large_version="l",
+        compact_version="s",
+        settings_digest="d",
+        gate_decision_id=gate.decision_id,
+        actor="test",
+        reason="test",
+    )
+
+
+def aliases(tracking: Tracking) -> tuple[str | None, str | None, str | None]:
+    return tracking.alias(CHAMPION), tracking.alias(PREVIOUS), tracking.alias(CHALLENGER)
+
+
+def test_a_release_moves_champion_and_previous_and_takes_the_challenger(releaser: Releaser) -> None:
+    releaser.tracking.set_alias(CHALLENGER, "1")
+    first = release(releaser, "1")
+    assert aliases(releaser.tracking) == ("1", None, None)
+    assert releaser.ledger.current() == first
+    assert (first.state, first.action, first.previous_release_id) == ("active", "release", None)
+    releaser.tracking.set_alias(CHALLENGER, "3")
+    second = release(releaser, "2")
+    assert aliases(releaser.tracking) == ("2", "1", "3"), "another challenger stays"
+    assert second.previous_release_id == first.release_id
+
+
+def test_releasing_the_champion_again_adds_nothing(releaser: Releaser) -> None:
+    first = release(releaser, "1")
+    assert release(releaser, "1") == first
+    assert len(releaser.ledger.history()) == 1
+
+
+def test_rollback_goes_back_step_by_step_and_ends_with_an_error(releaser: Releaser) -> None:
+    made = [release(releaser, version) for version in ("1", "2", "3")]
+    second = releaser.rollback(actor="me", reason="slow")
+    assert (second.bundle_version, second.action, second.restores_release_id) == ("b2", "rollback", made[1].release_id)
+    assert (second.actor, second.reason) == ("me", "slow")
+    assert aliases(releaser.tracking) == ("2", "1", None)
+    first = releaser.rollback(actor="me", reason="slower")
+    assert first.bundle_version == "b1"
+    assert aliases(releaser.tracking) == ("1", None, None)
+    with pytest.raises(ReleaseError, match="no earlier release"):
+        releaser.rollback(actor="me", reason="again")
+    assert aliases(releaser.tracking) == ("1", None, None)
+    assert releaser.ledger.was_rolled_back("b2")
+    assert releaser.ledger.was_rolled_back("b3")
+
+
+def test_rollback_to_a_named_release(releaser: Releaser) -> None:
+    made = [release(releaser, version) for version in ("1", "2", "3")]
+    restored = releaser.rollback(actor="me", reason="known good", to=made[0].release_id)
+    assert restored.bundle_version == "b1"
+    assert aliases(releaser.tracking) == ("1", None, None)
+    with pytest.raises(ReleaseError, match="is not a release that has served"):
+        releaser.rollback(actor="me", reason="typo", to="r-none")
+
+
+def test_rollback_of_nothing_is_an_error(releaser: Releaser) -> None:
+    with pytest.raises(ReleaseError, match="no earlier release"):
+        releaser.rollback(actor="me", reason="x")
+
+
+def test_repair_of_nothing_changes_nothing(releaser: Releaser) -> None:
+    release(releaser, "1")
+    before = aliases(releaser.tracking)
+    assert releaser.repair() == []
+    assert aliases(releaser.tracking) == before
+
+
+def test_a_process_killed_at_any_point_is_repaired_by_the_next(
+    releaser: Releaser, tmp_path: Path, run_python: RunPython
+) -> None:
+    release(releaser, "1")
+    release(releaser, "2")
+    before = ("2", "1", None)
+    # The state of each point in files of its own: both databases are SQLite.
+    urls = {}
+    for action, crash in product(("release", "rollback"), CRASHES):
+        folder = tmp_path / action / crash.replace(" ", "-")
+        folder.mkdir(parents=True)
+        for name in ("records.db", "mlflow.db"):
+            _copy_sqlite(tmp_path / name, folder / name)
+        urls[action, crash] = [f"sqlite:///{folder / name}" for name in ("records.db", "mlflow.db")]
+    arguments = ["|".join((*point, *both)) for point, both in urls.items()]
+    output, errors = run_python(KILLED, *arguments).communicate(timeout=240)
+    assert output.split() == [str(int(signal.SIGKILL))] * 6, errors
+    for (action, crash), (records, registry) in urls.items():
+        after = ("3", "2", None) if action == "release" else ("1", None, None)
+        left = {"begun": before, "champion moved": (after[0], *before[1:]), "aliases moved": after}
+        database = Database(records)
+        again = Releaser(Ledger(database), Tracking(registry, None, "reranker"))
+        assert aliases(again.tracking) == left[crash]
+        (pending,) = again.ledger.pending()
+        current = again.ledger.current()
+        assert current is not None
+        assert current.bundle_version == "b2", "what served before is what the ledger says until the end"
+        (repaired,) = again.repair()
+        assert (repaired.release_id, repaired.state) == (pending.release_id, "active")
+        assert again.ledger.current() == repaired
+        assert again.ledger.pending() == again.repair() == []
+        assert aliases(again.tracking) == after
+        database.close()
+
+
+def test_the_next_release_repairs_the_one_that_was_left(releaser: Releaser) -> None:
+    release(releaser, "1")
+    releaser.ledger.begin(
+        bundle_version="b2",
+        model_version="2",
+        index_version="i",
+        corpus_version="c",
+        large_version="l",
+        compact_version="s",
+        settings_digest="d",
+        actor="killed",
+        reason="killed",
+    )
+    third = release(releaser, "3")
+    assert [row.bundle_version for row in releaser.ledger.history()] == ["b3", "b2", "b1"]
+    assert aliases(releaser.tracking) == ("3", "2", None)
+    assert releaser.ledger.current() == third
+
+
+def test_after_a_rollback_the_first_releases_scores_are_served_again(
+    ledger: Ledger, tracking: Tracking, small: Small
+) -> None:
+    releaser = Releaser(ledger, tracking)
+
+    def scores() -> bytes:
+        current = ledger.current()
+        assert current is not None
+        bundle = load_release(small.settings, current)
+        ranking = bundle.rank_candidates(QUESTION, bundle.retrieve(QUESTION, 8), BUDGET_MS)
+        bundle.close()
+        return np.array([(item.index, item.score) for item in ranking.items]).tobytes()
+
+    served = []
+    for candidate in (small.first, small.shuffled()):
+        gate = ledger.record_gate_decision(
+            candidate_version=candidate.bundle.data_version, champion_version=None, verdict="released", checks={}
+        )
+        version = tracking.ensure_version("reranker", candidate.bundle)
+        releaser.release(**release_facts(candidate, version), gate_decision_id=gate.decision_id)
+        served.append(scores())
+    assert served[0] != served[1]
+    restored = releaser.rollback(actor="me", reason="it knows nothing")
+    assert restored.index_version == small.first.bundle.read_json("bundle.json")["index_version"]
+    assert scores() == served[0]
+
+
+def _copy_sqlite(source: Path, target: Path) -> None:
+    """A consistent copy, whatever stands in the write-ahead log."""
+    import sqlite3
+
+    with sqlite3.connect(source) as reading, sqlite3.connect(target) as writing:
+        reading.backup(writing)
+    reading.close()
+    writing.close()

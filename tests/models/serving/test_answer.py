@@ -1,0 +1,140 @@
+"""Extractive answers quote exactly, invent nothing, and say so when nothing answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.serving.answer import NO_ANSWER, extractive_answer, query_terms, split_sentences
+from models.serving.protocol import PassageRecord
+from models.settings import GeneratorSettings
+
+SETTINGS = GeneratorSettings(passages=3, max_sentences=3)
+
+
+def passage(text: str, name: str = "p", start: int = 0) -> PassageRecord:
+    return PassageRecord(f"{name}:0", name, name.title(), text, start, start + len(text), "test")
+
+
+JOIN = passage(
+    "DataFrame.join combines columns of two frames. It aligns rows on the index, e.g. Dates or names.\n\n"
+    ">>> left.join(right)\n\nSort the index first when speed matters.",
+    "join",
+    start=700,
+)
+MERGE = passage("Merge combines two frames on key columns. The key columns are named by `on`.", "merge")
+WEATHER = passage("Rain falls in spring. Snow falls in winter.", "weather")
+
+
+def test_the_answer_is_made_of_exact_quotes_with_document_offsets() -> None:
+    answer = extractive_answer("how to combine columns of two frames", [(JOIN, 0.9), (MERGE, 0.7)], SETTINGS)
+
+    first = answer.citations[0]
+    assert first.quote == "DataFrame.join combines columns of two frames."
+    assert (first.start, first.end) == (700, 700 + len(first.quote))
+    assert answer.text.startswith("DataFrame.join combines columns of two frames. [1]")
+    assert [int(mark) for mark in re.findall(r"\[(\d+)\]", answer.text)] == list(range(1, len(answer.citations) + 1))
+
+
+def test_a_question_that_nothing_answers_gets_no_citations() -> None:
+    answer = extractive_answer("quarterly revenue of the bakery", [(WEATHER, 0.02)], SETTINGS)
+
+    assert answer.text == NO_ANSWER
+    assert answer.citations == []
+    assert extractive_answer("anything", [], SETTINGS).text == NO_ANSWER
+
+
+def test_a_likely_passage_answers_without_shared_words() -> None:
+    answer = extractive_answer("precipitation seasons", [(WEATHER, 0.9)], SETTINGS)
+
+    assert answer.citations[0].quote == "Rain falls in spring."
+
+
+def test_the_scoring_callable_decides_between_equal_overlaps() -> None:
+    text = "Frames hold columns of data. Frames hold rows of data."
+
+    def prefers_rows(query: str, sentences: Sequence[str]) -> list[float]:
+        return [1.0 if "rows" in sentence else 0.0 for sentence in sentences]
+
+    one = GeneratorSettings(passages=1, max_sentences=1)
+    assert "columns" in extractive_answer("frames data", [(passage(text), 0.3)], one).text
+    assert "rows" in extractive_answer("frames data", [(passage(text), 0.3)], one, prefers_rows).text
+
+
+def test_a_callable_that_drops_a_sentence_is_refused() -> None:
+    with pytest.raises(ValueError, match="sentences need"):
+        extractive_answer("frames", [(JOIN, 0.9)], SETTINGS, lambda query, sentences: [0.5])
+
+
+def test_repeated_sentences_are_said_once() -> None:
+    twin = passage("Merge combines two frames on key columns.", "twin")
+    answer = extractive_answer("combine frames on key columns", [(MERGE, 0.9), (twin, 0.9)], SETTINGS)
+
+    quotes = [citation.quote for citation in answer.citations]
+    assert quotes.count("Merge combines two frames on key columns.") == 1
+
+
+def test_only_the_best_passages_are_drawn_on() -> None:
+    one = GeneratorSettings(passages=1, max_sentences=5)
+    answer = extractive_answer("two frames columns", [(JOIN, 0.9), (MERGE, 0.9)], one)
+
+    assert {citation.document_id for citation in answer.citations} == {"join"}
+
+
+def test_code_and_headings_are_no_sentences() -> None:
+    text = "Parameters\n----------\nThe axis to join along.\n\n>>> join(axis=0, how='the axis')"
+    answer = extractive_answer("axis to join along", [(passage(text), 0.9)], SETTINGS)
+
+    assert [citation.quote for citation in answer.citations] == ["The axis to join along."]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("One. Two! Three?", ["One.", "Two!", "Three?"]),
+        ("Some, e.g. Large ones. See Fig. 3 by J. Smith.", ["Some, e.g. Large ones.", "See Fig. 3 by J. Smith."]),
+        ('He said "stop." Then left.', ['He said "stop."', "Then left."]),
+        ("第一句。第二句\uff01", ["第一句。", "第二句\uff01"]),
+        ("Title\n\n- first item\n- second item", ["Title", "- first item", "- second item"]),
+        ("call pandas.merge now", ["call pandas.merge now"]),
+        ("   ", []),
+    ],
+)  # fmt: skip
+def test_sentences(text: str, expected: list[str]) -> None:
+    assert [text[start:end] for start, end in split_sentences(text)] == expected
+
+
+def test_stop_words_alone_still_ask_something() -> None:
+    assert query_terms("what is it") == query_terms("it is what") != frozenset()
+
+
+TEXTS = st.lists(st.sampled_from([*"abcdeAB.!?\n -[1]>。é一", " merge ", " frames "]), max_size=120).map("".join)
+
+
+@given(query=TEXTS, texts=st.lists(TEXTS, max_size=4), scores=st.lists(st.floats(0, 1), min_size=4, max_size=4))
+def test_no_text_is_invented(query: str, texts: list[str], scores: list[float]) -> None:
+    records = [passage(text, f"d{number}", start=number * 1000) for number, text in enumerate(texts)]
+    answer = extractive_answer(query, list(zip(records, scores, strict=False)), SETTINGS)
+
+    by_id = {record.passage_id: record for record in records}
+    for citation in answer.citations:
+        record = by_id[citation.passage_id]
+        assert citation.quote == record.text[citation.start - record.start : citation.end - record.start]
+    said = [f"{' '.join(citation.quote.split())} [{number}]" for number, citation in enumerate(answer.citations, 1)]
+    assert answer.text == (" ".join(said) or NO_ANSWER)
+    assert len(answer.citations) <= SETTINGS.max_sentences
+
+
+@given(TEXTS)
+def test_sentences_are_in_order_and_lose_only_white_space_and_rules(text: str) -> None:
+    spans = list(split_sentences(text))
+
+    assert all(0 <= start < end <= len(text) for start, end in spans)
+    assert all(before[1] <= after[0] for before, after in pairwise(spans))
+    kept = "".join(text[start:end] for start, end in spans)
+    assert [c for c in kept if c.isalnum()] == [c for c in text if c.isalnum()]

@@ -1,0 +1,276 @@
+"""Batches across requests, with an engine and a clock of the test's own; and once with real models and threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from models.serving.batching import MAX_PADDING, Batcher, Claim, CostModel, Scores
+from models.serving.loaded_bundle import LoadedBundle
+from models.serving.running_mean import DECAY_AFTER_SKIP
+from tests.small_bundle import BUDGET_MS, MACHINES
+
+LATER = 1e9
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Encoded already: a name, which is its logit, and a length."""
+
+    name: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+
+@dataclass
+class Engine:
+    """Takes 1 ms of its clock for a token, padding included. Waits at `gate`, so that work can gather before it."""
+
+    now: float = 0.0
+    gate: threading.Event = field(default_factory=threading.Event)
+    entered: threading.Event = field(default_factory=threading.Event)
+    batches: list[list[int]] = field(default_factory=list)
+    lengths: list[list[int]] = field(default_factory=list)
+    fault: BaseException | None = None
+
+    def clock(self) -> float:
+        return self.now
+
+    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Any]:
+        return [Pair(int(text), len(query)) for query, text in pairs]
+
+    def logits_of(self, encoded: Sequence[Any], batch_size: int = 32) -> NDArray[np.float32]:
+        self.entered.set()
+        assert self.gate.wait(30)
+        if self.fault is not None:
+            raise self.fault
+        self.batches.append([pair.name for pair in encoded])
+        self.lengths.append([pair.length for pair in encoded])
+        self.now += len(encoded) * max(map(len, encoded)) / 1000
+        return np.array([pair.name for pair in encoded], dtype=np.float32)
+
+
+@dataclass
+class Bench:
+    """A batcher and its engine; the first pair of a test holds it at the gate until `go`."""
+
+    engine: Engine
+    batcher: Batcher
+
+    def hold(self) -> None:
+        self.give([Pair(-1, 1)], LATER)
+        assert self.engine.entered.wait(30)
+
+    def give(self, pairs: Sequence[Pair], deadline: float, claim: Claim | None = None) -> Future[Scores]:
+        return self.batcher.score("one", pairs, deadline, claim or Claim())  # pyright: ignore[reportArgumentType]
+
+    def go(self) -> list[list[int]]:
+        """Let all run; the batches behind the one that held."""
+        self.engine.gate.set()
+        self.give([Pair(-2, 1)], 1e12).result(30)
+        return self.engine.batches[1:-1]
+
+
+def made(batch_tokens: int = 100, ms_per_token: float = 1.0) -> Bench:
+    engine = Engine()
+    costs = {"one": CostModel(ms_per_token), "two": CostModel(ms_per_token)}
+    engines = {"one": engine, "two": engine}
+    return Bench(engine, Batcher(engines, costs, batch_tokens=batch_tokens, clock=engine.clock))
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    found = made()
+    yield found
+    found.engine.gate.set()
+    found.batcher.close()
+
+
+def names(found: Future[Scores]) -> list[int | None]:
+    scores = found.result(30)
+    return [int(logit) if scored else None for logit, scored in zip(scores.logits.tolist(), scores.scored, strict=True)]
+
+
+def test_pairs_of_several_requests_share_a_batch_and_go_back_to_whom_they_belong(bench: Bench) -> None:
+    bench.hold()
+    found = [bench.give([Pair(10 * n, 10), Pair(10 * n + 1, 10)], LATER) for n in range(3)]
+    assert [sorted(batch) for batch in bench.go()] == [[0, 1, 10, 11, 20, 21]]
+    assert [names(one) for one in found] == [[0, 1], [10, 11], [20, 21]]
+
+
+def test_the_earliest_deadline_comes_first_then_who_came_first(bench: Bench) -> None:
+    bench.hold()
+    for name, length, deadline in ((1, 90, 900.0), (2, 60, 500.0), (3, 30, 900.0), (4, 45, 100.0)):
+        bench.give([Pair(name, length)], deadline)
+    assert bench.go() == [[4], [2], [1], [3]]
+
+
+def test_a_batch_holds_no_more_tokens_than_it_may_but_a_longer_pair_is_scored_alone(bench: Bench) -> None:
+    bench.hold()
+    bench.give([Pair(n, 20) for n in range(12)], LATER)
+    long = bench.give([Pair(99, 500)], LATER)
+    assert [len(batch) for batch in bench.go()] == [5, 5, 2, 1]
+    assert names(long) == [99]
+
+
+def test_a_batch_is_filled_with_pairs_of_its_length(bench: Bench) -> None:
+    bench.hold()
+    bench.give([Pair(1, 20), Pair(2, 40)], 10.0)
+    bench.give([Pair(3, 41), Pair(4, 19), Pair(5, 21)], LATER)
+    assert bench.go() == [[1, 4, 5], [2, 3]]
+
+
+def test_work_of_another_engine_waits_for_a_batch_of_its_own(bench: Bench) -> None:
+    bench.hold()
+    bench.give([Pair(1, 10)], LATER)
+    bench.batcher.score("two", [Pair(2, 10)], LATER, Claim())  # pyright: ignore[reportArgumentType]
+    bench.give([Pair(3, 10)], LATER)
+    assert bench.go() == [[1, 3], [2]]
+
+
+def test_what_would_end_late_is_given_back_and_a_batch_is_not_filled_past_the_deadline(bench: Bench) -> None:
+    bench.hold()
+    late, whole = Claim(), Claim()
+    first = bench.give([Pair(n, 10) for n in range(5)], 0.001 + 0.034, late)
+    bench.give([Pair(9, 10)], LATER, whole)
+    assert bench.go() == [[0, 1, 2], [9]]
+    assert names(first) == [0, 1, 2, None, None]
+    assert (late.cut, whole.cut) == (True, False)
+    assert names(bench.give([Pair(7, 10)], bench.engine.now + 0.0099)) == [None]
+    assert names(bench.give([Pair(7, 10)], bench.engine.now + 0.0101)) == [7]
+
+
+def test_a_prediction_that_lets_nothing_run_is_lowered_until_it_does() -> None:
+    bench = made(ms_per_token=1000.0)
+    bench.engine.gate.set()
+    asked = 1
+    while asked < 50 and names(bench.give([Pair(1, 10)], bench.engine.now + 1.0)) != [1]:
+        asked += 1
+    assert asked == 23
+    measured = bench.batcher.predict("one", 10)
+    assert measured < 10 * 1000 * DECAY_AFTER_SKIP**22
+    assert names(bench.give([Pair(1, 10)], bench.engine.now - 1.0)) == [None]
+    assert bench.batcher.predict("one", 10) == measured, "what came too late says nothing of the estimate"
+    bench.batcher.close()
+
+
+def test_what_nobody_waits_for_is_dropped_before_it_is_scored(bench: Bench) -> None:
+    bench.hold()
+    claim = Claim()
+    gone = bench.give([Pair(1, 10)], 1.0, claim)
+    step = bench.batcher.compute(lambda: pytest.fail("dropped"), 1.0, 1.0, claim)
+    stays = bench.give([Pair(2, 10)], LATER)
+    claim.withdraw()
+    assert bench.go() == [[2]]
+    assert (names(gone), step.result(30), names(stays)) == ([None], None, [2])
+
+
+def test_other_steps_take_their_turn_by_deadline(bench: Bench) -> None:
+    bench.hold()
+    claim = Claim(10.0)
+    step = bench.batcher.compute(lambda: list(bench.engine.batches), 4.0, 300.0, claim)
+    late = bench.batcher.compute(lambda: "late", 500.0, bench.engine.now + 0.4, claim)
+    bench.give([Pair(1, 50)], 200.0)
+    bench.give([Pair(2, 80)], 400.0)
+    assert bench.go() == [[1], [2]]
+    assert step.result(30) == [[-1], [1]]
+    assert late.result(30) is None
+    assert claim.left_ms == 6.0
+
+
+def test_a_fault_hurts_those_in_the_batch_and_nobody_else(bench: Bench) -> None:
+    bench.hold()
+    inside = [bench.give([Pair(n, 10)], 10.0) for n in (1, 2)]
+    broken = bench.batcher.compute(lambda: 1 / 0, 0.0, LATER, Claim())
+    bench.engine.fault = ValueError("broken")
+    bench.engine.gate.set()
+    for one in inside:
+        with pytest.raises(ValueError, match="broken"):
+            one.result(30)
+    with pytest.raises(ZeroDivisionError):
+        broken.result(30)
+    bench.engine.fault = None
+    assert names(bench.give([Pair(3, 10)], LATER)) == [3]
+
+
+def test_nothing_to_score_is_scored_at_once_and_nothing_is_taken_after_the_end() -> None:
+    bench = made()
+    assert names(bench.give([], 0.0)) == []
+    bench.hold()
+    waits = bench.give([Pair(1, 1)], LATER)
+    with ThreadPoolExecutor(1) as threads:
+        closing = threads.submit(bench.batcher.close)
+        while not bench.batcher._closed:
+            threading.Event().wait(0.001)
+        bench.engine.gate.set()
+        closing.result(30)
+    assert names(waits) == [None]
+    with pytest.raises(RuntimeError, match="closed"):
+        bench.give([Pair(1, 1)], LATER)
+    made().batcher.close()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    requests=st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=12), min_size=1, max_size=8),
+    batch_tokens=st.integers(60, 400),
+)
+def test_every_pair_is_scored_once_inside_the_budget_of_a_batch_with_little_padding(
+    requests: list[list[int]], batch_tokens: int
+) -> None:
+    bench = made(batch_tokens)
+    bench.hold()
+    found = []
+    for number, lengths in enumerate(requests):
+        found.append(bench.give([Pair(100 * number + n, size) for n, size in enumerate(lengths)], LATER))
+    bench.go()
+    assert [names(one) for one in found] == [
+        [100 * number + n for n in range(len(lengths))] for number, lengths in enumerate(requests)
+    ]
+    for lengths in bench.engine.lengths:
+        padded = len(lengths) * max(lengths)
+        assert len(lengths) == 1 or padded <= batch_tokens
+        assert padded - sum(lengths) <= MAX_PADDING * padded
+    bench.batcher.close()
+    assert bench.batcher.padded_tokens == sum(len(one) * max(one) for one in bench.engine.lengths)
+    assert bench.batcher.tokens == sum(map(sum, bench.engine.lengths))
+
+
+def test_the_cost_model_is_started_by_a_measurement() -> None:
+    engine = Engine()
+    engine.gate.set()
+    measured = CostModel.measure(engine, [("four", "1"), ("query", "2")])
+    assert measured.ms_per_token >= 0
+    assert engine.lengths == [[4, 5], [4, 5]]
+    assert CostModel(2.0).predict(30) == 60.0
+    still = CostModel(2.0)
+    still.observe(0, 100.0)
+    assert still.ms_per_token == 2.0
+
+
+def test_threads_that_share_a_bundle_get_what_each_would_get_alone(loaded: LoadedBundle) -> None:
+    queries = [f"how do I clean the {machine}" for machine in MACHINES]
+
+    def rank(query: str) -> list[tuple[int, float]]:
+        documents = loaded.rank_documents(query, [f"wash the {name}" for name in MACHINES], BUDGET_MS)
+        candidates = loaded.rank_candidates(query, loaded.retrieve(query, 8), BUDGET_MS)
+        return [(item.index, item.score) for item in (*documents.items, *candidates.items)]
+
+    alone = [rank(query) for query in queries]
+    before = loaded._batcher.batches
+    with ThreadPoolExecutor(6) as threads:
+        together = list(threads.map(rank, queries))
+    assert loaded._batcher.batches > before
+    for ours, theirs in zip(together, alone, strict=True):
+        assert dict(ours) == pytest.approx(dict(theirs), abs=1e-5)

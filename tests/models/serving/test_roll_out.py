@@ -1,0 +1,125 @@
+"""Rolling a release out to a running service, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from assets.resources import Deployment
+from models.contracts.messages import PROBE_CALLER
+from models.errors import ReleaseError
+from models.monitoring.decision_log import read_day
+from models.records import decisions
+from models.records.decision_writer import DecisionWriter
+from models.records.ledger import Ledger
+from models.serving.api_keys import caller_name, service_key
+from models.serving.client import call_service
+from models.serving.roll_out import roll_out
+from services.app import create_app
+from tests import traffic
+from tests.checks.check_cases import use_home, write_artifact
+from tests.services.scripted_bundle import Loader
+
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+END = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listens = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listens.set()
+
+
+@contextmanager
+def served(deployment: Deployment, listener: socket.socket) -> Iterator[DecisionWriter]:
+    """The real service with bundles that rank their one passage, `p1`, behind a real port."""
+    settings, database = deployment.settings(), deployment.database()
+    with DecisionWriter(database, settings.home / "spool" / "decisions.jsonl", flush_s=0.01) as writer:
+        key, _ = service_key(settings.home)
+        app = create_app(settings, ledger=Ledger(database), load=Loader(), writer=writer, database=database, key=key)
+        server = _Server(uvicorn.Config(app, log_config=None, access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        assert server.listens.wait(60)
+        try:
+            yield writer
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.socket() as made:
+        made.bind(("127.0.0.1", 0))
+        yield made
+
+
+@pytest.fixture
+def deployment(listener: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
+    monkeypatch.delenv("RERANKOPS_API_KEY", raising=False)
+    return use_home(tmp_path, monkeypatch, SERVING__PORT=str(listener.getsockname()[1]))
+
+
+def test_golden_queries_are_asked_and_are_no_traffic(deployment: Deployment, listener: socket.socket) -> None:
+    database = deployment.database()
+    release = traffic.release(deployment.store(), Ledger(database), queries=5, best="p1")
+    with served(deployment, listener) as writer:
+        state = roll_out(deployment.settings(), deployment.store(), database)
+        assert (state.served_release, state.golden_queries, state.golden_agree) == (release.release_id, 1, True)
+        assert 0 < state.p50_ms <= state.p95_ms
+        call_service(deployment.settings(), "POST", "/v1/answer", {"query": "how is the loom oiled"})
+        assert writer.flush()
+    stored = {one.caller: one.query for one in decisions.read(database, BEGINNING, END)}
+    key, _ = service_key(deployment.settings().home)
+    assert stored.keys() == {PROBE_CALLER, caller_name(key)}
+    assert read_day(database, datetime.now(UTC).date())["query"].tolist() == ["how is the loom oiled"]
+
+
+def test_an_answer_that_is_not_the_golden_one_is_told(deployment: Deployment, listener: socket.socket) -> None:
+    database = deployment.database()
+    traffic.release(deployment.store(), Ledger(database), queries=5, best="another")
+    with served(deployment, listener):
+        assert not roll_out(deployment.settings(), deployment.store(), database).golden_agree
+
+
+def test_a_bundle_of_before_the_golden_labels_is_asked_too(deployment: Deployment, listener: socket.socket) -> None:
+    store, database = deployment.store(), deployment.database()
+    bundle = store.open("release/release_candidate", traffic.release(store, Ledger(database), queries=5).bundle_version)
+    golden = bundle.read_json("golden.json")
+    for entry in golden:
+        del entry["labels"]
+    files = {"bundle.json": bundle.path("bundle.json").read_bytes(), "golden.json": json.dumps(golden).encode()}
+    older = write_artifact(store, bundle.asset, {}, files)
+    traffic.activate(Ledger(database), older.data_version)
+    with served(deployment, listener):
+        assert roll_out(deployment.settings(), store, database).golden_queries == len(golden) == 1
+
+
+def test_without_a_service_it_says_so(deployment: Deployment) -> None:
+    """The port is taken, and nothing listens on it."""
+    database = deployment.database()
+    release = traffic.release(deployment.store(), Ledger(database), queries=5)
+    state = roll_out(deployment.settings(), deployment.store(), database)
+    assert (state.release_id, state.served_release, state.golden_queries) == (release.release_id, None, 0)
+    assert "no service answers at http://127.0.0.1" in state.message
+    assert list(decisions.read(database, BEGINNING, END)) == []
+
+
+def test_before_the_first_release_there_is_nothing_to_roll_out(deployment: Deployment) -> None:
+    with pytest.raises(ReleaseError, match="no release to serve"):
+        roll_out(deployment.settings(), deployment.store(), deployment.database())

@@ -1,0 +1,90 @@
+"""Going back to a past version of the corpus, from the command line to Dagster's events."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from models.settings import ROOT
+from models.store.artifacts import ArtifactStore
+from tests.docs_corpus import docs_settings, write_docs_corpus
+
+INDEXES = 'group:"corpus" or group:"index"'
+ASSETS = ("corpus/passages", "corpus/queries", "index/passage_embeddings", "index/dense_index", "index/candidates")
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """A function that runs the command line with --json in a home of its own; the value that it printed."""
+    options = [part for key, value in docs_settings(tmp_path / "docs").items() for part in ("--set", f"{key}={value}")]
+    ours = {"RERANKOPS_HOME": str(tmp_path / "home"), "RERANKOPS_PRESET": "tiny"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RERANKOPS_")} | ours
+
+    def run(*arguments: str, code: int = 0) -> Any:
+        line = [sys.executable, "-m", "orchestration.cli", *arguments, *options, "--json"]
+        done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=280)
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+def current(home: Path) -> dict[str, str]:
+    store = ArtifactStore(str(home / "artifacts"), home / "cache")
+    return {name: store.require(name).data_version for name in ASSETS}
+
+
+def shown(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The data versions that Dagster shows."""
+    monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))
+    found = {}
+    with dg.DagsterInstance.get() as instance:
+        for name in ASSETS:
+            event = instance.get_latest_materialization_event(dg.AssetKey(name.split("/")))
+            assert event is not None
+            assert event.asset_materialization is not None
+            found[name] = (event.asset_materialization.tags or {})["dagster/data_version"]
+    return found
+
+
+def test_a_past_version_is_listed_and_its_indexes_are_made_current_again(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, docs = tmp_path / "home", tmp_path / "docs"
+    assert command("corpus", "versions") == []
+    write_docs_corpus(docs, documents=120)
+    command("run", "--select", INDEXES)
+    first = current(home)
+    write_docs_corpus(docs, documents=120, left_out=2)
+    command("run", "--select", INDEXES)
+    second = current(home)
+    assert all(first[name] != second[name] for name in ASSETS)
+
+    names = [first["corpus/passages"], second["corpus/passages"]]
+    listed = {one["data_version"]: one for one in command("corpus", "versions")}
+    assert set(listed) == set(names)
+    assert [listed[name]["current"] for name in names] == [False, True]
+    assert [listed[name]["rows"]["documents"] for name in names] == [120, 118]
+
+    steps = sorted((home / "artifacts" / "steps").rglob("*.json"))
+    done = command("backfill", names[0][:12])
+    assert (done["outcome"], done["failures"]) == ("made", {})
+    assert current(home) == first
+    assert shown(home, monkeypatch) == first
+    assert sorted((home / "artifacts" / "steps").rglob("*.json")) == steps, "nothing was made anew"
+    assert [one["data_version"] for one in command("corpus", "versions") if one["current"]] == names[:1]
+
+    wrong = command("backfill", "0000", code=1)
+    assert "no version '0000' of the corpus" in wrong["error"]
+    assert "rerankops corpus versions" in wrong["hint"]
+    assert current(home) == first

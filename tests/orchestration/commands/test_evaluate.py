@@ -1,0 +1,141 @@
+"""`rerankops evaluate` as a process, on the small deployment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.evaluation.evaluation_set import read_report
+from models.evaluation.report import FIRST_STAGES, RERANKERS
+from models.records.database import Database
+from models.records.ledger import Ledger
+from models.records.mlflow_registry import CHALLENGER, Tracking
+from models.settings import ROOT
+from tests.beir_folder import write_beir
+from tests.small_bundle import Handbook, Small, put_in_service
+
+Rerankops = Callable[..., subprocess.CompletedProcess[str]]
+SETTINGS = """
+[corpus]
+passage_tokens = 48
+overlap_tokens = 8
+[evaluation]
+resamples = 2000
+[storage]
+artifacts = {artifacts}
+database_url = {database}
+mlflow_uri = {mlflow}
+"""
+
+
+@pytest.fixture
+def deployment(small: Small, tmp_path: Path, tracking: Tracking) -> Path:
+    """The folder of a deployment whose champion is the small one's first candidate, MLflow version 1."""
+    database = f"sqlite:///{tmp_path / 'records.db'}"
+    values = {"artifacts": small.settings.artifact_root, "database": database, "mlflow": tracking.uri}
+    text = SETTINGS.format(**{name: json.dumps(value) for name, value in values.items()})
+    (tmp_path / "rerankops.toml").write_text(text, encoding="utf-8")
+    records = Database(database)
+    records.migrate()
+    put_in_service(Ledger(records), small.first, tracking.ensure_version("reranker", small.first.bundle))
+    records.close()
+    return tmp_path
+
+
+@pytest.fixture
+def evaluate(deployment: Path) -> Rerankops:
+    """Runs `rerankops evaluate` on that deployment."""
+    ours = {"RERANKOPS_HOME": str(deployment / "home"), "RERANKOPS_SETTINGS": str(deployment / "rerankops.toml")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RERANKOPS_")} | ours
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        program = [sys.executable, "-m", "orchestration.cli", "evaluate", *arguments]
+        return subprocess.run(
+            program, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=250
+        )
+
+    return run
+
+
+def read(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.timeout(600)
+def test_a_beir_folder_is_evaluated_like_status_with_runs_from_elsewhere_and_ablations(
+    small: Small, evaluate: Rerankops, deployment: Path
+) -> None:
+    write_beir(Handbook(), deployment / "handbook", broken_rows=1)
+    corpus = f"beir:{deployment / 'handbook'}"
+    pointers = {path: path.read_bytes() for path in Path(small.settings.artifact_root).glob("current/**/*.json")}
+    first = evaluate("--corpus", corpus, "--json", "--ablate", "fast", "--export-runs", str(deployment / "runs"))
+    found = read(first)
+    assert "pairs scored" in first.stderr
+    report = read_report(small.first.evaluation.folder)
+    assert set(found["evaluation"]) == {*FIRST_STAGES, *RERANKERS}
+    for name, result in found["evaluation"].items():
+        assert result["nDCG@10"] == pytest.approx(report.systems[name].means["nDCG@10"])
+        assert result["interval"][0] <= result["nDCG@10"] <= result["interval"][1]
+    assert found["gains"]["tiered"]["p_value"] == pytest.approx(report.gains["tiered"].p_value)
+    assert found["best_first_stage"] == report.best_first_stage
+    assert found["model"]["version"] == "1"
+    assert found["corpus"]["quarantined_rows"] == 1
+    assert [one["coverage"] for one in found["by_first_stage"]] == [1.0, 1.0, 1.0]
+    assert found["power"]["detectable"] > 0
+    assert Path(found["report"].removeprefix("file://")).read_text().startswith("<!doctype html>")
+    without = {one["variant"]: one["comparison"] for one in found["ablation"]["scores"]}
+    assert without["lean order"]["difference"] == pytest.approx(
+        report.systems["lean"].means["nDCG@10"] - report.systems["tiered"].means["nDCG@10"]
+    )
+    assert without["best 5 of 8"]["queries"] == 25
+    assert set(found["ablation"]["expected_calibration_error"]) == {"calibrated", "uncalibrated"}
+
+    run = deployment / "runs" / "bm25.run"
+    again = read(evaluate("--corpus", corpus, "--json", "--run", f"{run}:theirs", "--model", "1"))
+    assert again["evaluation"]["theirs"]["kind"] == "imported"
+    assert again["evaluation"]["theirs"]["seconds_per_query"] is None
+    assert again["evaluation"]["theirs"]["nDCG@10"] == pytest.approx(found["evaluation"]["bm25"]["nDCG@10"])
+    assert again["runs"][0]["lines"] == len(run.read_text().splitlines())
+    assert {path: path.read_bytes() for path in pointers} == pointers
+
+
+@pytest.mark.timeout(600)
+def test_without_a_corpus_the_models_own_queries_are_evaluated(
+    small: Small, evaluate: Rerankops, tracking: Tracking
+) -> None:
+    tracking.set_alias(CHALLENGER, tracking.ensure_version("reranker", small.shuffled().bundle))
+    report = read_report(small.shuffled().evaluation.folder)
+    found = read(evaluate("--json", "--model", CHALLENGER))
+    assert found["model"]["bundle_version"] == small.shuffled().bundle.data_version
+    for name, result in found["evaluation"].items():
+        assert result["nDCG@10"] == pytest.approx(report.systems[name].means["nDCG@10"])
+    shown = evaluate()
+    assert shown.returncode == 0
+    for text in ("Over hybrid", "Behind each first stage", "Where tiered gains least", "80% power"):
+        assert text in shown.stdout or text.replace("hybrid", report.best_first_stage) in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--corpus", "trec:there"), "is not a corpus"),
+        (("--corpus", "beir:nowhere"), "nowhere"),
+        (("--model", "7"), "no bundle is named '7'"),
+        (("--max-queries", "5"), "are for --corpus"),
+        (("--run", "none.run"), "none.run cannot be read as a run file"),
+    ],
+)
+def test_what_is_wrong_is_said(evaluate: Rerankops, arguments: tuple[str, ...], problem: str) -> None:
+    done = evaluate("--json", *arguments)
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert problem in told["error"]
+    assert told["hint"]
