@@ -8,6 +8,9 @@ STAMP := .venv/.setup
 UV := uv==0.13.9
 # Arguments for the command behind a target, as in: make demo ARGS="--set training.seed=1"
 ARGS ?=
+# Python keeps its compiled modules, also where the environment forbids it as container images do: each command line would
+# compile Dagster, MLflow and the like again, which takes longer than to load them.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help setup demo dev test servers lint format types imports pytest bench settings lock clean
 

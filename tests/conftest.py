@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from tests.small_bundle import Small, build_small
 
 pytest_plugins = ["tests.databases", "tests.object_storage"]
 
+# How long an example takes says how busy the machine is, and nothing about what is tested.
+hypothesis_settings.register_profile("rerankops", deadline=None)
+hypothesis_settings.load_profile("rerankops")
+
 if TYPE_CHECKING:
+    from models.records.ledger import Ledger
     from models.records.mlflow_registry import Tracking
     from models.serving.loaded_bundle import LoadedBundle
 
@@ -30,6 +37,18 @@ def loaded(small: Small) -> LoadedBundle:
     from models.serving.loaded_bundle import load_bundle
 
     return load_bundle(small.first.bundle)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """The ledger of an empty database of the test's own."""
+    from models.records.database import Database
+    from models.records.ledger import Ledger
+
+    database = Database(f"sqlite:///{tmp_path / 'records.db'}")
+    database.migrate()
+    yield Ledger(database)
+    database.close()
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ import psycopg
 import pytest
 
 from models.records.database import Database
+from tests.patience import PATIENCE_S
 
 __all__ = [
     "RunPython",
@@ -75,7 +76,7 @@ def _run(command: list[str | Path], folder: Path, owner: str | None) -> subproce
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            timeout=120,
+            timeout=PATIENCE_S,
             check=False,
             user=owner,
             group=None if owner is None else _group(owner),
@@ -101,7 +102,7 @@ def _start(binaries: Path, folder: Path, owner: str | None) -> int | None:
         folder / "server.log",
         "-w",
         "-t",
-        "60",
+        f"{PATIENCE_S:.0f}",
         "-o",
         options,
         "start",
@@ -224,7 +225,7 @@ def start_together(processes: list[subprocess.Popen[str]]) -> list[str]:
         process.stdin.flush()
     printed = []
     for process in processes:
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, errors
         printed.append(output)
     return printed

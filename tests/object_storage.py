@@ -13,10 +13,11 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.patience import PATIENCE_S
+
 __all__ = ["SECRET", "s3_environment", "s3_root", "s3_server"]
 
 SECRET = "a-secret-that-is-told-to-nobody"
-_START_S = 60
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server = subprocess.Popen(program, stdout=file, stderr=file)
     address = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + _START_S
+        deadline = time.monotonic() + PATIENCE_S
         while not _answers(address):
             if server.poll() is not None or time.monotonic() > deadline:
                 hint = "install the extra `dev`" if "No module named" in log.read_text() else ""
@@ -72,7 +73,7 @@ def s3_root(s3_environment: dict[str, str]) -> Callable[[], str]:
 
     def make() -> str:
         bucket = f"bucket-{uuid4().hex[:12]}"
-        httpx.put(f"{s3_environment['AWS_ENDPOINT_URL']}/{bucket}", timeout=30).raise_for_status()
+        httpx.put(f"{s3_environment['AWS_ENDPOINT_URL']}/{bucket}", timeout=PATIENCE_S).raise_for_status()
         return f"s3://{bucket}/artifacts"
 
     return make

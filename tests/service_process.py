@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parent.parent
 _LISTENS = "Uvicorn running on"
 
@@ -41,7 +43,7 @@ class ServiceProcess:
     def stop(self) -> int:
         """End it as a supervisor does; returns the exit code when its last line is in `log`."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE_S)
 
 
 def free_port() -> int:

@@ -24,6 +24,7 @@ import pytest
 
 from models.settings import ROOT
 from tests.docs_corpus import docs_settings, write_docs_corpus
+from tests.patience import PATIENCE_S
 
 DOCUMENTS = 130
 SYSTEMS = ("bm25", "dense", "hybrid", "compact", "large", "tiered")
@@ -74,7 +75,7 @@ class Deployment:
             capture_output=True,
             text=True,
             check=False,
-            timeout=900,
+            timeout=PATIENCE_S,
         )
 
     def told(self, code: int, *arguments: str) -> dict[str, Any]:
@@ -90,7 +91,7 @@ class Deployment:
             f"{self.address}/v2/rerank",
             json={"model": "reranker", "query": QUESTION, "documents": TEXTS},
             headers={"Authorization": f"Bearer {key}"},
-            timeout=120,
+            timeout=PATIENCE_S,
         )
         assert answer.status_code == 200, answer.text
         assert not answer.json()["meta"]["degraded"]
@@ -98,7 +99,7 @@ class Deployment:
 
     def served(self) -> str | None:
         """The release that the service serves."""
-        found = httpx.get(f"{self.address}/health", timeout=60).json()["served"]
+        found = httpx.get(f"{self.address}/health", timeout=PATIENCE_S).json()["served"]
         return None if found is None else found["release_id"]
 
     def made(self, run_id: str) -> dict[str, dict[str, Any]]:
@@ -149,7 +150,7 @@ def service(deployment: Deployment) -> Iterator[None]:
             yield
         finally:
             child.terminate()
-            child.wait(60)
+            child.wait(PATIENCE_S)
 
 
 @pytest.fixture
@@ -166,7 +167,6 @@ def deployment(tmp_path: Path) -> Deployment:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_the_whole_life_of_a_reranker(deployment: Deployment, tmp_path: Path) -> None:
     write_docs_corpus(tmp_path / "docs", DOCUMENTS, left_out=1)
     with service(deployment):

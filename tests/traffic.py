@@ -15,7 +15,7 @@ from models.records import decisions
 from models.records.database import Database
 from models.records.ledger import Ledger, Release
 from models.store.artifacts import ArtifactStore
-from tests.checks.check_cases import write_artifact
+from tests.deployments import write_artifact
 
 DAY = date(2026, 3, 10)
 _WORDS = "sort merge filter join group rows columns table index query model how read write count split".split()

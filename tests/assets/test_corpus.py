@@ -15,7 +15,7 @@ from assets.resources import ArtifactIOManager, Deployment
 from models.corpus.quarantine import quarantined_rows, readmit
 from models.store.artifacts import Artifact
 from models.store.durable_files import digest_file
-from tests.checks.check_cases import use_home
+from tests.deployments import use_home
 
 QUERIES = '{"query_id": "q1", "text": "What moves water?", "split": "test"}\n{"query_id": "q2", "text": " "}\n'
 JUDGMENTS = '{"query_id": "q1", "document_id": "pumps.md", "grade": 1}\n'

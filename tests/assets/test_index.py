@@ -16,7 +16,7 @@ from assets.resources import ArtifactIOManager
 from checks.index import recall
 from models.retrieval.retriever import HybridRetriever, open_retriever
 from models.store.artifacts import Artifact, ArtifactStore
-from tests.checks.check_cases import use_home
+from tests.deployments import use_home
 
 ASSETS = ("corpus/passages", "index/passage_embeddings", "index/dense_index", "index/lexical_index", "index/candidates")
 MACHINES = "oven boiler pump grinder press lathe burner filter saw baler loom kiln crane winch anvil forge".split()

@@ -23,7 +23,7 @@ from models.records.database import Database
 from models.records.incidents import open_incidents
 from models.records.ledger import Ledger, Release
 from tests import traffic
-from tests.checks.check_cases import shown, use_home
+from tests.deployments import shown, use_home
 from tests.traffic import DAY, ask, decision
 
 Day = Callable[..., dg.ExecuteInProcessResult]

@@ -12,7 +12,7 @@ from assets import corpus, index
 from assets.resources import ArtifactIOManager
 from models.store.artifacts import ArtifactStore
 from tests.assets.test_index import handbook, write_source
-from tests.checks.check_cases import use_home
+from tests.deployments import use_home
 from tests.object_storage import SECRET
 
 

@@ -14,7 +14,7 @@ from models.corpus.sources.lines import read_lines
 from models.errors import ArtifactError, ContractError, RerankOpsError, SourceError
 from models.records.database import Database, DatabaseError
 from tests.checks import corpus_tables
-from tests.checks.check_cases import use_home, write_artifact
+from tests.deployments import use_home, write_artifact
 
 
 def _raised(call: Callable[[], object], kind: type[RerankOpsError]) -> RerankOpsError:

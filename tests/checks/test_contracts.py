@@ -10,7 +10,8 @@ from checks import contracts, leakage
 from models.monitoring.decision_log import decision_table
 from models.store.artifacts import ArtifactStore
 from tests.checks import corpus_tables
-from tests.checks.check_cases import run_checks, shown, table_asset, use_home, write_artifact
+from tests.checks.check_cases import run_checks, table_asset
+from tests.deployments import shown, use_home, write_artifact
 from tests.traffic import decision
 
 _CANDIDATES = pd.DataFrame(

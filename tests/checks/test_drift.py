@@ -14,7 +14,8 @@ from models.monitoring.drift import PAGE_FILE, SUMMARY_FILE, ColumnDrift, DriftS
 from models.monitoring.report import WINDOW_FILE
 from models.records.incidents import open_incidents
 from models.store.artifacts import Artifact
-from tests.checks.check_cases import run_checks, shown, use_home, write_artifact
+from tests.checks.check_cases import run_checks
+from tests.deployments import shown, use_home, write_artifact
 
 
 def _summary(drifted: int) -> DriftSummary:

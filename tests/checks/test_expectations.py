@@ -10,7 +10,8 @@ from assets import keys
 from checks import expectations
 from models.expectations.accepted import accept_corpus
 from tests.checks import corpus_tables
-from tests.checks.check_cases import run_checks, shown, table_asset, use_home, write_artifact
+from tests.checks.check_cases import run_checks, table_asset
+from tests.deployments import shown, use_home, write_artifact
 
 _PASSAGES, _WARNINGS, _QUERIES, _, _JUDGMENTS, _, _EVALUATION_SET, _ = expectations.CHECKS
 _BELOW = dg.AssetKey("below")

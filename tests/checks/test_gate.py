@@ -15,7 +15,8 @@ from checks.gate import gate
 from models.release.gate import RULES, GateCheck, GateDecision, decide
 from models.store.artifacts import Artifact
 from models.store.durable_files import canonical_json
-from tests.checks.check_cases import run_checks, shown, use_home, write_artifact
+from tests.checks.check_cases import run_checks
+from tests.deployments import shown, use_home, write_artifact
 from tests.models.release.test_gate import BAD, CHAMPION, GAIN, MISSING, SETTINGS, changed
 
 CHECKS = {spec.name: spec for spec in gate.check_specs}

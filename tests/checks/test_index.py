@@ -13,7 +13,8 @@ from assets import keys
 from assets.resources import Deployment
 from checks import index
 from models.store.artifacts import Artifact
-from tests.checks.check_cases import run_checks, shown, use_home, write_artifact
+from tests.checks.check_cases import run_checks
+from tests.deployments import shown, use_home, write_artifact
 
 
 def index_asset(facts: dict[str, Any]) -> dg.AssetsDefinition:

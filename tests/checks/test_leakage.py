@@ -16,7 +16,8 @@ from models.retrieval.encoder import Encoder
 from models.settings import EncoderSettings
 from models.weights import local_weights
 from tests.checks import corpus_tables
-from tests.checks.check_cases import run_checks, shown, table_asset, use_home
+from tests.checks.check_cases import run_checks, table_asset
+from tests.deployments import shown, use_home
 
 
 def _assets(*, passages=None, queries=None, judgments=None):

@@ -19,7 +19,7 @@ from assets import corpus, keys
 from models.records import decisions
 from orchestration.definitions import defs
 from tests import traffic
-from tests.checks.check_cases import use_home
+from tests.deployments import use_home
 
 READ = (keys.PASSAGES, keys.QUERIES, keys.JUDGMENTS, keys.QUARANTINED_ROWS)
 INDEX = (keys.EVALUATION_SET, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, keys.CANDIDATES)

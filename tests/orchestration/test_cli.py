@@ -18,6 +18,7 @@ import pytest
 
 from models.settings import ROOT
 from tests.docs_corpus import docs_settings, write_docs_corpus
+from tests.patience import PATIENCE_S
 
 NOISE = re.compile(r"Warning|it/s\]|\bINFO\b|\bDEBUG\b|Traceback|Loading weights")
 """What libraries print and a person should not see."""
@@ -46,7 +47,7 @@ def rerankops(tmp_path: Path) -> Rerankops:
             capture_output=True,
             text=True,
             check=False,
-            timeout=280,
+            timeout=PATIENCE_S,
         )
 
     return run
@@ -169,7 +170,7 @@ def test_a_run_that_was_interrupted_or_killed_is_resumed(
                 if line.rstrip().endswith("reading files"):
                     process.send_signal(number)
                     break
-            _, told = process.communicate(timeout=60)
+            _, told = process.communicate(timeout=PATIENCE_S)
         return process.returncode, told
 
     assert stop_while_reading(signal.SIGINT) == (

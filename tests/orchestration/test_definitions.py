@@ -16,6 +16,7 @@ from assets import keys
 from models.release.gate import RULES
 from models.settings import ROOT, load_settings
 from orchestration.definitions import defs
+from tests.patience import PATIENCE_S
 
 GRAPH = defs.resolve_asset_graph()
 JOBS = {job.name: job for job in defs.resolve_all_job_defs()}
@@ -184,7 +185,7 @@ def test_the_workspace_loads_from_any_folder(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     assert "Validation successful for code location rerankops" in done.stdout + done.stderr

@@ -20,6 +20,7 @@ import yaml
 
 from models.settings import ROOT, Settings
 from tests.docs_corpus import docs_settings, write_docs_corpus
+from tests.patience import PATIENCE_S
 
 CORPUS = ["passages", "queries", "judgments", "quarantined_rows", "evaluation_set"]
 JOB = {"repositoryName": "__repository__", "repositoryLocationName": "rerankops", "pipelineName": "lifecycle"}
@@ -71,13 +72,13 @@ def port(environment: dict[str, str], tmp_path: Path) -> Iterator[int]:
         yield port
     finally:
         child.send_signal(signal.SIGINT)
-        assert child.wait(120) in {0, 130, -signal.SIGINT}, log.read_text()
+        assert child.wait(PATIENCE_S) in {0, 130, -signal.SIGINT}, log.read_text()
 
 
 def ask(port: int, query: str, **variables: Any) -> dict[str, Any]:
     """What the web server says to a query of one field."""
     request = {"query": query, "variables": variables}
-    answer = httpx.post(f"http://127.0.0.1:{port}/graphql", json=request, timeout=120).json()
+    answer = httpx.post(f"http://127.0.0.1:{port}/graphql", json=request, timeout=PATIENCE_S).json()
     assert "errors" not in answer, answer
     (value,) = answer["data"].values()
     return value
@@ -95,7 +96,6 @@ def made(home: Path, run_id: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_run_from_the_launchpad_is_one_of_the_command_line(
     port: int, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -128,7 +128,7 @@ def test_a_run_from_the_launchpad_is_one_of_the_command_line(
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     from_command_line = made(home, json.loads(done.stdout)["run_id"])

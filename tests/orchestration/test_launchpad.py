@@ -22,7 +22,7 @@ from models.settings import ROOT, Settings, TrainingSettings
 from models.store.artifacts import Artifact, ArtifactStore
 from orchestration.definitions import defs
 from orchestration.jobs import RollbackConfig
-from tests.checks.check_cases import use_home
+from tests.deployments import use_home
 from tests.docs_corpus import docs_settings, write_docs_corpus
 
 DEFAULTS = Settings()

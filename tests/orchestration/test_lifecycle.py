@@ -15,7 +15,7 @@ from models.settings import load_settings
 from models.store.artifacts import ArtifactStore
 from orchestration.definitions import defs
 from orchestration.lifecycle import FAILED, RELEASED, Outcome, run_lifecycle, select_assets
-from tests.checks.check_cases import use_home
+from tests.deployments import use_home
 from tests.docs_corpus import docs_settings, write_docs_corpus
 
 JOB = defs.resolve_job_def("lifecycle")

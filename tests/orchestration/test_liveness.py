@@ -17,6 +17,7 @@ import pytest
 from models.settings import ROOT, Settings
 from orchestration.instance import prepare_instance
 from orchestration.liveness import alive, bury_dead_runs
+from tests.patience import PATIENCE_S
 
 WAITING = """
     import sys, time
@@ -99,7 +100,7 @@ def test_a_killed_run_is_marked_and_its_pool_slot_freed(
     assert (states(instance), holders(instance)) == ([dg.DagsterRunStatus.FAILURE], set())
     assert list((settings.home / "dagster" / "running").iterdir()) == []
     assert bury_dead_runs(instance, settings) == []
-    told, _ = start(tmp_path).communicate(timeout=120)
+    told, _ = start(tmp_path).communicate(timeout=PATIENCE_S)
     assert told.split()[1] == "True", "the next run gets the slot"
 
 

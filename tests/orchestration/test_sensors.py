@@ -18,7 +18,7 @@ from models.store.artifacts import Artifact
 from models.store.durable_files import canonical_json
 from orchestration.definitions import defs
 from orchestration.sensors import SENSORS, automation, corpus_changed, incident_on_failure
-from tests.checks.check_cases import use_home, write_artifact
+from tests.deployments import use_home, write_artifact
 from tests.models.release.test_gate import GAIN, SETTINGS, changed
 
 

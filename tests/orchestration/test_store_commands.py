@@ -17,6 +17,7 @@ from models.records.ledger import Ledger
 from models.release.releaser import BUNDLE
 from models.settings import ROOT
 from models.store.artifacts import Artifact, ArtifactStore
+from tests.patience import PATIENCE_S
 
 OLD_S = 40 * 86400
 
@@ -60,7 +61,7 @@ def rerankops(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=280,
+        timeout=PATIENCE_S,
     )
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from models.serving.batching import Claim
 from services.lanes import MAX_WAITING, LeanLane, ModelLane, Passed, Ticket, TooLateError
+from tests.patience import PATIENCE_S
 
 
 class Clock:
@@ -37,10 +38,10 @@ class Bench:
 
         def hold(claim: Claim) -> None:
             held.set()
-            assert self.gate.wait(30)
+            assert self.gate.wait(PATIENCE_S)
 
         self.first = self.lane.enter(hold, 0.0, 1e6)
-        assert held.wait(30)
+        assert held.wait(PATIENCE_S)
 
     def enter(self, name: int, predicted_ms: float, deadline_ms: float) -> Any:
         """A request that takes what was predicted."""
@@ -169,14 +170,14 @@ def test_the_lean_lane_runs_in_order_and_hurries_when_work_piles_up_or_time_is_o
     def job(name: str) -> Callable[[bool], tuple[str, bool]]:
         def run(hurry: bool) -> tuple[str, bool]:
             held.set()
-            assert gate.wait(30)
+            assert gate.wait(PATIENCE_S)
             clock.now += 0.0 if hurry else 0.020
             return name, hurry
 
         return run
 
     alone = lane.submit(job("alone"), 1e6)
-    assert held.wait(30)
+    assert held.wait(PATIENCE_S)
     found = [lane.submit(job(str(n)), 1e6) for n in range(60)]
     out_of_time = lane.submit(job("late"), 0.0)
     cancelled = lane.submit(lambda hurry: pytest.fail("cancelled"), 1e6)

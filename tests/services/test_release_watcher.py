@@ -18,7 +18,6 @@ import pytest
 from starlette.testclient import TestClient
 
 from models.errors import ArtifactError, ReleaseError, ScorerLost
-from models.records.database import Database
 from models.records.ledger import Ledger, Release
 from models.serving.loaded_bundle import LoadedBundle, load_bundle, load_release
 from models.serving.protocol import Ranking
@@ -28,6 +27,7 @@ from services.errors import CallerLeft, NothingServed, ReleaseLoadFailed
 from services.lanes import Passed
 from services.release_watcher import ReleaseWatcher, Work
 from services.telemetry import Telemetry
+from tests.patience import PATIENCE_S
 from tests.services.conftest import AUTHORIZED, service_in
 from tests.services.scripted_bundle import Loader, ScriptedBundle, in_given_order, release_bundle
 from tests.small_bundle import BUDGET_MS, Small, put_in_service, small_settings
@@ -35,16 +35,8 @@ from tests.small_bundle import BUDGET_MS, Small, put_in_service, small_settings
 QUERY = "how is the hay baler started"
 DOCUMENTS = [f"{note} Open the main valve of the hay baler." for note in ("It is withdrawn.", "It is in force.")]
 ASKING = 4
-WORKERS, QUEUE_MS, RESERVE_MS = 2, 1000, 1000
+WORKERS, QUEUE_MS, RESERVE_MS = 2, 1000, 3000
 T = TypeVar("T")
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    database = Database(f"sqlite:///{tmp_path / 'records.db'}")
-    database.migrate()
-    yield Ledger(database)
-    database.close()
 
 
 @pytest.fixture
@@ -193,13 +185,13 @@ def test_a_request_that_was_queued_before_the_swap_gets_the_release_it_was_queue
 
     def block(count: int) -> Ranking:
         inside.set()
-        assert go_on.wait(30)
+        assert go_on.wait(PATIENCE_S)
         return in_given_order(count)
 
     first.rank = block
     with ThreadPoolExecutor(3) as threads:
         running = threads.submit(ask, watcher)
-        assert inside.wait(30)
+        assert inside.wait(PATIENCE_S)
         queued = threads.submit(ask, watcher, "queued")
         while watcher.queued_requests < 2:
             threading.Event().wait(0.001)
@@ -210,8 +202,8 @@ def test_a_request_that_was_queued_before_the_swap_gets_the_release_it_was_queue
         assert ask(watcher) == "b2"
         assert not first.closed.is_set()
         go_on.set()
-        assert (running.result(30), queued.result(30)) == ("b1", "b1")
-    assert first.closed.wait(30)
+        assert (running.result(PATIENCE_S), queued.result(PATIENCE_S)) == ("b1", "b1")
+    assert first.closed.wait(PATIENCE_S)
     assert first.asked[-1] == "queued"
     assert not loader.loaded[1].closed.is_set()
 
@@ -333,7 +325,7 @@ def blocked(watcher: ReleaseWatcher, count: int, rest: Callable[[threading.Event
 
     def block(bundle: Any) -> str:
         inside.release()
-        assert go_on.wait(30)
+        assert go_on.wait(PATIENCE_S)
         return bundle.bundle_version
 
     async def go() -> T:
@@ -381,7 +373,7 @@ def test_a_request_whose_turn_does_not_come_is_answered_before_its_deadline_and_
     asked: list[Any] = []
 
     async def rest(go_on: threading.Event) -> tuple[Any, float]:
-        deadline = Deadline(2 * RESERVE_MS)
+        deadline = Deadline(1.5 * RESERVE_MS)
         return await watcher.run(work_of(asked.append, 1.0), deadline), deadline.remaining_ms
 
     passed, left_ms = blocked(watcher, WORKERS, rest)
@@ -421,7 +413,7 @@ def test_a_closed_connection_is_noticed(tmp_path: Path) -> None:
 
     def block(count: int) -> Ranking:
         inside.set()
-        assert go_on.wait(30)
+        assert go_on.wait(PATIENCE_S)
         return in_given_order(count)
 
     with service_in(tmp_path, small_settings(tmp_path), loader) as service:
@@ -502,7 +494,7 @@ def test_a_retired_bundle_is_closed_behind_its_last_request(
     first = loader.loaded[0]
 
     async def rest(go_on: threading.Event) -> bool:
-        late = asyncio.ensure_future(watcher.run(work_of(lambda bundle: None), Deadline(2 * RESERVE_MS)))
+        late = asyncio.ensure_future(watcher.run(work_of(lambda bundle: None), Deadline(1.5 * RESERVE_MS)))
         await asyncio.sleep(0)
         release_bundle(ledger, "b2", "2")
         await asyncio.to_thread(watcher.refresh)
@@ -511,7 +503,7 @@ def test_a_retired_bundle_is_closed_behind_its_last_request(
         return first.closed.is_set()
 
     assert blocked(watcher, WORKERS, rest) is False
-    assert first.closed.wait(30)
+    assert first.closed.wait(PATIENCE_S)
     assert not loader.loaded[1].closed.is_set()
 
 
@@ -542,7 +534,7 @@ def test_a_new_release_is_found_without_being_told(tmp_path: Path, ledger: Ledge
     assert watcher.served is None
     release_bundle(ledger, "b1")
     release_bundle(ledger, "b2", "2")
-    assert swapped.wait(30)
+    assert swapped.wait(PATIENCE_S)
     assert watcher.refresh() is not None  # Waits for the load that goes on.
     assert ask(watcher) == "b2"
     watcher.stop()

@@ -22,11 +22,11 @@ from models.serving.engines import LocalEngines
 from models.serving.loaded_bundle import load_release
 from models.serving.model_files import ModelFiles
 from services.scorer.supervisor import ScorerProcess, ScorerRestarts
+from tests.patience import PATIENCE_S
 from tests.service_process import start_service
 from tests.services.conftest import AUTHORIZED, Running, service_in
 from tests.small_bundle import BUDGET_MS, QUESTION, Small, put_in_service, weights_file
 
-TIMEOUT_S = 120.0
 PAIRS = [(QUESTION, text) for text in ("Wash the water filter with soda.", "Mice stay away.", "", "word " * 200)]
 BODY = {"model": "champion", "query": QUESTION, "documents": [text for _, text in PAIRS]}
 
@@ -62,7 +62,7 @@ def restarts() -> ScorerRestarts:
 
 @pytest.fixture
 def scorer(small: Small, restarts: ScorerRestarts) -> Iterator[ScorerProcess]:
-    made = ScorerProcess(files_of(small), TIMEOUT_S, restarts)
+    made = ScorerProcess(files_of(small), PATIENCE_S, restarts)
     yield made
     made.close()
 
@@ -119,7 +119,7 @@ def test_altered_weights_are_not_loaded(small: Small, tmp_path: Path, restarts: 
     data[len(data) // 2] ^= 1
     (tmp_path / name).write_bytes(data)
     with pytest.raises(ScorerLost, match="differs from its digest"):
-        ScorerProcess(replace(files, folder=tmp_path), TIMEOUT_S, restarts)
+        ScorerProcess(replace(files, folder=tmp_path), PATIENCE_S, restarts)
 
 
 def test_a_failing_model_is_no_lost_process(scorer: ScorerProcess) -> None:
@@ -130,7 +130,7 @@ def test_a_failing_model_is_no_lost_process(scorer: ScorerProcess) -> None:
 
 
 def test_close_ends_the_process(small: Small, restarts: ScorerRestarts) -> None:
-    scorer = ScorerProcess(files_of(small), TIMEOUT_S, restarts)
+    scorer = ScorerProcess(files_of(small), PATIENCE_S, restarts)
     process = pid_of(scorer)
     scorer.close()
     until(lambda: not is_alive(process))
@@ -142,7 +142,7 @@ def test_callers_get_lean_answers_until_full_tiers_are_back(small: Small, tmp_pa
     restarts, opened = ScorerRestarts(), []
 
     def open_engines(files: ModelFiles) -> ScorerProcess:
-        opened.append(ScorerProcess(files, TIMEOUT_S, restarts))
+        opened.append(ScorerProcess(files, PATIENCE_S, restarts))
         return opened[-1]
 
     with service_in(
@@ -184,7 +184,7 @@ def test_a_killed_service_leaves_no_process_behind(small: Small, tmp_path: Path)
         tmp_path, STORAGE__ARTIFACTS=small.settings.artifact_root, TIERS__BUDGET_MS=str(BUDGET_MS)
     ) as served:
         headers = {"Authorization": f"Bearer {served.key}"}
-        assert httpx.post(f"{served.url}/v2/rerank", json=BODY, headers=headers, timeout=60).status_code == 200
+        assert httpx.post(f"{served.url}/v2/rerank", json=BODY, headers=headers, timeout=PATIENCE_S).status_code == 200
         child = served.scorer_pid
         assert is_alive(child)
         served.process.kill()

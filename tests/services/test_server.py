@@ -19,6 +19,7 @@ from models.records.ledger import Ledger, Release
 from models.serving.client import ServiceUnavailable, call_service
 from models.serving.loaded_bundle import LoadedBundle
 from models.serving.roll_out import roll_out
+from tests.patience import PATIENCE_S
 from tests.service_process import ServiceProcess, free_port, start_service
 from tests.small_bundle import BUDGET_MS, QUESTION, STAFF, Small, notes, put_in_service, small_settings
 
@@ -126,7 +127,7 @@ def test_the_cohere_client_raises_its_own_errors_with_our_words(served: ServiceP
 
 def test_a_decision_survives_and_can_be_asked_for(served: ServiceProcess, release: Release) -> None:
     headers = {"Authorization": f"Bearer {served.key}"}
-    with httpx.Client(base_url=served.url, headers=headers, timeout=60) as client:
+    with httpx.Client(base_url=served.url, headers=headers, timeout=PATIENCE_S) as client:
         answer = client.post("/v1/answer", json={"query": QUESTION}).json()
         record = client.get(f"/v1/decisions/{answer['decision_id']}").json()
     assert answer["citations"]

@@ -18,7 +18,6 @@ import pytest
 
 from models.errors import ArtifactError, ReleaseError
 from models.operations.garbage_collection import Plan, References, collect, plan, references
-from models.records.database import Database
 from models.records.ledger import Ledger, Release
 from models.records.mlflow_registry import CHALLENGER, Tracking
 from models.release.releaser import BUNDLE, Releaser
@@ -48,14 +47,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactSt
 @pytest.fixture
 def local(tmp_path: Path) -> ArtifactStore:
     return ArtifactStore(str(tmp_path / "root"), tmp_path / "cache")
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    database = Database(f"sqlite:///{tmp_path / 'records.db'}")
-    database.migrate()
-    yield Ledger(database)
-    database.close()
 
 
 def make(store: ArtifactStore, asset: str, text: str, *inputs: Artifact, **outside: str) -> Artifact:
@@ -253,13 +244,14 @@ RUN = textwrap.dedent(
     """
     import random, sys, time
     from pathlib import Path
+    from models.errors import ArtifactError
     from models.store.artifacts import ArtifactStore
 
     store = ArtifactStore(sys.argv[1], Path(sys.argv[2]))
     chance = random.Random(int(sys.argv[3]))
     due = {number: chance.uniform(0, 2) for number in range(40)}
     begun, made = time.monotonic(), 0
-    while time.monotonic() - begun < 8:
+    while time.monotonic() - begun < 8 or made < 25:
         number = min(due, key=due.get)
         time.sleep(max(0, begun + due[number] - time.monotonic()))
 
@@ -267,10 +259,15 @@ RUN = textwrap.dedent(
             (folder / "words.txt").write_text(str(number))
             return {}
 
-        asset = "corpus/passages"
+        asset, used = "corpus/passages", time.monotonic()
         artifact = store.get_or_create(asset, code_version="c", inputs={}, settings={"n": number}, build=build)
-        assert artifact.path("words.txt").read_text() == str(number)
-        artifact.verify()
+        try:
+            assert artifact.path("words.txt").read_text() == str(number)
+            artifact.verify()
+        except (ArtifactError, FileNotFoundError):
+            # What was used two seconds ago may go: on a busy machine this process can be stopped for so long.
+            if time.monotonic() - used < 1.5:
+                raise
         made += not artifact.reused
         due[number] = time.monotonic() - begun + chance.choice([2, 2, 2, 3.5]) + chance.uniform(-0.1, 0.1)
     print(made, flush=True)

@@ -18,7 +18,7 @@ from models.records.mlflow_registry import CHAMPION, Tracking
 from models.release.gate import decide
 from models.settings import Settings
 from models.store.durable_files import canonical_json
-from tests.models.records.test_mlflow_registry import artifact
+from tests.deployments import write_trained
 from tests.service_process import free_port
 from tests.small_bundle import Small, evidence_for, put_in_service, release_facts, small_settings
 from tests.traffic import decision
@@ -86,7 +86,7 @@ def test_a_release_that_a_crash_left_pending_is_finished_first(
     small: Small, tmp_path: Path, tracking: Tracking
 ) -> None:
     settings = settings_of(small, tmp_path)
-    version = tracking.ensure_version("reranker", artifact(tmp_path, "one"))
+    version = tracking.ensure_version("reranker", write_trained(tmp_path, "one"))
     database = Database(settings.database_url)
     database.migrate()
     begun = Ledger(database).begin(**release_facts(small.first, version))

@@ -24,6 +24,7 @@ from models.records.decision_writer import DecisionWriter
 from models.records.decisions import get, read, record
 from models.records.tables import DecisionRow
 from tests.databases import RunPython
+from tests.patience import PATIENCE_S
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -315,7 +316,7 @@ def test_what_a_killed_process_had_spooled_is_not_lost(
     spool = tmp_path / "spool.jsonl"
     process = run_python(WRITE_AND_DIE, "postgresql://user@127.0.0.1:1/records", str(spool))
     lines = "".join(decision(f"d-{number}").model_dump_json() + "\n" for number in range(10))
-    printed, errors = process.communicate(lines, timeout=60)
+    printed, errors = process.communicate(lines, timeout=PATIENCE_S)
     assert process.returncode == -signal.SIGKILL, errors
     assert printed == "0 10\n"
     with DecisionWriter(database, spool) as writer:

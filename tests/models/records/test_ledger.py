@@ -14,6 +14,7 @@ from models.errors import ReleaseError
 from models.records.database import Database
 from models.records.ledger import Ledger, Release, complete_pending
 from tests.databases import RunPython, start_together
+from tests.patience import PATIENCE_S
 
 BEGIN = """
 import os, signal, sys
@@ -279,7 +280,7 @@ def test_a_process_killed_before_activation_is_repaired(
     ledger = Ledger(database)
     champion = release(ledger, "b1")
     process = run_python(code, database_url)
-    printed, errors = process.communicate(timeout=60)
+    printed, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == -signal.SIGKILL, errors
     release_id = printed.strip()
 
@@ -305,7 +306,7 @@ def test_a_process_killed_inside_begin_leaves_nothing(
     ledger = Ledger(database)
     champion = release(ledger, "b1")
     process = run_python(KILLED_INSIDE_THE_TRANSACTION, database_url)
-    printed, errors = process.communicate(timeout=60)
+    printed, errors = process.communicate(timeout=PATIENCE_S)
     assert (printed, process.returncode) == ("nothing\n", -signal.SIGKILL), errors
     assert ledger.history() == [champion]
     assert release(ledger, "b3") == ledger.current()

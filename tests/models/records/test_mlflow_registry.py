@@ -10,19 +10,8 @@ from mlflow import MlflowClient
 
 from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Tracking
 from models.release.registration import register_model
-from models.store.artifacts import Artifact, ArtifactStore
+from tests.deployments import write_trained
 from tests.small_bundle import small_settings
-
-
-def artifact(folder: Path, content: str, asset: str = "release/release_candidate") -> Artifact:
-    """An artifact of one file, with a summary as a training run has."""
-    store = ArtifactStore(str(folder / "artifacts"), folder / "cache")
-
-    def build(place: Path) -> dict[str, object]:
-        (place / "file").write_text(content)
-        return {"loss": [[1, 0.9], [2, 0.5]], "development": [[2, 0.7]], "lists": 7, "note": "text"}
-
-    return store.get_or_create(asset, code_version="1", inputs={}, settings={"content": content}, build=build)
 
 
 @pytest.fixture
@@ -55,7 +44,7 @@ def test_a_run_has_its_parameters_metrics_histories_and_files(
 
 
 def test_an_artifact_has_one_version_however_often_it_is_registered(tracking: Tracking, tmp_path: Path) -> None:
-    first, second = artifact(tmp_path, "one"), artifact(tmp_path, "two")
+    first, second = write_trained(tmp_path, "one"), write_trained(tmp_path, "two")
     assert tracking.ensure_version("reranker", first) == "1"
     assert tracking.ensure_version("reranker", second) == "2"
     assert tracking.ensure_version("reranker", first) == "1"
@@ -65,7 +54,7 @@ def test_an_artifact_has_one_version_however_often_it_is_registered(tracking: Tr
 def test_a_version_points_at_its_folder_and_names_its_content(
     tracking: Tracking, client: MlflowClient, tmp_path: Path
 ) -> None:
-    made = artifact(tmp_path, "one")
+    made = write_trained(tmp_path, "one")
     found = client.get_model_version("reranker", tracking.ensure_version("reranker", made))
     assert found.source == made.folder.absolute().as_uri()
     assert found.tags["rerankops.data_version"] == made.data_version
@@ -76,7 +65,7 @@ def test_a_version_points_at_its_folder_and_names_its_content(
 
 def test_aliases_move_and_go(tracking: Tracking, tmp_path: Path) -> None:
     for content in ("one", "two"):
-        tracking.ensure_version("reranker", artifact(tmp_path, content))
+        tracking.ensure_version("reranker", write_trained(tmp_path, content))
     assert tracking.alias(CHAMPION) is None
     for version in ("1", "2", "2", "1"):
         tracking.set_alias(CHAMPION, version)
@@ -95,7 +84,7 @@ def test_before_the_first_model_there_are_no_aliases(tracking: Tracking) -> None
 def test_a_model_made_now_has_a_run_with_its_loss_and_a_reused_one_keeps_its_version(
     tracking: Tracking, client: MlflowClient, tmp_path: Path
 ) -> None:
-    made = artifact(tmp_path, "weights", "training/large_reranker")
+    made = write_trained(tmp_path, "weights", "training/large_reranker")
     assert register_model(tracking, made, "large", {"seed": 0}) == "1"
     run_id = client.get_model_version("reranker-large", "1").run_id
     assert run_id is not None

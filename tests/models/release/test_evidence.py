@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from models.errors import ArtifactError
 from models.evaluation.page import PAGE
-from models.records.database import Database
 from models.records.ledger import Ledger
 from models.release.champion import evaluate_champion
 from models.release.evidence import CHECKED, DECISION_FILE, Exhibits, gather, record, write_decision
 from models.release.gate import GateDecision, decide
 from models.store.artifacts import Artifact, ArtifactStore
 from tests.small_bundle import Candidate, Small, evidence_for, put_in_service
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    database = Database(f"sqlite:///{tmp_path / 'records.db'}")
-    database.migrate()
-    yield Ledger(database)
-    database.close()
 
 
 def decision_on(small: Small, ledger: Ledger, candidate: Candidate) -> GateDecision:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Track
 from models.release.releaser import Releaser
 from models.serving.loaded_bundle import load_release
 from tests.databases import RunPython
-from tests.models.records.test_mlflow_registry import artifact
+from tests.deployments import write_trained
+from tests.patience import PATIENCE_S
 from tests.small_bundle import BUDGET_MS, QUESTION, Small, release_facts
 
 CRASHES = ("begun", "champion moved", "aliases moved")
@@ -64,18 +64,10 @@ for place in places:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    database = Database(f"sqlite:///{tmp_path / 'records.db'}")
-    database.migrate()
-    yield Ledger(database)
-    database.close()
-
-
-@pytest.fixture
 def releaser(ledger: Ledger, tracking: Tracking, tmp_path: Path) -> Releaser:
     """A releaser with the registered versions 1, 2 and 3."""
     for content in ("one", "two", "three"):
-        tracking.ensure_version("reranker", artifact(tmp_path, content))
+        tracking.ensure_version("reranker", write_trained(tmp_path, content))
     return Releaser(ledger, tracking)
 
 
@@ -171,7 +163,7 @@ def test_a_process_killed_at_any_point_is_repaired_by_the_next(
             _copy_sqlite(tmp_path / name, folder / name)
         urls[action, crash] = [f"sqlite:///{folder / name}" for name in ("records.db", "mlflow.db")]
     arguments = ["|".join((*point, *both)) for point, both in urls.items()]
-    output, errors = run_python(KILLED, *arguments).communicate(timeout=240)
+    output, errors = run_python(KILLED, *arguments).communicate(timeout=PATIENCE_S)
     assert output.split() == [str(int(signal.SIGKILL))] * 6, errors
     for (action, crash), (records, registry) in urls.items():
         after = ("3", "2", None) if action == "release" else ("1", None, None)

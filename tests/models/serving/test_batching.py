@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from models.serving.batching import MAX_PADDING, Batcher, Claim, CostModel, Scores
 from models.serving.loaded_bundle import LoadedBundle
 from models.serving.running_mean import DECAY_AFTER_SKIP
+from tests.patience import PATIENCE_S
 from tests.small_bundle import BUDGET_MS, MACHINES
 
 LATER = 1e9
@@ -52,7 +53,7 @@ class Engine:
 
     def logits_of(self, encoded: Sequence[Any], batch_size: int = 32) -> NDArray[np.float32]:
         self.entered.set()
-        assert self.gate.wait(30)
+        assert self.gate.wait(PATIENCE_S)
         if self.fault is not None:
             raise self.fault
         self.batches.append([pair.name for pair in encoded])
@@ -70,7 +71,7 @@ class Bench:
 
     def hold(self) -> None:
         self.give([Pair(-1, 1)], LATER)
-        assert self.engine.entered.wait(30)
+        assert self.engine.entered.wait(PATIENCE_S)
 
     def give(self, pairs: Sequence[Pair], deadline: float, claim: Claim | None = None) -> Future[Scores]:
         return self.batcher.score("one", pairs, deadline, claim or Claim())  # pyright: ignore[reportArgumentType]
@@ -78,7 +79,7 @@ class Bench:
     def go(self) -> list[list[int]]:
         """Let all run; the batches behind the one that held."""
         self.engine.gate.set()
-        self.give([Pair(-2, 1)], 1e12).result(30)
+        self.give([Pair(-2, 1)], 1e12).result(PATIENCE_S)
         return self.engine.batches[1:-1]
 
 
@@ -98,7 +99,7 @@ def bench() -> Iterator[Bench]:
 
 
 def names(found: Future[Scores]) -> list[int | None]:
-    scores = found.result(30)
+    scores = found.result(PATIENCE_S)
     return [int(logit) if scored else None for logit, scored in zip(scores.logits.tolist(), scores.scored, strict=True)]
 
 
@@ -173,7 +174,7 @@ def test_what_nobody_waits_for_is_dropped_before_it_is_scored(bench: Bench) -> N
     stays = bench.give([Pair(2, 10)], LATER)
     claim.withdraw()
     assert bench.go() == [[2]]
-    assert (names(gone), step.result(30), names(stays)) == ([None], None, [2])
+    assert (names(gone), step.result(PATIENCE_S), names(stays)) == ([None], None, [2])
 
 
 def test_other_steps_take_their_turn_by_deadline(bench: Bench) -> None:
@@ -184,8 +185,8 @@ def test_other_steps_take_their_turn_by_deadline(bench: Bench) -> None:
     bench.give([Pair(1, 50)], 200.0)
     bench.give([Pair(2, 80)], 400.0)
     assert bench.go() == [[1], [2]]
-    assert step.result(30) == [[-1], [1]]
-    assert late.result(30) is None
+    assert step.result(PATIENCE_S) == [[-1], [1]]
+    assert late.result(PATIENCE_S) is None
     assert claim.left_ms == 6.0
 
 
@@ -197,9 +198,9 @@ def test_a_fault_hurts_those_in_the_batch_and_nobody_else(bench: Bench) -> None:
     bench.engine.gate.set()
     for one in inside:
         with pytest.raises(ValueError, match="broken"):
-            one.result(30)
+            one.result(PATIENCE_S)
     with pytest.raises(ZeroDivisionError):
-        broken.result(30)
+        broken.result(PATIENCE_S)
     bench.engine.fault = None
     assert names(bench.give([Pair(3, 10)], LATER)) == [3]
 
@@ -214,7 +215,7 @@ def test_nothing_to_score_is_scored_at_once_and_nothing_is_taken_after_the_end()
         while not bench.batcher._closed:
             threading.Event().wait(0.001)
         bench.engine.gate.set()
-        closing.result(30)
+        closing.result(PATIENCE_S)
     assert names(waits) == [None]
     with pytest.raises(RuntimeError, match="closed"):
         bench.give([Pair(1, 1)], LATER)

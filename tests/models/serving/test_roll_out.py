@@ -25,7 +25,8 @@ from models.serving.client import call_service
 from models.serving.roll_out import roll_out
 from services.app import create_app
 from tests import traffic
-from tests.checks.check_cases import use_home, write_artifact
+from tests.deployments import use_home, write_artifact
+from tests.patience import PATIENCE_S
 from tests.services.scripted_bundle import Loader
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -54,7 +55,7 @@ def served(deployment: Deployment, listener: socket.socket) -> Iterator[Decision
         server = _Server(uvicorn.Config(app, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        assert server.listens.wait(60)
+        assert server.listens.wait(PATIENCE_S)
         try:
             yield writer
         finally:

@@ -24,6 +24,7 @@ from models.settings import ROOT
 from models.store.artifacts import MANIFEST, Artifact, ArtifactStore, Manifest
 from models.store.filesystem import StoreFiles
 from tests.object_storage import SECRET
+from tests.patience import PATIENCE_S
 
 ASSET = "corpus/passages"
 
@@ -444,7 +445,7 @@ def test_processes_that_fetch_the_same_artifact_at_once_agree(s3_root: Callable[
         assert child.stdin is not None
         child.stdin.write("go\n")
         child.stdin.flush()
-    said = [child.communicate(timeout=120) for child in children]
+    said = [child.communicate(timeout=PATIENCE_S) for child in children]
     assert [child.returncode for child in children] == [0] * 4, said
     folder = cache / "objects" / ASSET / artifact.data_version
     assert {output.strip() for output, _ in said} == {str(folder)}
@@ -547,7 +548,7 @@ def test_a_server_that_does_not_answer_is_told(s3_environment: dict[str, str], t
     )
     nobody = {**s3_environment, "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"}
     program = [sys.executable, "-c", code, "s3://bucket/artifacts", str(tmp_path)]
-    told = subprocess.run(program, cwd=ROOT, env=nobody, capture_output=True, text=True, check=True, timeout=120)
+    told = subprocess.run(program, cwd=ROOT, env=nobody, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
     assert told.stdout.startswith("s3://bucket/artifacts: EndpointConnectionError"), told
     assert SECRET not in told.stdout + told.stderr
 

@@ -16,6 +16,7 @@ import pytest
 from models.settings import ROOT
 from models.store.artifacts import ArtifactStore
 from tests.docs_corpus import docs_settings, write_docs_corpus
+from tests.patience import PATIENCE_S
 
 INDEXES = 'group:"corpus" or group:"index"'
 ASSETS = ("corpus/passages", "corpus/queries", "index/passage_embeddings", "index/dense_index", "index/candidates")
@@ -32,7 +33,9 @@ def command(tmp_path: Path) -> Command:
 
     def run(*arguments: str, code: int = 0) -> Any:
         line = [sys.executable, "-m", "orchestration.cli", *arguments, *options, "--json"]
-        done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=280)
+        done = subprocess.run(
+            line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+        )
         assert done.returncode == code, done.stderr
         return json.loads(done.stdout)
 

@@ -19,6 +19,7 @@ from models.records.ledger import Ledger
 from models.records.mlflow_registry import CHALLENGER, Tracking
 from models.settings import ROOT
 from tests.beir_folder import write_beir
+from tests.patience import PATIENCE_S
 from tests.small_bundle import Handbook, Small, put_in_service
 
 Rerankops = Callable[..., subprocess.CompletedProcess[str]]
@@ -58,7 +59,7 @@ def evaluate(deployment: Path) -> Rerankops:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         program = [sys.executable, "-m", "orchestration.cli", "evaluate", *arguments]
         return subprocess.run(
-            program, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=250
+            program, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
         )
 
     return run
@@ -69,7 +70,6 @@ def read(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.timeout(600)
 def test_a_beir_folder_is_evaluated_like_status_with_runs_from_elsewhere_and_ablations(
     small: Small, evaluate: Rerankops, deployment: Path
 ) -> None:
@@ -107,7 +107,6 @@ def test_a_beir_folder_is_evaluated_like_status_with_runs_from_elsewhere_and_abl
     assert {path: path.read_bytes() for path in pointers} == pointers
 
 
-@pytest.mark.timeout(600)
 def test_without_a_corpus_the_models_own_queries_are_evaluated(
     small: Small, evaluate: Rerankops, tracking: Tracking
 ) -> None:

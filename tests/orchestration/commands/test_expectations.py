@@ -16,7 +16,7 @@ from models.expectations.profiles import PROFILED
 from models.expectations.tables import SUITE_OF, table_of
 from orchestration.commands.expectations import app
 from tests.checks import corpus_tables
-from tests.checks.check_cases import use_home, write_artifact
+from tests.deployments import use_home, write_artifact
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from models.corpus.sources import open_source
 from models.retrieval.encoder import tokenizer_file
 from models.settings import ROOT, CorpusSettings, load_settings
 from models.store.artifacts import ArtifactStore
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def _quarantine(environment: dict[str, str], *arguments: str) -> subprocess.Comp
         capture_output=True,
         text=True,
         check=False,
-        timeout=200,
+        timeout=PATIENCE_S,
     )
 
 
