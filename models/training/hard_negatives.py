@@ -24,7 +24,7 @@ from models.corpus.splits import sample_by_hash
 from models.settings import TrainingSettings
 from models.text.passage_text import passage_text
 
-Teacher = Callable[[Sequence[tuple[str, str]]], NDArray[np.floating]]
+TeacherScorer = Callable[[Sequence[tuple[str, str]]], NDArray[np.floating]]
 """Scores (query, passage) pairs: [n], above 0, higher is more relevant."""
 
 EXAMPLE_COLUMNS = ["query_id", "query", "passage_id", "passage", "label", "kind", "dense_score", "lexical_score"]
@@ -71,7 +71,7 @@ def mine_examples(
     candidates: pd.DataFrame,
     passages: PassageTable,
     settings: TrainingSettings,
-    teacher: Teacher | None = None,
+    teacher: TeacherScorer | None = None,
 ) -> Mined:
     """Lists of one positive and `settings.negatives` negatives for each training query and positive document, up to
     `settings.draws` of them, each with other negatives.
@@ -151,7 +151,7 @@ def development_lists(
     return _with_texts(table, dev, passages, top_grade)
 
 
-def open_teacher(settings: TrainingSettings) -> Teacher | None:
+def open_teacher(settings: TrainingSettings) -> TeacherScorer | None:
     """The probability of relevance by `training.false_negative_teacher`, where one is set."""
     if not settings.false_negative_teacher:
         return None
@@ -168,7 +168,7 @@ def _mine_block(
     candidates: pd.DataFrame,
     passages: PassageTable,
     settings: TrainingSettings,
-    teacher: Teacher | None,
+    teacher: TeacherScorer | None,
 ) -> tuple[pd.DataFrame, int]:
     """The chosen rows of some queries by `draw` and `list`, the number of a positive, and how many candidates were
     filtered."""
@@ -214,7 +214,7 @@ def _best_rank(candidates: pd.DataFrame, settings: TrainingSettings) -> NDArray[
 
 
 def _scores(
-    rows: pd.DataFrame, queries: pd.DataFrame, passages: PassageTable, teacher: Teacher | None
+    rows: pd.DataFrame, queries: pd.DataFrame, passages: PassageTable, teacher: TeacherScorer | None
 ) -> NDArray[np.float64]:
     """What false negatives are told by [n]: the cosine, or the teacher's score."""
     if teacher is None or rows.empty:

@@ -20,7 +20,7 @@ from models.contracts.tables import TrainingExamples, check_table
 from models.corpus.passage_table import PassageTable
 from models.settings import TrainingSettings
 from models.store.tables import write_table
-from models.training.hard_negatives import Mined, Teacher, development_lists
+from models.training.hard_negatives import Mined, TeacherScorer, development_lists
 from models.training.hard_negatives import mine_examples as mine
 from tests.small_bundle import Small, in_force
 
@@ -50,7 +50,7 @@ def mine_examples(
     candidates: pd.DataFrame,
     table: pd.DataFrame,
     settings: TrainingSettings,
-    teacher: Teacher | None = None,
+    teacher: TeacherScorer | None = None,
 ) -> Mined:
     """`hard_negatives.mine_examples` on a table of passages that is written to disk first."""
     with tempfile.TemporaryDirectory() as folder:
