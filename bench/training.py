@@ -24,7 +24,8 @@ from transformers import AutoConfig
 from bench.engines import corpus_name, rate
 from bench.results import merge
 from models.cross_encoder.flops import pair_flops
-from models.cross_encoder.scorer import CrossEncoderScorer, Progress
+from models.cross_encoder.pairwise import Progress
+from models.cross_encoder.scorer import CrossEncoderScorer
 from models.settings import load_settings
 from models.store.artifacts import ArtifactStore
 from models.training.fine_tuning import mixed_precision, train_compact, train_large, untrained_layers

@@ -45,7 +45,7 @@ class Bfloat16Scorer(PairwiseScorer):
 
         super().__init__(threads)
         _halve(scorer.body)
-        self._grouped = has_tiles() if grouped is None else grouped
+        self._grouped = self.padded = has_tiles() if grouped is None else grouped
         if self._grouped:
             scorer.tokenizer = _InSteps(scorer.tokenizer)
         self._scorer = scorer

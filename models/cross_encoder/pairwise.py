@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from models.cross_encoder.pair_tokenizer import EncodedPair
 
 Progress = Callable[[int, int], None]
+"""Told how many pairs, steps or queries of how many are done."""
 
 
 class PairwiseScorer(ABC):
@@ -26,6 +27,9 @@ class PairwiseScorer(ABC):
     No padding is computed, and the score of a pair depends on nothing but the pair, whatever else is asked at the
     moment.
     """
+
+    padded = False
+    """Whether a batch takes longer for pairs of different lengths (`models.serving.batching.Engine`)."""
 
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="scorer")

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.cross_encoder.pair_tokenizer import EncodedPair, PairTokenizer
+from models.cross_encoder.pairwise import Progress
 
 if TYPE_CHECKING:
     import torch
 
-Progress = Callable[[int, int], None]
-
 
 class CrossEncoderScorer:
     """Scores (query, passage) pairs in batches of similar length. Only the passage is cut when a pair is too long."""
+
+    padded = True
 
     def __init__(self, model: Any, head: Any, tokenizer: PairTokenizer, device: torch.device) -> None:
         self.body = model

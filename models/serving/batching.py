@@ -2,8 +2,9 @@
 
 Requests hand over encoded pairs (`Batcher.score`) or a step of another kind (`Batcher.compute`) with a deadline, from
 threads of their own, and wait for a future. The thread always turns to the work with the earliest deadline (EDF; Liu
-and Layland, 1973) and fills its batch with waiting pairs of about the same length, whoever they belong to. What the
-prediction says would end late is given back undone, and what nobody waits for any more is dropped.
+and Layland, 1973) and fills its batch with other waiting pairs, whoever they belong to: the next most urgent, or for an
+engine that pads a batch to its longest pair those of about the same length. What the prediction says would end late is
+given back undone, and what nobody waits for any more is dropped.
 """
 
 from __future__ import annotations
@@ -30,8 +31,15 @@ MAX_PADDING = 0.1
 T = TypeVar("T")
 
 
-class PairScorer(Protocol):
-    """What a cross-encoder engine offers. `encode` is called by any thread, `logits_of` by one."""
+class Engine(Protocol):
+    """What scores pairs. `encode` is called by any thread, `logits_of` by one.
+
+    A `padded` engine computes a batch as a rectangle, as long as its longest pair. Others take each pair for as long as
+    it is.
+    """
+
+    @property
+    def padded(self) -> bool: ...
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]: ...
     def logits_of(self, encoded: Sequence[EncodedPair], batch_size: int = 32) -> np.ndarray: ...
@@ -49,18 +57,18 @@ class CostModel:
         return self._ms_per_token.value
 
     @classmethod
-    def measure(cls, scorer: PairScorer, samples: Sequence[tuple[str, str]]) -> CostModel:
+    def measure(cls, engine: Engine, samples: Sequence[tuple[str, str]]) -> CostModel:
         """Score the samples twice; the second time counts, the first warms up."""
-        encoded = scorer.encode(samples)
+        encoded = engine.encode(samples)
         size = max(len(encoded), 1)
-        scorer.logits_of(encoded, size)
+        engine.logits_of(encoded, size)
         started = time.perf_counter()
-        scorer.logits_of(encoded, size)
-        padded = len(encoded) * max((len(encoding) for encoding in encoded), default=0)
-        return cls(1000 * (time.perf_counter() - started) / max(padded, 1))
+        engine.logits_of(encoded, size)
+        computed = _computed_tokens([len(encoding) for encoding in encoded], padded=engine.padded)
+        return cls(1000 * (time.perf_counter() - started) / max(computed, 1))
 
     def predict(self, tokens: int) -> float:
-        """Milliseconds for a batch of this many tokens, padding included."""
+        """Milliseconds for a batch of this many tokens, padding included where the engine pads."""
         return self.ms_per_token * tokens
 
     def observe(self, tokens: int, milliseconds: float) -> None:
@@ -142,7 +150,8 @@ _Work = _Pairs | _Step
 
 
 class Batcher:
-    """Scores the pairs of all requests with `engines`, each batch at most `batch_tokens` tokens, padding included.
+    """Scores the pairs of all requests with `engines`, each batch at most `batch_tokens` tokens, padding included where
+    the engine pads.
 
     The thread starts with the first work and ends with `close`; `on_start` runs on it first. `clock` gives seconds, and
     deadlines are its values.
@@ -150,7 +159,7 @@ class Batcher:
 
     def __init__(
         self,
-        engines: Mapping[str, PairScorer],
+        engines: Mapping[str, Engine],
         costs: Mapping[str, CostModel],
         *,
         batch_tokens: int,
@@ -235,7 +244,7 @@ class Batcher:
                         _give_back(work)
                     self._work = []
                     return
-                work = min(self._work, key=lambda one: (one.deadline, one.number))
+                work = min(self._work, key=lambda waiting: (waiting.deadline, waiting.number))
                 batch = [] if isinstance(work, _Step) else self._batch_around(work)
             if isinstance(work, _Step):
                 self._take_step(work)
@@ -253,38 +262,38 @@ class Batcher:
             _give_back(step)
             return
         try:
-            found = step.call()
+            outcome = step.call()
         except BaseException as error:
             step.done.set_exception(error)
         else:
             step.claim.spend(step.ms)
-            step.done.set_result(found)
+            step.done.set_result(outcome)
 
     def _batch_around(self, urgent: _Pairs) -> list[tuple[_Pairs, int]]:
-        """The most important pair of the most urgent request, and pairs of about its length from all that wait for the
-        same engine; empty when that pair alone would be late."""
+        """The most important pair of the most urgent request, and others that wait for the same engine: the next most
+        urgent, or for a padded engine those of about its length. Empty when that pair alone would be late."""
         if urgent.claim.withdrawn:
             return []
-        cost = self._costs[urgent.engine]
+        cost, padded = self._costs[urgent.engine], self._engines[urgent.engine].padded
         slack_ms = 1000 * (urgent.deadline - self.clock())
         first = urgent.waiting[0]
         length = len(urgent.encoded[first])
         if cost.predict(length) > slack_ms:
             return []
         others = [
-            (abs(len(pairs.encoded[place]) - length), pairs.deadline, pairs.number, rank, pairs, place)
+            (padded * abs(len(pairs.encoded[place]) - length), pairs.deadline, pairs.number, rank, pairs, place)
             for pairs in self._work
             if isinstance(pairs, _Pairs) and pairs.engine == urgent.engine and not pairs.claim.withdrawn
             for rank, place in enumerate(pairs.waiting)
             if pairs is not urgent or place != first
         ]
         batch, longest, tokens = [(urgent, first)], length, length
-        for *_, pairs, place in sorted(others, key=lambda one: one[:4]):
+        for *_, pairs, place in sorted(others, key=lambda other: other[:4]):
             size = len(pairs.encoded[place])
-            padded = max(longest, size) * (len(batch) + 1)
-            if padded > self._batch_tokens or cost.predict(padded) > slack_ms:
+            computed = max(longest, size) * (len(batch) + 1) if padded else tokens + size
+            if computed > self._batch_tokens or cost.predict(computed) > slack_ms:
                 break
-            if padded - tokens - size > MAX_PADDING * padded:
+            if computed - tokens - size > MAX_PADDING * computed:
                 continue
             batch.append((pairs, place))
             longest, tokens = max(longest, size), tokens + size
@@ -292,9 +301,10 @@ class Batcher:
 
     def _score(self, engine: str, batch: Sequence[tuple[_Pairs, int]]) -> None:
         encoded = [pairs.encoded[place] for pairs, place in batch]
-        padded = len(batch) * max(len(encoding) for encoding in encoded)
+        padded, sizes = self._engines[engine].padded, [len(encoding) for encoding in encoded]
+        computed = _computed_tokens(sizes, padded=padded)
         cost = self._costs[engine]
-        predicted = cost.predict(padded)
+        ms_of = {size: cost.predict(max(sizes) if padded else size) for size in sizes}
         started = self.clock()
         try:
             logits = self._engines[engine].logits_of(encoded, len(batch))
@@ -303,15 +313,15 @@ class Batcher:
                 self._remove(pairs)
                 pairs.done.set_exception(error)
             return
-        cost.observe(padded, 1000 * (self.clock() - started))
+        cost.observe(computed, 1000 * (self.clock() - started))
         self.batches += 1
-        self.padded_tokens += padded
-        self.tokens += sum(len(encoding) for encoding in encoded)
+        self.padded_tokens += computed
+        self.tokens += sum(sizes)
         finished = []
-        for (pairs, place), logit in zip(batch, logits, strict=True):
+        for (pairs, place), size, logit in zip(batch, sizes, logits, strict=True):
             pairs.logits[place], pairs.scored[place] = logit, True
             pairs.waiting.remove(place)
-            pairs.claim.spend(predicted / len(batch))
+            pairs.claim.spend(ms_of[size])
             if not pairs.waiting:
                 finished.append(pairs)
         for pairs in finished:
@@ -321,6 +331,11 @@ class Batcher:
     def _remove(self, work: _Work) -> None:
         with self._changed:
             self._work.remove(work)
+
+
+def _computed_tokens(sizes: Sequence[int], *, padded: bool) -> int:
+    """Tokens that an engine computes for pairs of these sizes."""
+    return len(sizes) * max(sizes, default=0) if padded else sum(sizes)
 
 
 def _give_back(work: _Work) -> None:

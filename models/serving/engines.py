@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from models.cross_encoder.engines import SIZES, load_engine
-from models.serving.batching import PairScorer
+from models.serving.batching import Engine
 from models.serving.model_files import ModelFiles
 
 
@@ -18,7 +18,7 @@ class Engines(Protocol):
     """
 
     @property
-    def scorers(self) -> Mapping[str, PairScorer]:
+    def scorers(self) -> Mapping[str, Engine]:
         """The models."""
         ...
 
@@ -41,7 +41,7 @@ class LocalEngines:
     outage = ""
 
     def __init__(self, files: ModelFiles) -> None:
-        self.scorers: Mapping[str, PairScorer] = {
+        self.scorers: Mapping[str, Engine] = {
             size: load_engine(
                 files.folder / "engines", files.folder / size, size, files.max_tokens, threads=files.threads
             )

@@ -19,8 +19,9 @@ import pandas as pd
 
 from models.cross_encoder.bfloat16 import has_bfloat16_instructions
 from models.cross_encoder.pair_tokenizer import PairTokenizer
+from models.cross_encoder.pairwise import Progress
 from models.cross_encoder.passage_cut import PassageCut
-from models.cross_encoder.scorer import Progress, resolve_device
+from models.cross_encoder.scorer import resolve_device
 from models.errors import SettingsError
 from models.settings import TrainingSettings
 from models.weights import local_weights

@@ -38,7 +38,7 @@ def main(descriptor: int) -> None:
             _LOG.error("models do not load", extra={"facts": error_facts(error)})
             send(channel, {"error": str(error) if isinstance(error, RerankOpsError) else type(error).__name__})
             return
-        send(channel, {})
+        send(channel, {"padded": {size: scorer.padded for size, scorer in scorers.items()}})
         while True:
             request, body = receive(channel)
             send(channel, *_scored(scorers, request, body))

@@ -77,6 +77,7 @@ class RemoteScorer:
         self._owner = owner
         self._model = model
         self._tokenizer = tokenizer
+        self.padded = True
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
         """Token ids of each pair."""
@@ -170,6 +171,8 @@ class ScorerProcess:
         if "error" in answer:
             self._discard(child)
             raise ScorerLost(f"the scoring process does not start: {answer['error']}")
+        for size, scorer in self.scorers.items():
+            scorer.padded = answer["padded"][size]
         with self._changed:
             if not self._closed.is_set():
                 self._child = child

@@ -77,6 +77,7 @@ def test_its_scores_are_those_of_the_models_in_this_process(scorer: ScorerProces
     here, there = LocalEngines(files_of(small)).scorers[size], scorer.scorers[size]
     expected = here.logits_of(here.encode(PAIRS), len(PAIRS))
     found = there.logits_of(there.encode(PAIRS), len(PAIRS))
+    assert there.padded == here.padded
     assert found.dtype == expected.dtype
     assert found.tolist() == expected.tolist()
 

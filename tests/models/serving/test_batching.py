@@ -36,8 +36,9 @@ class Pair:
 
 @dataclass
 class Engine:
-    """Takes 1 ms of its clock for a token, padding included. Waits at `gate`, so that work can gather before it."""
+    """Takes 1 ms of its clock for a token that it computes. Waits at `gate`, so that work can gather before it."""
 
+    padded: bool = True
     now: float = 0.0
     gate: threading.Event = field(default_factory=threading.Event)
     entered: threading.Event = field(default_factory=threading.Event)
@@ -58,7 +59,7 @@ class Engine:
             raise self.fault
         self.batches.append([pair.name for pair in encoded])
         self.lengths.append([pair.length for pair in encoded])
-        self.now += len(encoded) * max(map(len, encoded)) / 1000
+        self.now += (len(encoded) * max(map(len, encoded)) if self.padded else sum(map(len, encoded))) / 1000
         return np.array([pair.name for pair in encoded], dtype=np.float32)
 
 
@@ -79,12 +80,13 @@ class Bench:
     def go(self) -> list[list[int]]:
         """Let all run; the batches behind the one that held."""
         self.engine.gate.set()
-        self.give([Pair(-2, 1)], 1e12).result(PATIENCE_S)
+        # Of the other engine, so that it shares no batch.
+        self.batcher.score("two", [Pair(-2, 1)], 1e12, Claim()).result(PATIENCE_S)  # pyright: ignore[reportArgumentType]
         return self.engine.batches[1:-1]
 
 
-def made(batch_tokens: int = 100, ms_per_token: float = 1.0) -> Bench:
-    engine = Engine()
+def made(batch_tokens: int = 100, ms_per_token: float = 1.0, *, padded: bool = True) -> Bench:
+    engine = Engine(padded)
     costs = {"one": CostModel(ms_per_token), "two": CostModel(ms_per_token)}
     engines = {"one": engine, "two": engine}
     return Bench(engine, Batcher(engines, costs, batch_tokens=batch_tokens, clock=engine.clock))
@@ -130,6 +132,29 @@ def test_a_batch_is_filled_with_pairs_of_its_length(bench: Bench) -> None:
     bench.give([Pair(1, 20), Pair(2, 40)], 10.0)
     bench.give([Pair(3, 41), Pair(4, 19), Pair(5, 21)], LATER)
     assert bench.go() == [[1, 4, 5], [2, 3]]
+
+
+def test_an_engine_that_does_not_pad_takes_the_most_urgent_whatever_their_length() -> None:
+    bench = made(padded=False)
+    bench.hold()
+    long = bench.give([Pair(1, 20), Pair(2, 60)], 10.0)
+    bench.give([Pair(3, 19), Pair(4, 21)], LATER)
+    claim = Claim(200.0)
+    bench.give([Pair(5, 5), Pair(6, 15)], 50.0, claim)
+    assert bench.go() == [[1, 2, 5, 6], [3, 4]]
+    assert names(long) == [1, 2]
+    assert claim.left_ms == 180.0, "each pair is charged its own tokens"
+    assert bench.batcher.padded_tokens == bench.batcher.tokens
+    bench.batcher.close()
+
+
+def test_an_engine_that_does_not_pad_is_given_what_ends_in_time_without_padding() -> None:
+    bench = made(padded=False)
+    bench.hold()
+    scores = bench.give([Pair(1, 10), Pair(2, 30), Pair(3, 10)], 0.001 + 0.045)
+    assert bench.go() == [[1, 2]]
+    assert names(scores) == [1, 2, None]
+    bench.batcher.close()
 
 
 def test_work_of_another_engine_waits_for_a_batch_of_its_own(bench: Bench) -> None:
@@ -226,11 +251,12 @@ def test_nothing_to_score_is_scored_at_once_and_nothing_is_taken_after_the_end()
 @given(
     requests=st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=12), min_size=1, max_size=8),
     batch_tokens=st.integers(60, 400),
+    padded=st.booleans(),
 )
 def test_every_pair_is_scored_once_inside_the_budget_of_a_batch_with_little_padding(
-    requests: list[list[int]], batch_tokens: int
+    requests: list[list[int]], batch_tokens: int, padded: bool
 ) -> None:
-    bench = made(batch_tokens)
+    bench = made(batch_tokens, padded=padded)
     bench.hold()
     found = []
     for number, lengths in enumerate(requests):
@@ -240,11 +266,12 @@ def test_every_pair_is_scored_once_inside_the_budget_of_a_batch_with_little_padd
         [100 * number + n for n in range(len(lengths))] for number, lengths in enumerate(requests)
     ]
     for lengths in bench.engine.lengths:
-        padded = len(lengths) * max(lengths)
-        assert len(lengths) == 1 or padded <= batch_tokens
-        assert padded - sum(lengths) <= MAX_PADDING * padded
+        computed = len(lengths) * max(lengths) if padded else sum(lengths)
+        assert len(lengths) == 1 or computed <= batch_tokens
+        assert computed - sum(lengths) <= MAX_PADDING * computed
     bench.batcher.close()
-    assert bench.batcher.padded_tokens == sum(len(one) * max(one) for one in bench.engine.lengths)
+    of_batches = [len(lengths) * max(lengths) if padded else sum(lengths) for lengths in bench.engine.lengths]
+    assert bench.batcher.padded_tokens == sum(of_batches)
     assert bench.batcher.tokens == sum(map(sum, bench.engine.lengths))
 
 

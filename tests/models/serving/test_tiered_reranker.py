@@ -58,6 +58,7 @@ class Clock:
 class Engine:
     """Scores the number in a text; takes `ms_per_token` of the clock's time, padding included."""
 
+    padded = True
     clock: Clock
     factor: float = 1.0
     ms_per_token: float = 1.0

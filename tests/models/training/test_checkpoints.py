@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.cross_encoder.scorer import Progress
+from models.cross_encoder.pairwise import Progress
 from models.training.fine_tuning import train_large
 from tests.tiny_cross_encoder import PICKLES, examples, tiny_settings, weights_of, write_base
 
