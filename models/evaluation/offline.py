@@ -5,7 +5,7 @@ bundle."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from models.cascade.offline import pairs_per_query, rerank
 from models.cross_encoder.candidate_scores import score_candidates
 from models.cross_encoder.engines import SIZES, load_engine
 from models.cross_encoder.flops import relative_cost
+from models.cross_encoder.pairwise import Progress
 from models.evaluation.assessment import assess
 from models.evaluation.costs import seconds_per_query
 from models.evaluation.evaluation_set import split_of
@@ -28,7 +29,6 @@ from models.store.durable_files import canonical_json
 from models.store.tables import write_table
 
 QUALITY_COST = "report/quality_cost.png"
-Progress = Callable[[int, int], None]
 
 
 def score_evaluation_set(
