@@ -1,9 +1,9 @@
 """The state of the code base in figures: `python -m bench.house`, half a minute; with `--tests` also `make check` and
 `make test`.
 
-Counts modules in the root of `models/`, circles of imports (those under TYPE_CHECKING too) and files that switch type rules off, and times the
-starts that people wait for. Writes docs/benchmarks/house.json; figures there that this program does not measure stay,
-each beside the command that gave it.
+Counts modules in the root of `models/`, circles of imports (those under TYPE_CHECKING too) and files that switch type
+rules off, and times the starts that people wait for. Writes docs/benchmarks/house.json; figures there that this program
+does not measure stay.
 """
 
 from __future__ import annotations
