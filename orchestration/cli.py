@@ -211,37 +211,28 @@ def rollback(
 ) -> None:
     """Restore the whole bundle of an earlier release and make the running service serve it."""
     from models.records.database import open_database
-    from models.records.incidents import open_incident
-    from models.records.ledger import Ledger
-    from models.records.mlflow_registry import Tracking
-    from models.release.releaser import Releaser
-    from models.serving.client import ServiceUnavailable, call_service
+    from models.serving.roll_out import roll_back
     from models.store.artifacts import ArtifactStore
 
     settings = settings_with(overrides)
     with libraries_write_to(settings.home / "logs" / "commands.log"), open_database(settings) as database:
-        releaser = Releaser(Ledger(database), Tracking.of(settings), ArtifactStore.of(settings))
-        restored = releaser.rollback(actor=getpass.getuser(), reason=reason, to=to)
-        open_incident(database, "rollback", {"release_id": restored.release_id, "reason": reason})
-    try:
-        swap = call_service(settings, "POST", "/v1/release/refresh")
-    except ServiceUnavailable:
-        swap = None
+        done = roll_back(settings, ArtifactStore.of(settings), database, actor=getpass.getuser(), reason=reason, to=to)
+    restored = done.release
     if as_json:
         print_json(
             {
                 "release_id": restored.release_id,
                 "bundle_version": restored.bundle_version,
                 "version": restored.model_version,
-                "served": swap is not None,
+                "served": done.seconds is not None,
             }
         )
         return
     out.print(f"{restored.release_id}: bundle {restored.bundle_version}, MLflow version {restored.model_version}")
     out.print(
         "No service runs; the next `rerankops serve` serves it."
-        if swap is None
-        else f"The service serves it after {swap['seconds']:.1f} s."
+        if done.seconds is None
+        else f"The service serves it after {done.seconds:.1f} s."
     )
 
 

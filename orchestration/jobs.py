@@ -48,19 +48,25 @@ class RollbackConfig(dg.Config):
 
 @dg.op(pool=REGISTRY_POOL)
 def restore_previous_release(context: dg.OpExecutionContext, config: RollbackConfig, deployment: Deployment) -> None:
-    """Restore the whole bundle of the release before, or of release `to`."""
-    from models.records.ledger import Ledger
-    from models.records.mlflow_registry import Tracking
-    from models.release.releaser import Releaser
+    """Restore the whole bundle of the release before, or of release `to`, and make the running service serve it."""
+    from models.serving.roll_out import roll_back
 
-    releaser = Releaser(Ledger(deployment.database()), Tracking.of(deployment.settings()), deployment.store())
-    restored = releaser.rollback(actor=f"dagster run {context.run_id}", reason=config.reason, to=config.to or None)
-    context.log.info(f"{restored.release_id} serves bundle {restored.bundle_version} (MLflow {restored.model_version})")
+    done = roll_back(
+        deployment.settings(),
+        deployment.store(),
+        deployment.database(),
+        actor=f"dagster run {context.run_id}",
+        reason=config.reason,
+        to=config.to or None,
+    )
+    restored = done.release
+    context.log.info(f"{restored.release_id}: bundle {restored.bundle_version}, version {restored.model_version}")
+    context.log.info("no service runs" if done.seconds is None else f"served after {done.seconds:.1f} s")
 
 
 @dg.job(description="Restore the previous release: models, calibration, tiers, index and settings.", tags=_TAGS)
 def rollback() -> None:
-    """One op: the ledger and the aliases move, running services follow."""
+    """One op: the ledger and the aliases move, an incident opens, and the running service follows."""
     restore_previous_release()
 
 

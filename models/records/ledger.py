@@ -67,38 +67,38 @@ class Ledger:
     """Reads and extends the ledger of one database."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
 
     def current(self) -> Release | None:
         """The release that serves: the latest active row."""
-        with self._database.session(read_only=True) as session:
+        with self.database.session(read_only=True) as session:
             return _release(_current(session))
 
     def previous(self) -> Release | None:
         """The release that a rollback would restore; a second rollback goes further back, not forth again."""
-        with self._database.session(read_only=True) as session:
+        with self.database.session(read_only=True) as session:
             return _release(_previous(session))
 
     def get(self, release_id: str) -> Release | None:
         """A release by its id, in any state."""
-        with self._database.session(read_only=True) as session:
+        with self.database.session(read_only=True) as session:
             return _release(_find(session, release_id))
 
     def pending(self) -> list[Release]:
         """Releases that were begun and neither activated nor abandoned: a live process's, or what a crash left."""
-        with self._database.session(read_only=True) as session:
+        with self.database.session(read_only=True) as session:
             rows = session.scalars(_in_order().where(ReleaseRow.state == "pending"))
             return [_to_release(row) for row in rows]
 
     def history(self, limit: int = 50) -> list[Release]:
         """The latest rows in every state, newest first."""
-        with self._database.session(read_only=True) as session:
+        with self.database.session(read_only=True) as session:
             rows = session.scalars(select(ReleaseRow).order_by(ReleaseRow.sequence.desc()).limit(limit))
             return [_to_release(row) for row in rows]
 
     def was_rolled_back(self, bundle_version: str) -> bool:
         """Whether a rollback took this bundle out of service and nothing has put it back since."""
-        with self._database.session(read_only=True) as session:
+        with self.database.session(read_only=True) as session:
             rows = session.scalars(_in_order().where(ReleaseRow.state == "active"))
             served, rolled_back = "", False
             for row in rows:
@@ -200,14 +200,14 @@ class Ledger:
             checks=dict(checks),
             created_at=now,
         )
-        with self._database.session() as session:
+        with self.database.session() as session:
             session.add(row)
             session.flush()
             return _to_gate_record(row)
 
     def gate_decision(self, decision_id: str) -> GateRecord | None:
         """A gate decision by its id."""
-        with self._database.session(read_only=True) as session:
+        with self.database.session(read_only=True) as session:
             row = session.get(GateDecisionRow, decision_id)
             return None if row is None else _to_gate_record(row)
 
@@ -216,14 +216,14 @@ class Ledger:
         newest_first = select(GateDecisionRow).order_by(
             GateDecisionRow.created_at.desc(), GateDecisionRow.decision_id.desc()
         )
-        with self._database.session(read_only=True) as session:
+        with self.database.session(read_only=True) as session:
             return [_to_gate_record(row) for row in session.scalars(newest_first.limit(limit))]
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
         """A transaction in which nobody else changes the ledger: what it reads stays true until it commits."""
-        with self._database.session() as session:
-            if self._database.dialect == "postgresql":
+        with self.database.session() as session:
+            if self.database.dialect == "postgresql":
                 session.execute(text("SET LOCAL lock_timeout = '30s'"))
                 session.execute(text("LOCK TABLE releases IN SHARE ROW EXCLUSIVE MODE"))
             yield session

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models.errors import ReleaseError
+from models.records.incidents import open_incident
 from models.records.ledger import Ledger, Release, complete_pending
 from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Tracking
 from models.store.artifacts import Artifact, ArtifactStore
@@ -74,12 +75,13 @@ class Releaser:
             actor=actor,
             reason=reason,
         )
-        self._move_aliases(pending)
-        return self.ledger.activate(pending.release_id)
+        return self._finish(pending)
 
     def rollback(self, *, actor: str, reason: str, to: str | None = None) -> Release:
-        """Restore the whole bundle of the release before, or of release `to`. Raises `ReleaseError` if there
-        is none, or its bundle was deleted."""
+        """Restore the whole bundle of the release before, or of release `to`, and open an incident about it.
+
+        Raises `ReleaseError` if there is none, or its bundle was deleted.
+        """
         self.repair()
         pending = self.ledger.begin_rollback(actor=actor, reason=reason, to=to)
         if self.store is not None and not self.store.has(BUNDLE, pending.bundle_version):
@@ -88,12 +90,27 @@ class Releaser:
                 f"bundle {pending.bundle_version} of {pending.restores_release_id} is no longer in the artifact store",
                 "Name another release with --to, or run again with the settings and the corpus that made it.",
             )
-        self._move_aliases(pending)
-        return self.ledger.activate(pending.release_id)
+        return self._finish(pending)
 
     def repair(self) -> list[Release]:
         """Finish what a crash left pending."""
-        return complete_pending(self.ledger, self._move_aliases)
+        return complete_pending(self.ledger, self._follow)
+
+    def _finish(self, pending: Release) -> Release:
+        self._follow(pending)
+        return self.ledger.activate(pending.release_id)
+
+    def _follow(self, pending: Release) -> None:
+        """What goes with a change of the ledger; done again after a crash, it changes nothing more."""
+        if pending.action == "rollback":
+            evidence = {
+                "release_id": pending.release_id,
+                "bundle_version": pending.bundle_version,
+                "actor": pending.actor,
+                "reason": pending.reason,
+            }
+            open_incident(self.ledger.database, "rollback", evidence, dedupe_key=f"rollback:{pending.release_id}")
+        self._move_aliases(pending)
 
     def _move_aliases(self, release: Release) -> None:
         self.tracking.set_alias(CHAMPION, release.model_version)

@@ -1,4 +1,4 @@
-"""Rolls the current release out to the running service, and asks it the golden queries."""
+"""Brings the running service to the current release, or back to an earlier one, and asks it the golden queries."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from models.contracts.messages import PROBE_HEADER
 from models.errors import ReleaseError
 from models.measures.latency import summarize
 from models.records.database import Database
-from models.records.ledger import Ledger
+from models.records.ledger import Ledger, Release
+from models.records.mlflow_registry import Tracking
+from models.release.releaser import Releaser
 from models.serving.client import ServiceUnavailable, call_service
 from models.settings import Settings
 from models.store.artifacts import ArtifactStore
+
+_REFRESH = "/v1/release/refresh"
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> Ro
     if current is None:
         raise ReleaseError("there is no release to serve", "Run `rerankops run` first.")
     try:
-        swap = call_service(settings, "POST", "/v1/release/refresh")
+        swap = call_service(settings, "POST", _REFRESH)
     except ServiceUnavailable as error:
         return RollOut(current.release_id, None, 0.0, 0.0, 0.0, 0, False, f"{error.message} {error.hint}")
     bundle = store.open("release/release_candidate", current.bundle_version)
@@ -67,3 +71,27 @@ def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> Ro
         agree,
         f"The service serves {served}; {len(golden)} golden queries asked.",
     )
+
+
+@dataclass(frozen=True)
+class RollBack:
+    """The release that a rollback restored; `seconds` until the service served it, None where no service runs."""
+
+    release: Release
+    seconds: float | None
+
+
+def roll_back(
+    settings: Settings, store: ArtifactStore, database: Database, *, actor: str, reason: str, to: str | None = None
+) -> RollBack:
+    """Restore the whole bundle of the release before, or of release `to`, and make the running service serve it.
+
+    An incident tells of it until a person closes it. Raises `ReleaseError` if there is no such release, or its bundle
+    was deleted.
+    """
+    restored = Releaser(Ledger(database), Tracking.of(settings), store).rollback(actor=actor, reason=reason, to=to)
+    try:
+        swap = call_service(settings, "POST", _REFRESH)
+    except ServiceUnavailable:
+        return RollBack(restored, None)
+    return RollBack(restored, float(swap["seconds"]))

@@ -11,6 +11,7 @@ import pytest
 
 from models.errors import ReleaseError
 from models.records.database import Database
+from models.records.incidents import open_incidents
 from models.records.ledger import Ledger, Release
 from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Tracking
 from models.release.releaser import Releaser
@@ -116,6 +117,10 @@ def test_rollback_goes_back_step_by_step_and_ends_with_an_error(releaser: Releas
     second = releaser.rollback(actor="me", reason="slow")
     assert (second.bundle_version, second.action, second.restores_release_id) == ("b2", "rollback", made[1].release_id)
     assert (second.actor, second.reason) == ("me", "slow")
+    (incident,) = open_incidents(releaser.ledger.database, "rollback")
+    assert incident.evidence == {
+        "release_id": second.release_id, "bundle_version": "b2", "actor": "me", "reason": "slow",
+    }  # fmt: skip
     assert aliases(releaser.tracking) == ("2", "1", None)
     first = releaser.rollback(actor="me", reason="slower")
     assert first.bundle_version == "b1"
@@ -139,6 +144,7 @@ def test_rollback_to_a_named_release(releaser: Releaser) -> None:
 def test_rollback_of_nothing_is_an_error(releaser: Releaser) -> None:
     with pytest.raises(ReleaseError, match="no earlier release"):
         releaser.rollback(actor="me", reason="x")
+    assert open_incidents(releaser.ledger.database) == []
 
 
 def test_repair_of_nothing_changes_nothing(releaser: Releaser) -> None:
@@ -180,6 +186,8 @@ def test_a_process_killed_at_any_point_is_repaired_by_the_next(
         assert again.ledger.current() == repaired
         assert again.ledger.pending() == again.repair() == []
         assert aliases(again.tracking) == after
+        about = [incident.evidence["release_id"] for incident in open_incidents(database)]
+        assert about == ([repaired.release_id] if action == "rollback" else [])
         database.close()
 
 

@@ -4,63 +4,30 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import uvicorn
 
 from assets.resources import Deployment
 from models.contracts.messages import PROBE_CALLER
 from models.errors import ReleaseError
 from models.monitoring.decision_log import read_day
 from models.records import decisions
-from models.records.decision_writer import DecisionWriter
+from models.records.database import open_database
+from models.records.incidents import open_incidents
 from models.records.ledger import Ledger
+from models.records.mlflow_registry import Tracking
 from models.serving.api_keys import caller_name, service_key
 from models.serving.client import call_service
-from models.serving.roll_out import roll_out
-from services.app import create_app
+from models.serving.roll_out import roll_back, roll_out
 from tests import traffic
 from tests.deployments import use_home, write_artifact
-from tests.patience import PATIENCE_S
-from tests.services.scripted_bundle import Loader
+from tests.service_thread import served
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 END = datetime(2100, 1, 1, tzinfo=UTC)
-
-
-class _Server(uvicorn.Server):
-    """Says when it listens."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listens = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.listens.set()
-
-
-@contextmanager
-def served(deployment: Deployment, listener: socket.socket) -> Iterator[DecisionWriter]:
-    """The real service with bundles that rank their one passage, `p1`, behind a real port."""
-    settings, database = deployment.settings(), deployment.database()
-    with DecisionWriter(database, settings.home / "spool" / "decisions.jsonl", flush_s=0.01) as writer:
-        key, _ = service_key(settings.home)
-        app = create_app(settings, ledger=Ledger(database), load=Loader(), writer=writer, database=database, key=key)
-        server = _Server(uvicorn.Config(app, log_config=None, access_log=False))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        assert server.listens.wait(PATIENCE_S)
-        try:
-            yield writer
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @pytest.fixture
@@ -124,3 +91,21 @@ def test_without_a_service_it_says_so(deployment: Deployment) -> None:
 def test_before_the_first_release_there_is_nothing_to_roll_out(deployment: Deployment) -> None:
     with pytest.raises(ReleaseError, match="no release to serve"):
         roll_out(deployment.settings(), deployment.store(), deployment.database())
+
+
+def test_without_a_service_a_rollback_restores_what_the_next_one_serves(
+    deployment: Deployment, tracking: Tracking, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The port is taken, and nothing listens on it."""
+    monkeypatch.setenv("RERANKOPS_STORAGE__MLFLOW_URI", tracking.uri)
+    tracking.ensure_version(tracking.model_name, write_artifact(deployment.store(), "release/release_candidate", {}))
+    with open_database(deployment.settings()) as database:
+        first = traffic.release(deployment.store(), Ledger(database), queries=5)
+        traffic.release(deployment.store(), Ledger(database), queries=5, seed=1)
+        done = roll_back(deployment.settings(), deployment.store(), database, actor="ann", reason="worse")
+        assert done.seconds is None
+        assert done.release == Ledger(database).current()
+        assert (done.release.bundle_version, done.release.actor) == (first.bundle_version, "ann")
+        with pytest.raises(ReleaseError, match="no earlier release"):
+            roll_back(deployment.settings(), deployment.store(), database, actor="ann", reason="worse")
+        assert len(open_incidents(database)) == 1
