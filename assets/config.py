@@ -10,6 +10,7 @@ from typing import Any, Literal, get_origin
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from models.errors import SettingsError
 from models.settings import Settings, load_settings
 from models.settings.toml_file import describe
 
@@ -56,7 +57,20 @@ def _plain(annotation: Any) -> Any:
     return str if get_origin(annotation) is Literal else annotation
 
 
-_SETTINGS: Settings = load_settings()
+def settings_to_show() -> Settings:
+    """The settings in force, or the defaults where they cannot be read.
+
+    So a typo in the settings file does not take the code location down: it is told in the log and in each tick, and a
+    run is refused for it before its first step, when `Deployment` reads the settings of the run.
+    """
+    try:
+        return load_settings()
+    except SettingsError as error:
+        dg.get_dagster_logger("rerankops").error(f"The defaults are shown, as the settings cannot be read: {error}")
+        return Settings()
+
+
+_SETTINGS = settings_to_show()
 
 
 class CorpusConfig(launchpad("CorpusConfig", _SETTINGS.corpus)):

@@ -53,6 +53,7 @@ class Deployment(dg.ConfigurableResource):
     _of_run: Settings | None = PrivateAttr(default=None)
     _backfill: str = PrivateAttr(default="")
     """Id of a run on a past version of the corpus: what it makes becomes current when all of it is made."""
+    _database: "Database | None" = PrivateAttr(default=None)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Read the settings of a run; a value that is not allowed is refused before the first step."""
@@ -60,7 +61,11 @@ class Deployment(dg.ConfigurableResource):
         self._backfill = context.run.run_id if self._of_run.corpus.version and context.run else ""
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Of a run on a past version of the corpus, move the pointers of the deployment if all of it succeeded."""
+        """Close the database. Of a run on a past version of the corpus, move the pointers of the deployment if all of
+        it succeeded."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
         if self._backfill:
             store = self.store()
             if _all_steps_succeeded(context):
@@ -77,12 +82,16 @@ class Deployment(dg.ConfigurableResource):
         return ArtifactStore.of(self.settings(), self._backfill)
 
     def database(self) -> "Database":
-        """The records database, migrated to the newest schema."""
+        """The records database, migrated to the newest schema: opened once in a run, and closed when the run ends.
+
+        Outside a run nothing closes it: sensors use `models.records.database.open_database`.
+        """
         from models.records.database import Database
 
-        database = Database(self.settings().database_url)
-        database.migrate()
-        return database
+        if self._database is None:
+            self._database = Database(self.settings().database_url)
+            self._database.migrate()
+        return self._database
 
 
 class ArtifactIOManager(dg.ConfigurableIOManager):

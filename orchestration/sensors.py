@@ -21,6 +21,7 @@ _BURY_EVERY_S = 60
 def incident_on_failure(context: dg.RunFailureSensorContext) -> None:
     """Record the failed run with its first error; the same run opens one incident. A candidate that the gate refused is
     one of kind `gate`, all else is a fault."""
+    from models.records.database import open_database
     from models.records.incidents import open_incident
 
     run = context.dagster_run
@@ -36,7 +37,8 @@ def incident_on_failure(context: dg.RunFailureSensorContext) -> None:
         message = (error.cause or error).message
     evidence = {"run_id": run.run_id, "job": run.job_name, "step": step, "error": message[:_ERROR_CHARACTERS]}
     kind = "gate" if step == gate.op.name else "fault"
-    open_incident(Deployment().database(), kind, evidence, dedupe_key=f"run:{run.run_id}")
+    with open_database(load_settings()) as database:
+        open_incident(database, kind, evidence, dedupe_key=f"run:{run.run_id}")
 
 
 @dg.sensor(

@@ -98,6 +98,57 @@ print(json.dumps([schema.fields["resources"].default_value, load_settings().mode
     assert shown == {name: settings[name] for name in shown}
 
 
+def test_settings_that_cannot_be_read_fail_runs_and_ticks_and_not_the_code_location(tmp_path: Path) -> None:
+    program = """
+import dagster as dg, json
+from orchestration.definitions import defs
+
+def reason(call):
+    try:
+        result = call()
+    except Exception as error:
+        while error.__cause__ is not None:
+            error = error.__cause__
+        return f"{type(error).__name__}: {error}"
+    started = [event.step_key for event in result.all_events if event.is_step_start]
+    (failure,) = (event for event in result.all_events if event.is_run_failure)
+    error = failure.job_failure_data.error
+    while error.cause is not None:
+        error = error.cause
+    return f"{error.message} {started}"
+
+repository = defs.get_repository_def()
+with dg.DagsterInstance.ephemeral() as instance:
+    print(json.dumps([
+        len(defs.resolve_asset_graph().get_all_asset_keys()),
+        reason(lambda: defs.resolve_job_def("lifecycle").execute_in_process(instance=instance, raise_on_error=False)),
+        *(reason(lambda: repository.get_schedule_def(name).evaluate_tick(
+              dg.build_schedule_context(instance=instance, repository_def=repository)))
+          for name in ("retraining", "monitoring")),
+        *(reason(lambda: repository.get_sensor_def(name).evaluate_tick(
+              dg.build_sensor_context(instance=instance, repository_def=repository)))
+          for name in ("corpus_changed", "killed_runs")),
+    ]))
+"""
+    file = tmp_path / "rerankops.toml"
+    file.write_text("[training]\nsed = 1\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ | {"RERANKOPS_HOME": str(tmp_path), "RERANKOPS_SETTINGS": str(file)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    count, run, *ticks = json.loads(done.stdout)
+    assert count > 20
+    assert "training.sed: no such setting" in run
+    assert run.endswith(" []"), "no step began"
+    assert len(ticks) == 4
+    assert all("training.sed: no such setting" in tick for tick in ticks), ticks
+    assert "The defaults are shown, as the settings cannot be read: training.sed" in done.stderr
+
+
 def test_a_field_says_what_it_is_and_what_it_accepts() -> None:
     fields = TrainingConfig.to_fields_dict()
     assert fields["seed"].description == TrainingSettings.model_fields["seed"].description

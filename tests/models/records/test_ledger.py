@@ -53,7 +53,7 @@ complete_pending(ledger, move)
 KILLED_INSIDE_THE_TRANSACTION = (
     BEGIN
     + """
-import models.ledger
+import models.records.ledger
 def kill(row):
     print("nothing", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
