@@ -33,11 +33,11 @@ from hypothesis import strategies as st
 from models.contracts.rows import RejectedRow
 from models.contracts.tables import TABLES, check_table
 from models.corpus.chunking import load_tokenizer
-from models.corpus.ingest import read_corpus
 from models.corpus.sources import open_source
 from models.corpus.sources.csv_rows import read_csv_rows
 from models.errors import SourceError
 from models.settings import CorpusSettings
+from tests.corpus_tables import read_corpus
 
 ROOT = Path(__file__).resolve().parent.parent
 INPUTS = 1000

@@ -220,7 +220,6 @@ def build_small(home: Path) -> Small:
 
     from models.corpus import splits
     from models.corpus.chunking import load_tokenizer
-    from models.corpus.ingest import read_corpus
     from models.corpus.passage_table import PassageTable
     from models.retrieval import candidates, dense_index, embedding, encoder, lexical_index, retriever
     from models.store.artifacts import ArtifactStore
@@ -228,6 +227,7 @@ def build_small(home: Path) -> Small:
     from models.training import hard_negatives
     from models.training.fine_tuning import train_compact, train_large
     from models.weights import local_weights
+    from tests.corpus_tables import read_corpus
 
     settings = small_settings(home)
     store = ArtifactStore(settings.artifact_root, home / "cache")

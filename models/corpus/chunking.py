@@ -58,11 +58,6 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def split_document(document: Document, tokenizer: Tokenizer, max_tokens: int, overlap_tokens: int) -> list[PassageRow]:
-    """Cut one document into passages; see `split_documents`."""
-    return split_documents([document], tokenizer, max_tokens, overlap_tokens)[0]
-
-
 def split_documents(
     documents: Sequence[Document],
     tokenizer: Tokenizer,

@@ -116,18 +116,6 @@ def write_corpus(
     return _counts(len(documents), written, list(placed["split"]), len(judgments), quarantine)
 
 
-def read_corpus(source: CorpusSource, settings: CorpusSettings, tokenizer: Tokenizer) -> CorpusTables:
-    """`write_corpus` into a temporary folder, with the tables in memory."""
-    with tempfile.TemporaryDirectory() as work:
-        write_corpus(source, settings, tokenizer, Path(work))
-        passages, *others = (
-            pd.read_parquet(Path(work) / f"{table}.parquet")
-            for table in ("passages", "queries", "judgments", "quarantined_rows")
-        )
-    passages["access"] = pd.Series([list(labels) for labels in passages["access"]], dtype=object)
-    return CorpusTables(passages, *others)
-
-
 def require_judgments(judgments: pd.DataFrame) -> None:
     """Raise `SourceError` unless a judgment is positive: without any, there is nothing to train on or to evaluate."""
     if not (judgments["grade"] > 0).any():

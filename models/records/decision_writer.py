@@ -116,11 +116,6 @@ class DecisionWriter:
             target = self._accepted
             return self._done.wait_for(lambda: self._settled >= target, timeout_s)
 
-    def wait_for_replay(self, timeout_s: float = 10.0) -> bool:
-        """Wait until the spool is empty. False when the database stayed away for longer."""
-        with self._done:
-            return self._done.wait_for(lambda: self._spool.count == 0, timeout_s)
-
     def close(self, timeout_s: float = 10.0) -> None:
         """Store or spool everything and stop. What the database has not taken after `timeout_s` goes to the spool."""
         with self._done:
@@ -196,8 +191,6 @@ class DecisionWriter:
                 if not self._replay_file(file):
                     return
             self._spool.remove(file)
-        with self._done:
-            self._done.notify_all()
 
     def _replay_file(self, file: Path) -> bool:
         decisions, unreadable = [], []

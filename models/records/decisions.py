@@ -23,11 +23,6 @@ _LONGEST_KEY = 512
 _CONTENT_STATES = ("22", "23", "54")  # SQLSTATE classes of PostgreSQL: data exception, constraint, limit exceeded.
 
 
-def record(database: Database, decision: Decision) -> None:
-    """Store one decision now; a decision that is stored already is left as it is."""
-    insert_decisions(database, [decision_row(decision)])
-
-
 def read(database: Database, start: datetime, end: datetime, exclude_callers: Sequence[str] = ()) -> Iterator[Decision]:
     """Decisions with start <= time < end in time order, streamed from one snapshot. Both times carry an offset."""
     if start.tzinfo is None or end.tzinfo is None:

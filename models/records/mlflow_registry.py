@@ -164,12 +164,6 @@ class Tracking:
         shown = text if len(text) <= _DESCRIPTION else text[: text.rindex("\n", 0, _DESCRIPTION)]
         self._client().update_model_version(name or self.model_name, version, shown)
 
-    def tag_version(self, version: str, tags: Mapping[str, str]) -> None:
-        """Set tags on a bundle version."""
-        client = self._client()
-        for key, value in tags.items():
-            client.set_model_version_tag(self.model_name, version, key, value)
-
     def _client(self) -> MlflowClient:
         import os
 

@@ -18,6 +18,7 @@ from models.records.database import DatabaseError
 from models.serving.protocol import Ranked, Ranking
 from services.errors import KINDS, ServiceError, error_kind, error_response
 from services.log_lines import JsonLines
+from tests.patience import until
 from tests.services.conftest import AUTHORIZED, Service, service_in
 from tests.services.scripted_bundle import Loader, in_given_order, release_bundle
 from tests.small_bundle import small_settings
@@ -252,5 +253,5 @@ def test_a_database_that_is_away_is_a_503_while_answers_go_on(tmp_path: Path) ->
             assert lost.json()["error"]["code"] == "database_unavailable"
             assert str(tmp_path) not in check_body(lost.json(), 503)
             (tmp_path / "away").rename(tmp_path / "records")
-            assert service.writer.wait_for_replay()
+            until(lambda: service.writer.spooled == 0)
             assert client.get(f"/v1/decisions/{found.json()['id']}").json()["query"] == "q"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,19 +21,13 @@ from models.serving.engines import LocalEngines
 from models.serving.loaded_bundle import load_release
 from models.serving.model_files import ModelFiles
 from services.scorer.supervisor import ScorerProcess, ScorerRestarts
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, until
 from tests.service_process import start_service
 from tests.services.conftest import AUTHORIZED, Running, service_in
 from tests.small_bundle import BUDGET_MS, QUESTION, Small, put_in_service, weights_file
 
 PAIRS = [(QUESTION, text) for text in ("Wash the water filter with soda.", "Mice stay away.", "", "word " * 200)]
 BODY = {"model": "champion", "query": QUESTION, "documents": [text for _, text in PAIRS]}
-
-
-def until(met: Callable[[], bool]) -> None:
-    """Wait for what comes by itself; the test's own time limit ends a wait in vain."""
-    while not met():
-        time.sleep(0.02)  # nothing tells when another process is gone or ready
 
 
 def files_of(small: Small) -> ModelFiles:

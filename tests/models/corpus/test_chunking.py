@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from models.contracts.rows import Document
-from models.corpus.chunking import load_tokenizer, split_document, split_documents
+from models.corpus.chunking import PassageRow, load_tokenizer, split_documents
 from models.errors import ModelFileError
 
 
@@ -22,6 +22,10 @@ def _tokenizer() -> Tokenizer:
     assert spec is not None
     assert spec.submodule_search_locations
     return load_tokenizer(Path(spec.submodule_search_locations[0]) / "model")
+
+
+def split_document(document: Document, tokenizer: Tokenizer, max_tokens: int, overlap_tokens: int) -> list[PassageRow]:
+    return split_documents([document], tokenizer, max_tokens, overlap_tokens)[0]
 
 
 def _count(text: str) -> int:

@@ -21,11 +21,12 @@ from tokenizers import Tokenizer
 from models.contracts.rows import Document, Judgment, Query, RejectedRow
 from models.contracts.tables import TABLES, check_table
 from models.corpus.chunking import load_tokenizer
-from models.corpus.ingest import CorpusTables, read_corpus, rejected_share, write_corpus
+from models.corpus.ingest import CorpusTables, rejected_share, write_corpus
 from models.errors import SourceError
 from models.settings import CorpusSettings
 from models.store.durable_files import digest_file
 from models.store.tables import write_table
+from tests.corpus_tables import read_corpus
 
 SETTINGS = CorpusSettings(passage_tokens=32, overlap_tokens=8)
 

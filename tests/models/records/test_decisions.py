@@ -21,10 +21,10 @@ from sqlalchemy.exc import IntegrityError
 from models.contracts.messages import Citation, Decision
 from models.records.database import Database
 from models.records.decision_writer import DecisionWriter
-from models.records.decisions import get, read, record
+from models.records.decisions import decision_row, get, insert_decisions, read
 from models.records.tables import DecisionRow
 from tests.databases import RunPython
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, until
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -60,6 +60,10 @@ def decision(decision_id: str, time: datetime = NOON, **fields: Any) -> Decision
         "stage_ms": {"large": 12.5},
     }
     return Decision(decision_id=decision_id, time=time, **(values | fields))
+
+
+def record(database: Database, decision: Decision) -> None:
+    insert_decisions(database, [decision_row(decision)])
 
 
 def stored_ids(database: Database) -> list[str]:
@@ -186,7 +190,7 @@ def test_an_outage_is_bridged_by_the_spool(database: Database, database_url: str
             writer.put(decision(f"d-{number}", NOON + timedelta(seconds=number)))
         assert writer.flush()
         assert (writer.written, writer.spooled, writer.pending) == (0, 5, 0)
-    assert writer.wait_for_replay()
+    until(lambda: writer.spooled == 0)
     writer.put(decision("d-5", NOON + timedelta(seconds=5)))
     writer.close()
     assert (writer.written, writer.spooled, writer.pending, writer.lost) == (6, 0, 0, 0)
@@ -204,7 +208,7 @@ def test_a_spool_is_replayed_at_the_next_start(database: Database, tmp_path: Pat
     assert (writer.written, writer.spooled, writer.pending) == (0, 2, 0)
 
     with DecisionWriter(database, spool) as writer:
-        assert writer.wait_for_replay()
+        until(lambda: writer.spooled == 0)
         assert (writer.written, writer.spooled) == (2, 0)
     assert stored_ids(database) == ["d-1", "d-2"]
 
@@ -215,7 +219,7 @@ def test_a_replay_that_was_cut_short_stores_nothing_twice(database: Database, tm
     record(database, decision("d-0"))
     with DecisionWriter(database, tmp_path / "spool.jsonl") as writer:
         assert writer.spooled == 3
-        assert writer.wait_for_replay()
+        until(lambda: writer.spooled == 0)
         assert writer.written == 2
     assert sorted(stored_ids(database)) == ["d-0", "d-1", "d-2"]
     assert not left.exists()
@@ -232,7 +236,7 @@ def test_a_torn_line_costs_no_other_and_is_kept_and_not_logged(
         writer.put(decision("d-2"))
     away.close()
     with DecisionWriter(database, spool) as writer:
-        assert writer.wait_for_replay()
+        until(lambda: writer.spooled == 0)
         assert writer.rejected == 1
     assert stored_ids(database) == ["d-1", "d-2"]
     assert (tmp_path / "spool.jsonl.rejected").read_text() == torn + "\n"
@@ -267,7 +271,7 @@ def test_a_full_queue_goes_to_the_spool_and_put_does_not_wait(tmp_path: Path) ->
     assert writer.spooled + writer.pending == 20
     blocker.rollback()
     blocker.close()
-    assert writer.wait_for_replay()
+    until(lambda: writer.spooled == 0)
     writer.close()
     assert stored_ids(records) == [f"d-{number:02}" for number in range(20)]
     records.close()
@@ -290,7 +294,7 @@ def test_closing_beside_a_hanging_database_spools_the_rest(tmp_path: Path) -> No
     blocker.close()
     writer.close()
     with DecisionWriter(records, tmp_path / "spool.jsonl") as again:
-        assert again.wait_for_replay()
+        until(lambda: again.spooled == 0)
     assert stored_ids(records) == ["d-0", "d-1", "d-2", "d-after"]
     records.close()
 
@@ -320,7 +324,7 @@ def test_what_a_killed_process_had_spooled_is_not_lost(
     assert process.returncode == -signal.SIGKILL, errors
     assert printed == "0 10\n"
     with DecisionWriter(database, spool) as writer:
-        assert writer.wait_for_replay()
+        until(lambda: writer.spooled == 0)
     assert stored_ids(database) == [f"d-{number}" for number in range(10)]
 
 
@@ -335,7 +339,7 @@ def test_writers_that_share_a_spool_lose_and_double_nothing(
     for writer in writers:
         writer.close()
     with DecisionWriter(database, spool) as last:
-        assert last.wait_for_replay()
+        until(lambda: last.spooled == 0)
     assert stored_ids(database) == [f"d-{number:03}" for number in range(150)]
     assert sum(writer.written for writer in [*writers, last]) == 150
     assert list(tmp_path.glob("spool*")) == []

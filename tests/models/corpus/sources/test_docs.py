@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from models.corpus.ingest import read_corpus
 from models.corpus.sources import SOURCES, open_source
 from models.settings import CorpusSettings, load_settings
+from tests.corpus_tables import read_corpus
 from tests.models.corpus.test_ingest import _tokenizer as tokenizer
 
 TEXT = (Path(__file__).resolve().parents[4] / "docs" / "sources.md").read_text()
