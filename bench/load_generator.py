@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from services.lanes import Why
+from services.lanes import BypassReason
 
 LATE = 1.1
 """An answer is late behind this many times its deadline."""
@@ -46,7 +46,7 @@ class Answered:
     def why(self) -> str:
         """Why it is degraded, in a word: `cut` where the models ran and did not get to the end."""
         why = self.reason.partition(":")[0]
-        return why if why in get_args(Why) or not why else "cut"
+        return why if why in get_args(BypassReason) or not why else "cut"
 
     @property
     def answered_at(self) -> float:

@@ -36,7 +36,7 @@ def alive(settings: Settings, run_id: str) -> Iterator[None]:
         os.close(handle)
 
 
-def bury_dead_runs(instance: "DagsterInstance", settings: Settings) -> list[str]:
+def fail_orphaned_runs(instance: "DagsterInstance", settings: Settings) -> list[str]:
     """Mark the runs whose process is gone as failed, and free the pool slots of all ended runs; returns their ids.
 
     A run that never had a lock, as one that waits in the queue, is left alone.
@@ -44,15 +44,15 @@ def bury_dead_runs(instance: "DagsterInstance", settings: Settings) -> list[str]
     import dagster as dg
 
     states = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
-    dead = []
+    orphaned = []
     for run in instance.get_runs(dg.RunsFilter(statuses=states)):
         if _is_dead(_lock(settings, run.run_id)):
             instance.report_run_failed(run, _DEAD)
-            dead.append(run.run_id)
+            orphaned.append(run.run_id)
     free_slots(instance)
-    for run_id in dead:
+    for run_id in orphaned:
         _lock(settings, run_id).unlink(missing_ok=True)
-    return dead
+    return orphaned
 
 
 def free_slots(instance: "DagsterInstance") -> None:

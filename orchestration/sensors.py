@@ -8,7 +8,7 @@ from assets.resources import Deployment
 from checks.gate import gate
 from models.settings import load_settings
 from orchestration.jobs import refresh_index
-from orchestration.liveness import bury_dead_runs
+from orchestration.liveness import fail_orphaned_runs
 
 _ERROR_CHARACTERS = 2000
 _LOOK_EVERY_S = 600
@@ -86,7 +86,7 @@ automation = dg.AutomationConditionSensorDefinition(
 )
 def killed_runs(context: dg.SensorEvaluationContext) -> dg.SkipReason:
     """Requests nothing; see `orchestration.liveness`."""
-    dead = bury_dead_runs(context.instance, load_settings())
+    dead = fail_orphaned_runs(context.instance, load_settings())
     return dg.SkipReason(f"killed runs: {', '.join(dead) or 'none'}")
 
 

@@ -1,4 +1,5 @@
-"""The two queues in front of a bundle: requests that the models can serve in time, and those that get the lean path.
+"""The two queues in front of a bundle: requests that the models can serve in time, and those that are answered
+without.
 
 Who is admitted to the models is decided on arrival, from the predicted time of what was admitted before and everybody's
 deadline: with the most urgent work first (EDF), a request is admitted when it and all behind it still end in time
@@ -22,15 +23,15 @@ from typing import Any, Generic, Literal, TypeVar
 from models.serving.batching import Claim
 from models.serving.running_mean import FALLBACK_JOB_WEIGHT, RunningMean
 
-Why = Literal["budget", "overload", "late", "full", "scorer"]
-"""Why the models were passed over: no time at all, too much work in front, time ran out, too many requests, the process
-that runs them is gone."""
+BypassReason = Literal["budget", "overload", "late", "full", "scorer"]
+"""Why a request is answered without the models: no time at all, too much work in front, time ran out, too many
+requests, the process that runs them is gone."""
 MAX_WAITING = 512
 """Requests that wait for the models: a bound of memory only, since predicted time runs out before."""
 _MIN_SHARE = 0.5
 """Share of its time that a request must get where its work fills more than all of it."""
 _HURRY_MS = 50.0
-"""Work that may wait in the lean lane before it is cut short."""
+"""Work that may wait in the fallback lane before jobs are told to hurry."""
 _ROUNDING_MS = 0.001
 """By which sums of times may differ that are equal."""
 
@@ -38,16 +39,16 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
-    """Why a request goes past the models."""
+class Bypass:
+    """That a request is answered without the models, and why."""
 
-    why: Why
+    reason: BypassReason
     text: str
 
     @property
-    def reason(self) -> str:
+    def degraded_reason(self) -> str:
         """As it stands in the answer."""
-        return f"{self.why}: {self.text}"
+        return f"{self.reason}: {self.text}"
 
 
 class TooLateError(Exception):
@@ -100,7 +101,7 @@ class ModelLane:
         with self._changed:
             return sum(ticket.claim.left_ms for ticket in (*self._waiting, *self._running))
 
-    def enter(self, job: Callable[[Claim], T], predicted_ms: float, deadline: float) -> Ticket[T] | Passed:
+    def enter(self, job: Callable[[Claim], T], predicted_ms: float, deadline: float) -> Ticket[T] | Bypass:
         """Admit a job, or say why not; never waits.
 
         The ticket's future raises `TooLateError` when the job had not begun in time, and is cancelled when its claim
@@ -110,8 +111,8 @@ class ModelLane:
             left_ms = 1000 * (deadline - self._clock())
             need_ms = predicted_ms if predicted_ms <= left_ms else _MIN_SHARE * left_ms
             ticket = Ticket(job, deadline, need_ms, Claim(min(predicted_ms, max(left_ms, 0.0))), next(self._numbers))
-            if passed := self._passed(ticket):
-                return passed
+            if bypass := self._bypass(ticket):
+                return bypass
             heapq.heappush(self._waiting, ticket)
             self._changed.notify()
             return ticket
@@ -127,13 +128,13 @@ class ModelLane:
         for thread in self._threads:
             thread.join()
 
-    def _passed(self, new: Ticket[Any]) -> Passed | None:
+    def _bypass(self, new: Ticket[Any]) -> Bypass | None:
         now = self._clock()
         left_ms = 1000 * (new.deadline - now)
         if left_ms <= 0:
-            return Passed("budget", "the time budget has no room for the models")
+            return Bypass("budget", "the time budget has no room for the models")
         if len(self._waiting) >= MAX_WAITING:
-            return Passed("full", f"{MAX_WAITING} requests wait for the models")
+            return Bypass("full", f"{MAX_WAITING} requests wait for the models")
         before_ms = total_ms = 0.0
         behind = False
         for ticket in sorted((*self._running, *self._waiting, new)):
@@ -144,10 +145,10 @@ class ModelLane:
             if behind and total_ms + min(work_ms, ticket.need_ms) > until_ms + _ROUNDING_MS:
                 who = "it" if ticket is new else "a request behind it"
                 text = f"{before_ms:.0f} ms of work stand in front, and {who} would be late in {left_ms:.0f} ms"
-                return Passed("overload", text)
+                return Bypass("overload", text)
             total_ms += work_ms
         if len(self._running) + len(self._waiting) and total_ms > self._max_queue_ms:
-            return Passed("overload", f"the queue holds {self._max_queue_ms:.0f} ms of work")
+            return Bypass("overload", f"the queue holds {self._max_queue_ms:.0f} ms of work")
         return None
 
     def _work(self) -> None:
@@ -160,7 +161,7 @@ class ModelLane:
                 ticket = heapq.heappop(self._waiting)
                 self._running.append(ticket)
             settle = self._outcome(ticket)
-            # Before anybody hears of the end, so that who was answered does not count as waiting.
+            # Before the future resolves: an answered request must not count as waiting.
             with self._changed:
                 self._running.remove(ticket)
             settle()
@@ -182,7 +183,7 @@ class ModelLane:
             return partial(future.set_exception, error)
 
 
-class LeanLane:
+class FallbackLane:
     """Runs jobs of a few milliseconds in order, on a thread that no model holds up.
 
     A job is told to hurry when more work than `_HURRY_MS` waits behind it or its deadline is near.

@@ -23,7 +23,7 @@ from models.serving.batching import Claim
 from models.serving.protocol import ServedBundle
 from services.deadline import Deadline
 from services.errors import CallerLeft, NothingServed, ReleaseLoadFailed
-from services.lanes import LeanLane, ModelLane, Passed, TooLateError
+from services.lanes import Bypass, FallbackLane, ModelLane, TooLateError
 from services.log_lines import error_facts
 from services.telemetry import Telemetry
 from services.usage import Usage
@@ -40,8 +40,8 @@ _LOG = logging.getLogger(__name__)
 _FIRST_RETRY_S = 30.0
 _LONGEST_RETRY_S = 900.0
 _CLOSE_S = 30.0
-_LEAN_SHARE = 0.5
-"""Part of `tiers.reserve_ms` that is kept for a lean answer when the models have not ended in time."""
+_FALLBACK_SHARE = 0.5
+"""Part of `tiers.reserve_ms` that is kept for an answer without them when the models have not ended in time."""
 
 T = TypeVar("T")
 
@@ -50,21 +50,21 @@ T = TypeVar("T")
 class Work(Generic[T]):
     """A request as the bundle's threads see it.
 
-    `cost_ms` predicts the models' time and is cheap; `full` answers with the models; `lean` answers without them in a
-    few milliseconds and says why, in less when it is told to hurry.
+    `cost_ms` predicts the models' time and is cheap; `full` answers with the models; `fallback` answers without them in
+    a few milliseconds and says why, in less when it is told to hurry.
     """
 
     cost_ms: Callable[[ServedBundle], float]
     full: Callable[[ServedBundle, Claim], T]
-    lean: Callable[[ServedBundle, Passed, bool], T]
+    fallback: Callable[[ServedBundle, Bypass, bool], T]
 
 
-class _PassedOver(Exception):
-    """The models do not answer a request; `passed` says why."""
+class _Bypassed(Exception):
+    """The models do not answer a request; `bypass` says why."""
 
-    def __init__(self, passed: Passed) -> None:
-        super().__init__(passed.reason)
-        self.passed = passed
+    def __init__(self, bypass: Bypass) -> None:
+        super().__init__(bypass.degraded_reason)
+        self.bypass = bypass
 
 
 class ReleaseLedger(Protocol):
@@ -112,7 +112,7 @@ class ServedRelease:
         self._usage = Usage()
         name = f"release-{release.release_id}"
         self.models = ModelLane(name, settings.serving.workers, settings.serving.max_queue_ms)
-        self._lean = LeanLane(f"{name}-lean")
+        self._fallback = FallbackLane(f"{name}-fallback")
 
     def open(self, load: LoadRelease) -> None:
         """Load and warm; blocks. What fails leaves nothing open."""
@@ -120,7 +120,7 @@ class ServedRelease:
             self._bundle = self._load(load)
         except BaseException:
             self.models.close()
-            self._lean.close()
+            self._fallback.close()
             raise
 
     async def answer(self, work: Work[T], deadline: Deadline, gone: Awaitable[None] | None = None) -> T:
@@ -131,9 +131,9 @@ class ServedRelease:
         try:
             try:
                 return await self._by_models(bundle, work, deadline, left)
-            except _PassedOver as over:
-                passed = over.passed
-            future = self._lean.submit(lambda hurry: work.lean(bundle, passed, hurry), deadline.at)
+            except _Bypassed as bypassed:
+                bypass = bypassed.bypass
+            future = self._fallback.submit(lambda hurry: work.fallback(bundle, bypass, hurry), deadline.at)
             return await _result(future, left, None)
         finally:
             if left is not None:
@@ -142,7 +142,7 @@ class ServedRelease:
     async def _by_models(
         self, bundle: ServedBundle, work: Work[T], deadline: Deadline, left: asyncio.Future[None] | None
     ) -> T:
-        """The models' answer. Raises `_PassedOver`."""
+        """The models' answer. Raises `_Bypassed`."""
 
         def run(claim: Claim) -> T:
             # Those that waited when the models were lost need not prepare what nobody scores.
@@ -153,20 +153,20 @@ class ServedRelease:
             return found
 
         if outage := bundle.outage:
-            raise _PassedOver(Passed("scorer", outage))
+            raise _Bypassed(Bypass("scorer", outage))
         predicted_ms = work.cost_ms(bundle)
         admitted = self.models.enter(run, self._usage.share * predicted_ms, deadline.at - self._reserve_s)
-        if isinstance(admitted, Passed):
-            raise _PassedOver(admitted)
+        if isinstance(admitted, Bypass):
+            raise _Bypassed(admitted)
         try:
-            timeout = deadline.at - _LEAN_SHARE * self._reserve_s - time.monotonic()
+            timeout = deadline.at - _FALLBACK_SHARE * self._reserve_s - time.monotonic()
             return await _result(admitted.future, left, timeout)
         except TooLateError as late:
-            raise _PassedOver(Passed("late", str(late))) from late
+            raise _Bypassed(Bypass("late", str(late))) from late
         except TimeoutError as late:
-            raise _PassedOver(Passed("late", "the models had not ended when its time ran out")) from late
+            raise _Bypassed(Bypass("late", "the models had not ended when its time ran out")) from late
         except ScorerLost as lost:
-            raise _PassedOver(Passed("scorer", lost.message)) from lost
+            raise _Bypassed(Bypass("scorer", lost.message)) from lost
         finally:
             admitted.claim.withdraw()
 
@@ -178,7 +178,7 @@ class ServedRelease:
     def close(self) -> None:
         """Close the bundle behind the last job, which `closed` tells; no `answer` may follow."""
         self.models.close()
-        self._lean.close()
+        self._fallback.close()
         threading.Thread(target=self._close, name="release-closing", daemon=True).start()
 
     def _load(self, load: LoadRelease) -> ServedBundle:
@@ -201,7 +201,7 @@ class ServedRelease:
     def _close(self) -> None:
         assert self._bundle is not None
         self.models.join()
-        self._lean.join()
+        self._fallback.join()
         try:
             self._bundle.close()
             _LOG.info("release closed", extra={"facts": {"release_id": self.release.release_id}})

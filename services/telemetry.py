@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 
 from models.serving.objectives import RollingLatency
 from models.serving.score_cache import MemoryCache, RedisCache
-from services.lanes import Why
+from services.lanes import BypassReason
 
 if TYPE_CHECKING:
     from models.records.decision_writer import DecisionWriter
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 _STAGE = re.compile(r"^[a-z][a-z0-9_]{0,40}$")
-_WHY = get_args(Why)
+_REASONS = get_args(BypassReason)
 _VERSIONS = ("release_id", "bundle_version", "model_version", "index_version", "corpus_version")
 
 
@@ -158,7 +158,7 @@ class Telemetry:
         self._tokens.inc(ranking.tokens)
         if ranking.degraded:
             why = ranking.degraded_reason.partition(":")[0]
-            self._degraded.labels(route, why if why in _WHY else "budget").inc()
+            self._degraded.labels(route, why if why in _REASONS else "budget").inc()
 
     def serving(self, release: Release, seconds: float) -> None:
         """Note a release that serves from now on."""

@@ -238,18 +238,18 @@ def collect(store: ArtifactStore, refers: Callable[[], References], days: int, n
     """
     before = plan(store, refers(), days, now)
     for one in before.artifacts:
-        _take_away(store, one.ref)
+        _move_to_trash(store, one.ref)
     after = plan(store, refers(), days, now)
     gone = set()
-    for ref in _taken_away(store):
+    for ref in _list_trash(store):
         if ref in after.kept or _used_since(store, ref, after.steps):
-            _bring_back(store, ref)
+            _restore(store, ref)
         else:
-            _erase(store, ref)
+            _delete_for_good(store, ref)
             gone.add(ref)
     for one in before.artifacts:
         if not one.whole and one.ref not in after.kept:
-            _erase_incomplete(store, one.ref)
+            _delete_incomplete(store, one.ref)
             gone.add(one.ref)
     times = step_times(store)
     for place, last_used in after.steps.items():
@@ -342,7 +342,7 @@ def _used_since(store: ArtifactStore, ref: Ref, steps: Mapping[str, datetime | N
     return any(place in steps and at != steps[place] for place, at in step_times(store, ref.asset).items())
 
 
-def _take_away(store: ArtifactStore, ref: Ref) -> None:
+def _move_to_trash(store: ArtifactStore, ref: Ref) -> None:
     place, trash = object_place(*ref), f"trash/{ref.asset}/{ref.data_version}"
     if store.is_local:
         target = store.files.path(trash)
@@ -355,15 +355,15 @@ def _take_away(store: ArtifactStore, ref: Ref) -> None:
         store.files.delete(f"{place}/{MANIFEST}")
 
 
-def _taken_away(store: ArtifactStore) -> list[Ref]:
+def _list_trash(store: ArtifactStore) -> list[Ref]:
     """What is in the trash, also what a killed call has left there."""
     parts = [place.split("/") for place in store.files.find("trash")]
     found = {Ref(f"{group}/{noun}", version) for _, group, noun, version, *_ in parts}
     return sorted(found)
 
 
-def _bring_back(store: ArtifactStore, ref: Ref) -> None:
-    """Undo `_take_away`, unless a run has made the artifact anew."""
+def _restore(store: ArtifactStore, ref: Ref) -> None:
+    """Undo `_move_to_trash`, unless a run has made the artifact anew."""
     place, trash = object_place(*ref), f"trash/{ref.asset}/{ref.data_version}"
     if store.is_local:
         try:
@@ -375,16 +375,16 @@ def _bring_back(store: ArtifactStore, ref: Ref) -> None:
         store.files.delete(f"{trash}/{MANIFEST}")
 
 
-def _erase(store: ArtifactStore, ref: Ref) -> None:
+def _delete_for_good(store: ArtifactStore, ref: Ref) -> None:
     trash = f"trash/{ref.asset}/{ref.data_version}"
     if store.is_local:
         shutil.rmtree(store.files.path(trash), ignore_errors=True)
         return
-    _erase_incomplete(store, ref)
+    _delete_incomplete(store, ref)
     store.files.delete(f"{trash}/{MANIFEST}")
 
 
-def _erase_incomplete(store: ArtifactStore, ref: Ref) -> None:
+def _delete_incomplete(store: ArtifactStore, ref: Ref) -> None:
     """Delete the files of an artifact without a manifest; those of one that a run has made anew stay."""
     for place in store.files.find(object_place(*ref)):
         if store.has(*ref):

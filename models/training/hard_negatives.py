@@ -216,7 +216,7 @@ def _best_rank(candidates: pd.DataFrame, settings: TrainingSettings) -> NDArray[
 def _scores(
     rows: pd.DataFrame, queries: pd.DataFrame, passages: PassageTable, teacher: TeacherScorer | None
 ) -> NDArray[np.float64]:
-    """What false negatives are told by [n]: the cosine, or the teacher's score."""
+    """Relevance scores [n] used to filter false negatives: the teacher's, else the cosine."""
     if teacher is None or rows.empty:
         return rows["dense_score"].to_numpy(float)
     texts = _texts(rows["passage_id"], passages)

@@ -18,7 +18,7 @@ from services.context import Context, caller_left
 from services.deadline import Deadline
 from services.decision_record import DECISION_ID, decide, publish, versions_of
 from services.errors import RankingFault, UnknownDecision
-from services.lanes import Passed
+from services.lanes import Bypass
 from services.release_watcher import Work
 from services.schemas import AnswerPassage, AnswerRequest, AnswerResponse, TimeoutMs, Versions
 
@@ -57,7 +57,7 @@ async def answer(
     work = Work(
         lambda bundle: _cost_ms(bundle, body, settings),
         lambda bundle, claim: find_answer(bundle, body, settings, deadline, claim),
-        lambda bundle, passed, _: find_answer(bundle, body, settings, deadline, passed=passed),
+        lambda bundle, bypass, _: find_answer(bundle, body, settings, deadline, bypass=bypass),
     )
     found = await context.watcher.run(work, deadline, caller_left(request))
     decision = decide(
@@ -113,20 +113,20 @@ def find_answer(
     settings: Settings,
     deadline: Deadline,
     claim: Claim | None = None,
-    passed: Passed | None = None,
+    bypass: Bypass | None = None,
 ) -> Answered:
-    """Retrieve, rank and answer; `passed` says why no model takes part, where none does.
+    """Retrieve, rank and answer; `bypass` says why no model takes part, where none does.
 
     Raises `RankingFault` for a ranking that does not match.
     """
     stage_ms = {"queue": deadline.elapsed_ms}
     candidates = bundle.retrieve(body.query, _top_k(body, settings), frozenset(body.labels))
     stage_ms["retrieve"] = deadline.elapsed_ms - stage_ms["queue"]
-    ranking = bundle.rank_candidates(body.query, candidates, 0.0 if passed else deadline.remaining_ms, claim)
+    ranking = bundle.rank_candidates(body.query, candidates, 0.0 if bypass else deadline.remaining_ms, claim)
     if fault := ranking_fault(ranking, len(candidates.candidates)):
         raise RankingFault(f"The engine failed: {fault}")
-    if passed:
-        ranking = Ranking(ranking.items, degraded=True, degraded_reason=passed.reason)
+    if bypass:
+        ranking = Ranking(ranking.items, degraded=True, degraded_reason=bypass.degraded_reason)
     stage_ms |= ranking.stage_ms
     ranked_at = deadline.elapsed_ms
     shown = max(body.max_passages or _PASSAGES, settings.generator.passages)

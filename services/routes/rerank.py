@@ -20,7 +20,7 @@ from services.context import Context, ServiceContext, caller_left
 from services.deadline import Deadline
 from services.decision_record import decide, publish, versions_of
 from services.errors import InvalidRequest, RankingFault, UnknownModel
-from services.lanes import Passed
+from services.lanes import Bypass
 from services.release_watcher import Work
 from services.schemas import (
     BilledUnits,
@@ -71,11 +71,11 @@ async def rerank(
         _check_model(body.model, context, bundle.model_version)
         return rank_documents(bundle, body.query, body.documents, deadline, claim)
 
-    def lean(bundle: ServedBundle, passed: Passed, hurry: bool) -> RankedDocuments:
+    def fallback(bundle: ServedBundle, bypass: Bypass, hurry: bool) -> RankedDocuments:
         _check_model(body.model, context, bundle.model_version)
-        return rank_lean(bundle, body.query, body.documents, deadline, passed, hurry)
+        return rank_without_models(bundle, body.query, body.documents, deadline, bypass, hurry)
 
-    work = Work(lambda bundle: bundle.documents_ms(body.query, body.documents), full, lean)
+    work = Work(lambda bundle: bundle.documents_ms(body.query, body.documents), full, fallback)
     ranked = await context.watcher.run(work, deadline, caller_left(request))
     decision = decide(
         request,
@@ -122,15 +122,15 @@ def rank_documents(
     return RankedDocuments(ranking, versions_of(bundle), {"queue": queued, **ranking.stage_ms})
 
 
-def rank_lean(
-    bundle: ServedBundle, query: str, documents: Sequence[str], deadline: Deadline, passed: Passed, hurry: bool
+def rank_without_models(
+    bundle: ServedBundle, query: str, documents: Sequence[str], deadline: Deadline, bypass: Bypass, hurry: bool
 ) -> RankedDocuments:
     """Rank by BM25, or keep the caller's order when in a hurry."""
     queued = deadline.elapsed_ms
     ranking = bundle.keep_order(documents) if hurry else bundle.rank_documents(query, documents, 0.0)
     if fault := ranking_fault(ranking, len(documents)):
         raise RankingFault(f"The engine failed: {fault}")
-    found = Ranking(ranking.items, degraded=True, degraded_reason=passed.reason)
+    found = Ranking(ranking.items, degraded=True, degraded_reason=bypass.degraded_reason)
     return RankedDocuments(found, versions_of(bundle), {"queue": queued, "lean": deadline.elapsed_ms - queued})
 
 

@@ -44,6 +44,7 @@ def test_share_is_held_against_the_gate(drifted: int, passes: bool, tmp_path: Pa
     evaluation = found["drift_share"]
     assert result.success
     assert evaluation.passed is passes
+    assert evaluation.severity == dg.AssetCheckSeverity.WARN
     assert shown(evaluation)["value"] == drifted / 4
     assert shown(evaluation)["threshold"] == 0.5
     assert shown(evaluation)["judged"] is True

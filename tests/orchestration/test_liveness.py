@@ -16,7 +16,7 @@ import pytest
 
 from models.settings import ROOT, Settings
 from orchestration.instance import prepare_instance
-from orchestration.liveness import alive, bury_dead_runs
+from orchestration.liveness import alive, fail_orphaned_runs
 from tests.patience import PATIENCE_S
 
 WAITING = """
@@ -90,16 +90,16 @@ def test_a_killed_run_is_marked_and_its_pool_slot_freed(
     wait_for(tmp_path / "started", process)
     (run,) = instance.get_runs()
     assert (run.status, holders(instance)) == (dg.DagsterRunStatus.STARTED, {run.run_id})
-    assert bury_dead_runs(instance, settings) == [], "it lives"
+    assert fail_orphaned_runs(instance, settings) == [], "it lives"
 
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert (states(instance), holders(instance)) == ([dg.DagsterRunStatus.STARTED], {run.run_id}), "nobody told Dagster"
 
-    assert bury_dead_runs(instance, settings) == [run.run_id]
+    assert fail_orphaned_runs(instance, settings) == [run.run_id]
     assert (states(instance), holders(instance)) == ([dg.DagsterRunStatus.FAILURE], set())
     assert list((settings.home / "dagster" / "running").iterdir()) == []
-    assert bury_dead_runs(instance, settings) == []
+    assert fail_orphaned_runs(instance, settings) == []
     told, _ = start(tmp_path).communicate(timeout=PATIENCE_S)
     assert told.split()[1] == "True", "the next run gets the slot"
 
@@ -109,7 +109,7 @@ def test_the_slot_of_an_ended_or_deleted_run_is_freed(settings: Settings, instan
     storage.initialize_concurrency_limit_to_default("models")
     storage.claim_concurrency_slot("models", "00000000-0000-0000-0000-000000000000", "work")
     assert holders(instance)
-    bury_dead_runs(instance, settings)
+    fail_orphaned_runs(instance, settings)
     assert not holders(instance)
 
 
@@ -119,7 +119,7 @@ def test_a_run_without_a_lock_is_left_alone(settings: Settings, instance: dg.Dag
         """Nothing."""
 
     run = instance.create_run_for_job(queued, status=dg.DagsterRunStatus.STARTED)
-    assert bury_dead_runs(instance, settings) == []
+    assert fail_orphaned_runs(instance, settings) == []
     with alive(settings, run.run_id):
-        assert bury_dead_runs(instance, settings) == []
+        assert fail_orphaned_runs(instance, settings) == []
     assert states(instance) == [dg.DagsterRunStatus.STARTED]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.serving.batching import Claim
-from services.lanes import MAX_WAITING, LeanLane, ModelLane, Passed, Ticket, TooLateError
+from services.lanes import MAX_WAITING, Bypass, FallbackLane, ModelLane, Ticket, TooLateError
 from tests.patience import PATIENCE_S
 
 
@@ -76,26 +76,26 @@ def test_the_most_urgent_runs_first_and_of_those_alike_who_came_first(bench: Ben
     assert bench.lane.waiting == 0
 
 
-def test_who_cannot_be_served_in_time_is_passed_on_arrival(bench: Bench) -> None:
+def test_who_cannot_be_served_in_time_bypasses_the_models_on_arrival(bench: Bench) -> None:
     bench.enter(1, 60.0, 100.0)
-    passed = bench.enter(2, 50.0, 100.0)
-    assert passed == Passed("overload", "60 ms of work stand in front, and it would be late in 100 ms")
-    assert passed.reason.startswith("overload: 60 ms")
+    bypass = bench.enter(2, 50.0, 100.0)
+    assert bypass == Bypass("overload", "60 ms of work stand in front, and it would be late in 100 ms")
+    assert bypass.degraded_reason.startswith("overload: 60 ms")
     assert isinstance(bench.enter(3, 40.0, 100.0), Ticket)
-    assert bench.enter(4, 0.0, 0.0).why == "budget"
+    assert bench.enter(4, 0.0, 0.0).reason == "budget"
 
 
 def test_nobody_admitted_is_made_late_by_a_more_urgent_newcomer(bench: Bench) -> None:
     bench.enter(1, 90.0, 100.0)
-    passed = bench.enter(2, 20.0, 50.0)
-    assert passed == Passed("overload", "0 ms of work stand in front, and a request behind it would be late in 50 ms")
+    bypass = bench.enter(2, 20.0, 50.0)
+    assert bypass == Bypass("overload", "0 ms of work stand in front, and a request behind it would be late in 50 ms")
     assert isinstance(bench.enter(3, 10.0, 50.0), Ticket)
     assert bench.go() == [3, 1]
 
 
 def test_work_that_is_done_makes_room(bench: Bench) -> None:
     ticket = bench.enter(1, 60.0, 100.0)
-    assert isinstance(bench.enter(2, 50.0, 100.0), Passed)
+    assert isinstance(bench.enter(2, 50.0, 100.0), Bypass)
     ticket.claim.spend(20.0)
     assert isinstance(bench.enter(2, 50.0, 100.0), Ticket)
 
@@ -103,20 +103,20 @@ def test_work_that_is_done_makes_room(bench: Bench) -> None:
 def test_a_request_that_fills_more_than_its_time_needs_half_of_it(bench: Bench) -> None:
     assert isinstance(bench.enter(1, 40.0, 1000.0), Ticket)
     assert isinstance(bench.enter(2, 5000.0, 100.0), Ticket)
-    assert isinstance(bench.enter(3, 5000.0, 100.0), Passed)
+    assert isinstance(bench.enter(3, 5000.0, 100.0), Bypass)
 
 
 def test_the_queue_is_bounded_in_predicted_time() -> None:
     bench = Bench(max_queue_ms=100.0)
     assert isinstance(bench.enter(1, 60.0, 60_000.0), Ticket)
-    assert bench.enter(2, 50.0, 60_000.0) == Passed("overload", "the queue holds 100 ms of work")
+    assert bench.enter(2, 50.0, 60_000.0) == Bypass("overload", "the queue holds 100 ms of work")
     bench.go()
 
 
 def test_the_queue_is_bounded_in_memory_for_requests_that_cost_nothing(bench: Bench) -> None:
     admitted = [bench.enter(n, 0.0, 60_000.0) for n in range(MAX_WAITING)]
     assert all(isinstance(one, Ticket) for one in admitted)
-    assert bench.enter(-1, 0.0, 60_000.0) == Passed("full", f"{MAX_WAITING} requests wait for the models")
+    assert bench.enter(-1, 0.0, 60_000.0) == Bypass("full", f"{MAX_WAITING} requests wait for the models")
 
 
 def test_a_request_whose_turn_comes_too_late_does_not_begin(bench: Bench) -> None:
@@ -162,9 +162,9 @@ def test_all_who_are_admitted_end_in_time_when_the_predictions_hold(requests: li
     assert sorted(bench.ran) == sorted(admitted)
 
 
-def test_the_lean_lane_runs_in_order_and_hurries_when_work_piles_up_or_time_is_out() -> None:
+def test_the_fallback_lane_runs_in_order_and_hurries_when_work_piles_up_or_time_is_out() -> None:
     clock = Clock()
-    lane = LeanLane("lean", clock)
+    lane = FallbackLane("fallback", clock)
     gate, held = threading.Event(), threading.Event()
 
     def job(name: str) -> Callable[[bool], tuple[str, bool]]:

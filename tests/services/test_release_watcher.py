@@ -24,7 +24,7 @@ from models.serving.protocol import Ranking
 from models.settings import Settings
 from services.deadline import Deadline
 from services.errors import CallerLeft, NothingServed, ReleaseLoadFailed
-from services.lanes import Passed
+from services.lanes import Bypass
 from services.release_watcher import ReleaseWatcher, Work
 from services.telemetry import Telemetry
 from tests.patience import PATIENCE_S
@@ -54,12 +54,12 @@ def watcher(tmp_path: Path, ledger: Ledger, loader: Loader) -> Iterator[ReleaseW
     made.stop()
 
 
-def work_of(job: Callable[[Any], T], cost_ms: float = 0.0) -> Work[T | Passed]:
-    """A request whose answer is what `job` returns, or why the models were passed over."""
-    return Work(lambda bundle: cost_ms, lambda bundle, claim: job(bundle), lambda bundle, passed, hurry: passed)
+def work_of(job: Callable[[Any], T], cost_ms: float = 0.0) -> Work[T | Bypass]:
+    """A request whose answer is what `job` returns, or why it bypassed the models."""
+    return Work(lambda bundle: cost_ms, lambda bundle, claim: job(bundle), lambda bundle, bypass, hurry: bypass)
 
 
-def ask(watcher: ReleaseWatcher, query: str = "q") -> str | Passed:
+def ask(watcher: ReleaseWatcher, query: str = "q") -> str | Bypass:
     """Which bundle version ranks a text."""
 
     def job(bundle: Any) -> str:
@@ -358,8 +358,8 @@ def test_a_request_that_the_models_cannot_serve_in_time_is_answered_without_them
         return [heavy, hasty, queued]
 
     heavy, hasty, queued = blocked(watcher, WORKERS, rest)
-    assert heavy == Passed("overload", f"the queue holds {QUEUE_MS} ms of work")
-    assert hasty == Passed("budget", "the time budget has no room for the models")
+    assert heavy == Bypass("overload", f"the queue holds {QUEUE_MS} ms of work")
+    assert hasty == Bypass("budget", "the time budget has no room for the models")
     assert queued == WORKERS * 10.0
     assert asked == []
     assert watcher.queued_requests == 0
@@ -376,8 +376,8 @@ def test_a_request_whose_turn_does_not_come_is_answered_before_its_deadline_and_
         deadline = Deadline(1.5 * RESERVE_MS)
         return await watcher.run(work_of(asked.append, 1.0), deadline), deadline.remaining_ms
 
-    passed, left_ms = blocked(watcher, WORKERS, rest)
-    assert passed == Passed("late", "the models had not ended when its time ran out")
+    bypass, left_ms = blocked(watcher, WORKERS, rest)
+    assert bypass == Bypass("late", "the models had not ended when its time ran out")
     assert left_ms > 0
     assert ask(watcher) == "b1"
     assert asked == []
@@ -462,10 +462,10 @@ def test_while_the_models_are_away_every_request_is_answered_without_them(
         raise ScorerLost("it ended")
 
     bundle.rank = lose
-    assert ask(watcher, "in flight") == Passed("scorer", "it ended")
+    assert ask(watcher, "in flight") == Bypass("scorer", "it ended")
     bundle.outage = "it starts again"
     assert watcher.outage == "it starts again"
-    assert ask(watcher, "meanwhile") == Passed("scorer", "it starts again")
+    assert ask(watcher, "meanwhile") == Bypass("scorer", "it starts again")
     assert bundle.asked[-1] == "in flight"
     bundle.rank, bundle.outage = in_given_order, ""
     assert ask(watcher, "behind") == "b1"
@@ -499,7 +499,7 @@ def test_a_retired_bundle_is_closed_behind_its_last_request(
         release_bundle(ledger, "b2", "2")
         await asyncio.to_thread(watcher.refresh)
         assert await watcher.run(work_of(lambda bundle: bundle.bundle_version), Deadline(BUDGET_MS)) == "b2"
-        assert await late == Passed("late", "the models had not ended when its time ran out")
+        assert await late == Bypass("late", "the models had not ended when its time ran out")
         return first.closed.is_set()
 
     assert blocked(watcher, WORKERS, rest) is False

@@ -303,12 +303,12 @@ KILLED = textwrap.dedent(
     import os, signal, sys
     from datetime import UTC, datetime, timedelta
     from pathlib import Path
-    from models import garbage
+    from models.operations import garbage_collection
     from models.store.artifacts import ArtifactStore
     from models.store.filesystem import StoreFiles
 
     root, cache, place, count = sys.argv[1:]
-    owner = StoreFiles if place == "delete" else garbage
+    owner = StoreFiles if place == "delete" else garbage_collection
     before, calls = getattr(owner, place), [0]
 
     def die(*arguments):
@@ -319,13 +319,17 @@ KILLED = textwrap.dedent(
 
     setattr(owner, place, die)
     later = datetime.now(UTC) + timedelta(days=31)
-    garbage.collect(ArtifactStore(root, Path(cache)), lambda: garbage.References({}, {}), 30, later)
+    garbage_collection.collect(
+        ArtifactStore(root, Path(cache)), lambda: garbage_collection.References({}, {}), 30, later
+    )
     """
 )
 
 
 @pytest.mark.parametrize("root", ["local", "s3"])
-@pytest.mark.parametrize(("place", "count"), [("_take_away", 1), ("_erase", 0), ("_erase", 1), ("delete", 1)])
+@pytest.mark.parametrize(
+    ("place", "count"), [("_move_to_trash", 1), ("_delete_for_good", 0), ("_delete_for_good", 1), ("delete", 1)]
+)
 def test_a_kill_in_the_middle_is_finished_by_the_next_call(
     request: pytest.FixtureRequest, tmp_path: Path, root: str, place: str, count: int
 ) -> None:
