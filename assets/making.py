@@ -1,78 +1,49 @@
-"""What every asset body shares: make an artifact or find it made, and show what is in it."""
+"""What every asset shares: its declaration from a step, its inputs, and how an artifact is shown."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from assets.keys import artifact_name
-from models.store.artifacts import Artifact, ArtifactStore
-from models.store.code_version import code_version
+from assets.policies import NO_CONFIG, OWNERS, WHEN_INPUTS_CHANGE
+from models.store.artifacts import Artifact
+from models.store.steps import Step
 
-Build = Callable[[Path], Mapping[str, Any]]
 _LOG_STEPS = 10
 
 
-def make(
-    context: dg.AssetExecutionContext,
-    store: ArtifactStore,
-    key: dg.AssetKey,
-    build: Build,
-    *,
-    modules: tuple[str, ...],
-    inputs: tuple[Artifact, ...] = (),
-    settings: Mapping[str, Any] | None = None,
-    outside: Mapping[str, str] | None = None,
-    shown: bool = True,
-) -> Artifact:
-    """Get the artifact of this computation, made only if it never was.
+def asset_of(
+    step: Step,
+    *inputs: dg.AssetKey,
+    decided_anew: bool = False,
+    automation_condition: dg.AutomationCondition | None = WHEN_INPUTS_CHANGE,
+    **declared: Any,
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Declare the asset that `step` makes of `inputs`, each a parameter of its own name; `declared` goes to Dagster.
 
-    `modules` of `models/` decide the code version; `outside` names inputs that are no assets (a source, base weights)
-    with their digests. The artifact's data version becomes the asset's, unless it is not `shown`: not selected.
+    What is `decided_anew` each time, as it looks at the ledger, shows no code version: Dagster would skip it.
     """
-    artifact = store.get_or_create(
-        artifact_name(key),
-        code_version=code_version(*modules),
-        inputs={**{item.asset: item.data_version for item in inputs}, **(outside or {})},
-        settings=settings or {},
-        build=build,
+    group, noun = step.name.split("/")
+    return dg.asset(
+        key=dg.AssetKey([group, noun]),
+        group_name=group,
+        code_version=None if decided_anew else step.code_version,
+        ins={key.path[-1]: dg.AssetIn(key=key) for key in inputs},
+        owners=OWNERS,
+        config_schema=NO_CONFIG,
+        automation_condition=automation_condition,
+        **declared,
     )
+
+
+def output(
+    context: dg.AssetExecutionContext, artifact: Artifact, *, output_name: str = "result", **metadata: Any
+) -> dg.Output[Artifact]:
+    """The artifact as an asset's output, with numbers that plot and where it is; its data version is the asset's."""
     # `Output(data_version=)` is beta and warns at every asset; the context says the same without.
-    if shown:
-        context.set_data_version(key, dg.DataVersion(artifact.data_version))
-    state = "unchanged, reused" if artifact.reused else f"made in {artifact.manifest.seconds:.1f} s"
-    context.log.info(f"{artifact.asset} {artifact.data_version}: {state}")
-    return artifact
-
-
-def predecessor(
-    store: ArtifactStore,
-    key: dg.AssetKey,
-    *,
-    modules: tuple[str, ...],
-    settings: Mapping[str, Any] | None = None,
-    outside: Mapping[str, str] | None = None,
-) -> Artifact | None:
-    """The current artifact of an asset, compared with its digests, for a build that takes over what did not change.
-
-    None where there is none, or it was made by other `modules`, or with another value of one of `settings` or
-    `outside`; what they leave out may be anything.
-    """
-    current = store.current(artifact_name(key))
-    if current is None:
-        return None
-    manifest = current.manifest
-    made_with = {**manifest.settings, **manifest.inputs}
-    wanted = {**(settings or {}), **(outside or {})}
-    if manifest.code_version != code_version(*modules) or any(made_with.get(key) != wanted[key] for key in wanted):
-        return None
-    current.verify()
-    return current
-
-
-def output(artifact: Artifact, *, output_name: str = "result", **metadata: Any) -> dg.Output[Artifact]:
-    """The artifact as an asset's output, with numbers that plot and where it is."""
+    context.set_data_version(dg.AssetKey(artifact.asset.split("/")), dg.DataVersion(artifact.data_version))
+    log(context, artifact)
     numbers = {name: value for name, value in artifact.summary.items() if isinstance(value, int | float | str)}
     return dg.Output(
         artifact,
@@ -85,6 +56,12 @@ def output(artifact: Artifact, *, output_name: str = "result", **metadata: Any) 
             "dagster/uri": artifact.folder.absolute().as_uri(),
         },
     )
+
+
+def log(context: dg.AssetExecutionContext, artifact: Artifact) -> None:
+    """Say in the run's log whether an artifact was made."""
+    state = "unchanged, reused" if artifact.reused else f"made in {artifact.manifest.seconds:.1f} s"
+    context.log.info(f"{artifact.asset} {artifact.data_version}: {state}")
 
 
 def progress(context: dg.AssetExecutionContext, what: str) -> Callable[[int, int], None]:

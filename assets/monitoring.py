@@ -5,45 +5,18 @@ import datetime
 import dagster as dg
 
 from assets import keys
-from assets.making import make, output
+from assets.making import asset_of, output
 from assets.partitions import DAYS
-from assets.policies import (
-    DAILY_FRESH,
-    NO_CONFIG,
-    OWNERS,
-    READ_RETRIES,
-    WHEN_INPUTS_CHANGE,
-    no_retries_of_what_is_certain,
-)
+from assets.policies import DAILY_FRESH, READ_RETRIES, no_retries_of_what_is_certain
 from assets.resources import Deployment
-from models.settings import values_of
+from models.monitoring.steps import DECISION_LOG, DRIFT_REPORT
 from models.store.artifacts import Artifact
-from models.store.code_version import code_version
-
-_LOG = (
-    "monitoring.decision_log",
-    "monitoring.drift_gate",
-    "monitoring.report",
-    "monitoring.drift",
-    "records.decision_writer",
-    "records.decisions",
-)
-_REPORT = (
-    "monitoring.decision_log",
-    "monitoring.drift_gate",
-    "monitoring.report",
-    "monitoring.drift",
-    "cascade.calibration",
-)
 
 
-@dg.asset(
-    key=keys.DECISION_LOG,
-    group_name=keys.MONITORING,
+@asset_of(
+    DECISION_LOG,
+    automation_condition=None,
     kinds={"python", "parquet"},
-    owners=OWNERS,
-    config_schema=NO_CONFIG,
-    code_version=code_version(*_LOG),
     partitions_def=DAYS,
     freshness_policy=DAILY_FRESH,
     retry_policy=READ_RETRIES,
@@ -55,32 +28,19 @@ def decision_log(context: dg.AssetExecutionContext, deployment: Deployment) -> d
     The deployment's own probes are left out. The running day can be materialized again and again; a day without new
     decisions is reused.
     """
-    from models.monitoring.decision_log import log_digest, read_day, write_log
+    from models.monitoring.decision_log import make_decision_log
 
-    log = read_day(deployment.database(), datetime.date.fromisoformat(context.partition_key))
-    artifact = make(
-        context,
-        deployment.store(),
-        keys.DECISION_LOG,
-        lambda folder: write_log(log, folder),
-        modules=_LOG,
-        outside={"decisions": log_digest(log)},
-    )
-    return output(artifact)
+    day = datetime.date.fromisoformat(context.partition_key)
+    return output(context, make_decision_log(deployment.store(), deployment.settings(), deployment.database(), day))
 
 
-@dg.asset(
-    key=keys.DRIFT_REPORT,
-    group_name=keys.MONITORING,
+@asset_of(
+    DRIFT_REPORT,
+    keys.DECISION_LOG,
     kinds={"python", "evidently"},
-    owners=OWNERS,
-    config_schema=NO_CONFIG,
-    code_version=code_version(*_REPORT),
     partitions_def=DAYS,
-    automation_condition=WHEN_INPUTS_CHANGE,
     freshness_policy=DAILY_FRESH,
     retry_policy=READ_RETRIES,
-    ins={"decision_log": dg.AssetIn(key=keys.DECISION_LOG)},
 )
 @no_retries_of_what_is_certain()
 def drift_report(
@@ -92,25 +52,15 @@ def drift_report(
     gate.max_drift_share.
     """
     from models.monitoring.drift import PAGE_FILE
-    from models.monitoring.report import columns_table, find_windows, read_summary, write_report
+    from models.monitoring.report import columns_table, make_drift_report, read_summary
     from models.records.ledger import Ledger
 
-    settings = deployment.settings()
-    store, ledger = deployment.store(), Ledger(deployment.database())
     day = datetime.date.fromisoformat(context.partition_key)
-    windows = find_windows(store, ledger, decision_log, day, settings.monitoring)
-    artifact = make(
-        context,
-        store,
-        keys.DRIFT_REPORT,
-        lambda folder: write_report(windows, settings.monitoring, folder),
-        modules=_REPORT,
-        inputs=(decision_log,),
-        settings=values_of(settings, "monitoring"),
-        outside={"day": context.partition_key, **windows.inputs},
-    )
+    ledger = Ledger(deployment.database())
+    artifact = make_drift_report(deployment.store(), deployment.settings(), ledger, decision_log, day)
     page = artifact.path(PAGE_FILE) if PAGE_FILE in artifact.manifest.files else None
     return output(
+        context,
         artifact,
         report=dg.MetadataValue.null() if page is None else dg.MetadataValue.path(str(page)),
         columns=dg.MetadataValue.md(columns_table(read_summary(artifact))),

@@ -5,12 +5,11 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets import keys
-from assets.making import make, output
+from assets.making import asset_of, output
 from assets.policies import NO_CONFIG, OWNERS, REGISTRY_POOL, WEEKLY, WHEN_INPUTS_CHANGE
 from assets.resources import Deployment
-from models.settings import values_of
+from models.release.steps import GATE_DECISION, RELEASE_CANDIDATE
 from models.store.artifacts import Artifact
-from models.store.code_version import code_version
 
 if TYPE_CHECKING:
     from models.release.evidence import Exhibits
@@ -22,23 +21,9 @@ _PARTS = (
     keys.SCORE_CALIBRATION, keys.OFFLINE_EVALUATION, keys.EVALUATION_SET, keys.CANDIDATES,
 )  # fmt: skip
 _EVIDENCE = (keys.RELEASE_CANDIDATE, keys.OFFLINE_EVALUATION, keys.CHAMPION_EVALUATION, keys.LATENCY_PROFILE)
-_SERVED = (
-    "encoder", "index", "tiers", "generator", "evaluation", "serving.golden_queries", "training.max_tokens",
-)  # fmt: skip
-"""Settings that the bundle records for serving."""
 
 
-@dg.asset(
-    key=keys.RELEASE_CANDIDATE,
-    group_name=keys.RELEASES,
-    kinds={"python", "mlflow"},
-    owners=OWNERS,
-    config_schema=NO_CONFIG,
-    code_version=code_version("release.bundle", "release.golden", "release.parts", "release.model_card"),
-    automation_condition=WHEN_INPUTS_CHANGE,
-    pool=REGISTRY_POOL,
-    ins={key.path[-1]: dg.AssetIn(key=key) for key in (*_PARTS, keys.SCORED_CANDIDATES)},
-)
+@asset_of(RELEASE_CANDIDATE, *_PARTS, keys.SCORED_CANDIDATES, kinds={"python", "mlflow"}, pool=REGISTRY_POOL)
 def release_candidate(
     context: dg.AssetExecutionContext,
     deployment: Deployment,
@@ -58,10 +43,9 @@ def release_candidate(
     """The self-contained serving bundle: models, calibration, tiers, indexes, passages and settings; MLflow's
     challenger. Refused where its parts were not made from each other, or with different settings."""
     from models.records.mlflow_registry import CHALLENGER, Tracking
-    from models.release.bundle import write_bundle
     from models.release.model_card import CARD
     from models.release.parts import BundleParts
-    from models.store.provenance import require_one_origin
+    from models.release.release_candidate import make_release_candidate
 
     settings = deployment.settings()
     parts = BundleParts(
@@ -77,45 +61,16 @@ def release_candidate(
         evaluation_set=evaluation_set,
         candidates=candidates,
     )
-    inputs = tuple(getattr(parts, name) for name in parts.versions())
-    # The scored candidates are no part, but calibration and evaluation go back to the models through them.
-    made_with = require_one_origin((*inputs, scored_candidates), values_of(settings, *_SERVED))
-
-    def build(folder):
-        bundle = write_bundle(folder, parts, settings)
-        return {name: bundle[name] for name in ("corpus_version", "index_version")}
-
-    artifact = make(
-        context,
-        deployment.store(),
-        keys.RELEASE_CANDIDATE,
-        build,
-        modules=(
-            "release.bundle",
-            "release.golden",
-            "release.parts",
-            "release.model_card",
-        ),
-        inputs=inputs,
-        settings=made_with,
-    )
+    artifact = make_release_candidate(deployment.store(), settings, parts, scored_candidates)
     tracking = Tracking.of(settings)
     version = tracking.ensure_version(tracking.model_name, artifact)
     card = artifact.path(CARD).read_text(encoding="utf-8")
     tracking.describe_version(version, card)
     tracking.set_alias(CHALLENGER, version)
-    return output(artifact, mlflow_version=version, model_card=dg.MetadataValue.md(card))
+    return output(context, artifact, mlflow_version=version, model_card=dg.MetadataValue.md(card))
 
 
-@dg.asset(
-    key=keys.GATE_DECISION,
-    group_name=keys.RELEASES,
-    kinds={"python"},
-    owners=OWNERS,
-    config_schema=NO_CONFIG,
-    automation_condition=WHEN_INPUTS_CHANGE,
-    ins={key.path[-1]: dg.AssetIn(key=key) for key in _EVIDENCE},
-)
+@asset_of(GATE_DECISION, *_EVIDENCE, decided_anew=True, kinds={"python"})
 def gate_decision(
     context: dg.AssetExecutionContext,
     deployment: Deployment,
@@ -126,26 +81,15 @@ def gate_decision(
 ) -> dg.Output[Artifact]:
     """What the gate decided on the candidate, with every number; kept in the ledger whatever it is."""
     from models.records.ledger import Ledger
-    from models.release.evidence import Exhibits, record, write_decision
+    from models.release.evidence import Exhibits, make_gate_decision, record
 
     settings = deployment.settings()
     exhibits = Exhibits(release_candidate, offline_evaluation, champion_evaluation, latency_profile)
     decision = _judge(deployment, exhibits)
     facts = record(Ledger(deployment.database()), exhibits, decision)
-    artifact = make(
-        context,
-        deployment.store(),
-        keys.GATE_DECISION,
-        lambda folder: write_decision(facts, folder),
-        modules=(
-            "release.gate",
-            "release.evidence",
-        ),
-        inputs=exhibits,
-        settings=values_of(settings, "gate", "objectives"),
-        outside={"record": facts["decision_id"]},
-    )
+    artifact = make_gate_decision(deployment.store(), settings, exhibits, facts)
     return output(
+        context,
         artifact,
         checks=dg.MetadataValue.md(decision.to_markdown()),
         evaluation_report=dg.MetadataValue.url(facts["report"]),

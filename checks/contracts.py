@@ -1,14 +1,12 @@
 """Data contracts as blocking checks: one per table of an asset, and the share of rows that were refused at the door."""
 
-from typing import Any
-
 import dagster as dg
 
 from assets import keys
 from assets.partitions import checked_partition
 from assets.resources import Deployment
 from checks.results import check_result
-from models.store.artifacts import ArtifactStore
+from models.corpus.steps import TABLES
 
 CONTRACTS: tuple[tuple[dg.AssetKey, str, str], ...] = (
     (keys.PASSAGES, "passages.parquet", "contract"),
@@ -67,8 +65,11 @@ def contract_check(asset: dg.AssetKey, table: str, name: str) -> dg.AssetChecksD
 )
 def rejected_share(deployment: Deployment) -> dg.AssetCheckResult:
     """Refused rows are at most corpus.max_rejected_share of the documents, of the queries and of the judgments."""
+    from models.corpus.integrity import find_rejected_rows
+
     limit = deployment.settings().corpus.max_rejected_share
-    found = _rejected(deployment.store())
+    tables = {name: deployment.store().require(f"{keys.CORPUS}/{name}") for name in TABLES}
+    found = find_rejected_rows(deployment.store(), tables)
     return check_result(
         found["share"] <= limit,
         f"{found['share']:.1%} of the rows of the worst table were refused; {limit:.1%} are allowed.",
@@ -76,39 +77,6 @@ def rejected_share(deployment: Deployment) -> dg.AssetCheckResult:
         threshold=limit,
         violations=found["rows"],
         examples=found["examples"],
-    )
-
-
-def _rejected(store: ArtifactStore) -> dict[str, Any]:
-    from models.store.code_version import code_version
-
-    artifacts = {
-        file: store.require(keys.artifact_name(key))
-        for key, file in (
-            (keys.PASSAGES, "passages.parquet"),
-            (keys.QUERIES, "queries.parquet"),
-            (keys.JUDGMENTS, "judgments.parquet"),
-            (keys.QUARANTINED_ROWS, "quarantined_rows.parquet"),
-        )
-    }
-
-    def compute() -> dict[str, Any]:
-        from models.corpus.ingest import CorpusTables
-        from models.corpus.ingest import rejected_share as share_of
-
-        tables = CorpusTables(*(artifact.read_table(file) for file, artifact in artifacts.items()))
-        refused = tables.quarantined_rows
-        return {
-            "share": float(share_of(tables)),
-            "rows": len(refused),
-            "examples": refused.loc[:, ["table", "reason", "position"]].head(20).to_dict("records"),
-        }
-
-    versions = {artifact.asset: artifact.data_version for artifact in artifacts.values()}
-    return store.remember(
-        "rejected_share",
-        {"inputs": versions, "code": code_version("corpus.ingest", "corpus.row_rules", "store.tables")},
-        compute,
     )
 
 

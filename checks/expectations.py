@@ -71,36 +71,10 @@ def expectation_checks(
 def _validated(
     deployment: Deployment, asset: dg.AssetKey, suite: str, parameters: Parameters
 ) -> "tuple[ExpectationReport, Path]":
-    """The report on the current version and its Data Docs page, computed once per content, suite and parameters."""
-    from models.expectations.accepted import accepted_facts, current_tables
-    from models.expectations.tables import table_of
-    from models.expectations.validation import ExpectationReport, suite_file, validate_with_page
-    from models.store.code_version import code_version
-    from models.store.durable_files import digest_file, digest_json, write_atomically
+    from models.expectations.suite_results import suite_report
 
-    settings, store = deployment.settings(), deployment.store()
-    name = keys.artifact_name(asset)
-    artifacts = current_tables(store, name)
-    accepted = accepted_facts(store, name) if settings.corpus.hold_against_accepted else {}
-    values = {**parameters(settings), **accepted}
-    key = {
-        "asset": name,
-        "versions": {one.asset: one.data_version for one in artifacts.values()},
-        "suite": digest_file(suite_file(suite)),
-        "parameters": values,
-        "code": code_version("expectations.validation", "expectations.tables", "text.near_duplicates", "text.language"),
-    }
-    page = settings.home / "reports" / "expectations" / f"{suite}-{digest_json(key)[:24]}.html"
-
-    def compute() -> dict[str, Any]:
-        report, html = validate_with_page(table_of(name, artifacts), suite, values)
-        write_atomically(page, html.encode())
-        return report.to_dict()
-
-    found = store.remember("expectations", key, compute)
-    if not page.is_file():  # It lies in the home, the result in the store.
-        found = compute()
-    return ExpectationReport.from_dict(found), page
+    settings = deployment.settings()
+    return suite_report(deployment.store(), settings, keys.artifact_name(asset), suite, parameters(settings))
 
 
 def _result(report: "ExpectationReport", page: Path, severity: str) -> dg.AssetCheckResult:

@@ -3,7 +3,6 @@
 import dagster as dg
 
 from assets import keys
-from assets.corpus import corrections_in_force
 from assets.resources import Deployment
 from checks.gate import gate
 from models.settings import load_settings
@@ -52,7 +51,9 @@ def corpus_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     A look costs names, sizes and times of the files, or versions of the packages; content is read only after these
     changed (`models.corpus.source_changes`).
     """
+    from models.corpus.corrections import corrections_in_force
     from models.corpus.source_changes import Seen, look
+    from models.records.database import open_database
 
     deployment = Deployment()
     passages = deployment.store().current(keys.artifact_name(keys.PASSAGES))
@@ -60,7 +61,8 @@ def corpus_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         return dg.SensorResult(skip_reason="No corpus has been read yet; run the job lifecycle first.")
     settings = deployment.settings()
     read_from = passages.manifest.inputs["source"]
-    corrections = corrections_in_force(deployment, settings)
+    with open_database(settings) as database:
+        corrections = corrections_in_force(database, settings.corpus.source)
     found = look(settings.corpus, settings.corpus_path, read_from, Seen.from_json(context.cursor), corrections)
     cursor = found.seen.to_json()
     if not found.changed:

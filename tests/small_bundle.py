@@ -323,7 +323,8 @@ def make_candidate(
     from models.cascade.calibration import fit_calibration
     from models.cascade.window_fitting import fit_stopping
     from models.evaluation.evaluation_set import split_of
-    from models.evaluation.offline import evaluate_offline, score_evaluation_set
+    from models.evaluation.offline import evaluate_offline
+    from models.evaluation.scored_candidates import StoredModels, score
     from models.release.bundle import write_bundle
     from models.release.parts import BundleParts
     from models.store.durable_files import canonical_json
@@ -370,14 +371,19 @@ def make_candidate(
         store,
         made,
         "evaluation/scored_candidates",
-        lambda folder: score_evaluation_set(
-            made["index/candidates"].read_table("candidates.parquet"),
+        lambda folder: score(
+            lambda: made["index/candidates"].read_table("candidates.parquet"),
             evaluation_set.read_table("queries.parquet"),
-            made["corpus/passages"].read_table("passages.parquet"),
-            engines.folder,
-            folders,
-            settings.training,
-            settings.engine.threads,
+            lambda: made["corpus/passages"].read_table("passages.parquet"),
+            StoredModels(
+                compact.folder,
+                large.folder,
+                engines.folder,
+                settings.training.max_tokens,
+                settings.training.device,
+                settings.engine.threads,
+            ),
+            None,
             folder,
         ),
         "corpus/evaluation_set",

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+SPLITS = ("train", "dev", "test")
+
 Rule = Literal[
     "malformed",
     "encoding",

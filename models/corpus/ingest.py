@@ -5,15 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from models.contracts.rows import Document, Judgment, Query, RejectedRow
-from models.contracts.tables import SPLITS
+from models.contracts.rows import SPLITS, Document, Judgment, Query, RejectedRow
 from models.corpus.chunking import PassageRow, split_documents
 from models.corpus.external_sort import SortedSpill, Spill
 from models.corpus.known_spans import DOCUMENTS_FILE, KnownSpans, digest_table, text_digest
@@ -34,23 +33,6 @@ _BATCH_DOCUMENTS = 256
 _MANY_REFUSED = 100_000
 _TABLES = ("documents", "queries", "judgments")
 _TYPES: dict[str, str] = {"grade": "int64"}
-
-
-@dataclass(frozen=True)
-class CorpusTables:
-    """The corpus under the contracts `Passages`, `Queries`, `Judgments` and `QuarantinedRows`, each sorted by id."""
-
-    passages: pd.DataFrame
-    queries: pd.DataFrame
-    judgments: pd.DataFrame
-    quarantined_rows: pd.DataFrame
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Rows of each table, queries by split, and documents."""
-        documents = len(set(self.passages["document_id"]))
-        splits = list(self.queries["split"])
-        return _counts(documents, len(self.passages), splits, len(self.judgments), len(self.quarantined_rows))
 
 
 def write_corpus(
@@ -114,28 +96,6 @@ def write_corpus(
         quarantine = write_rows(_with_digest(quarantined), RejectedRow, folder / "quarantined_rows.parquet")
         write_rows(corrections.outcomes(), CorrectionOutcome, folder / "corrections.parquet")
     return _counts(len(documents), written, list(placed["split"]), len(judgments), quarantine)
-
-
-def require_judgments(judgments: pd.DataFrame) -> None:
-    """Raise `SourceError` unless a judgment is positive: without any, there is nothing to train on or to evaluate."""
-    if not (judgments["grade"] > 0).any():
-        raise SourceError(
-            "the corpus has no judgment that a document is relevant, so nothing can be trained or evaluated",
-            "Give its source queries and judgments: docs/sources.md shows where. Passages and indexes need none. "
-            "Without any, training.pseudo_queries=auto makes queries from the text.",
-        )
-
-
-def rejected_share(tables: CorpusTables) -> float:
-    """Share of refused rows in the worst of documents, queries and judgments, 0 to 1.
-
-    The worst, because a million good documents would hide that no judgment was usable. Well-formed rows that were kept
-    out as leakage between splits do not count.
-    """
-    quarantined = tables.quarantined_rows
-    pairs = zip(quarantined["table"], quarantined["reason"], strict=True)
-    refused = Counter(table for table, reason in pairs if not reason.startswith(LEAKAGE))
-    return max(refused[name] / max(refused[name] + tables.counts[name], 1) for name in _TABLES)
 
 
 def _counts(documents: int, passages: int, splits: list[str], judgments: int, quarantined: int) -> dict[str, int]:

@@ -6,8 +6,7 @@ import re
 from dataclasses import fields
 from datetime import datetime
 
-from models.contracts.rows import Document, Judgment, Query, Rule
-from models.contracts.tables import SPLITS
+from models.contracts.rows import SPLITS, Document, Judgment, Query, Rule
 
 Problem = tuple[Rule, str]
 _ID = re.compile(r"\S(?:.*\S)?")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from models.contracts.tables import SPLITS
+from models.contracts.rows import SPLITS
 
 _SPACES = re.compile(r"\s+")
 _PRECEDENCE = {"": 0, "train": 1, "dev": 2, "test": 3}

@@ -7,7 +7,7 @@ It is named by the data version of its passages, as releases name their corpus.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from models.errors import ArtifactError
@@ -68,6 +68,14 @@ def tables_of(store: ArtifactStore, version: str) -> dict[str, Artifact]:
         if (tables := _siblings(store, passages)) is not None:
             return {table.asset: table for table in tables}
     raise ArtifactError(f"tables of version {names[0]} of the corpus were deleted", _LIST)
+
+
+def use_version(store: ArtifactStore, version: str) -> dict[str, Artifact]:
+    """`tables_of` by the name of the table, as reused and marked as used now."""
+    tables = tables_of(store, version).values()
+    for table in tables:
+        store.use(table)
+    return {table.asset.partition("/")[2]: replace(table, reused=True) for table in tables}
 
 
 def _readings(store: ArtifactStore) -> Sequence[Artifact]:

@@ -1,11 +1,10 @@
 # pandas' stubs type a selection as Series or DataFrame.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
-"""The steps of an offline evaluation on stored artifacts: score, evaluate, compare with the champion, time the
-bundle."""
+"""The offline evaluation: every system on the test queries, as tables, a plot and a page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,50 +12,31 @@ import pandas as pd
 
 from models.cascade.calibration import Calibration
 from models.cascade.offline import pairs_per_query, rerank
-from models.cross_encoder.candidate_scores import score_candidates
-from models.cross_encoder.engines import SIZES, load_engine
-from models.cross_encoder.flops import relative_cost
-from models.cross_encoder.pairwise import Progress
 from models.evaluation.assessment import assess
 from models.evaluation.costs import seconds_per_query
 from models.evaluation.evaluation_set import split_of
-from models.evaluation.page import PAGE, write_evaluation_page
-from models.evaluation.report import FIRST_STAGES
-from models.records.mlflow_registry import Tracking
-from models.settings import EvaluationSettings, TiersSettings, TrainingSettings
-from models.store.artifacts import Artifact
+from models.evaluation.page import write_evaluation_page
+from models.evaluation.report import FIRST_STAGES, PAGE, QUALITY_COST
+from models.evaluation.steps import OFFLINE_EVALUATION
+from models.settings import EvaluationSettings, Settings, TiersSettings
+from models.store.artifacts import Artifact, ArtifactStore
 from models.store.durable_files import canonical_json
 from models.store.tables import write_table
 
-QUALITY_COST = "report/quality_cost.png"
 
-
-def score_evaluation_set(
-    candidates: pd.DataFrame,
-    queries: pd.DataFrame,
-    passages: pd.DataFrame,
-    engines: Path,
-    models: Mapping[str, Path],
-    training: TrainingSettings,
-    threads: int,
-    folder: Path,
-    progress: Progress | None = None,
-) -> dict[str, Any]:
-    """Write scored.parquet: the candidates of `queries` with both models' logits. Returns counts, seconds per pair, and
-    what the longest pair costs in the compact model as a share of the large one's.
-
-    `models` are the folders of `compact` and `large`, `engines` that of what computes them."""
-    compact, large = (
-        load_engine(engines, models[size], size, training.max_tokens, device=training.device, threads=threads)
-        for size in SIZES
-    )
-    scored = score_candidates(candidates, queries, passages, compact, large, progress)
-    write_table(scored.table, folder / "scored.parquet")
-    return {
-        "dagster/row_count": len(scored.table),
-        "compact_cost": relative_cost(models["compact"], models["large"], training.max_tokens),
-        **{f"seconds_per_pair_{n}": s for n, s in scored.seconds_per_pair.items()},
-    }
+def make_offline_evaluation(
+    store: ArtifactStore,
+    settings: Settings,
+    evaluation_set: Artifact,
+    passages: Artifact,
+    candidates: Artifact,
+    scored_candidates: Artifact,
+    score_calibration: Artifact,
+) -> Artifact:
+    """The evaluation of every system on the test queries."""
+    inputs = (evaluation_set, passages, candidates, scored_candidates, score_calibration)
+    build = partial(evaluate_offline, *inputs, settings.evaluation, settings.tiers)
+    return OFFLINE_EVALUATION.get_or_create(store, settings, build, inputs=inputs)
 
 
 def evaluate_offline(
@@ -127,13 +107,3 @@ def evaluate_offline(
         "best_first_stage": report.best_first_stage,
         "queries": report.queries,
     }
-
-
-def log_evaluation(tracking: Tracking, artifact: Artifact) -> str:
-    """Log the evaluation as an MLflow run with its plot and page; returns the run id."""
-    metrics = {name: float(value) for name, value in artifact.summary.items() if isinstance(value, int | float)}
-    files = [artifact.path(name) for name in (QUALITY_COST, PAGE, "report/evaluation.json")]
-    tags = {"rerankops.data_version": artifact.data_version}
-    return tracking.log_run(
-        "offline_evaluation", params=artifact.manifest.inputs, metrics=metrics, tags=tags, files=files
-    )

@@ -16,8 +16,6 @@ from models.evaluation.slices import worst
 from models.measures.metrics import MAIN_MEASURE, MEASURES, collapse_to_documents
 from models.store.durable_files import write_atomically
 
-PAGE = "report/evaluation.html"
-
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 _QUERIES = 8
 _DOCUMENTS = 5

@@ -6,9 +6,11 @@ missed for the rerankers too, so their gains are those a user would see.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,9 @@ from models.settings import EvaluationSettings
 
 FIRST_STAGES = ("bm25", "dense", "hybrid")
 RERANKERS = ("lean", "compact", "large", "tiered")
+PAGE, QUALITY_COST = "report/evaluation.html", "report/quality_cost.png"
+"""Files of an evaluation for people."""
+
 PER_QUERY_COLUMNS = ("query_id", "system", "measure", "value")
 
 _SEED = 0
@@ -346,3 +351,9 @@ def _paired(
         same=len(differences) - improved - hurt,
         detectable=smallest_detectable_difference(differences),
     )
+
+
+def read_report(folder: Path) -> EvaluationReport:
+    """The report that `evaluate_offline` wrote to `folder`, with its per-query table."""
+    values = json.loads((folder / "report" / "evaluation.json").read_bytes())
+    return EvaluationReport.from_dict(values, pd.read_parquet(folder / "per_query.parquet"))

@@ -6,15 +6,13 @@ under the name `accepted` beside the current one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-import pandas as pd
-
 from models.errors import ArtifactError
-from models.expectations.tables import SUITE_OF, facts, table_of
+from models.expectations.steps import EXPECTATION_FACTS
+from models.expectations.tables import SUITE_OF, facts_of
 from models.store.artifacts import Artifact, ArtifactStore
-from models.store.code_version import code_version
 
 ACCEPTED = "accepted"
 
@@ -65,13 +63,6 @@ def accepted_facts(store: ArtifactStore, asset: str) -> dict[str, Any]:
     artifacts = accepted_tables(store)
     if not artifacts or artifacts[asset].manifest.settings != store.require(asset).manifest.settings:
         return {}
-    code = code_version("expectation_tables", "near_duplicates", "language")
     versions = {name: artifact.data_version for name, artifact in artifacts.items()}
-    return store.remember(
-        "expectation_facts", {"asset": asset, "versions": versions, "code": code}, lambda: _facts(asset, artifacts)
-    )
-
-
-def _facts(asset: str, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
-    table: pd.DataFrame = table_of(asset, artifacts)
-    return facts(table)
+    key = {"asset": asset, "versions": versions}
+    return EXPECTATION_FACTS.remember(store, key, partial(facts_of, asset, artifacts))

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from models.contracts.tables import TABLES, violations
 from models.errors import ContractError
+from models.expectations.steps import CONTRACTS
 from models.store.artifacts import Artifact, ArtifactStore
-from models.store.code_version import code_version
 
 _EXAMPLES = 20
 
 
 def contract_violations(store: ArtifactStore, artifact: Artifact, file: str) -> dict[str, Any]:
     """`{"count": n, "rows": n, "examples": [{column, check, value, row}]}` for one table of an artifact."""
+    key = {"asset": artifact.asset, "data_version": artifact.data_version, "file": file}
+    return CONTRACTS.remember(store, key, partial(count_violations, artifact, file))
 
-    def compute() -> dict[str, Any]:
-        table = artifact.read_table(file)
-        broken = violations(table, TABLES[file])
-        examples = [
-            {
-                "column": str(row["column"]),
-                "check": str(row["check"]),
-                "value": str(row["failure_case"])[:200],
-                "row": str(row["index"]),
-            }
-            for row in broken.head(_EXAMPLES).to_dict("records")
-        ]
-        return {"count": len(broken), "rows": len(table), "examples": examples}
 
-    key = {
-        "asset": artifact.asset,
-        "data_version": artifact.data_version,
-        "file": file,
-        "code": code_version("contracts"),
-    }
-    return store.remember("contracts", key, compute)
+def count_violations(artifact: Artifact, file: str) -> dict[str, Any]:
+    """What `contract_violations` remembers."""
+    table = artifact.read_table(file)
+    broken = violations(table, TABLES[file])
+    examples = [
+        {
+            "column": str(row["column"]),
+            "check": str(row["check"]),
+            "value": str(row["failure_case"])[:200],
+            "row": str(row["index"]),
+        }
+        for row in broken.head(_EXAMPLES).to_dict("records")
+    ]
+    return {"count": len(broken), "rows": len(table), "examples": examples}
 
 
 def require_contracts(store: ArtifactStore, artifact: Artifact) -> None:

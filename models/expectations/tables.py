@@ -123,6 +123,11 @@ def evaluation_table(queries: pd.DataFrame, judgments: pd.DataFrame) -> pd.DataF
     return joined.assign(**{name: joined[name].fillna(0).astype("int64") for name in numbers})
 
 
+def facts_of(asset: str, artifacts: Mapping[str, Artifact]) -> dict[str, Any]:
+    """`facts` of the table that the suite of `asset` is about."""
+    return facts(table_of(asset, artifacts))
+
+
 def facts(table: pd.DataFrame) -> dict[str, Any]:
     """What a later version of a table is held against, by the names of the suites' parameters.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,11 @@ import pandas as pd
 from models.contracts.messages import PROBE_CALLER, Decision
 from models.measures.latency import summarize
 from models.monitoring.drift import decision_features
+from models.monitoring.steps import DECISION_LOG
 from models.records import decisions
 from models.records.database import Database
+from models.settings import Settings
+from models.store.artifacts import Artifact, ArtifactStore
 from models.store.durable_files import digest_json
 from models.store.tables import write_table
 
@@ -36,6 +40,13 @@ _TYPES = {
     **dict.fromkeys(_COUNTS, "int64"),
     **dict.fromkeys(_NUMBERS, "float64"),
 }
+
+
+def make_decision_log(store: ArtifactStore, settings: Settings, database: Database, day: date) -> Artifact:
+    """The log of a UTC day as it is now."""
+    log = read_day(database, day)
+    outside = {"decisions": log_digest(log)}
+    return DECISION_LOG.get_or_create(store, settings, partial(write_log, log), outside=outside)
 
 
 def read_day(database: Database, day: date) -> pd.DataFrame:

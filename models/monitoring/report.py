@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,9 +24,10 @@ from models.monitoring.drift import (
     drift_report,
     features_from_rankings,
 )
+from models.monitoring.steps import DRIFT_REPORT
 from models.records.ledger import Ledger
 from models.release.bundle import BUNDLE
-from models.settings import MonitoringSettings
+from models.settings import MonitoringSettings, Settings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import DECISION_LOG, EVALUATION_SET, OFFLINE_EVALUATION, RELEASE_CANDIDATE
 from models.store.durable_files import canonical_json
@@ -73,6 +75,20 @@ class Windows:
             return _evaluation_features(self.reference[OFFLINE_EVALUATION], self.reference[EVALUATION_SET])
         logs = [_log_features(log, self.releases) for log in self.reference.values()]
         return pd.concat(logs, ignore_index=True) if logs else self.current_features().iloc[:0]
+
+
+def make_drift_report(
+    store: ArtifactStore, settings: Settings, ledger: Ledger, decision_log: Artifact, day: date
+) -> Artifact:
+    """The report on a day's log. Raises `ContractError` if a table of the reference breaks its contract."""
+    windows = find_windows(store, ledger, decision_log, day, settings.monitoring)
+    return DRIFT_REPORT.get_or_create(
+        store,
+        settings,
+        partial(write_report, windows, settings.monitoring),
+        inputs=(decision_log,),
+        outside={"day": day.isoformat(), **windows.inputs},
+    )
 
 
 def find_windows(

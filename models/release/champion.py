@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,34 @@ from models.cross_encoder.candidate_scores import score_candidates
 from models.cross_encoder.engines import SIZES, load_engine
 from models.evaluation.evaluation_set import split_of
 from models.evaluation.report import evaluate_systems
+from models.records.ledger import Release
 from models.release.bundle import BUNDLE
-from models.settings import EvaluationSettings, TiersSettings
-from models.store.artifacts import Artifact
+from models.release.steps import CHAMPION_EVALUATION
+from models.settings import EvaluationSettings, Settings, TiersSettings
+from models.store.artifacts import Artifact, ArtifactStore
+from models.store.asset_names import RELEASE_CANDIDATE
 from models.store.durable_files import canonical_json
 from models.store.tables import write_table
+
+
+def make_champion_evaluation(
+    store: ArtifactStore,
+    settings: Settings,
+    champion: Release | None,
+    evaluation_set: Artifact,
+    passages: Artifact,
+    candidates: Artifact,
+) -> Artifact:
+    """The champion's numbers on the evaluation set; without a champion, that there is none."""
+    inputs = (evaluation_set, passages, candidates)
+    bundle = None if champion is None else store.open(RELEASE_CANDIDATE, champion.bundle_version)
+    return CHAMPION_EVALUATION.get_or_create(
+        store,
+        settings,
+        partial(evaluate_champion, bundle, *inputs, settings.evaluation),
+        inputs=inputs,
+        outside={"champion": champion.bundle_version if champion else ""},
+    )
 
 
 def evaluate_champion(

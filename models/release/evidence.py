@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from models.contracts.tables import TABLES
 from models.errors import ArtifactError, ContractError
-from models.evaluation.evaluation_set import read_report
-from models.evaluation.page import PAGE
-from models.evaluation.report import compare
+from models.evaluation.report import PAGE, compare, read_report
 from models.expectations.contract_results import contract_violations
 from models.records.ledger import Ledger
 from models.release.gate import GateDecision, GateEvidence, LatencyProfile, decide
+from models.release.steps import GATE_DECISION
 from models.settings import EvaluationSettings, Settings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.durable_files import canonical_json
@@ -98,6 +98,14 @@ def record(ledger: Ledger, exhibits: Exhibits, decision: GateDecision) -> dict[s
         checks=facts,
     )
     return {"decision_id": row.decision_id, **facts}
+
+
+def make_gate_decision(store: ArtifactStore, settings: Settings, exhibits: Exhibits, facts: dict[str, Any]) -> Artifact:
+    """What `record` returned, as an artifact of its own."""
+    build = partial(write_decision, facts)
+    return GATE_DECISION.get_or_create(
+        store, settings, build, inputs=exhibits, outside={"record": facts["decision_id"]}
+    )
 
 
 def write_decision(facts: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -28,3 +28,7 @@ class BundleParts:
     def versions(self) -> dict[str, str]:
         """Data version of each part, by name."""
         return {name: getattr(self, name).data_version for name in self.__dataclass_fields__}
+
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """All parts."""
+        return tuple(getattr(self, name) for name in self.__dataclass_fields__)

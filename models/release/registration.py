@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from models.evaluation.report import PAGE, QUALITY_COST
 from models.records.mlflow_registry import VERSION_TAG, Tracking
 from models.release.model_card import training_card
 from models.store.artifacts import Artifact
@@ -28,3 +29,13 @@ def register_model(tracking: Tracking, artifact: Artifact, size: str, params: Ma
     version = tracking.ensure_version(name, artifact, run_id)
     tracking.describe_version(version, training_card(artifact, size, params), name)
     return version
+
+
+def log_evaluation(tracking: Tracking, artifact: Artifact) -> str:
+    """Log the evaluation as an MLflow run with its plot and page; returns the run id."""
+    metrics = {name: float(value) for name, value in artifact.summary.items() if isinstance(value, int | float)}
+    files = [artifact.path(name) for name in (QUALITY_COST, PAGE, "report/evaluation.json")]
+    tags = {"rerankops.data_version": artifact.data_version}
+    return tracking.log_run(
+        "offline_evaluation", params=artifact.manifest.inputs, metrics=metrics, tags=tags, files=files
+    )

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from models.retrieval.retriever import HybridRetriever, Retrieval
+from models.retrieval.retriever import HybridRetriever, Retrieval, open_retriever
+from models.retrieval.steps import CANDIDATES
+from models.store.durable_files import digest_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.retrieval.string_column import StringColumn
+    from models.settings import Settings
+    from models.store.artifacts import Artifact, ArtifactStore
+    from models.store.steps import Lookup
 
 Made = TypeVar("Made")
 
@@ -30,6 +36,61 @@ _TIMED = 64
 
 _QUERY_HASHES = "query_hashes.npy"
 _QUERY_VECTORS = "query_vectors.npy"
+
+
+def make_candidates(
+    store: ArtifactStore,
+    settings: Settings,
+    passages: Artifact,
+    queries: Artifact,
+    evaluation_set: Artifact,
+    passage_embeddings: Artifact,
+    dense_index: Artifact,
+    lexical_index: Artifact,
+    progress: Callable[[int, int], None] | None = None,
+) -> Artifact:
+    """The candidates of the training and evaluation queries."""
+    inputs = (passages, queries, evaluation_set, passage_embeddings, dense_index, lexical_index)
+    max_tokens = passage_embeddings.read_json("encoder.json")["max_tokens"]
+    outside = {"encoder": digest_json([passage_embeddings.manifest.inputs["weights"], max_tokens])}
+    previous = partial(CANDIDATES.previous, store, {**CANDIDATES.values(settings), **outside})
+    build = partial(retrieve_candidates, *inputs, settings, previous, progress)
+    return CANDIDATES.get_or_create(store, settings, build, inputs=inputs, outside=outside)
+
+
+def retrieve_candidates(
+    passages: Artifact,
+    queries: Artifact,
+    evaluation_set: Artifact,
+    passage_embeddings: Artifact,
+    dense_index: Artifact,
+    lexical_index: Artifact,
+    settings: Settings,
+    previous: Lookup,
+    progress: Callable[[int, int], None] | None,
+    folder: Path,
+) -> dict[str, float | int]:
+    """`build_all_candidates` with these indexes into `folder`, taking over query vectors from the artifact before."""
+    before = previous()
+    retriever = open_retriever(
+        passages.read_table("passages.parquet", ["passage_id", "document_id", "access"]),
+        embeddings=passage_embeddings.folder,
+        dense=dense_index.folder,
+        lexical=lexical_index.folder,
+        settings=settings.index,
+    )
+    return build_all_candidates(
+        queries.read_table("queries.parquet"),
+        evaluation_set.read_table("queries.parquet"),
+        retriever,
+        folder,
+        candidates=settings.evaluation.candidates,
+        depth=settings.index.depth,
+        max_train_queries=settings.training.max_queries,
+        previous=before and before.folder,
+        encoding_seconds=before and before.summary.get(ENCODING),
+        progress=progress,
+    )
 
 
 def build_candidates(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from models.errors import ArtifactError
 from models.retrieval import approximate_index
 from models.retrieval.approximate_index import Approximate, Effort, Kind
+from models.retrieval.steps import DENSE_INDEX
 from models.retrieval.string_column import PassageIds
 from models.store.durable_files import canonical_json, link_or_copy, write_atomically
 
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     import faiss
     from numpy.typing import NDArray
 
-    from models.settings import IndexSettings
+    from models.settings import IndexSettings, Settings
+    from models.store.artifacts import Artifact, ArtifactStore
+    from models.store.steps import Lookup
 
 INDEX_FILE = "index.faiss"
 FACTS_FILE = "index.json"
@@ -37,6 +41,68 @@ _BLOCK = 64
 """Queries whose candidates are scored together."""
 
 _DOUBLINGS = 5
+
+
+def make_dense_index(
+    store: ArtifactStore, settings: Settings, passages: Artifact, queries: Artifact, passage_embeddings: Artifact
+) -> Artifact:
+    """The index of the vectors, exact or approximate by their number."""
+    rows, dimensions = _vectors(passage_embeddings).shape
+    kind = approximate_index.choose_kind(rows, dimensions, settings.index)
+    # An exact index has no recall to measure, nor settings.
+    exact = kind == "flat"
+    return DENSE_INDEX.get_or_create(
+        store,
+        settings,
+        partial(
+            index_embeddings,
+            passages,
+            queries,
+            passage_embeddings,
+            kind,
+            settings.index,
+            partial(DENSE_INDEX.previous, store, {}),
+        ),
+        inputs=(passages, passage_embeddings) if exact else (passages, queries, passage_embeddings),
+        outside={"kind": kind},
+        values={} if exact else None,
+    )
+
+
+def index_embeddings(
+    passages: Artifact,
+    queries: Artifact,
+    passage_embeddings: Artifact,
+    kind: Kind,
+    settings: IndexSettings,
+    previous: Lookup,
+    folder: Path,
+) -> dict[str, Any]:
+    """`build_index` of the vectors into `folder`; recall is measured on a sample of the corpus' queries."""
+    before = previous()
+
+    def query_vectors() -> NDArray[np.float32]:
+        from models.corpus.splits import sample_by_hash
+        from models.retrieval.encoder import Encoder
+
+        asked = sample_by_hash(queries.read_table("queries.parquet"), settings.recall_queries)
+        max_tokens = passage_embeddings.read_json("encoder.json")["max_tokens"]
+        return Encoder.load(passage_embeddings.folder / "encoder", max_tokens).encode_queries(asked["text"].tolist())
+
+    return build_index(
+        folder,
+        _vectors(passage_embeddings),
+        passages.read_table("passages.parquet", ["passage_id"])["passage_id"].tolist(),
+        kind,
+        settings,
+        query_vectors,
+        previous=before and (before.data_version, before.folder),
+    )
+
+
+def _vectors(passage_embeddings: Artifact) -> NDArray[np.float32]:
+    """Memory-mapped [n, d]."""
+    return np.load(passage_embeddings.path("embeddings.npy"), mmap_mode="r", allow_pickle=False)
 
 
 def build(embeddings: NDArray[np.float32]) -> faiss.Index:

@@ -7,19 +7,24 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.retrieval.encoder import Encoder
+from models.retrieval.steps import PASSAGE_EMBEDDINGS
 from models.store.durable_files import link_or_copy, write_atomically
+from models.weights import local_weights, weights_digest
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from models.settings import EncoderSettings
+    from models.settings import EncoderSettings, Settings
+    from models.store.artifacts import Artifact, ArtifactStore
+    from models.store.steps import Lookup
 
 VECTORS_FILE = "embeddings.npy"
 HASHES_FILE = "content_hashes.npy"
@@ -30,6 +35,40 @@ _SHARD = 1024
 """Passages between two checkpoints."""
 
 _NOT_COPIED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt", "onnx", "openvino", ".git*")
+
+
+def make_passage_embeddings(
+    store: ArtifactStore, settings: Settings, passages: Artifact, progress: Callable[[int, int], None] | None = None
+) -> Artifact:
+    """The vectors of the passages by `encoder.model`."""
+    values = PASSAGE_EMBEDDINGS.values(settings)
+    outside = {"weights": weights_digest(settings.encoder.model)}
+    previous = partial(PASSAGE_EMBEDDINGS.previous, store, {**values, **outside})
+    # Vectors are of contents: those of a killed run serve any corpus that has them.
+    checkpoint = PASSAGE_EMBEDDINGS.scratch(store, values, outside)
+    build = partial(embed_passages, passages, settings.encoder, previous, checkpoint, progress)
+    return PASSAGE_EMBEDDINGS.get_or_create(store, settings, build, inputs=(passages,), outside=outside)
+
+
+def embed_passages(
+    passages: Artifact,
+    settings: EncoderSettings,
+    previous: Lookup,
+    checkpoint: Path,
+    progress: Callable[[int, int], None] | None,
+    folder: Path,
+) -> dict[str, float | int]:
+    """`embed_corpus` of the passages into `folder`, taking over from the artifact before."""
+    before = previous()
+    return embed_corpus(
+        passages.read_table("passages.parquet", ["title", "text", "content_hash"]),
+        local_weights(settings.model),
+        settings,
+        folder,
+        checkpoint=checkpoint,
+        previous=before and before.folder,
+        progress=progress,
+    )
 
 
 def embed_corpus(

@@ -12,14 +12,15 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from models.errors import ArtifactError
+from models.retrieval.steps import LEXICAL_INDEX
 from models.retrieval.string_column import PassageIds, StringColumn
 from models.store.durable_files import canonical_json, write_atomically
 from models.text.passage_text import passage_text
@@ -28,6 +29,9 @@ from models.text.tokenize import tokenize
 if TYPE_CHECKING:
     from bm25s import BM25
     from numpy.typing import NDArray
+
+    from models.settings import IndexSettings, Settings
+    from models.store.artifacts import Artifact, ArtifactStore
 
 STATISTICS_FILE = "statistics.json"
 _VOCABULARY = "vocabulary"
@@ -248,3 +252,18 @@ def read_texts(passages: Path) -> Iterator[str]:
     with pq.ParquetFile(passages) as table:
         for batch in table.iter_batches(_BATCH, columns=["title", "text"]):
             yield from map(passage_text, batch["title"].to_pylist(), batch["text"].to_pylist())
+
+
+def make_lexical_index(store: ArtifactStore, settings: Settings, passages: Artifact) -> Artifact:
+    """The BM25 index of the titles and texts of a corpus."""
+    build = partial(index_texts, passages, settings.index)
+    return LEXICAL_INDEX.get_or_create(store, settings, build, inputs=(passages,))
+
+
+def index_texts(passages: Artifact, settings: IndexSettings, folder: Path) -> dict[str, Any]:
+    """Write the index to `folder`; return counts of passages and words, and its bytes."""
+    ids = passages.read_table("passages.parquet", ["passage_id"])["passage_id"].tolist()
+    index = LexicalIndex.build(read_texts(passages.path("passages.parquet")), ids, settings.bm25_k1, settings.bm25_b)
+    index.save(folder)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return {"dagster/row_count": len(ids), "words": index.words, "bytes": size}

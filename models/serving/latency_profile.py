@@ -5,16 +5,26 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from models.cross_encoder.pairwise import Progress
 from models.measures.latency import summarize
+from models.serving.steps import LATENCY_PROFILE
 from models.settings import Settings
-from models.store.artifacts import Artifact
+from models.store.artifacts import Artifact, ArtifactStore
 from models.store.durable_files import canonical_json
 
 _PROFILED = 40
+
+
+def make_latency_profile(
+    store: ArtifactStore, settings: Settings, bundle: Artifact, progress: Progress | None = None
+) -> Artifact:
+    """The milliseconds of requests to a bundle on this machine."""
+    build = partial(profile_bundle, bundle, settings, progress=progress)
+    return LATENCY_PROFILE.get_or_create(store, settings, build, inputs=(bundle,))
 
 
 def profile_bundle(

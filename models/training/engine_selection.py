@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +16,24 @@ import numpy as np
 import pandas as pd
 
 from models.corpus.splits import sample_by_hash
-from models.cross_encoder.bfloat16 import Bfloat16Scorer, multiplies_bfloat16
+from models.cross_encoder.bfloat16 import Bfloat16Scorer, has_tiles, multiplies_bfloat16
 from models.cross_encoder.candidate_scores import candidate_pairs
 from models.cross_encoder.engines import Kind, OnnxScorer, require_bfloat16
 from models.cross_encoder.onnx_session import FACTS, MODEL
 from models.cross_encoder.pairwise import Progress
 from models.cross_encoder.scorer import CrossEncoderScorer, resolve_device
 from models.errors import ArtifactError
+from models.evaluation.evaluation_set import split_of
 from models.measures.metrics import collapse_to_documents, evaluate_run
 from models.settings import EngineSettings
 from models.store.durable_files import canonical_json
+from models.training.steps import SCORING_ENGINES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from models.settings import Settings
+    from models.store.artifacts import Artifact, ArtifactStore
 
 _TOP = 10
 _ONE_SIDED = 1.645
@@ -193,3 +199,59 @@ def _make(kind: Kind, model: Path, folder: Path, max_tokens: int) -> Bfloat16Sco
         return Bfloat16Scorer.load(model, max_tokens)
     export_model(model, folder, kind)
     return OnnxScorer.load(folder, max_tokens)
+
+
+def make_scoring_engines(
+    store: ArtifactStore,
+    settings: Settings,
+    passages: Artifact,
+    candidates: Artifact,
+    evaluation_set: Artifact,
+    large_reranker: Artifact,
+    compact_reranker: Artifact,
+    progress: Progress | None = None,
+) -> Artifact:
+    """The engines of both models for this machine."""
+    inputs = (passages, candidates, evaluation_set, large_reranker, compact_reranker)
+    return SCORING_ENGINES.get_or_create(
+        store,
+        settings,
+        partial(select_engines, *inputs, settings, progress),
+        inputs=inputs,
+        # Scores of other instructions differ by rounding.
+        outside={
+            "device": resolve_device(settings.training.device),
+            "bfloat16": str(multiplies_bfloat16()),
+            "tiles": str(has_tiles()),
+        },
+    )
+
+
+def select_engines(
+    passages: Artifact,
+    candidates: Artifact,
+    evaluation_set: Artifact,
+    large_reranker: Artifact,
+    compact_reranker: Artifact,
+    settings: Settings,
+    progress: Progress | None,
+    folder: Path,
+) -> dict[str, Any]:
+    """`build_engines` into `folder`, held against the models on candidates of development queries."""
+    dev, judgments = split_of(evaluation_set, "dev")
+    sample = parity_sample(
+        candidates.read_table("candidates.parquet"),
+        dev,
+        passages.read_table("passages.parquet", ["passage_id", "title", "text"]),
+        judgments,
+        settings.engine.parity_queries,
+    )
+    return build_engines(
+        {"compact": compact_reranker.folder, "large": large_reranker.folder},
+        settings.training.max_tokens,
+        settings.training.device,
+        settings.engine,
+        sample,
+        folder,
+        progress,
+    )

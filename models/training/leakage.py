@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from models.corpus.integrity import examples_of
 from models.corpus.splits import normalize_query, sample_by_hash
 from models.errors import ArtifactError
 from models.retrieval.candidates import query_hash, stored_query_vectors
-from models.settings import TrainingSettings
-from models.store.artifacts import Artifact
+from models.settings import Settings, TrainingSettings
+from models.store.artifacts import Artifact, ArtifactStore
 from models.text.near_duplicates import near_duplicates, overlap
+from models.training.steps import NO_EVALUATION_QUERY_IN_TRAINING
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,6 +122,40 @@ def trained_and_evaluated(
         min_overlap,
         min_cosine,
     )
+
+
+def find_leaks(
+    store: ArtifactStore,
+    settings: Settings,
+    training_examples: Artifact,
+    evaluation_set: Artifact,
+    candidates: Artifact,
+    passage_embeddings: Artifact,
+) -> dict[str, Any]:
+    """`{"count": of `trained_and_evaluated`, "examples": [...]}`; computed once per content, limits and code."""
+    artifacts = (training_examples, evaluation_set, candidates, passage_embeddings)
+    versions = {artifact.asset: artifact.data_version for artifact in artifacts}
+    key = {"inputs": versions, **NO_EVALUATION_QUERY_IN_TRAINING.values(settings)}
+    return NO_EVALUATION_QUERY_IN_TRAINING.remember(store, key, partial(leaked, *artifacts, settings.training))
+
+
+def leaked(
+    training_examples: Artifact,
+    evaluation_set: Artifact,
+    candidates: Artifact,
+    passage_embeddings: Artifact,
+    settings: TrainingSettings,
+) -> dict[str, Any]:
+    """What `find_leaks` remembers."""
+    rows = trained_and_evaluated(
+        training_examples,
+        evaluation_set,
+        candidates,
+        passage_embeddings,
+        min_overlap=settings.leak_overlap,
+        min_cosine=settings.leak_cosine,
+    )
+    return examples_of(rows)
 
 
 def vectors_of(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import pandas as pd
 
@@ -13,6 +13,7 @@ from models.corpus.passage_table import PassageTable
 from models.corpus.splits import normalize_query
 from models.records import decisions
 from models.records.database import Database
+from models.store.artifacts import Artifact
 from models.store.durable_files import digest_json
 from models.text.passage_text import passage_text
 
@@ -49,6 +50,15 @@ def read_logged(database: Database, evaluated: Collection[str], count: int, befo
         if len(found) > count:
             del found[next(iter(found))]
     return list(found.values())
+
+
+def logged_until_today(database: Database, queries: Artifact, count: int) -> list[LoggedList]:
+    """`read_logged` up to yesterday, so that runs of one day learn from the same; `queries` has what is tested."""
+    if not count:
+        return []
+    table = queries.read_table("queries.parquet")
+    tested = table.loc[table["split"] != "train", "text"].tolist()
+    return read_logged(database, tested, count, datetime.combine(datetime.now(UTC).date(), time(), UTC))
 
 
 def logged_digest(lists: Sequence[LoggedList]) -> str:

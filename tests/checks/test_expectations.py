@@ -75,7 +75,7 @@ def test_an_unchanged_artifact_is_validated_once_and_a_page_that_is_gone_is_made
     def refuse(*_: object) -> None:
         raise AssertionError("the suite was run again")
 
-    monkeypatch.setattr("models.expectations.validation.validate_with_page", refuse)
+    monkeypatch.setattr("models.expectations.suite_results.validate_with_page", refuse)
     assert _run(deployment, corpus_tables.passages())[1].passed
 
 

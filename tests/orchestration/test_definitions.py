@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -15,9 +16,11 @@ import pytest
 from assets import keys
 from models.release.gate import RULES
 from models.settings import ROOT, load_settings
+from models.store.steps import Step
 from orchestration.definitions import defs
 from tests.patience import PATIENCE_S
 
+STEPS = sorted((ROOT / "models").glob("*/steps.py"))
 GRAPH = defs.resolve_asset_graph()
 JOBS = {job.name: job for job in defs.resolve_all_job_defs()}
 ASSETS = {
@@ -90,6 +93,24 @@ def test_each_asset_says_what_it_is(key: dg.AssetKey) -> None:
     assert 1 <= len(spec.kinds) <= 3, "the UI shows three"
     assert all(kind == kind.lower() for kind in spec.kinds)
     assert (spec.code_version is None) == (key in DECIDED_ANEW)
+
+
+def test_each_asset_has_the_version_of_the_step_that_makes_it() -> None:
+    modules = (importlib.import_module(f"models.{path.parent.name}.steps") for path in STEPS)
+    steps = {value.name: value for module in modules for value in vars(module).values() if isinstance(value, Step)}
+    shown = {keys.artifact_name(spec.key): spec.code_version for spec in defs.resolve_all_asset_specs()}
+    decided_anew = {keys.artifact_name(key) for key in DECIDED_ANEW}
+    assert {name: version for name, version in shown.items() if version} == {
+        name: step.code_version for name, step in steps.items() if name in shown and name not in decided_anew
+    }
+
+
+def test_no_asset_or_check_lists_modules_by_hand() -> None:
+    """A code version is a step's: it is computed nowhere else."""
+    for folder in ("assets", "checks", "orchestration", "models"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if path.parent != ROOT / "models" / "store":
+                assert "code_version(" not in path.read_text(encoding="utf-8"), path
 
 
 @each_asset

@@ -21,12 +21,13 @@ from tokenizers import Tokenizer
 from models.contracts.rows import Document, Judgment, Query, RejectedRow
 from models.contracts.tables import TABLES, check_table
 from models.corpus.chunking import load_tokenizer
-from models.corpus.ingest import CorpusTables, rejected_share, write_corpus
+from models.corpus.ingest import write_corpus
+from models.corpus.integrity import rejected_share
 from models.errors import SourceError
 from models.settings import CorpusSettings
 from models.store.durable_files import digest_file
 from models.store.tables import write_table
-from tests.corpus_tables import read_corpus
+from tests.corpus_tables import CorpusTables, read_corpus
 
 SETTINGS = CorpusSettings(passage_tokens=32, overlap_tokens=8)
 
@@ -79,6 +80,10 @@ def _good(count: int = 20) -> tuple[list[Document], list[Query], list[Judgment]]
     return documents, queries, [Judgment(f"q{n}", f"d{n}", 1) for n in range(count)]
 
 
+def _rejected_share(tables: CorpusTables) -> float:
+    return rejected_share(tables.passages, tables.queries, tables.judgments, tables.quarantined_rows)
+
+
 def _reasons(tables: CorpusTables) -> list[str]:
     return list(tables.quarantined_rows["reason"])
 
@@ -89,7 +94,7 @@ def test_good_rows_pass_and_are_counted() -> None:
     assert (counts["documents"], counts["queries"], counts["judgments"], counts["quarantined_rows"]) == (20, 20, 20, 0)
     assert counts["passages"] == len(tables.passages) > 20
     assert counts["queries_train"] + counts["queries_dev"] + counts["queries_test"] == 20
-    assert rejected_share(tables) == 0
+    assert _rejected_share(tables) == 0
 
 
 def test_order_of_the_source_does_not_matter_to_the_files(tmp_path: Path) -> None:
@@ -124,7 +129,7 @@ def test_tables_hold_their_contracts_after_a_round_trip(
 def test_an_empty_corpus_gives_empty_tables_of_the_right_types(tmp_path: Path) -> None:
     tables = _read(_Rows())
     assert set(tables.counts.values()) == {0}
-    assert rejected_share(tables) == 0
+    assert _rejected_share(tables) == 0
     write_table(tables.passages, tmp_path / "passages.parquet")
     check_table(pd.read_parquet(tmp_path / "passages.parquet"), TABLES["passages.parquet"], "passages")
 
@@ -155,7 +160,7 @@ def test_bad_documents_are_quarantined(document: Document, reason: str) -> None:
     [row] = tables.quarantined_rows.to_dict("records")
     assert reason in row["reason"]
     assert (row["table"], row["position"]) == ("documents", "documents row 2")
-    assert rejected_share(tables) == 0.5
+    assert _rejected_share(tables) == 0.5
 
 
 def test_bad_queries_and_judgments_are_quarantined() -> None:
@@ -189,7 +194,7 @@ def test_bad_queries_and_judgments_are_quarantined() -> None:
         "not JSON",
     ]
     assert tables.quarantined_rows["position"].tolist()[-2:] == ["judgments row 10", "judgments.jsonl:9"]
-    assert rejected_share(tables) == pytest.approx(6 / 11)
+    assert _rejected_share(tables) == pytest.approx(6 / 11)
 
 
 def test_a_document_whose_passages_would_take_the_ids_of_others_is_quarantined() -> None:
@@ -218,7 +223,7 @@ def test_training_queries_with_the_text_of_a_test_query_are_kept_out_with_their_
     assert list(tables.judgments["query_id"]) == ["a", "c", "d"]
     assert list(tables.quarantined_rows["table"]) == ["queries", "judgments"]
     assert set(_reasons(tables)) == {"leakage: the train query b has the text of test query a"}
-    assert rejected_share(tables) == 0
+    assert _rejected_share(tables) == 0
 
 
 def test_nothing_is_lost() -> None:

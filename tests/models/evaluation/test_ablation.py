@@ -11,7 +11,7 @@ import pytest
 
 from models.cascade.calibration import Calibration
 from models.evaluation.ablation import RETRAINED, Ablation, ablate_scores, calibration_errors, compare_retrained
-from models.evaluation.evaluation_set import read_report
+from models.evaluation.report import read_report
 from models.operations.judged_corpus import JudgedCorpus, own_corpus
 from models.settings import Settings, load_settings
 from tests.small_bundle import Small

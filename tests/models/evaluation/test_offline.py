@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 
 from models.errors import ArtifactError
-from models.evaluation.evaluation_set import read_report, split_of
-from models.evaluation.offline import QUALITY_COST, log_evaluation
-from models.evaluation.report import FIRST_STAGES, RERANKERS
+from models.evaluation.evaluation_set import split_of
+from models.evaluation.report import FIRST_STAGES, QUALITY_COST, RERANKERS, read_report
 from models.records.mlflow_registry import Tracking
 from models.release.champion import evaluate_champion
+from models.release.registration import log_evaluation
 from models.serving.latency_profile import profile_bundle
 from models.store.artifacts import Artifact, ArtifactStore
 from tests.models.serving.test_loaded_bundle import admitted, copied

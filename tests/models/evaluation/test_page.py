@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 
 from models.evaluation.assessment import Assessment
-from models.evaluation.evaluation_set import read_report
-from models.evaluation.page import PAGE, write_evaluation_page
-from models.evaluation.report import evaluate_systems
+from models.evaluation.page import write_evaluation_page
+from models.evaluation.report import PAGE, evaluate_systems, read_report
 from models.evaluation.slices import query_facts, slice_gains
 from models.settings import EvaluationSettings
 from tests.small_bundle import Handbook, Small

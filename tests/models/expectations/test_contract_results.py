@@ -10,6 +10,7 @@ import pytest
 import models.expectations.contract_results as contracts_cache
 from models.errors import ContractError
 from models.expectations.contract_results import contract_violations, require_contracts
+from models.expectations.steps import CONTRACTS
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.tables import write_table
 
@@ -80,7 +81,7 @@ def test_changed_contracts_are_held_against_the_table_again(
 ) -> None:
     artifact = queries(store, "train")
     contract_violations(store, artifact, "queries.parquet")
-    monkeypatch.setattr(contracts_cache, "code_version", lambda *modules: "another")
+    monkeypatch.setitem(vars(CONTRACTS), "code_version", "another")
     contract_violations(store, artifact, "queries.parquet")
     assert computed == [1, 1]
 

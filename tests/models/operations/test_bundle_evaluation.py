@@ -12,9 +12,7 @@ import pytest
 
 from models.corpus.sources.beir import BeirSource
 from models.errors import SourceError
-from models.evaluation.evaluation_set import read_report
-from models.evaluation.report import FIRST_STAGES, RERANKERS
-from models.operations import bundle_evaluation as corpus_evaluation
+from models.evaluation.report import FIRST_STAGES, RERANKERS, read_report
 from models.operations.bundle_evaluation import evaluate_bundle
 from models.operations.judged_corpus import JudgedCorpus, judged_corpus
 from models.settings import Settings
@@ -124,10 +122,10 @@ def test_a_split_without_judged_queries_is_named(small: Small, folder: Path, set
 def test_a_killed_call_is_gone_on_with_and_a_larger_sample_scores_what_it_adds(
     small: Small, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus_evaluation, "_QUERIES_KEPT", 5)
+    monkeypatch.setattr("models.operations.judged_corpus._QUERIES_KEPT", 5)
     monkeypatch.setenv("RERANKOPS_HOME", str(tmp_path / "home"))
     write_beir(Handbook(), tmp_path / "handbook")
-    steps = tmp_path / "home" / "evaluations" / "steps" / "evaluation" / "scored"
+    steps = tmp_path / "home" / "evaluations" / "steps" / "evaluation" / "scored_candidates"
 
     class Killed(BaseException):
         pass

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import ArtifactError
-from models.evaluation.page import PAGE
+from models.evaluation.report import PAGE
 from models.records.ledger import Ledger
 from models.release.champion import evaluate_champion
 from models.release.evidence import CHECKED, DECISION_FILE, Exhibits, gather, record, write_decision

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from models.evaluation.evaluation_set import read_report
+from models.evaluation.report import read_report
 from models.records.mlflow_registry import Tracking
 from models.release.model_card import CARD, weights_licence
 from models.release.registration import register_model

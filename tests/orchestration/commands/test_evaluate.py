@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from models.evaluation.evaluation_set import read_report
-from models.evaluation.report import FIRST_STAGES, RERANKERS
+from models.evaluation.report import FIRST_STAGES, RERANKERS, read_report
 from models.records.database import Database
 from models.records.ledger import Ledger
 from models.records.mlflow_registry import CHALLENGER, Tracking

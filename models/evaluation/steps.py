@@ -1,0 +1,20 @@
+"""The computations of the offline evaluation on stored artifacts."""
+
+from models.store import asset_names as names
+from models.store.steps import Step
+
+RESAMPLING = ("evaluation.resamples", "evaluation.confidence")
+
+SCORED_CANDIDATES = Step(names.SCORED_CANDIDATES, "models.evaluation.scored_candidates:score", ("training.max_tokens",))
+SCORE_CALIBRATION = Step(
+    names.SCORE_CALIBRATION,
+    "models.evaluation.score_calibration:calibrate",
+    ("tiers",),
+    without=("tiers.budget_ms", "tiers.reserve_ms"),
+)
+OFFLINE_EVALUATION = Step(
+    names.OFFLINE_EVALUATION,
+    "models.evaluation.offline:evaluate_offline",
+    (*RESAMPLING, "tiers.compact_candidates", "tiers.large_candidates"),
+    data_files=("evaluation/templates/evaluation.html",),
+)

@@ -1,0 +1,32 @@
+"""The computations of first-stage retrieval: vectors, both indexes, and the candidates that are reranked."""
+
+from models.store import asset_names as names
+from models.store.steps import Step
+
+PASSAGE_EMBEDDINGS = Step(
+    names.PASSAGE_EMBEDDINGS,
+    "models.retrieval.embedding:embed_passages",
+    ("encoder.max_tokens",),
+)
+DENSE_INDEX = Step(
+    names.DENSE_INDEX,
+    "models.retrieval.dense_index:index_embeddings",
+    (
+        "index.hnsw_m", "index.hnsw_ef_construction", "index.hnsw_ef_search", "index.hnsw_sq8", "index.ivf_lists",
+        "index.ivf_pq_bytes", "index.ivf_probes", "index.rescore", "index.min_recall", "index.recall_queries",
+        "index.max_delta_share",
+    ),
+)  # fmt: skip
+LEXICAL_INDEX = Step(
+    names.LEXICAL_INDEX, "models.retrieval.lexical_index:index_texts", ("index.bm25_k1", "index.bm25_b")
+)
+CANDIDATES = Step(
+    names.CANDIDATES,
+    "models.retrieval.candidates:retrieve_candidates",
+    ("index.rrf_k", "index.depth", "evaluation.candidates", "training.max_queries"),
+)
+POOLED_CANDIDATES = Step(
+    "index/pooled_candidates",
+    "models.retrieval.pooled_candidates:pool",
+    ("index.rrf_k", "index.depth", "encoder.max_tokens", "evaluation.candidates"),
+)

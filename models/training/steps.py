@@ -1,0 +1,46 @@
+"""The computations of training: mined examples, both cross-encoders, and what computes their scores."""
+
+from models.store import asset_names as names
+from models.store.steps import Step
+
+_MINING = (
+    "training.max_queries", "training.negatives", "training.draws", "training.negative_sources",
+    "training.negative_depth", "training.negative_top_share", "training.random_share",
+    "training.false_negative_margin", "training.leak_overlap", "training.leak_cosine",
+)  # fmt: skip
+_IN_THE_INPUTS = (
+    "training.base_model", "training.compact_base_model", "training.false_negative_teacher",
+    "training.pseudo_queries", "training.pseudo_documents", *_MINING,
+)  # fmt: skip
+"""Keys that reach the models through other inputs: the digest of the weights, the training examples."""
+
+_WITHOUT_EFFECT = ("training.checkpoint_minutes",)
+_OF_COMPACT_ALONE = (
+    "training.compact_layers", "training.compact_pairs", "training.teacher_weight", "training.distillation",
+    "training.logged_queries",
+)  # fmt: skip
+
+TRAINING_EXAMPLES = Step(names.TRAINING_EXAMPLES, "models.training.examples:mine", (*_MINING, "training.seed"))
+LARGE_RERANKER = Step(
+    names.LARGE_RERANKER,
+    "models.training.large_reranker:train",
+    ("training",),
+    without=(*_IN_THE_INPUTS, *_WITHOUT_EFFECT, *_OF_COMPACT_ALONE),
+)
+COMPACT_RERANKER = Step(
+    names.COMPACT_RERANKER,
+    "models.training.compact_reranker:train",
+    ("training",),
+    without=(*_IN_THE_INPUTS, *_WITHOUT_EFFECT),
+)
+SCORING_ENGINES = Step(
+    names.SCORING_ENGINES,
+    "models.training.engine_selection:select_engines",
+    ("engine", "training.max_tokens"),
+    without=("engine.threads",),
+)
+NO_EVALUATION_QUERY_IN_TRAINING = Step(
+    "no_evaluation_query_in_training",
+    "models.training.leakage:leaked",
+    ("training.leak_overlap", "training.leak_cosine"),
+)
