@@ -12,7 +12,7 @@ ARGS ?=
 # compile Dagster, MLflow and the like again, which takes longer than to load them.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup demo dev test servers lint format types imports pytest bench settings lock clean
+.PHONY: help setup demo dev test check servers lint format types imports pytest bench settings lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ dev: setup ## Dagster's web server and daemon
 test: ## All that CI runs: setup, servers, lint, types, imports, pytest
 	@.ci/run
 
+check: ## The two-minute loop: lint, types, imports, the tests without models, servers and processes
+	@.ci/run check
+
 servers: ## Start the servers that the tests use
 	@.ci/servers
 
@@ -63,9 +66,11 @@ types: setup ## pyright
 imports: setup ## import-linter: the one direction of imports
 	@$(BIN)/lint-imports
 
-# One thread in each of the processes, so that they share the cores and not fight for them.
+# One thread in each of the processes, so that they share the cores and not fight for them. A file stays on one worker, which
+# makes what its tests share once; tests/heavy.py puts the files first that take longest.
 pytest: setup ## The tests, as in: make pytest ARGS="tests/models -k gate"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
+	  --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: setup ## Measured comparisons; writes docs/benchmarks
 	@$(BIN)/python -m bench $(ARGS)

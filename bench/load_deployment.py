@@ -16,7 +16,7 @@ from models.records.ledger import Ledger, Release
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import RELEASE_CANDIDATE
 from models.store.durable_files import canonical_json, link_or_copy
-from tests.small_bundle import MACHINES, build_small, release_facts
+from tests.small_bundle import MACHINES, build_small, open_small, release_facts
 
 DOCUMENTS = 16
 _SHIFT = 0.5
@@ -60,7 +60,8 @@ def small_deployment(folder: Path) -> Deployment:
     """
     (folder / "small").mkdir()
     (folder / "home").mkdir()
-    small = build_small(folder / "small")
+    build_small(folder / "small")
+    small = open_small(folder / "small")
     texts = small.artifacts["corpus/passages"].read_table("passages.parquet")["text"].tolist()
     draw = random.Random(1)
     questions = [

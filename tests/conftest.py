@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from tests.small_bundle import Small, build_small
+from tests.sharing import make_once
+from tests.small_bundle import Small, build_small, open_small
 
-pytest_plugins = ["tests.databases", "tests.object_storage"]
+pytest_plugins = ["tests.databases", "tests.heavy", "tests.object_storage"]
 
 # How long an example takes says how busy the machine is, and nothing about what is tested.
 hypothesis_settings.register_profile("rerankops", deadline=None)
@@ -26,9 +27,16 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that every worker of this run sees."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def small(shared_folder: Path) -> Small:
     """The small deployment, up to its first release candidate; read only, but for further candidates."""
-    return build_small(tmp_path_factory.mktemp("small"))
+    return open_small(make_once(shared_folder / "small", build_small))
 
 
 @pytest.fixture(scope="session")
@@ -52,14 +60,17 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture(scope="session")
-def _empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _empty_mlflow(shared_folder: Path) -> Path:
     """A migrated MLflow database without contents: making one takes seconds, copying it does not."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow import MlflowClient
 
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{path}", registry_uri=f"sqlite:///{path}").search_experiments()
-    return path
+    def make(folder: Path) -> None:
+        from mlflow import MlflowClient
+
+        uri = f"sqlite:///{folder / 'mlflow.db'}"
+        MlflowClient(tracking_uri=uri, registry_uri=uri).search_experiments()
+
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    return make_once(shared_folder / "mlflow", make) / "mlflow.db"
 
 
 @pytest.fixture

@@ -84,6 +84,8 @@ HANDBOOK = " ".join(
 QUESTION = "how do I clean the water filter"
 BUDGET_MS = 60_000.0
 """Time enough for every tier on a busy machine: tests that want a degraded answer ask for less."""
+_VERSIONS = "versions.json"
+"""File in the home of a small deployment: data version of each artifact."""
 
 
 class Handbook:
@@ -214,7 +216,24 @@ class Small:
         return make_candidate(self.store, settings, self.artifacts, self.first.large, self.first.compact)
 
 
-def build_small(home: Path) -> Small:
+def open_small(home: Path) -> Small:
+    """The deployment that `build_small` has made in `home`, maybe in another process."""
+    from models.store.artifacts import ArtifactStore
+
+    settings = small_settings(home)
+    store = ArtifactStore(settings.artifact_root, home / "cache")
+    versions: dict[str, str] = json.loads((home / _VERSIONS).read_bytes())
+    made = {asset: store.open(asset, version) for asset, version in versions.items()}
+    first = Candidate(
+        bundle=made.pop("release/release_candidate"),
+        evaluation=made.pop("evaluation/offline_evaluation"),
+        large=made["training/large_reranker"],
+        compact=made["training/compact_reranker"],
+    )
+    return Small(home, settings, store, made, first)
+
+
+def build_small(home: Path) -> None:
     """Make the whole deployment in `home`: half a minute on two cores, most of it loading libraries."""
     import numpy as np
 
@@ -307,7 +326,10 @@ def build_small(home: Path) -> Small:
         "training/training_examples",
         "training/large_reranker",
     )
-    return Small(home, settings, store, made, make_candidate(store, settings, made, large, compact))
+    first = make_candidate(store, settings, made, large, compact, current=True)
+    made |= {artifact.asset: artifact for artifact in (first.bundle, first.evaluation)}
+    versions = {asset: artifact.data_version for asset, artifact in made.items()}
+    (home / _VERSIONS).write_text(json.dumps(versions), encoding="utf-8")
 
 
 def weights_file(files: Collection[str], model: str) -> str:
@@ -317,9 +339,18 @@ def weights_file(files: Collection[str], model: str) -> str:
 
 
 def make_candidate(
-    store: ArtifactStore, settings: Settings, artifacts: Mapping[str, Artifact], large: Artifact, compact: Artifact
+    store: ArtifactStore,
+    settings: Settings,
+    artifacts: Mapping[str, Artifact],
+    large: Artifact,
+    compact: Artifact,
+    *,
+    current: bool = False,
 ) -> Candidate:
-    """Score, calibrate and evaluate two models on the evaluation set, and write their serving bundle."""
+    """Score, calibrate and evaluate two models on the evaluation set, and write their serving bundle.
+
+    `current` points the store at all of it; further candidates leave the pointers alone, which all workers share.
+    """
     from models.cascade.calibration import fit_calibration
     from models.cascade.window_fitting import fit_stopping
     from models.evaluation.evaluation_set import split_of
@@ -442,6 +473,9 @@ def make_candidate(
         *(getattr(parts, name).asset for name in parts.versions()),
         settings={"serving.golden_queries": settings.serving.golden_queries},
     )
+    if current:
+        for artifact in made.values():
+            store.point(artifact)
     return Candidate(bundle, evaluation, large, compact)
 
 
@@ -515,7 +549,6 @@ def _keep(
         settings=settings or {},
         build=lambda folder: dict(build(folder) or {}),
     )
-    store.point(artifact)
     made[asset] = artifact
     return artifact
 

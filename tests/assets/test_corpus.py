@@ -17,6 +17,8 @@ from models.store.artifacts import Artifact
 from models.store.durable_files import digest_file
 from tests.deployments import use_home
 
+pytestmark = pytest.mark.heavy
+
 QUERIES = '{"query_id": "q1", "text": "What moves water?", "split": "test"}\n{"query_id": "q2", "text": " "}\n'
 JUDGMENTS = '{"query_id": "q1", "document_id": "pumps.md", "grade": 1}\n'
 

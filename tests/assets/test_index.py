@@ -18,6 +18,8 @@ from models.retrieval.retriever import HybridRetriever, open_retriever
 from models.store.artifacts import Artifact, ArtifactStore
 from tests.deployments import use_home
 
+pytestmark = pytest.mark.heavy
+
 ASSETS = ("corpus/passages", "index/passage_embeddings", "index/dense_index", "index/lexical_index", "index/candidates")
 MACHINES = "oven boiler pump grinder press lathe burner filter saw baler loom kiln crane winch anvil forge".split()
 

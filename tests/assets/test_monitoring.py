@@ -26,6 +26,8 @@ from tests import traffic
 from tests.deployments import shown, use_home
 from tests.traffic import DAY, ask, decision
 
+pytestmark = pytest.mark.heavy
+
 Day = Callable[..., dg.ExecuteInProcessResult]
 
 LOG_CONTRACT = next(

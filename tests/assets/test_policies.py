@@ -64,6 +64,7 @@ def test_only_what_may_pass_is_tried_again(error: RerankOpsError, attempts: int)
     assert len(tried) == attempts
 
 
+@pytest.mark.heavy
 def test_an_input_that_breaks_its_contract_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deployment = use_home(tmp_path, monkeypatch)
     broken = corpus_tables.quarantined_rows(1).assign(rule="bad luck")

@@ -14,6 +14,8 @@ from tests.checks.check_cases import run_checks, table_asset
 from tests.deployments import shown, use_home, write_artifact
 from tests.traffic import decision
 
+pytestmark = pytest.mark.heavy
+
 _CANDIDATES = pd.DataFrame(
     {
         "query_id": ["q0"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from assets import keys
 from checks import expectations
@@ -12,6 +13,8 @@ from models.expectations.accepted import accept_corpus
 from tests.checks import corpus_tables
 from tests.checks.check_cases import run_checks, table_asset
 from tests.deployments import shown, use_home, write_artifact
+
+pytestmark = pytest.mark.heavy
 
 _PASSAGES, _WARNINGS, _QUERIES, _, _JUDGMENTS, _, _EVALUATION_SET, _ = expectations.CHECKS
 _BELOW = dg.AssetKey("below")

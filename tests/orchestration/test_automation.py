@@ -21,6 +21,8 @@ from orchestration.definitions import defs
 from tests import traffic
 from tests.deployments import use_home
 
+pytestmark = pytest.mark.heavy
+
 READ = (keys.PASSAGES, keys.QUERIES, keys.JUDGMENTS, keys.QUARANTINED_ROWS)
 INDEX = (keys.EVALUATION_SET, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, keys.CANDIDATES)
 GRAPH = defs.resolve_asset_graph()

@@ -18,6 +18,8 @@ from orchestration.lifecycle import FAILED, RELEASED, Outcome, run_lifecycle, se
 from tests.deployments import use_home
 from tests.docs_corpus import docs_settings, write_docs_corpus
 
+pytestmark = pytest.mark.heavy
+
 JOB = defs.resolve_job_def("lifecycle")
 
 

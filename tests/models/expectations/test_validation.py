@@ -26,6 +26,8 @@ from models.expectations.validation import (
     validate_with_page,
 )
 
+pytestmark = pytest.mark.heavy
+
 PASSAGE_PARAMETERS = {"min_passages": 2, "max_characters": 2000}
 EVALUATION_PARAMETERS = {"min_test_queries": 6, "min_dev_queries": 2, "max_mean_positives": 10}
 

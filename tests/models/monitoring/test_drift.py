@@ -22,6 +22,8 @@ from models.monitoring.drift import (
     features_from_rankings,
 )
 
+pytestmark = pytest.mark.heavy
+
 _WORDS = ["sort", "merge", "filter", "join", "group", "rows", "columns", "table", "index", "query", "model", "how"]
 
 

@@ -27,6 +27,8 @@ from models.store.asset_names import DECISION_LOG, DRIFT_REPORT
 from tests import traffic
 from tests.traffic import DAY, ask, decision
 
+pytestmark = pytest.mark.heavy
+
 START = datetime.combine(DAY, time(), UTC)
 SETTINGS = MonitoringSettings()
 

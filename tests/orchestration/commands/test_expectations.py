@@ -44,6 +44,7 @@ def profiled(path: Path) -> list[dict[str, Any]]:
     return [one for one in json.loads(path.read_text())["expectations"] if one["meta"]["name"].startswith(PROFILED)]
 
 
+@pytest.mark.heavy
 def test_a_profile_stands_beside_the_suite_and_holds_for_its_version(
     artifacts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

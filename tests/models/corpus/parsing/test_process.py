@@ -14,6 +14,8 @@ from models.corpus.parsing.parsers import Parsed, ParseError
 from models.corpus.parsing.process import ParserProcess
 from models.errors import SourceError
 
+pytestmark = pytest.mark.heavy
+
 
 @contextmanager
 def _opened(path: Path, data: bytes) -> Iterator[int]:

@@ -94,6 +94,7 @@ def test_a_bomb_ends_at_the_limit(tmp_path: Path) -> None:
         list(read_csv_rows(path, "documents", max_decompressed=1000))
 
 
+@pytest.mark.heavy
 def test_many_broken_records_are_each_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"id,text\n" + b'a"b,"c""\n' * 20_000)

@@ -6,6 +6,7 @@ import pytest
 
 from bench.fuzz_sources import cases, fuzz
 
+pytestmark = pytest.mark.heavy
 INPUTS = 30
 CASES = cases(files=15)
 
