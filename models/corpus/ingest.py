@@ -64,9 +64,13 @@ def write_corpus(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         spilled = tempfile.TemporaryDirectory(dir=folder, prefix=".spill-")
-    with spilled as work:
+    with (
+        spilled as work,
+        SortedSpill(
+            PassageRow, Path(work) / "passages.sqlite", key=lambda row: (row.document_id, row.start)
+        ) as passages,
+    ):
         refused = {table: _Refused(table, Path(work)) for table in _TABLES}
-        passages = SortedSpill(PassageRow, Path(work), key=lambda row: (row.document_id, row.start))
         digests = _spill_passages(source, settings, tokenizer, KnownSpans(previous), passages, refused["documents"])
         documents = set(digests)
         read_queries = list(_accept(source.queries(), refused["queries"]))

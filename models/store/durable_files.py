@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,10 +64,10 @@ def digest_file(path: Path) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what a full disk and its like raise into an `ArtifactError` naming `path`."""
+    """Turn what a full disk and its like raise, also of SQLite, into an `ArtifactError` naming `path`."""
     try:
         yield
-    except OSError as error:
+    except (OSError, sqlite3.OperationalError) as error:
         raise ArtifactError(
             f"{path} cannot be written: {error}", "Free space on that disk and run again; nothing was half-written."
         ) from error

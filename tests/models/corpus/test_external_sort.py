@@ -3,9 +3,12 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from models.corpus.external_sort import SortedSpill, Spill
 from models.errors import ArtifactError
@@ -43,18 +46,23 @@ def test_rows_come_back_as_they_were_added(tmp_path: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 10, 5000])
-def test_rows_come_back_sorted_whatever_their_order(
-    tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("models.corpus.external_sort._RUN_ROWS", 30)
-    monkeypatch.setattr("models.corpus.external_sort._MAX_RUNS", 4)
+def test_rows_come_back_sorted_whatever_their_order(tmp_path: Path, count: int) -> None:
     rows = _rows(count)
-    spill = SortedSpill(_Row, tmp_path, _key)
-    for start in range(0, count, 7):
-        spill.add(rows[start : start + 7])
-    assert spill.count == count
-    assert list(spill) == sorted(rows, key=_key)
-    assert len(list(tmp_path.iterdir())) <= 4
+    with SortedSpill(_Row, tmp_path / "rows.sqlite", _key) as spill:
+        for start in range(0, count, 7):
+            spill.add(rows[start : start + 7])
+        assert spill.count == count
+        assert list(spill) == sorted(rows, key=_key)
+        assert list(spill) == sorted(rows, key=_key)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.text(max_size=3), st.integers(-(2**63), 2**63 - 1) | st.integers(0, 2)), max_size=30))
+def test_any_keys_are_sorted_as_python_sorts_them_and_equal_ones_stay_in_order(keys: list[tuple[str, int]]) -> None:
+    rows = [_Row(name, number, (str(place),)) for place, (name, number) in enumerate(keys)]
+    with TemporaryDirectory() as folder, SortedSpill(_Row, Path(folder) / "rows.sqlite", _key) as spill:
+        spill.add(rows)
+        assert list(spill) == sorted(rows, key=_key)
 
 
 def test_equal_rows_give_equal_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +82,8 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ArtifactError, match=r"rows\.arrow cannot be written"):
         list(_added(Spill(_Row, tmp_path / "file" / "rows.arrow")))
+    with pytest.raises(ArtifactError, match=r"rows\.sqlite cannot be written"):
+        SortedSpill(_Row, tmp_path / "file" / "rows.sqlite", _key)
     with pytest.raises(ArtifactError, match=r"rows\.parquet cannot be written"):
         write_rows(_rows(3), _Row, tmp_path / "file" / "rows.parquet")
 
