@@ -65,6 +65,18 @@ def is_heavy(item: pytest.Item) -> bool:
     )
 
 
+def _is_marked(module: Path) -> bool:
+    """Whether a module says `pytestmark = pytest.mark.heavy`."""
+    return "\npytestmark = pytest.mark.heavy\n" in module.read_text(encoding="utf-8")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not load a module, and the libraries that it imports, of which no test is asked for."""
+    if config.option.markexpr != "not heavy" or collection_path.suffix != ".py":
+        return None
+    return True if _is_marked(collection_path) or imports_heavy(collection_path) else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the heavy tests, and put the files first that take longest, so that no worker ends with one of them."""

@@ -81,5 +81,8 @@ def test_a_heavy_test_without_the_mark_fails_and_is_told_to_carry_it(run_python:
     assert "2 failed, 3 passed" in said, said + errors
     assert "test_that_loads loads sentence_transformers: mark it with @pytest.mark.heavy" in said
     assert "test_that_starts_a_process starts a process (os.posix_spawn): mark it" in said
+    for name, text in {"test_imports.py": "import torch", "test_marked.py": "pytestmark = pytest.mark.heavy"}.items():
+        broken = f"import pytest\n{text}\nraise RuntimeError\n"
+        (tmp_path / name).write_text(broken, encoding="utf-8")
     said, errors = run_python(PYTEST, str(tmp_path), "-m", "not heavy").communicate(timeout=PATIENCE_S)
     assert "2 failed, 1 passed, 2 deselected" in said, said + errors
