@@ -64,7 +64,7 @@ def compact_reranker(
     """The compact cross-encoder: chosen layers of the large one, or weights of its own, trained on with the large one
     as teacher."""
     from models.training.compact_reranker import make_compact_reranker
-    from models.training.logged_lists import logged_until_today
+    from models.training.logged_decisions import logged_until_today
 
     settings = deployment.settings()
     count = settings.training.logged_queries

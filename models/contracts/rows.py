@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 SPLITS = ("train", "dev", "test")
+GIVEN = "given"
+PSEUDO_KINDS = ("title", "heading", "sentence", "cloze")
+"""Where a query comes from: the source, or a part of the text (models/corpus/pseudo_queries.py)."""
 
 Rule = Literal[
     "malformed",

@@ -11,12 +11,9 @@ from pandera.errors import SchemaErrors
 from pandera.typing import Series
 
 from models.contracts.messages import PROBE_CALLER
-from models.contracts.rows import SPLITS, Rule
+from models.contracts.rows import GIVEN, PSEUDO_KINDS, SPLITS, Rule
 from models.errors import ContractError
 
-GIVEN = "given"
-PSEUDO_KINDS = ("title", "heading", "sentence", "cloze")
-"""Where a query comes from: the source, or a part of the text (models/corpus/pseudo_queries.py)."""
 ID_PATTERN = r"^\S(?:.{0,510}\S)?\Z"
 TEXT_PATTERN = r"\s*\S"
 _MAX_SHOWN = 20

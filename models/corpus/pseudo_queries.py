@@ -25,8 +25,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from models.contracts.rows import Judgment, Query
-from models.contracts.tables import GIVEN, PSEUDO_KINDS
+from models.contracts.rows import GIVEN, PSEUDO_KINDS, Judgment, Query
 from models.corpus.passage_table import PassageTable
 from models.corpus.splits import normalize_query, place_queries
 

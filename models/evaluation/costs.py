@@ -6,11 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from models.cross_encoder.candidate_scores import ScoredCandidates
-
 
 def seconds_per_query(
-    scored: ScoredCandidates | Mapping[str, float],
+    pair: Mapping[str, float],
     first_stage: Mapping[str, float],
     per_query: float,
     tiered: Mapping[str, float],
@@ -20,7 +18,6 @@ def seconds_per_query(
     `per_query` is the mean number of candidates, `tiered` that of the pairs which the tiered system gives each model;
     `first_stage` has the seconds of `bm25`, `dense` and `hybrid`.
     """
-    pair = scored.seconds_per_pair if isinstance(scored, ScoredCandidates) else scored
     base = first_stage["hybrid"]
     return {
         **first_stage,

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -17,11 +17,13 @@ from models.measures.latency import summarize
 from models.monitoring.drift import decision_features
 from models.monitoring.steps import DECISION_LOG
 from models.records import decisions
-from models.records.database import Database
-from models.settings import Settings
-from models.store.artifacts import Artifact, ArtifactStore
 from models.store.durable_files import digest_json
 from models.store.tables import write_table
+
+if TYPE_CHECKING:
+    from models.records.database import Database
+    from models.settings import Settings
+    from models.store.artifacts import Artifact, ArtifactStore
 
 LOG_FILE = "decision_log.parquet"
 _TEXTS = (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -25,12 +25,14 @@ from models.monitoring.drift import (
     features_from_rankings,
 )
 from models.monitoring.steps import DRIFT_REPORT
-from models.records.ledger import Ledger
 from models.release.bundle import BUNDLE
-from models.settings import MonitoringSettings, Settings
-from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import DECISION_LOG, EVALUATION_SET, OFFLINE_EVALUATION, RELEASE_CANDIDATE
 from models.store.durable_files import canonical_json
+
+if TYPE_CHECKING:
+    from models.records.ledger import Ledger
+    from models.settings import MonitoringSettings, Settings
+    from models.store.artifacts import Artifact, ArtifactStore
 
 WINDOW_FILE = "window.json"
 """What a drift report compared: day, bundle, reference and how many decisions were left out."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from models.cascade.calibration import Calibration
 from models.cascade.offline import rerank
@@ -14,14 +14,16 @@ from models.cross_encoder.candidate_scores import score_candidates
 from models.cross_encoder.engines import SIZES, load_engine
 from models.evaluation.evaluation_set import split_of
 from models.evaluation.report import evaluate_systems
-from models.records.ledger import Release
 from models.release.bundle import BUNDLE
 from models.release.steps import CHAMPION_EVALUATION
 from models.settings import EvaluationSettings, Settings, TiersSettings
-from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import RELEASE_CANDIDATE
 from models.store.durable_files import canonical_json
 from models.store.tables import write_table
+
+if TYPE_CHECKING:
+    from models.records.ledger import Release
+    from models.store.artifacts import Artifact, ArtifactStore
 
 
 def make_champion_evaluation(

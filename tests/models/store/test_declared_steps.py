@@ -167,4 +167,7 @@ def test_what_costs_much_does_not_depend_on_what_is_beside_it() -> None:
         assert {module for module in of[name] if module.startswith(rooms)} <= {"models.evaluation.evaluation_set"}
     assert not {"models.evaluation.page", "models.evaluation.report"} & of["evaluation/scored_candidates"]
     assert "models.training.logged_lists" not in of["training/large_reranker"]
-    assert "models.contracts.tables" not in of["training/large_reranker"] | of["index/passage_embeddings"]
+    made_with_models = ("index/", "training/", "evaluation/scored_candidates", "evaluation/score_calibration")
+    for name in (name for name in of if name.startswith(made_with_models)):
+        assert "models.contracts.tables" not in of[name], name
+        assert not {module for module in of[name] if module.startswith("models.records.")}, name

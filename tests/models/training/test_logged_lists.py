@@ -11,10 +11,11 @@ import pytest
 
 from models.contracts.messages import PROBE_CALLER
 from models.corpus.passage_table import PassageTable
-from models.records import decisions
 from models.records.database import Database
+from models.records.decision_writer import DecisionWriter
 from models.store.tables import write_table
-from models.training.logged_lists import LoggedList, logged_digest, logged_table, read_logged
+from models.training.logged_decisions import read_logged
+from models.training.logged_lists import LoggedList, logged_digest, logged_table
 from tests.traffic import decision
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -30,7 +31,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 def store(database: Database, folder: Path, *rows: tuple[str, int, str], caller: str = "key-1") -> None:
     """Decisions (id, hours before noon, query)."""
-    with decisions.DecisionWriter(database, folder / "spool") as writer:
+    with DecisionWriter(database, folder / "spool") as writer:
         for name, hours, query in rows:
             writer.put(decision(name, NOON - timedelta(hours=hours), query=query, caller=caller))
         assert writer.flush()
