@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from models.contracts.messages import Decision
-from models.records import decisions
 from models.records.database import Database
+from models.records.decisions import decision_row, insert_decisions
 from models.records.ledger import Ledger, Release
 from models.store.artifacts import ArtifactStore
 from tests.deployments import write_artifact
@@ -21,6 +21,11 @@ DAY = date(2026, 3, 10)
 _WORDS = "sort merge filter join group rows columns table index query model how read write count split".split()
 _OTHER_WORDS = "wie sortiert man zeilen spalten einer tabelle nach datum und wert oder sucht eintraege darin".split()
 _RANKED = 10
+
+
+def record(database: Database, decision: Decision) -> None:
+    """Store one decision now; one that is stored already is left as it is."""
+    insert_decisions(database, [decision_row(decision)])
 
 
 def decision(decision_id: str, when: datetime | None = None, **changes: Any) -> Decision:
@@ -118,7 +123,7 @@ def ask(
             "stage_ms": {"total": float(random.gamma(4, 50))},
         }
         when = start + timedelta(seconds=number)
-        decisions.record(database, decision(f"{day}-{seed}-{number}", when, **{**values, **changes}))
+        record(database, decision(f"{day}-{seed}-{number}", when, **{**values, **changes}))
 
 
 def _questions(

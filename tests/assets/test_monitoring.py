@@ -24,7 +24,7 @@ from models.records.incidents import open_incidents
 from models.records.ledger import Ledger, Release
 from tests import traffic
 from tests.deployments import shown, use_home
-from tests.traffic import DAY, ask, decision
+from tests.traffic import DAY, ask, decision, record
 
 pytestmark = pytest.mark.heavy
 
@@ -176,7 +176,7 @@ def test_probes_are_left_out(deployment: Deployment, served: Release, materializ
 def test_a_broken_log_stops_the_report(deployment: Deployment, materialize: Day) -> None:
     """The contract is a blocking check, and the report refuses such a log also when it is asked for alone."""
     low = [{"passage_id": "a", "rank": 1, "score": -0.5, "tier": "large"}]
-    decisions.record(deployment.database(), decision("d1", ranking=low))
+    record(deployment.database(), decision("d1", ranking=low))
     result = materialize(DAY)
     assert not result.success
     assert not check_of(result, "contract").passed

@@ -16,7 +16,6 @@ import dagster as dg
 import pytest
 
 from assets import corpus, keys
-from models.records import decisions
 from orchestration.definitions import defs
 from tests import traffic
 from tests.deployments import use_home
@@ -305,7 +304,7 @@ def test_the_drift_report_follows_the_log_of_the_running_day(tmp_path: Path, mon
 
         def log(**changes: object) -> None:
             if changes:
-                decisions.record(deployment.database(), traffic.decision(uuid4().hex, now, **changes))
+                traffic.record(deployment.database(), traffic.decision(uuid4().hex, now, **changes))
             defs.resolve_job_def("monitor").execute_in_process(
                 instance=instance, asset_selection=[keys.DECISION_LOG], partition_key=day, raise_on_error=False
             )

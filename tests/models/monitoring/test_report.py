@@ -17,7 +17,6 @@ from models.monitoring.decision_log import LOG_FILE, decision_table, log_digest,
 from models.monitoring.drift import FEATURES, PAGE_FILE
 from models.monitoring.drift_gate import COUNTS_FOR_DAYS, drift_share_for_gate, open_drift_incident
 from models.monitoring.report import WINDOW_FILE, Windows, columns_table, find_windows, read_summary, write_report
-from models.records import decisions
 from models.records.database import Database
 from models.records.incidents import close_incident, open_incidents, recent_incidents
 from models.records.ledger import Ledger, Release
@@ -25,7 +24,7 @@ from models.settings import MonitoringSettings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import DECISION_LOG, DRIFT_REPORT
 from tests import traffic
-from tests.traffic import DAY, ask, decision
+from tests.traffic import DAY, ask, decision, record
 
 pytestmark = pytest.mark.heavy
 
@@ -84,7 +83,7 @@ def test_a_day_is_a_utc_day_in_time_order(database: Database) -> None:
         "abroad": datetime.combine(DAY + timedelta(days=1), time(1), tokyo),
     }
     for name, moment in moments.items():
-        decisions.record(database, decision(name, moment))
+        record(database, decision(name, moment))
     log = read_day(database, DAY)
     assert log["decision_id"].tolist() == ["first", "abroad", "last"]
     assert log["time"].tolist()[0] == START
@@ -92,8 +91,8 @@ def test_a_day_is_a_utc_day_in_time_order(database: Database) -> None:
 
 
 def test_probes_are_no_traffic(database: Database) -> None:
-    decisions.record(database, decision("asked"))
-    decisions.record(database, decision("golden", caller=PROBE_CALLER))
+    record(database, decision("asked"))
+    record(database, decision("golden", caller=PROBE_CALLER))
     assert read_day(database, DAY)["decision_id"].tolist() == ["asked"]
 
 
@@ -171,7 +170,7 @@ def test_a_day_is_judged_on_the_bundle_that_gave_most_answers(store: ArtifactSto
     ask(records, second, DAY, 4, seed=2)
     restored = traffic.activate(ledger, first.bundle_version)
     ask(records, restored, DAY, 2, seed=3)
-    decisions.record(records, decision("of-another-ledger", release_id="r-unknown"))
+    record(records, decision("of-another-ledger", release_id="r-unknown"))
     windows = find_windows(store, ledger, keep_log(store, records, DAY), DAY, SETTINGS)
     assert windows.bundle_version == first.bundle_version, "its two releases gave 5 answers"
     assert set(windows.releases) == {first.release_id, restored.release_id}
@@ -273,7 +272,7 @@ def test_few_decisions_are_counted_and_not_judged(store: ArtifactStore, records:
 
 
 def test_a_day_before_any_release_is_not_judged(store: ArtifactStore, records: Database) -> None:
-    decisions.record(records, decision("early"))
+    record(records, decision("early"))
     report = keep_report(store, records, DAY)
     assert numbers(report) == {"reference_rows": 0, "current_rows": 0, "left_out_rows": 1}
     assert report.read_json(WINDOW_FILE)["bundle_version"] == ""

@@ -10,7 +10,6 @@ import pytest
 
 from models.contracts.messages import PROBE_CALLER
 from models.operations.status import deployment_status
-from models.records import decisions
 from models.records.database import Database
 from models.records.incidents import open_incident
 from models.records.ledger import Ledger
@@ -21,7 +20,7 @@ from models.store.durable_files import canonical_json
 from tests.deployments import write_trained
 from tests.service_process import free_port
 from tests.small_bundle import Small, evidence_for, put_in_service, release_facts, small_settings
-from tests.traffic import decision
+from tests.traffic import decision, record
 
 SYSTEMS = {"bm25", "dense", "hybrid", "lean", "compact", "large", "tiered"}
 
@@ -109,7 +108,7 @@ def test_without_a_service_what_was_served_is_read_from_the_decisions(tmp_path: 
     ):
         when = now - timedelta(minutes=minutes)
         stored = decision(str(number), when, stage_ms={"total": ms}, degraded=degraded, caller=caller)
-        decisions.record(database, stored)
+        record(database, stored)
     database.close()
     served = deployment_status(settings)["served"]
     assert (served["from"], served["requests"], served["degraded_share"]) == ("decisions", 2, 0.5)
