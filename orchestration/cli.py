@@ -28,6 +28,7 @@ from orchestration.commands.corpus import corpus
 from orchestration.commands.evaluate import evaluate
 from orchestration.commands.expectations import app as expectations
 from orchestration.commands.gc import gc
+from orchestration.commands.incidents import app as incidents
 from orchestration.commands.lineage import lineage
 from orchestration.commands.quarantine import app as quarantine
 from orchestration.commands.search import search
@@ -236,6 +237,7 @@ def rollback(
     )
 
 
+app.add_typer(incidents, name="incidents")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(corpus, name="corpus")
 app.add_typer(expectations, name="expectations")

@@ -32,9 +32,7 @@ def deployment_status(settings: Settings) -> dict[str, Any]:
             Releaser(ledger, Tracking.of(settings)).repair()
         current = ledger.current()
         served = served_objectives(settings, database)
-        incidents = [
-            {"kind": one.kind, "id": one.incident_id, "evidence": one.evidence} for one in open_incidents(database)
-        ]
+        incidents = [incident.to_dict() for incident in open_incidents(database)]
     store = ArtifactStore.of(settings)
     gate = store.current("release/gate_decision")
     evaluation = store.current("evaluation/offline_evaluation")

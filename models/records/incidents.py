@@ -10,18 +10,17 @@ from typing import Any, Literal, cast
 
 from sqlalchemy import select, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
 
 from models.errors import RerankOpsError
 from models.records.database import Database
 from models.records.tables import IncidentRow
 
-Kind = Literal["drift", "slo", "gate", "rollback", "fault"]
+Kind = Literal["drift", "gate", "rollback", "fault"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
-    """One incident; open while `closed` is None. Times are in UTC."""
+    """One incident; open while `closed` is None, else closed by somebody with a note on why. Times are in UTC."""
 
     incident_id: str
     kind: Kind
@@ -29,6 +28,20 @@ class Incident:
     evidence: Mapping[str, Any]
     dedupe_key: str | None
     closed: datetime | None
+    closed_by: str | None
+    closed_note: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "id": self.incident_id,
+            "kind": self.kind,
+            "opened": self.opened.isoformat(timespec="seconds"),
+            "evidence": dict(self.evidence),
+            "closed": self.closed.isoformat(timespec="seconds") if self.closed else None,
+            "closed_by": self.closed_by,
+            "closed_note": self.closed_note,
+        }
 
 
 def open_incident(
@@ -62,12 +75,14 @@ def open_incident(
                 return _to_incident(row)
 
 
-def close_incident(database: Database, incident_id: str) -> Incident:
-    """Close an incident; a closed one keeps its time. Raises `RerankOpsError` if there is none."""
+def close_incident(database: Database, incident_id: str, *, actor: str, note: str) -> Incident:
+    """Close an incident. One that is closed stays as it was closed. Raises `RerankOpsError` if there is none."""
     with database.session() as session:
-        row = _find(session, incident_id)
+        row = session.get(IncidentRow, incident_id, with_for_update=True)
+        if row is None:
+            raise RerankOpsError(f"there is no incident {incident_id}", "`rerankops incidents --all` lists them.")
         if row.closed is None:
-            row.closed = datetime.now(UTC)
+            row.closed, row.closed_by, row.closed_note = datetime.now(UTC), actor, note
             session.flush()
         return _to_incident(row)
 
@@ -90,13 +105,6 @@ def recent_incidents(database: Database, limit: int = 50) -> list[Incident]:
         return [_to_incident(row) for row in session.scalars(newest)]
 
 
-def _find(session: Session, incident_id: str) -> IncidentRow:
-    row = session.get(IncidentRow, incident_id, with_for_update=True)
-    if row is None:
-        raise RerankOpsError(f"there is no incident {incident_id}")
-    return row
-
-
 def _to_incident(row: IncidentRow) -> Incident:
     return Incident(
         incident_id=row.incident_id,
@@ -105,4 +113,6 @@ def _to_incident(row: IncidentRow) -> Incident:
         evidence=row.evidence,
         dedupe_key=row.dedupe_key,
         closed=row.closed,
+        closed_by=row.closed_by,
+        closed_note=row.closed_note,
     )

@@ -127,7 +127,7 @@ class IncidentRow(Base):
 
     __tablename__ = "incidents"
     __table_args__ = (
-        CheckConstraint("kind IN ('drift', 'slo', 'gate', 'rollback', 'fault')", name="kind"),
+        CheckConstraint("kind IN ('drift', 'gate', 'rollback', 'fault')", name="kind"),
         Index(
             "uq_incidents_one_open",
             "dedupe_key",
@@ -143,6 +143,8 @@ class IncidentRow(Base):
     evidence: Mapped[dict[str, Any]]
     dedupe_key: Mapped[str | None]
     closed: Mapped[datetime | None]
+    closed_by: Mapped[str | None]
+    closed_note: Mapped[str | None] = mapped_column(Text)
 
 
 class CorrectionRow(Base):

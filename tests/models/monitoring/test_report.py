@@ -317,7 +317,7 @@ def test_drift_opens_one_incident_a_day(database: Database, store: ArtifactStore
     assert open_drift_incident(database, report, limit=0.1) is None
     ask(database, served, DAY, 20, seed=7, shift=2.0)
     assert open_drift_incident(database, keep_report(store, database, DAY), limit=0.1) is None, "the day went on"
-    close_incident(database, opened.incident_id)
+    close_incident(database, opened.incident_id, actor="ann", note="a holiday")
     assert open_drift_incident(database, report, limit=0.1) is None, "a person has looked at this day"
 
     ask(database, served, DAY + timedelta(days=1), 60, shift=2.0)

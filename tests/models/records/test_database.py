@@ -12,18 +12,24 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, insert, inspect, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from models.errors import SettingsError
 from models.records.database import VERSION_TABLE, Database, DatabaseError
+from models.records.incidents import close_incident
 from models.records.tables import Base, DecisionRow, GateDecisionRow, IncidentRow
+from models.settings import ROOT
 from tests.databases import RunPython, start_together
 
+NEWEST = "0003"
+"""The last migration."""
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 MIGRATE = """
@@ -103,15 +109,47 @@ def test_migrate_twice_changes_nothing(database: Database, database_url: str) ->
     with database.session() as session:
         session.add(gate_row("g-1"))
     database.migrate()
-    assert revisions(database_url) == ["0002"]
+    assert revisions(database_url) == [NEWEST]
     with database.session(read_only=True) as session:
         assert session.get(GateDecisionRow, "g-1") is not None
+
+
+def test_incidents_of_before_are_kept_when_the_table_is_made_anew(database_url: str) -> None:
+    engine = create_engine(database_url)
+    config = Config(ROOT / "models" / "records" / "migrations" / "alembic.ini")
+
+    def migrate(revision: str, change: Callable[[Config, str], None] = command.upgrade) -> None:
+        with engine.begin() as connection:
+            config.attributes["connection"] = connection
+            change(config, revision)
+
+    def kinds() -> list[tuple[str, str | None]]:
+        with engine.connect() as connection:
+            rows = connection.execute(text("SELECT kind, dedupe_key FROM incidents ORDER BY incident_id"))
+            return [tuple(row) for row in rows]
+
+    migrate("0002")
+    with engine.begin() as connection:
+        for number, kind in enumerate(("slo", "drift")):
+            values = {"incident_id": f"i-{number}", "kind": kind, "opened": NOON, "evidence": {}, "dedupe_key": kind}
+            connection.execute(insert(Base.metadata.tables["incidents"]).values(values))
+    migrate("head")
+    assert kinds() == [("fault", "slo"), ("drift", "drift")]
+    shared = Database(database_url)
+    closed = close_incident(shared, "i-1", actor="ann", note="a holiday")
+    assert (closed.opened, closed.closed_by, closed.closed_note) == (NOON, "ann", "a holiday")
+    with pytest.raises(IntegrityError), shared.session() as session:
+        session.execute(text("UPDATE incidents SET kind = 'slo'"))
+    shared.close()
+    migrate("0002", command.downgrade)
+    assert kinds() == [("fault", "slo"), ("drift", "drift")]
+    engine.dispose()
 
 
 def test_processes_that_start_at_once_all_migrate(database_url: str, run_python: RunPython) -> None:
     processes = [run_python(MIGRATE, database_url) for _ in range(2)]
     start_together(processes)
-    assert revisions(database_url) == ["0002"]
+    assert revisions(database_url) == [NEWEST]
 
 
 def test_threads_that_start_at_once_all_migrate(database_url: str) -> None:
@@ -133,7 +171,7 @@ def test_threads_that_start_at_once_all_migrate(database_url: str) -> None:
         thread.join()
     shared.close()
     assert failures == []
-    assert revisions(database_url) == ["0002"]
+    assert revisions(database_url) == [NEWEST]
 
 
 def test_the_tables_of_others_and_their_alembic_version_are_left_alone(database_url: str) -> None:
@@ -147,7 +185,7 @@ def test_the_tables_of_others_and_their_alembic_version_are_left_alone(database_
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT version_num FROM alembic_version")) == "of-mlflow"
     engine.dispose()
-    assert revisions(database_url) == ["0002"]
+    assert revisions(database_url) == [NEWEST]
 
 
 def test_a_schema_from_a_newer_version_is_refused(database: Database) -> None:
@@ -240,9 +278,7 @@ def test_times_without_an_offset_are_refused(database: Database) -> None:
 
 
 def test_numbers_that_json_lacks_are_refused_on_both_databases(database: Database) -> None:
-    row = IncidentRow(
-        incident_id="i", kind="drift", opened=NOON, evidence={"share": float("nan")}, dedupe_key=None, closed=None
-    )
+    row = IncidentRow(incident_id="i", kind="drift", opened=NOON, evidence={"share": float("nan")}, dedupe_key=None)
     with pytest.raises((StatementError, ValueError), match="JSON"), database.session() as session:
         session.add(row)
 

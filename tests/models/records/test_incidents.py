@@ -16,27 +16,29 @@ def test_an_incident_is_open_until_it_is_closed(database: Database) -> None:
     assert opened.closed is None
     assert opened.evidence == {"share": 0.75, "columns": ["query_length"]}
 
-    closed = close_incident(database, opened.incident_id)
+    closed = close_incident(database, opened.incident_id, actor="ann", note="a holiday")
     assert closed.closed is not None
+    assert (opened.closed_by, opened.closed_note) == (None, None)
+    assert (closed.closed_by, closed.closed_note) == ("ann", "a holiday")
     assert closed.closed >= opened.opened
     assert open_incidents(database) == []
-    assert close_incident(database, opened.incident_id) == closed
+    assert close_incident(database, opened.incident_id, actor="bob", note="again") == closed
     assert recent_incidents(database) == [closed]
 
 
 def test_closing_an_unknown_incident_says_so(database: Database) -> None:
     with pytest.raises(RerankOpsError, match="no incident i-none"):
-        close_incident(database, "i-none")
+        close_incident(database, "i-none", actor="ann", note="")
 
 
 def test_an_open_incident_with_the_same_key_is_not_opened_twice(database: Database) -> None:
-    first = open_incident(database, "slo", {"p95_ms": 1700}, dedupe_key="slo:p95")
-    assert open_incident(database, "slo", {"p95_ms": 1900}, dedupe_key="slo:p95") == first
-    other = open_incident(database, "slo", {"p99_ms": 3000}, dedupe_key="slo:p99")
+    first = open_incident(database, "drift", {"p95_ms": 1700}, dedupe_key="drift:monday")
+    assert open_incident(database, "drift", {"p95_ms": 1900}, dedupe_key="drift:monday") == first
+    other = open_incident(database, "drift", {"p99_ms": 3000}, dedupe_key="drift:tuesday")
     assert open_incidents(database) == [first, other]
 
-    close_incident(database, first.incident_id)
-    again = open_incident(database, "slo", {"p95_ms": 1800}, dedupe_key="slo:p95")
+    close_incident(database, first.incident_id, actor="ann", note="")
+    again = open_incident(database, "drift", {"p95_ms": 1800}, dedupe_key="drift:monday")
     assert again.incident_id != first.incident_id
     assert again.evidence == {"p95_ms": 1800}
     assert open_incidents(database) == [other, again]
@@ -62,7 +64,7 @@ def test_open_incidents_are_listed_by_kind(database: Database) -> None:
     rollback = open_incident(database, "rollback", {})
     assert open_incidents(database, "drift") == [drift]
     assert open_incidents(database, "rollback") == [rollback]
-    assert open_incidents(database, "slo") == []
+    assert open_incidents(database, "fault") == []
     assert recent_incidents(database, limit=1) == [rollback]
 
 
