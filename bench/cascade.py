@@ -138,7 +138,7 @@ def _candidates(bundle: LoadedBundle, queries: pd.DataFrame) -> pd.DataFrame:
         [
             (query_id, one.passage_id, one.document_id, one.rank, one.dense_score, one.lexical_score)
             for query_id, text in zip(queries["query_id"], queries["text"], strict=True)
-            for one in bundle.retrieve(text, _DEPTH, None).candidates
+            for one in bundle.retrieve(text, _DEPTH, None)
         ],
         columns=["query_id", "passage_id", "document_id", "rank", "dense_score", "lexical_score"],
     )

@@ -1,10 +1,10 @@
 """What an index costs as the corpus grows: `python -m bench.index HOME [WORK [LARGEST]]`, half an hour on one core.
 
-HOME is the home of a deployment whose corpus and index are made, as `python -m bench.refresh DATA HOME` leaves one.
-Its passages are repeated to 10,000, 100,000 and 1,000,000. In the texts each word is replaced by a random word of the
-corpus with probability 0.1. Embedding a million of them would take a day, so the vectors are the real ones with
-Gaussian noise whose covariance is that of the difference which this replacement makes to the vectors of 400 passages,
-measured first. Queries are those of the corpus.
+HOME is the home of a deployment with a release candidate, as `make demo` leaves one. Its passages are repeated to
+10,000, 100,000 and 1,000,000. In the texts each word is replaced by a random word of the corpus with probability 0.1.
+Embedding a million of them would take a day, so the vectors are the real ones with Gaussian noise whose covariance is
+that of the difference which this replacement makes to the vectors of 400 passages, measured first. Queries are those of
+the corpus.
 
 Each step runs in a process of its own, on one thread as `index/dense_index` is built, and its result is kept in
 WORK/results.json: what was measured is not measured again. Writes docs/benchmarks/index.json and a plot of it. With
@@ -13,6 +13,7 @@ LARGEST, sizes above it are left as they stand there.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,21 +22,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from models.contracts.rows import Passage
+from models.corpus.mapped_passages import write_mapped_passages
 from models.corpus.splits import sample_by_hash
 from models.retrieval.approximate_index import Kind, choose_kind, memory_bytes
 from models.retrieval.dense_index import DenseIndex, build_index, read_facts, recall
-from models.retrieval.lexical_index import LexicalIndex
+from models.retrieval.lexical_index import LexicalIndex, read_texts
+from models.retrieval.passage_filter import PassageFilter
 from models.settings import EncoderSettings, IndexSettings
 from models.store.artifacts import ArtifactStore
-from models.store.durable_files import write_atomically
-from models.text.passage_text import passage_text
+from models.store.asset_names import RELEASE_CANDIDATE
+from models.store.durable_files import link_or_copy, write_atomically
+from models.store.tables import write_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs" / "benchmarks" / "index.json"
@@ -49,6 +56,9 @@ _NOISED = 400
 _TUNED_ON, _ASKED = 256, 500
 _SCANS = 50
 _BLOCK = 50_000
+_UNHURRIED_MS = 1e9
+_OF_SIZE = ("passages.arrow", "passage_texts.arrow", "dense_index/", "lexical_index/")
+"""Files of a bundle that grow with the corpus: made here for each size."""
 
 Result = dict[str, Any]
 
@@ -69,11 +79,14 @@ def main() -> None:
     for size in (size for size in SIZES if size <= largest):
         chosen = choose_kind(size, results.of("corpus")["dimensions"], _SETTINGS)
         results.step("vectors", work, size)
+        results.step("passages", work, size)
         results.step("lexical", work, size)
         kinds: list[Kind] = [chosen] if size == SIZES[0] else [chosen, "ivf_pq"]
         for kind in kinds:
             results.step("dense", work, size, kind)
             results.step("serve", work, size, kind)
+        results.step("bundle", work, size, chosen)
+        results.step("serving", work, size, chosen)
     before = json.loads(RESULTS.read_bytes()) if RESULTS.is_file() else {}
     found = {name: value for name, value in before.items() if _size(name) > largest} | results.all()
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
@@ -122,15 +135,20 @@ class _Results:
 
 
 def prepare(home: Path, work: Path) -> Result:
-    """Passages, queries and vectors of the deployment, and the vectors of noise, into `work`."""
+    """Passages, queries, vectors and models of the deployment, and the vectors of noise, into `work`."""
     from models.retrieval.encoder import Encoder
 
     store = ArtifactStore(str(home / "artifacts"), home / "cache")
     embeddings = store.require("index/passage_embeddings")
-    table = store.require("corpus/passages").read_table("passages.parquet", ["passage_id", "title", "text"])
+    candidate = store.require(RELEASE_CANDIDATE)
+    for name in candidate.manifest.files:
+        if not name.startswith(_OF_SIZE):
+            link_or_copy(candidate.path(name), work / "models" / name)
+    passages = store.require("corpus/passages")
+    shutil.copyfile(passages.path("passages.parquet"), work / "passages.parquet")
+    table = passages.read_table("passages.parquet", ["title", "text"])
     shutil.copytree(embeddings.folder / "encoder", work / "encoder", dirs_exist_ok=True)
     encoder = Encoder.load(work / "encoder", embeddings.read_json("encoder.json")["max_tokens"])
-    table.to_parquet(work / "passages.parquet")
     vectors = np.load(embeddings.path("embeddings.npy"), allow_pickle=False)
     np.save(work / "vectors.npy", vectors)
     queries = sample_by_hash(store.require("corpus/queries").read_table("queries.parquet"), _TUNED_ON + _ASKED)
@@ -184,27 +202,41 @@ def vectors(work: Path, size: int, _: str) -> Result:
     return {"bytes": out.nbytes}
 
 
-def texts(work: Path, size: int) -> Iterator[str]:
-    """The texts of `size` passages: the real ones once, then with noise."""
-    table = pd.read_parquet(work / "passages.parquet")
-    words, random = vocabulary(table), np.random.default_rng(2)
-    pairs = list(zip(table["title"], table["text"], strict=True))
+def passages(work: Path, size: int, _: str) -> Result:
+    """The table of `size` passages: the real ones once, then with noise."""
+    path = _folder(work, size) / "passages.parquet"
+    return {"passages": write_rows(_noised_passages(work, size), Passage, path), "bytes": path.stat().st_size}
+
+
+def _noised_passages(work: Path, size: int) -> Iterator[Passage]:
+    words, random = vocabulary(pd.read_parquet(work / "passages.parquet", columns=["text"])), np.random.default_rng(2)
+    real = [Passage(**values) for values in pq.read_table(work / "passages.parquet").to_pylist()]
     for row in range(size):
-        title, text = pairs[row % len(pairs)]
-        yield passage_text(title, text if row < len(pairs) else noisy(text, words, random))
+        copy, source = divmod(row, len(real))
+        one = real[source]
+        text = noisy(one.text, words, random) if copy else one.text
+        yield replace(
+            one,
+            passage_id=f"{one.passage_id}~{copy}",
+            document_id=f"{one.document_id}~{copy}",
+            text=text,
+            end=one.start + len(text),
+            content_hash=hashlib.sha256(f"{one.title}\n{text}".encode()).hexdigest(),
+        )
 
 
 def ids(work: Path, size: int) -> list[str]:
     """Ids of `size` passages."""
-    real = pd.read_parquet(work / "passages.parquet", columns=["passage_id"])["passage_id"].tolist()
-    return [f"{real[row % len(real)]}~{row // len(real)}" for row in range(size)]
+    table = pq.read_table(_folder(work, size) / "passages.parquet", columns=["passage_id"])
+    return table["passage_id"].to_pylist()
 
 
 def lexical(work: Path, size: int, _: str) -> Result:
-    """Build the BM25 index. The seconds include the noise in the texts, which are made as they are read."""
+    """Build the BM25 index."""
     folder = _folder(work, size) / "lexical"
     seconds, cpu = _clock()
-    index = LexicalIndex.build(texts(work, size), ids(work, size), _SETTINGS.bm25_k1, _SETTINGS.bm25_b)
+    texts = read_texts(_folder(work, size) / "passages.parquet")
+    index = LexicalIndex.build(texts, ids(work, size), _SETTINGS.bm25_k1, _SETTINGS.bm25_b)
     index.save(folder)
     return {**_since(seconds, cpu), "words": index.words, "bytes": _bytes(folder)}
 
@@ -235,10 +267,9 @@ def serve(work: Path, size: int, kind: Kind) -> Result:
 
     `own` is memory that no other process can share, `mapped` the part of the files that the searches have touched.
     """
-    from models.retrieval.retriever import HybridRetriever
+    from models.retrieval.retriever import HybridRetriever, read_columns
 
-    names = ids(work, size)
-    table = pd.DataFrame({"passage_id": names, "document_id": names, "access": [()] * size})
+    table = read_columns(_folder(work, size) / "passages.parquet")
     known = np.load(work / "queries.npy")[_TUNED_ON:]
     asked = json.loads((work / "queries.json").read_text())[_TUNED_ON:]
     DenseIndex.load(_folder(work, SIZES[0]) / choose_kind(SIZES[0], known.shape[1], _SETTINGS)).search(known[:1], DEPTH)
@@ -248,13 +279,14 @@ def serve(work: Path, size: int, kind: Kind) -> Result:
     index, words = DenseIndex.load(_folder(work, size) / kind), LexicalIndex.load(_folder(work, size) / "lexical")
     opened = time.perf_counter() - started
     retriever = HybridRetriever(_LateEncoder(work / "encoder", known.shape[1]), index, words, table, _SETTINGS)
-    del table, names
+    del table
     rows = range(len(asked))
     timed = {
         "dense": _timed(lambda row: index.search(known[row : row + 1], DEPTH), rows),
         "lexical": _timed(lambda row: words.search(asked[row : row + 1], DEPTH), rows),
         "hybrid": _timed(
-            lambda row: retriever.retrieve_batch([asked[row]], DEPTH, frozenset(), vectors=known[row : row + 1]), rows
+            lambda row: retriever.retrieve_batch([asked[row]], DEPTH, PassageFilter(), vectors=known[row : row + 1]),
+            rows,
         ),
     }
     after = _memory()
@@ -268,6 +300,72 @@ def serve(work: Path, size: int, kind: Kind) -> Result:
         "mapped_mb": after["mapped"] - before["mapped"],
         **timed,
     }
+
+
+def bundle(work: Path, size: int, kind: Kind) -> Result:
+    """A bundle of the passages and indexes of this size with the models of the deployment, in the store of `work`."""
+    own = _folder(work, size)
+
+    def build(folder: Path) -> dict[str, float]:
+        for source, target in ((work / "models", folder), (own / kind, folder / "dense_index")):
+            _link_all(source, target)
+        _link_all(own / "lexical", folder / "lexical_index")
+        seconds, cpu = _clock()
+        write_mapped_passages(own / "passages.parquet", folder)
+        return _since(seconds, cpu)
+
+    made = _bundles(work).get_or_create(
+        RELEASE_CANDIDATE, code_version="bench", inputs={}, settings={"size": size, "kind": kind}, build=build
+    )
+    return {
+        **made.summary,
+        "version": made.data_version,
+        "bytes": sum(one.bytes for one in made.manifest.files.values()),
+    }
+
+
+def serving(work: Path, size: int, kind: Kind) -> Result:
+    """Load the bundle as the service does, models in the same process: seconds, and memory before and after requests.
+
+    Comparing the files with their digests, which a load begins with, is timed apart. `own` is memory that no other
+    process can share, `mapped` the part of the files that was touched.
+    """
+    from models.release.bundle import Bundle
+    from models.serving.loaded_bundle import Identity, LoadedBundle
+
+    version = json.loads((work / "results.json").read_bytes())[f"bundle {size} {kind}"]["version"]
+    artifact = _bundles(work).open(RELEASE_CANDIDATE, version)
+    started = time.perf_counter()
+    artifact.verify()
+    verified = time.perf_counter() - started
+    seconds, cpu = _clock()
+    loaded = LoadedBundle(Bundle.open(artifact), Identity("", version, "", "", ""))
+    spent, before = _since(seconds, cpu), _memory()
+    asked = json.loads((work / "queries.json").read_text())[_TUNED_ON:]
+    for query in asked[:_SCANS]:
+        candidates = loaded.retrieve(query, DEPTH)
+        loaded.rank_candidates(query, candidates, _UNHURRIED_MS)
+        loaded.rank_documents(query, [loaded.passage(one).text for one in candidates], _UNHURRIED_MS)
+    after = _memory()
+    loaded.close()
+    return {
+        "verify_seconds": round(verified, 1),
+        "load_seconds": spent["seconds"],
+        "load_cpu_seconds": spent["cpu_seconds"],
+        "own_mb": before["own"],
+        "mapped_mb": before["mapped"],
+        "own_mb_after_requests": after["own"],
+    }
+
+
+def _bundles(work: Path) -> ArtifactStore:
+    return ArtifactStore(str(work / "bundles"), work / "cache")
+
+
+def _link_all(source: Path, target: Path) -> None:
+    for path in source.rglob("*"):
+        if path.is_file():
+            link_or_copy(path, target / path.relative_to(source))
 
 
 class _LateEncoder:
@@ -335,6 +433,9 @@ _STEPS: dict[str, Callable[[Path, int, Any], Result]] = {
     "lexical": lexical,
     "dense": dense,
     "serve": serve,
+    "passages": passages,
+    "bundle": bundle,
+    "serving": serving,
 }
 
 

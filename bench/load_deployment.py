@@ -13,6 +13,7 @@ from pathlib import Path
 from models.errors import ReleaseError
 from models.records.database import Database
 from models.records.ledger import Ledger, Release
+from models.release.bundle import Bundle
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import RELEASE_CANDIDATE
 from models.store.durable_files import canonical_json, link_or_copy
@@ -99,7 +100,7 @@ def copied_deployment(source: Path, folder: Path) -> Deployment:
         "2": {**facts, "model_version": "2", "bundle_version": second.data_version},
     }
     questions = _asked(store)
-    name = json.loads((first.folder / "bundle.json").read_bytes())["corpus_version"]
+    name = Bundle.open(first).facts.corpus_version
     return Deployment(f"corpus {name}", home, str(home / "artifacts"), releases, questions)
 
 

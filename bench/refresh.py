@@ -24,12 +24,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import pyarrow.parquet as pq
 
 from bench.stages import step_seconds
+from models.contracts.rows import Passage
 from models.retrieval.retriever import HybridRetriever, open_retriever
 from models.serving.answer import extractive_answer
-from models.serving.protocol import PassageRecord
 from models.settings import GeneratorSettings, IndexSettings
 from models.store.artifacts import ArtifactStore
 from models.store.durable_files import canonical_json, write_atomically
@@ -133,7 +133,7 @@ def store(home: Path) -> ArtifactStore:
 
 def table(home: Path) -> list[dict[str, Any]]:
     """The passages, row by row."""
-    return store(home).require("corpus/passages").read_table("passages.parquet").to_dict("records")
+    return pq.read_table(store(home).require("corpus/passages").path("passages.parquet")).to_pylist()
 
 
 def choose(home: Path, passages: list[dict[str, Any]], source: Path) -> tuple[str, str]:
@@ -174,19 +174,18 @@ def query_text(source: Path, query_id: str) -> str:
 def answer(home: Path, query: str) -> dict[str, list[str]]:
     """Documents that the first stage retrieves, at most 100 passages, and those that the answer from them cites."""
     passages = table(home)
-    found = retriever(home, pd.DataFrame(passages)).retrieve(query, 100)
-    shown = ("passage_id", "document_id", "title", "text", "start", "end", "source")
-    records = [PassageRecord(**{name: passages[one.row][name] for name in shown}) for one in found[:3]]
+    found = retriever(home).retrieve(query, 100)
+    records = [Passage(**passages[one.row]) for one in found[:3]]
     citations = extractive_answer(query, [(record, 1.0) for record in records], GeneratorSettings()).citations
     return {"retrieved": [one.document_id for one in found], "cited": [one.document_id for one in citations]}
 
 
-def retriever(home: Path, passages: pd.DataFrame) -> HybridRetriever:
+def retriever(home: Path) -> HybridRetriever:
     """The current indexes, opened."""
     artifacts = store(home)
     embeddings = artifacts.require("index/passage_embeddings")
     return open_retriever(
-        passages,
+        artifacts.require("corpus/passages").path("passages.parquet"),
         embeddings=embeddings.folder,
         dense=artifacts.require("index/dense_index").folder,
         lexical=artifacts.require("index/lexical_index").folder,

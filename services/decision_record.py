@@ -12,7 +12,8 @@ from uuid import uuid4
 
 from fastapi import Request, Response
 
-from models.contracts.messages import PROBE_CALLER, PROBE_HEADER, CandidateSet, Citation, Decision
+from models.contracts.messages import PROBE_CALLER, PROBE_HEADER, CandidateMessage, Citation, Decision
+from models.contracts.rows import Candidate
 from models.serving.protocol import Ranking, ServedBundle
 from services.context import ServiceContext
 from services.log_lines import error_facts
@@ -35,6 +36,11 @@ def versions_of(bundle: ServedBundle) -> Versions:
     )
 
 
+def passage_candidates(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Retrieved passages as they are recorded."""
+    return [CandidateMessage.of(candidate).model_dump() for candidate in candidates]
+
+
 def document_candidates(documents: Sequence[str]) -> list[dict[str, Any]]:
     """The caller's texts as they are recorded: by digest and length, since they are not ours to keep."""
     return [
@@ -53,18 +59,17 @@ def decide(
     *,
     endpoint: str,
     query: str,
-    candidates: CandidateSet | Sequence[str],
+    candidates: list[dict[str, Any]],
     ranking: Ranking,
     versions: Versions,
     stage_ms: Mapping[str, float],
     answer: str | None = None,
     citations: Sequence[Citation] = (),
 ) -> Decision:
-    """The record of one answered request; one with `PROBE_HEADER` is recorded under `PROBE_CALLER`."""
-    if isinstance(candidates, CandidateSet):
-        shown = [candidate.model_dump() for candidate in candidates.candidates]
-    else:
-        shown = document_candidates(candidates)
+    """The record of one answered request; one with `PROBE_HEADER` is recorded under `PROBE_CALLER`.
+
+    `candidates` are `passage_candidates` or `document_candidates`.
+    """
     return Decision(
         decision_id=uuid4().hex,
         trace_id=request.scope["trace_id"],
@@ -72,10 +77,10 @@ def decide(
         endpoint=endpoint,
         caller=PROBE_CALLER if PROBE_HEADER in request.headers else request.scope["state"]["caller"],
         query=query,
-        candidates=shown,
+        candidates=candidates,
         ranking=[
             {
-                "passage_id": shown[item.index]["passage_id"],
+                "passage_id": candidates[item.index]["passage_id"],
                 "index": item.index,
                 "rank": rank,
                 "score": float(item.score),

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic_core import PydanticCustomError
 
 from models.contracts.messages import Citation, Tier
+from models.retrieval.passage_filter import PassageFilter
 
 API_VERSION = "2"
 MAX_TIMEOUT_MS = 60_000.0
@@ -129,6 +130,11 @@ class AnswerRequest(BaseModel):
     timeout_ms: TimeoutMs | None = Field(
         default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
     )
+
+    @property
+    def passage_filter(self) -> PassageFilter:
+        """What passages must be like to be retrieved."""
+        return PassageFilter(labels=frozenset(self.labels))
 
 
 class AnswerPassage(BaseModel):

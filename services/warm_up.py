@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from models.errors import ReleaseError
+from models.retrieval.passage_filter import PassageFilter
 from models.serving.protocol import Ranking, ServedBundle, ranking_fault
 
 if TYPE_CHECKING:
@@ -25,19 +26,19 @@ def warm_up(bundle: ServedBundle, settings: Settings) -> dict[str, float]:
     The first passes have time for every tier, so that each model's kernels and buffers exist; the last one is measured
     under the configured budget. Raises `ReleaseError` when an answer is not a ranking of what was asked.
     """
-    probe = bundle.retrieve(_PROBE, settings.serving.candidates, frozenset())
-    passages = [bundle.passage(candidate.passage_id) for candidate in probe.candidates]
+    probe = bundle.retrieve(_PROBE, settings.serving.candidates, PassageFilter())
+    passages = [bundle.passage(candidate) for candidate in probe]
     queries = [passage.title.strip() or _PROBE for passage in passages[:_QUERIES]] or [_PROBE]
     documents = [passage.text for passage in passages] or [_PROBE]
     measured: dict[str, float] = {}
     for query, budget_ms in [*((query, _UNHURRIED_MS) for query in queries), (queries[0], settings.tiers.budget_ms)]:
         candidates, measured["retrieve"] = _timed(
-            lambda query=query: bundle.retrieve(query, settings.serving.candidates, frozenset())
+            lambda query=query: bundle.retrieve(query, settings.serving.candidates, PassageFilter())
         )
         ranking, measured["rank_candidates"] = _timed(
             lambda query=query, found=candidates, ms=budget_ms: bundle.rank_candidates(query, found, ms)
         )
-        _check(ranking, len(candidates.candidates), "rank_candidates")
+        _check(ranking, len(candidates), "rank_candidates")
         ranking, measured["rank_documents"] = _timed(
             lambda query=query, ms=budget_ms: bundle.rank_documents(query, documents, ms)
         )

@@ -282,7 +282,7 @@ def build_small(home: Path) -> None:
         "corpus/passages",
     )
     first_stage = retriever.open_retriever(
-        passages,
+        made["corpus/passages"].path("passages.parquet"),
         embeddings=vectors.folder,
         dense=dense.folder,
         lexical=lexical.folder,
@@ -356,8 +356,8 @@ def make_candidate(
     from models.evaluation.evaluation_set import split_of
     from models.evaluation.offline import evaluate_offline
     from models.evaluation.scored_candidates import StoredModels, score
-    from models.release.bundle import write_bundle
     from models.release.parts import BundleParts
+    from models.release.release_candidate import write_bundle
     from models.store.durable_files import canonical_json
     from models.training.engine_selection import build_engines, parity_sample
 
@@ -469,7 +469,7 @@ def make_candidate(
         store,
         made,
         "release/release_candidate",
-        lambda folder: write_bundle(folder, parts, settings),
+        lambda folder: write_bundle(parts, settings, folder),
         *(getattr(parts, name).asset for name in parts.versions()),
         settings={"serving.golden_queries": settings.serving.golden_queries},
     )
@@ -514,12 +514,14 @@ def evidence_for(small: Small, ledger: Ledger, candidate: Candidate) -> GateEvid
 
 def release_facts(candidate: Candidate, model_version: str) -> dict[str, str]:
     """What `Ledger.begin` and `Releaser.release` are told about a candidate."""
-    bundle = candidate.bundle.read_json("bundle.json")
+    from models.release.bundle import Bundle
+
+    facts = Bundle.open(candidate.bundle).facts
     return {
         "bundle_version": candidate.bundle.data_version,
         "model_version": model_version,
-        "index_version": bundle["index_version"],
-        "corpus_version": bundle["corpus_version"],
+        "index_version": facts.index_version,
+        "corpus_version": facts.corpus_version,
         "large_version": candidate.large.data_version,
         "compact_version": candidate.compact.data_version,
         "settings_digest": candidate.bundle.manifest.settings_digest,

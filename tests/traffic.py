@@ -14,6 +14,8 @@ from models.contracts.messages import Decision
 from models.records.database import Database
 from models.records.decisions import decision_row, insert_decisions
 from models.records.ledger import Ledger, Release
+from models.release.bundle import BundleFacts, BundleSettings
+from models.settings import EncoderSettings, IndexSettings, TiersSettings
 from models.store.artifacts import ArtifactStore
 from tests.deployments import write_artifact
 
@@ -78,7 +80,17 @@ def release(store: ArtifactStore, ledger: Ledger, *, queries: int = 150, seed: i
     store.point(evaluation)
     versions = {"offline_evaluation": evaluation.data_version, "evaluation_set": evaluation_set.data_version}
     golden = [{"query_id": "q0", "query": asked[0][0], "passage_ids": [best], "logits": [1.0], "labels": []}]
-    files = {"bundle.json": {"versions": versions, "candidates": 10}, "golden.json": golden}
+    facts = BundleFacts(
+        corpus_version="c",
+        index_version="i",
+        versions=versions,
+        max_tokens=64,
+        candidates=10,
+        settings=BundleSettings(
+            encoder=EncoderSettings(), index=IndexSettings(), tiers=TiersSettings(), generator={}, evaluation={}
+        ),
+    )
+    files = {"bundle.json": facts.model_dump(mode="json"), "golden.json": golden}
     bundle = write_artifact(
         store, "release/release_candidate", {}, {name: json.dumps(value).encode() for name, value in files.items()}
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from models.contracts.rows import Candidate
 
 CONTRACT_VERSION = "1"
 TIERS = ("cached", "large", "compact", "lean")
@@ -22,7 +24,7 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Candidate(Message):
+class CandidateMessage(Message):
     """A passage that the first stage returned."""
 
     passage_id: str = Field(description="Passage.")
@@ -33,12 +35,17 @@ class Candidate(Message):
     lexical_score: float = Field(description="BM25 score.")
     retriever: Literal["dense", "lexical", "hybrid"] = Field(default="hybrid", description="Which search found it.")
 
+    @classmethod
+    def of(cls, candidate: Candidate) -> Self:
+        """The message that says what a candidate is; its row is the index's own affair."""
+        return cls(**{name: getattr(candidate, name) for name in cls.model_fields})
+
 
 class CandidateSet(Message):
     """What a retriever hands to a reranker."""
 
     query: str = Field(min_length=1, description="The question.")
-    candidates: list[Candidate] = Field(description="What was found, best first.")
+    candidates: list[CandidateMessage] = Field(description="What was found, best first.")
     index_version: str = Field(description="Index that was searched.")
     corpus_version: str = Field(description="Corpus that it is of.")
     contract_version: str = Field(default=CONTRACT_VERSION, description="Version of these messages.")
@@ -88,4 +95,4 @@ class Decision(Message):
     citations: list[Citation] = Field(default=[], description="Quotes in that text.")
 
 
-MESSAGES: tuple[type[Message], ...] = (Candidate, CandidateSet, RankedPassage, Citation, Decision)
+MESSAGES: tuple[type[Message], ...] = (CandidateMessage, CandidateSet, RankedPassage, Citation, Decision)

@@ -54,6 +54,40 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of a document, and a row of the passages table: `text` is `document.text[start:end]`."""
+
+    passage_id: str
+    document_id: str
+    title: str
+    text: str
+    start: int
+    end: int
+    source: str
+    access: tuple[str, ...] = ()
+    content_hash: str = ""
+    updated_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A passage that the first stage found for a query; the same object goes from retrieval to the answer.
+
+    `row` is its row in the passages table and the indexes, `rank` its place in the fused list, from 1.
+    `dense_score` is a cosine, `lexical_score` BM25; both are given whichever search found it.
+    """
+
+    row: int
+    passage_id: str
+    document_id: str
+    rank: int
+    retriever_score: float
+    dense_score: float
+    lexical_score: float
+    retriever: Literal["dense", "lexical", "hybrid"]
+
+
+@dataclass(frozen=True, slots=True)
 class Query:
     """A question with its split (`train`, `dev`, `test`), or an empty split for the splitter to decide.
 

@@ -6,11 +6,10 @@ import hashlib
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.contracts.rows import Document
+from models.contracts.rows import Document, Passage
 from models.errors import ModelFileError
 
 if TYPE_CHECKING:
@@ -21,22 +20,6 @@ _WINDOW_CHARACTERS_PER_TOKEN = 8
 
 _BOUNDARY = re.compile(r"\n|[.!?]['\")\]]*(?=\s)|[。！？]")
 _SPACE = re.compile(r"\s")
-
-
-@dataclass(frozen=True, slots=True)
-class PassageRow:
-    """A row of the passages table: `text` is `document.text[start:end]`."""
-
-    passage_id: str
-    document_id: str
-    title: str
-    text: str
-    start: int
-    end: int
-    source: str
-    access: tuple[str, ...]
-    content_hash: str
-    updated_at: str | None
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -64,7 +47,7 @@ def split_documents(
     max_tokens: int,
     overlap_tokens: int,
     known: Sequence[list[tuple[int, int]] | None] | None = None,
-) -> list[list[PassageRow]]:
+) -> list[list[Passage]]:
     """Cut documents into passages of at most `max_tokens` tokens (special tokens not counted), in order.
 
     Passages begin and end with visible characters and together cover all of them. A cut falls on the end of a line or
@@ -150,12 +133,12 @@ def _skip_space(text: str, start: int) -> int:
     return start
 
 
-def _passages(document: Document, spans: Sequence[tuple[int, int]]) -> list[PassageRow]:
+def _passages(document: Document, spans: Sequence[tuple[int, int]]) -> list[Passage]:
     rows = []
     for number, (start, end) in enumerate(spans):
         text = document.text[start:end]
         rows.append(
-            PassageRow(
+            Passage(
                 passage_id=document.document_id if len(spans) == 1 else f"{document.document_id}#{number}",
                 document_id=document.document_id,
                 title=document.title,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from models.contracts.rows import SPLITS, Document, Judgment, Query, RejectedRow
-from models.corpus.chunking import PassageRow, split_documents
+from models.contracts.rows import SPLITS, Document, Judgment, Passage, Query, RejectedRow
+from models.corpus.chunking import split_documents
 from models.corpus.external_sort import SortedSpill, Spill
 from models.corpus.known_spans import DOCUMENTS_FILE, KnownSpans, digest_table, text_digest
 from models.corpus.row_rules import Problem, row_key, row_problem, unknown_reference
@@ -66,9 +66,7 @@ def write_corpus(
         spilled = tempfile.TemporaryDirectory(dir=folder, prefix=".spill-")
     with (
         spilled as work,
-        SortedSpill(
-            PassageRow, Path(work) / "passages.sqlite", key=lambda row: (row.document_id, row.start)
-        ) as passages,
+        SortedSpill(Passage, Path(work) / "passages.sqlite", key=lambda row: (row.document_id, row.start)) as passages,
     ):
         refused = {table: _Refused(table, Path(work)) for table in _TABLES}
         digests = _spill_passages(source, settings, tokenizer, KnownSpans(previous), passages, refused["documents"])
@@ -93,7 +91,7 @@ def write_corpus(
         judgments = judgments.loc[~judgments["query_id"].isin(leaks["query_id"])]
         judgments = judgments.sort_values(["query_id", "document_id"], ignore_index=True)
         quarantined = chain.from_iterable(refused[table].spill for table in _TABLES)
-        written = write_rows(passages, PassageRow, folder / "passages.parquet")
+        written = write_rows(passages, Passage, folder / "passages.parquet")
         write_table(digest_table(digests.items()), folder / DOCUMENTS_FILE)
         write_table(placed, folder / "queries.parquet")
         write_table(judgments, folder / "judgments.parquet")
@@ -139,7 +137,7 @@ def _spill_passages(
     settings: CorpusSettings,
     tokenizer: Tokenizer,
     known: KnownSpans,
-    spill: SortedSpill[PassageRow],
+    spill: SortedSpill[Passage],
     refused: _Refused,
 ) -> dict[str, str]:
     """Cut the documents into passages on `spill`; return the ids of those that were, with digests of their texts."""

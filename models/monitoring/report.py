@@ -25,7 +25,7 @@ from models.monitoring.drift import (
     features_from_rankings,
 )
 from models.monitoring.steps import DRIFT_REPORT
-from models.release.bundle import BUNDLE
+from models.release.bundle import Bundle
 from models.store.asset_names import DECISION_LOG, EVALUATION_SET, OFFLINE_EVALUATION, RELEASE_CANDIDATE
 from models.store.durable_files import canonical_json
 
@@ -108,7 +108,7 @@ def find_windows(
     bundle = _busiest(bundles, log)
     reference = before
     if settings.reference == "evaluation" and bundle:
-        versions = store.open(RELEASE_CANDIDATE, bundle).read_json(BUNDLE)["versions"]
+        versions = Bundle.open(store.open(RELEASE_CANDIDATE, bundle)).facts.versions
         reference = {
             OFFLINE_EVALUATION: store.open(OFFLINE_EVALUATION, versions["offline_evaluation"]),
             EVALUATION_SET: store.open(EVALUATION_SET, versions["evaluation_set"]),

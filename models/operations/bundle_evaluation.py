@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from models.cascade.calibration import Calibration
 from models.cascade.offline import pairs_per_query, rerank
 from models.cross_encoder.engines import SIZES
 from models.errors import ContractError
@@ -24,8 +23,8 @@ from models.evaluation.costs import seconds_per_query
 from models.evaluation.report import FIRST_STAGES
 from models.measures.trec_runs import ImportedRun
 from models.operations.judged_corpus import JudgedCorpus
-from models.release.bundle import BUNDLE
-from models.settings import Settings, TiersSettings
+from models.release.bundle import Bundle
+from models.settings import Settings
 from models.store.artifacts import Artifact
 
 if TYPE_CHECKING:
@@ -39,9 +38,8 @@ def evaluate_bundle(
 
     Raises `ContractError` where a run has the name of a system or of another run.
     """
-    facts = bundle.read_json(BUNDLE)
-    tiers = TiersSettings.model_validate(facts["settings"]["tiers"])
-    calibration = Calibration.from_dict(bundle.read_json("calibration.json"))
+    opened = Bundle.open(bundle)
+    tiers, calibration = opened.facts.settings.tiers, opened.calibration
     given = corpus.scored[corpus.scored["hybrid"]]
     rankings = {
         **{str(name): rows.drop(columns="system") for name, rows in corpus.first_stages.groupby("system")},

@@ -27,7 +27,7 @@ from models.evaluation.evaluation_set import split_of
 from models.evaluation.report import FIRST_STAGES
 from models.evaluation.scored_candidates import StoredModels, score
 from models.evaluation.steps import SCORED_CANDIDATES
-from models.release.bundle import BUNDLE
+from models.release.bundle import Bundle
 from models.retrieval.dense_index import make_dense_index
 from models.retrieval.embedding import make_passage_embeddings
 from models.retrieval.encoder import tokenizer_file
@@ -88,7 +88,7 @@ def judged_corpus(
     """
     bundle.verify()
     store = ArtifactStore(str(settings.evaluations), settings.evaluations / "cache")
-    count = candidates or int(bundle.read_json(BUNDLE)["candidates"])
+    count = candidates or Bundle.open(bundle).facts.candidates
     of_bundle = _with_settings_of(bundle, settings, count)
     tables = read_tables(store, of_bundle, source, name, tokenizer_file(of_bundle.encoder.model))
     rejected_share = _require_accepted(store, tables, settings, name)
@@ -166,12 +166,12 @@ def _with_settings_of(bundle: Artifact, settings: Settings, candidates: int) -> 
 
     The source is given and has judgments of its own, so that no queries are made from the text.
     """
-    facts = bundle.read_json(BUNDLE)
+    facts = Bundle.open(bundle).facts
     values = settings.model_dump()
-    values |= {name: facts["settings"][name] for name in ("encoder", "index")}
+    values |= {"encoder": facts.settings.encoder.model_dump(), "index": facts.settings.index.model_dump()}
     values["encoder"]["model"] = str(bundle.folder / "encoder")
     values["evaluation"]["candidates"] = candidates
-    values["training"] |= {"pseudo_queries": "off", "max_tokens": facts["max_tokens"]}
+    values["training"] |= {"pseudo_queries": "off", "max_tokens": facts.max_tokens}
     return Settings.model_validate(values)
 
 
@@ -282,5 +282,5 @@ def _seconds_per_query(retrieved: Artifact) -> dict[str, float]:
 
 
 def _digest_table(table: pd.DataFrame) -> str:
-    hashes: pd.Series = pd.Series(hash_pandas_object(table, index=False))  # pyright: ignore[reportCallIssue] - untyped decorators
+    hashes: pd.Series = pd.Series(hash_pandas_object(table, index=False))
     return digest_json(hashes.tolist())

@@ -8,15 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.cascade.calibration import Calibration
 from models.cascade.offline import rerank
 from models.cross_encoder.candidate_scores import score_candidates
 from models.cross_encoder.engines import SIZES, load_engine
 from models.evaluation.evaluation_set import split_of
 from models.evaluation.report import evaluate_systems
-from models.release.bundle import BUNDLE
+from models.release.bundle import Bundle
 from models.release.steps import CHAMPION_EVALUATION
-from models.settings import EvaluationSettings, Settings, TiersSettings
+from models.settings import EvaluationSettings, Settings
 from models.store.asset_names import RELEASE_CANDIDATE
 from models.store.durable_files import canonical_json
 from models.store.tables import write_table
@@ -62,8 +61,8 @@ def evaluate_champion(
     if bundle is None:
         (folder / "champion.json").write_bytes(canonical_json({"champion": None}))
         return {"champion": "none"}
-    facts = bundle.read_json(BUNDLE)
-    versions = facts["versions"]
+    champion = Bundle.open(bundle)
+    versions = champion.facts.versions
     same = (
         versions["evaluation_set"] == evaluation_set.data_version and versions["candidates"] == candidates.data_version
     )
@@ -73,7 +72,8 @@ def evaluate_champion(
         bundle.verify()
         test, judgments = split_of(evaluation_set, "test")
         compact, large = (
-            load_engine(bundle.folder / "engines", bundle.folder / size, size, facts["max_tokens"]) for size in SIZES
+            load_engine(bundle.folder / "engines", bundle.folder / size, size, champion.facts.max_tokens)
+            for size in SIZES
         )
         scored = score_candidates(
             candidates.read_table("candidates.parquet"),
@@ -82,13 +82,14 @@ def evaluate_champion(
             compact,
             large,
         )
-        calibration = Calibration.from_dict(bundle.read_json("calibration.json"))
-        tiers = TiersSettings.model_validate(facts["settings"]["tiers"])
         stages = candidates.read_table("first_stage.parquet")
         hybrid = stages[(stages["system"] == "hybrid") & stages["query_id"].isin(test["query_id"])].drop(
             columns="system"
         )
-        rankings = {"hybrid": hybrid, "tiered": rerank(scored.table, calibration, tiers)["tiered"]}
+        rankings = {
+            "hybrid": hybrid,
+            "tiered": rerank(scored.table, champion.calibration, champion.facts.settings.tiers)["tiered"],
+        }
         per_query = evaluate_systems(rankings, judgments, dict.fromkeys(rankings, 0.0), settings).per_query
     write_table(per_query[per_query["system"] == "tiered"].reset_index(drop=True), folder / "per_query.parquet")
     (folder / "champion.json").write_bytes(

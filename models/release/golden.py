@@ -6,32 +6,42 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 _GOLDEN_DEPTH = 10
 
 
-def golden_queries(
-    queries: pd.DataFrame, rankings: pd.DataFrame, passages: pd.DataFrame, count: int
-) -> list[dict[str, Any]]:
-    """The first `count` test queries with the best ten passages that the offline evaluation gave them.
+@dataclass(frozen=True)
+class GoldenQuery:
+    """A query with the best passages that the offline evaluation gave it, and their logits.
 
     `labels` are what a caller must hold to find those passages: the evaluation has no access filter.
     """
+
+    query_id: str
+    query: str
+    passage_ids: list[str]
+    logits: list[float]
+    labels: list[str]
+
+
+def golden_queries(
+    queries: pd.DataFrame, rankings: pd.DataFrame, passages: pd.DataFrame, count: int
+) -> list[GoldenQuery]:
+    """The first `count` test queries with the best ten passages that the offline evaluation gave them."""
     tiered = rankings[(rankings["system"] == "tiered") & (rankings["rank"] <= _GOLDEN_DEPTH)].sort_values("rank")
     test = queries[queries["split"] == "test"].sort_values("query_id").head(count)
     found = dict(iter(tiered.groupby("query_id")))
     access = dict(zip(passages["passage_id"], passages["access"], strict=True))
     return [
-        {
-            "query_id": query_id,
-            "query": text,
-            "passage_ids": found[query_id]["passage_id"].tolist(),
-            "logits": found[query_id]["score"].tolist(),
-            "labels": sorted({str(access[name][0]) for name in found[query_id]["passage_id"] if len(access[name])}),
-        }
+        GoldenQuery(
+            query_id=query_id,
+            query=text,
+            passage_ids=found[query_id]["passage_id"].tolist(),
+            logits=found[query_id]["score"].tolist(),
+            labels=sorted({str(access[name][0]) for name in found[query_id]["passage_id"] if len(access[name])}),
+        )
         for query_id, text in zip(test["query_id"], test["text"], strict=True)
         if query_id in found
     ]
@@ -47,9 +57,9 @@ class GoldenComparison:
 
 
 def compare_golden(
-    golden: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, float]], tolerance: float
+    golden: Sequence[GoldenQuery], found: Sequence[Mapping[str, float]], tolerance: float
 ) -> GoldenComparison:
-    """Compare golden entries with `found`, for each the calibrated scores by passage id of the reloaded bundle.
+    """Compare golden queries with `found`, for each the calibrated scores by passage id of the reloaded bundle.
 
     A passage that is missing counts as a difference of 1. Two passages may change places when their golden scores are
     closer than `tolerance`.
@@ -60,8 +70,8 @@ def compare_golden(
 
     largest, order_equal = 0.0, True
     for entry, scores in zip(golden, found, strict=True):
-        expected = probability(np.array(entry["logits"], dtype=np.float64))
-        actual = np.array([scores.get(passage_id, np.inf) for passage_id in entry["passage_ids"]])
+        expected = probability(np.array(entry.logits, dtype=np.float64))
+        actual = np.array([scores.get(passage_id, np.inf) for passage_id in entry.passage_ids])
         difference = np.where(np.isfinite(actual), np.abs(actual - expected), 1.0)
         largest = max(largest, float(difference.max(initial=0.0)))
         falls = np.diff(actual) > 0

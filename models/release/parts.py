@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """The artifacts that a serving bundle is made of."""
 
 from __future__ import annotations

@@ -1,13 +1,18 @@
-"""The serving bundle as an artifact."""
+"""The serving bundle as an artifact: assembled from the artifacts that it is made of."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from models.release.bundle import write_bundle
+from models.corpus.mapped_passages import write_mapped_passages
+from models.release.bundle import CALIBRATION_FILE, FACTS_FILE, GOLDEN_FILE, BundleFacts, BundleSettings
+from models.release.golden import golden_queries
+from models.release.model_card import CARD, model_card
 from models.release.steps import RELEASE_CANDIDATE
+from models.store.durable_files import canonical_json, digest_json, link_or_copy
 from models.store.provenance import require_one_origin
 
 if TYPE_CHECKING:
@@ -27,11 +32,64 @@ def make_release_candidate(
     inputs = parts.artifacts()
     made_with = require_one_origin((*inputs, scored_candidates), RELEASE_CANDIDATE.values(settings))
     return RELEASE_CANDIDATE.get_or_create(
-        store, settings, partial(assemble, parts, settings), inputs=inputs, values=made_with
+        store, settings, partial(write_bundle, parts, settings), inputs=inputs, values=made_with
     )
 
 
-def assemble(parts: BundleParts, settings: Settings, folder: Path) -> dict[str, Any]:
-    """Write the bundle; return the versions that it is called by."""
-    bundle = write_bundle(folder, parts, settings)
-    return {name: bundle[name] for name in ("corpus_version", "index_version")}
+def index_version(dense: str, lexical: str) -> str:
+    """One version for the pair of indexes."""
+    return digest_json([dense, lexical])[:24]
+
+
+def write_bundle(parts: BundleParts, settings: Settings, folder: Path) -> dict[str, str]:
+    """Assemble the bundle of `models.release.bundle` in `folder`; return the versions of the corpus and the indexes.
+
+    Files of artifacts are hard-linked where the file system can.
+    """
+    links = {
+        "dense_index": parts.dense_index,
+        "lexical_index": parts.lexical_index,
+        "large": parts.large_reranker,
+        "compact": parts.compact_reranker,
+        "engines": parts.scoring_engines,
+    }
+    for name, artifact in links.items():
+        _link_all(artifact, folder / name)
+    _link_all(parts.passage_embeddings, folder, below="encoder/")
+    write_mapped_passages(parts.passages.path("passages.parquet"), folder)
+    link_or_copy(parts.score_calibration.path(CALIBRATION_FILE), folder / CALIBRATION_FILE)
+    link_or_copy(parts.offline_evaluation.path("per_query.parquet"), folder / "evaluation" / "per_query.parquet")
+    # It has measured times, which shall not make another bundle of the same models.
+    link_or_copy(parts.offline_evaluation.path("report/evaluation.json"), folder / "report" / "evaluation.json")
+    queries = parts.evaluation_set.read_table("queries.parquet")
+    golden = golden_queries(
+        queries,
+        parts.offline_evaluation.read_table("rankings.parquet"),
+        parts.passages.read_table("passages.parquet", ["passage_id", "access"]),
+        settings.serving.golden_queries,
+    )
+    (folder / GOLDEN_FILE).write_bytes(canonical_json([asdict(query) for query in golden]))
+    versions = parts.versions()
+    facts = BundleFacts(
+        corpus_version=versions["passages"],
+        index_version=index_version(versions["dense_index"], versions["lexical_index"]),
+        versions=versions,
+        max_tokens=settings.training.max_tokens,
+        candidates=settings.evaluation.candidates,
+        settings=BundleSettings(
+            encoder=settings.encoder,
+            index=settings.index,
+            tiers=settings.tiers,
+            generator=settings.generator.model_dump(mode="json"),
+            evaluation=settings.evaluation.model_dump(mode="json"),
+        ),
+    )
+    (folder / FACTS_FILE).write_bytes(canonical_json(facts.model_dump(mode="json")))
+    (folder / CARD).write_text(model_card(parts, settings), encoding="utf-8")
+    return {"corpus_version": facts.corpus_version, "index_version": facts.index_version}
+
+
+def _link_all(artifact: Artifact, folder: Path, below: str = "") -> None:
+    for name in artifact.manifest.files:
+        if name.startswith(below):
+            link_or_copy(artifact.path(name), folder / name)

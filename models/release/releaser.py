@@ -13,6 +13,7 @@ from models.errors import ReleaseError
 from models.records.incidents import open_incident
 from models.records.ledger import Ledger, Release, complete_pending
 from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Tracking
+from models.release.bundle import Bundle
 from models.store.artifacts import Artifact, ArtifactStore
 
 BUNDLE = "release/release_candidate"
@@ -30,14 +31,14 @@ class Releaser:
 
     def release_bundle(self, bundle: Artifact, *, gate_decision_id: str, actor: str, reason: str) -> Release:
         """Make a bundle of the artifact store the champion, registered in MLflow if it was not."""
-        versions = bundle.read_json("bundle.json")["versions"]
+        facts = Bundle.open(bundle).facts
         return self.release(
             bundle_version=bundle.data_version,
             model_version=self.tracking.ensure_version(self.tracking.model_name, bundle),
-            index_version=str(bundle.summary["index_version"]),
-            corpus_version=versions["passages"],
-            large_version=versions["large_reranker"],
-            compact_version=versions["compact_reranker"],
+            index_version=facts.index_version,
+            corpus_version=facts.corpus_version,
+            large_version=facts.versions["large_reranker"],
+            compact_version=facts.versions["compact_reranker"],
             settings_digest=bundle.manifest.settings_digest,
             gate_decision_id=gate_decision_id,
             actor=actor,

@@ -6,7 +6,7 @@ from models.store.steps import Step
 
 RELEASE_CANDIDATE = Step(
     names.RELEASE_CANDIDATE,
-    "models.release.release_candidate:assemble",
+    "models.release.release_candidate:write_bundle",
     ("encoder", "index", "tiers", "generator", "evaluation", "serving.golden_queries", "training.max_tokens"),
 )
 CHAMPION_EVALUATION = Step(names.CHAMPION_EVALUATION, "models.release.champion:evaluate_champion", RESAMPLING)

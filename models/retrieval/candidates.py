@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from models.retrieval.string_column import StringColumn
     from models.settings import Settings
     from models.store.artifacts import Artifact, ArtifactStore
     from models.store.steps import Lookup
@@ -73,7 +72,7 @@ def retrieve_candidates(
     """`build_all_candidates` with these indexes into `folder`, taking over query vectors from the artifact before."""
     before = previous()
     retriever = open_retriever(
-        passages.read_table("passages.parquet", ["passage_id", "document_id", "access"]),
+        passages.path("passages.parquet"),
         embeddings=passage_embeddings.folder,
         dense=dense_index.folder,
         lexical=lexical_index.folder,
@@ -200,15 +199,11 @@ def _ranking(queries: pd.DataFrame, retriever: HybridRetriever, rows: Sequence[N
     return pd.DataFrame(
         {
             "query_id": pd.Series(np.repeat(queries["query_id"].to_numpy(dtype=object), counts), dtype="str"),
-            "passage_id": _strings(retriever.passage_ids, found)[places],
-            "document_id": _strings(retriever.document_ids, found)[places],
+            "passage_id": np.array(retriever.passage_ids.take(found), dtype=object)[places],
+            "document_id": np.array(retriever.document_ids.take(found).to_pylist(), dtype=object)[places],
             "rank": np.concatenate([np.empty(0, dtype=np.int64), *(np.arange(1, count + 1) for count in counts)]),
         }
     ).astype({"passage_id": "str", "document_id": "str"})
-
-
-def _strings(column: StringColumn, rows: NDArray[np.int64]) -> NDArray[np.object_]:
-    return np.array([column[row] for row in rows.tolist()], dtype=object)
 
 
 def _joined(columns: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:

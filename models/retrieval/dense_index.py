@@ -19,8 +19,8 @@ import numpy as np
 from models.errors import ArtifactError
 from models.retrieval import approximate_index
 from models.retrieval.approximate_index import Approximate, Effort, Kind
+from models.retrieval.passage_ids import PassageIds
 from models.retrieval.steps import DENSE_INDEX
-from models.retrieval.string_column import PassageIds
 from models.store.durable_files import canonical_json, link_or_copy, write_atomically
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def write(folder: Path, embeddings: NDArray[np.float32], passage_ids: Sequence[s
     _check_rows(len(embeddings), passage_ids)
     folder.mkdir(parents=True, exist_ok=True)
     faiss.write_index(build(embeddings), str(folder / INDEX_FILE))
-    PassageIds.of(passage_ids).write(folder)
+    PassageIds.of(passage_ids).save(folder)
     write_atomically(folder / FACTS_FILE, canonical_json({"kind": "flat"}))
 
 
@@ -194,9 +194,7 @@ def _write_approximate(
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """What index.json says: the kind and, of an approximate one, its effort, recall and how far it was carried on."""
-    path = folder / FACTS_FILE
-    # Indexes of releases before 0.2 have no such file, and are exact.
-    return json.loads(path.read_bytes()) if path.is_file() else {"kind": "flat"}
+    return json.loads((folder / FACTS_FILE).read_bytes())
 
 
 class DenseIndex:
@@ -207,17 +205,15 @@ class DenseIndex:
         self._index: Any = index
         self._approximate = approximate
         self.passage_ids = PassageIds.of(passage_ids)
-        self._place = self.passage_ids.places
 
     @classmethod
     def load(cls, folder: Path) -> DenseIndex:
         """Open what was written, memory-mapped. Raises `ArtifactError` when files are missing or do not fit."""
         index = _read(folder / INDEX_FILE)
         try:
-            ids = PassageIds.read(folder)
+            ids, facts = PassageIds.load(folder), read_facts(folder)
         except FileNotFoundError as error:
             raise _missing(Path(error.filename)) from error
-        facts = read_facts(folder)
         if facts["kind"] == "flat":
             return cls(index, ids)
         rows_file = folder / approximate_index.ROWS_FILE
@@ -343,7 +339,7 @@ class DenseIndex:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """`found` [n, m] and its scores, best first, equal ones by id, rows of -1 last."""
         exact = self.score(queries, found)
-        order = np.lexsort((self._place[found], -exact), axis=-1)
+        order = np.lexsort((self.passage_ids.order[found], -exact), axis=-1)
         return np.take_along_axis(found, order, axis=-1), np.take_along_axis(exact, order, axis=-1)
 
     def _nearest(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ bm25s searches; what it would build of Python lists, several kilobytes a passage
 from __future__ import annotations
 
 import json
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
@@ -20,13 +21,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.errors import ArtifactError
+from models.retrieval.passage_ids import PassageIds
 from models.retrieval.steps import LEXICAL_INDEX
-from models.retrieval.string_column import PassageIds, StringColumn
 from models.store.durable_files import canonical_json, write_atomically
+from models.store.tables import map_arrow, one_array, write_arrow
 from models.text.passage_text import passage_text
 from models.text.tokenize import tokenize
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from bm25s import BM25
     from numpy.typing import NDArray
 
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
     from models.store.artifacts import Artifact, ArtifactStore
 
 STATISTICS_FILE = "statistics.json"
-_VOCABULARY = "vocabulary"
+VOCABULARY_FILE = "vocabulary.arrow"
 _WORDS_REMEMBERED = 65_536
 _BATCH = 16_384
 
@@ -42,7 +45,9 @@ _BATCH = 16_384
 class LexicalIndex:
     """Passages by BM25 score. Results of equal score are ordered by passage id."""
 
-    def __init__(self, bm25: BM25, vocabulary: StringColumn, passage_ids: Sequence[str], average_length: float) -> None:
+    def __init__(
+        self, bm25: BM25, vocabulary: pa.LargeStringArray, passage_ids: Sequence[str], average_length: float
+    ) -> None:
         if bm25.scores["num_docs"] != len(passage_ids):
             raise ArtifactError(
                 f"The lexical index has {bm25.scores['num_docs']} passages for {len(passage_ids)} passage ids.",
@@ -50,10 +55,9 @@ class LexicalIndex:
             )
         self._bm25 = bm25
         self._vocabulary = vocabulary
-        self._find = lru_cache(maxsize=_WORDS_REMEMBERED)(vocabulary.find)
+        self._column_of = lru_cache(maxsize=_WORDS_REMEMBERED)(partial(_find, vocabulary))
         self._average_length = average_length
         self.passage_ids = PassageIds.of(passage_ids)
-        self._place = self.passage_ids.places
 
     @classmethod
     def build(cls, texts: Iterable[str], passage_ids: Sequence[str], k1: float = 0.9, b: float = 0.4) -> LexicalIndex:
@@ -62,6 +66,7 @@ class LexicalIndex:
         Memory holds some 16 bytes per passage and word in it, and of the texts a few thousand at once.
         """
         import bm25s
+        import pyarrow as pa
 
         counts = _Counts()
         texts = iter(texts)
@@ -71,24 +76,27 @@ class LexicalIndex:
         bm25.scores = counts.scores(k1, b)
         bm25.vocab_dict = {}
         bm25.nonoccurrence_array = None
-        return cls(bm25, StringColumn.of(counts.vocabulary()), passage_ids, counts.average_length)
+        vocabulary = pa.array(counts.vocabulary(), type=pa.large_string())
+        return cls(bm25, vocabulary, passage_ids, counts.average_length)
 
     def save(self, folder: Path) -> None:
         """Write bm25s's files, those of the words and ids, and `statistics.json`: arrays and JSON, no pickles."""
         self._bm25.save(folder, show_progress=False)
-        self._vocabulary.save(folder, _VOCABULARY)
-        self.passage_ids.write(folder)
+        import pyarrow as pa
+
+        write_arrow(pa.table({"word": self._vocabulary}), folder / VOCABULARY_FILE)
+        self.passage_ids.save(folder)
         write_atomically(folder / STATISTICS_FILE, canonical_json({"average_length": self._average_length}))
 
     @classmethod
-    def load(cls, folder: Path, mmap: bool = True) -> LexicalIndex:
+    def load(cls, folder: Path) -> LexicalIndex:
         """Open what `save` wrote, memory-mapped. Raises `ArtifactError` when files are missing or unlike."""
         import bm25s
 
         try:
-            bm25 = bm25s.BM25.load(folder, mmap=mmap, load_vocab=False, show_progress=False)
-            vocabulary = _read_vocabulary(folder, mmap)
-            ids = PassageIds.read(folder, mmap)
+            bm25 = bm25s.BM25.load(folder, mmap=True, load_vocab=False, show_progress=False)
+            vocabulary = one_array(map_arrow(folder / VOCABULARY_FILE)["word"])
+            ids = PassageIds.load(folder)
             statistics = json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise ArtifactError(f"{error.filename} is missing.", "Materialize index/lexical_index again.") from error
@@ -106,7 +114,7 @@ class LexicalIndex:
 
     def scores(self, query: str) -> NDArray[np.float32]:
         """BM25 of every passage [size]; all zeros for a query without any known word."""
-        known = [place for place in map(self._find, tokenize([query])[0]) if place >= 0]
+        known = [column for column in map(self._column_of, tokenize([query])[0]) if column >= 0]
         if not known:
             return np.zeros(len(self), dtype=np.float32)
         return self._bm25.get_scores_from_ids(known)
@@ -126,7 +134,7 @@ class LexicalIndex:
             values = scores[matching]
             worst = np.partition(values, len(values) - k)[len(values) - k]
             matching = matching[values >= worst]
-        rows = matching[np.lexsort((self._place[matching], -scores[matching]))][:k]
+        rows = matching[np.lexsort((self.passage_ids.order[matching], -scores[matching]))][:k]
         return rows, scores[rows]
 
     def search(self, queries: Sequence[str], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -143,10 +151,10 @@ class LexicalIndex:
 
         A text that is indexed gets the score that it has in the index.
         """
-        wanted = Counter(term for term in tokenize([query])[0] if self._find(term) >= 0)
+        wanted = Counter(term for term in tokenize([query])[0] if self._column_of(term) >= 0)
         if not wanted:
             return np.zeros(len(texts), dtype=np.float32)
-        terms = np.array([self._find(term) for term in wanted], dtype=np.int64)
+        terms = np.array([self._column_of(term) for term in wanted], dtype=np.int64)
         weights = np.fromiter(wanted.values(), dtype=np.float64) * self._idf(terms)
         tokenized = tokenize(texts)
         counts = [Counter(text) for text in tokenized]
@@ -229,20 +237,15 @@ class _Counts:
         return {"data": data, "indices": indices, "indptr": starts, "num_docs": size}
 
 
+def _find(vocabulary: pa.LargeStringArray, word: str) -> int:
+    """The column of the score matrix that `word` has; -1 for a word of no passage."""
+    column = bisect_left(vocabulary, word, key=lambda value: value.as_py())
+    return column if column < len(vocabulary) and vocabulary[column].as_py() == word else -1
+
+
 def _idf(having: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     """Lucene's weight [n] of terms that `having` of `size` passages have."""
     return np.log1p((size - having + 0.5) / (having + 0.5))
-
-
-def _read_vocabulary(folder: Path, mmap: bool) -> StringColumn:
-    try:
-        return StringColumn.load(folder, _VOCABULARY, mmap)
-    except FileNotFoundError:
-        # Indexes of releases before 0.2 have bm25s's own file, with the sorted words in the order of their numbers.
-        words = json.loads((folder / "vocab.index.json").read_text(encoding="utf-8"))
-        if not words:
-            raise
-        return StringColumn.of(words)
 
 
 def read_texts(passages: Path) -> Iterator[str]:

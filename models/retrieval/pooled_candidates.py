@@ -64,7 +64,7 @@ def pool(
     greater of that and `index.depth`; return counts and the measured seconds of a query in each first stage."""
     count, depth = settings.evaluation.candidates, settings.index.depth
     retriever = open_retriever(
-        passages.read_table("passages.parquet", ["passage_id", "document_id", "access"]),
+        passages.path("passages.parquet"),
         embeddings=passage_embeddings.folder,
         dense=dense_index.folder,
         lexical=lexical_index.folder,

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
+from models.contracts.rows import Candidate
 from models.errors import ArtifactError
-from models.retrieval.approximate_index import Effort
 from models.retrieval.dense_index import DenseIndex
 from models.retrieval.embedding import ENCODER, FACTS_FILE
 from models.retrieval.fusion import reciprocal_rank_fusion
 from models.retrieval.lexical_index import LexicalIndex
-from models.retrieval.string_column import StringColumn
+from models.retrieval.passage_filter import FilterColumns, PassageFilter
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import pandas as pd
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from models.settings import IndexSettings
 
 _BLOCK = 64
-_CALLERS_REMEMBERED = 256
+_MASK_BYTES, _MOST_MASKS = 64 * 2**20, 256
+"""Of the masks of recent filters, a byte for each passage, as many are kept."""
+_PUBLIC = PassageFilter()
 
 
 class QueryEncoder(Protocol):
@@ -41,40 +43,6 @@ class QueryEncoder(Protocol):
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Normalized vectors [n, dimensions]."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class SearchParameters:
-    """How one call searches, where it is not as the index and the settings say."""
-
-    effort: Effort | None = None
-    """Of an approximate vector search; by default the one with which its recall was measured."""
-
-    dense_depth: int | None = None
-    """Passages that the vector search puts into the fusion, 0 to leave it out; by default `index.depth`."""
-
-    lexical_depth: int | None = None
-    """Passages that the word search puts into the fusion, 0 to leave it out; by default `index.depth`."""
-
-    rrf_k: int | None = None
-    """Constant of the fusion; by default `index.rrf_k`."""
-
-
-AS_SET = SearchParameters()
-
-
-@dataclass(frozen=True, slots=True)
-class RetrievedPassage:
-    """A candidate: its place in the fused list and both first-stage scores; `row` is its row in the passages table."""
-
-    passage_id: str
-    document_id: str
-    rank: int
-    retriever_score: float
-    dense_score: float
-    lexical_score: float
-    retriever: Literal["dense", "lexical", "hybrid"]
-    row: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +60,8 @@ class Retrieval:
 class HybridRetriever:
     """Retrieves passages by meaning and by words.
 
-    `passages` has the columns `passage_id`, `document_id` and `access`, row i being row i of both indexes. A passage
-    with access labels is returned only to callers who hold one of them.
+    `passages` has the columns of `read_columns`, row i being row i of both indexes. A passage with access labels is
+    returned only to callers who hold one of them.
     """
 
     def __init__(
@@ -101,14 +69,13 @@ class HybridRetriever:
         encoder: QueryEncoder,
         dense: DenseIndex,
         lexical: LexicalIndex,
-        passages: pd.DataFrame,
+        passages: pa.Table,
         settings: IndexSettings,
     ) -> None:
         self.passage_ids = dense.passage_ids
-        self.document_ids = StringColumn.of(passages["document_id"])
-        wanted = StringColumn.of(passages["passage_id"])
+        self.document_ids = passages["document_id"]
         for name, ids in (("dense", dense.passage_ids), ("lexical", lexical.passage_ids)):
-            if ids != wanted:
+            if not ids.equal(passages["passage_id"]):
                 raise ArtifactError(
                     f"The {name} index was built from other passages.", "Materialize the index group again."
                 )
@@ -121,42 +88,34 @@ class HybridRetriever:
         self._dense = dense
         self._lexical = lexical
         self._settings = settings
-        self._place = self.passage_ids.places
-        self._row_at = np.argsort(self._place)
-        self._public, self._labelled = _access_masks(passages["access"].tolist())
-        self._readable_by = lru_cache(maxsize=_CALLERS_REMEMBERED)(self._readable)
+        self._row_at = np.argsort(self.passage_ids.order)
+        masks = min(_MASK_BYTES // max(passages.num_rows, 1), _MOST_MASKS)
+        self._mask_of = lru_cache(maxsize=masks)(FilterColumns(passages).mask)
 
-    def retrieve(
-        self,
-        query: str,
-        top_k: int,
-        allowed: Collection[str] | None = frozenset(),
-        parameters: SearchParameters = AS_SET,
-    ) -> list[RetrievedPassage]:
-        """The best `top_k` passages for a caller who holds the labels `allowed`; `None` lifts the access filter.
+    def retrieve(self, query: str, top_k: int, passage_filter: PassageFilter | None = _PUBLIC) -> list[Candidate]:
+        """The best `top_k` passages that pass the filter, by default the public ones; `None` lifts it.
 
-        Without labels only public passages are returned. The filter works inside both searches, so that `top_k` is
-        filled whenever that many readable passages exist. `parameters` are those of both searches for this call.
+        The filter works inside both searches, so that `top_k` is filled whenever that many passages pass.
         """
-        found = self.retrieve_batch([query], top_k, allowed, parameters=parameters)[0]
-        by_meaning, by_words = set(found.dense[0].tolist()), set(found.lexical[0].tolist())
+        retrieval = self.retrieve_batch([query], top_k, passage_filter)[0]
+        dense_rows, lexical_rows = set(retrieval.dense[0].tolist()), set(retrieval.lexical[0].tolist())
         return [
-            RetrievedPassage(
+            Candidate(
+                row=row,
                 passage_id=self.passage_ids[row],
-                document_id=self.document_ids[row],
+                document_id=self.document_ids[row].as_py(),
                 rank=rank,
                 retriever_score=fused,
                 dense_score=dense,
                 lexical_score=lexical,
-                retriever=_found_by(row in by_meaning, row in by_words),
-                row=row,
+                retriever=_found_by(row in dense_rows, row in lexical_rows),
             )
             for rank, (row, fused, dense, lexical) in enumerate(
                 zip(
-                    found.rows.tolist(),
-                    found.retriever_scores.tolist(),
-                    found.dense_scores.tolist(),
-                    found.lexical_scores.tolist(),
+                    retrieval.rows.tolist(),
+                    retrieval.retriever_scores.tolist(),
+                    retrieval.dense_scores.tolist(),
+                    retrieval.lexical_scores.tolist(),
                     strict=True,
                 ),
                 start=1,
@@ -167,22 +126,21 @@ class HybridRetriever:
         self,
         queries: Sequence[str],
         top_k: int,
-        allowed: Collection[str] | None = None,
+        passage_filter: PassageFilter | None = None,
         progress: Callable[[int, int], None] | None = None,
         *,
         vectors: NDArray[np.float32] | None = None,
-        parameters: SearchParameters = AS_SET,
     ) -> list[Retrieval]:
-        """Candidates of many queries, for offline use: without an access filter unless `allowed` is given.
+        """Candidates of many queries, for offline use: without a filter unless one is given.
 
         `vectors` [n, dimensions] are those of `encode`, where they are known already.
         """
-        readable = None if allowed is None else self._readable_by(frozenset(allowed))
+        mask = None if passage_filter is None else self._mask_of(passage_filter)
         results: list[Retrieval] = []
         for start in range(0, len(queries), _BLOCK):
             block = queries[start : start + _BLOCK]
             known = self.encode(block) if vectors is None else vectors[start : start + _BLOCK]
-            results.extend(self._retrieve_block(block, known, top_k, readable, parameters))
+            results.extend(self._retrieve_block(block, known, top_k, mask))
             if progress is not None:
                 progress(len(results), len(queries))
         return results
@@ -206,59 +164,32 @@ class HybridRetriever:
         queries: Sequence[str],
         vectors: NDArray[np.float32],
         top_k: int,
-        readable: NDArray[np.bool_] | None,
-        parameters: SearchParameters,
+        mask: NDArray[np.bool_] | None,
     ) -> Iterator[Retrieval]:
-        default = max(self._settings.depth, top_k)
-        dense_depth = default if parameters.dense_depth is None else parameters.dense_depth
-        lexical_depth = default if parameters.lexical_depth is None else parameters.lexical_depth
-        rrf_k = self._settings.rrf_k if parameters.rrf_k is None else parameters.rrf_k
-        dense_rows, dense_scores = self._search_dense(vectors, dense_depth, readable, parameters.effort)
+        depth = max(self._settings.depth, top_k)
+        dense_rows, dense_scores = self._dense.search(vectors, depth, mask)
         for place, query in enumerate(queries):
             found = dense_rows[place] >= 0
             dense = dense_rows[place][found], dense_scores[place][found]
             word_scores = self._lexical.scores(query)
-            lexical = self._lexical.top(word_scores, lexical_depth, readable)
-            places, fused = reciprocal_rank_fusion([self._place[dense[0]], self._place[lexical[0]]], rrf_k)
-            rows = self._row_at[places[:top_k]]
+            lexical = self._lexical.top(word_scores, depth, mask)
+            order = self.passage_ids.order
+            fused, fused_scores = reciprocal_rank_fusion([order[dense[0]], order[lexical[0]]], self._settings.rrf_k)
+            rows = self._row_at[fused[:top_k]]
             yield Retrieval(
                 rows=rows,
-                retriever_scores=fused[:top_k],
+                retriever_scores=fused_scores[:top_k],
                 dense_scores=self._dense.score(vectors[place : place + 1], rows[None, :])[0],
                 lexical_scores=word_scores[rows],
                 dense=dense,
                 lexical=lexical,
             )
 
-    def _search_dense(
-        self, vectors: NDArray[np.float32], depth: int, readable: NDArray[np.bool_] | None, effort: Effort | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        if not depth:
-            return np.empty((len(vectors), 0), dtype=np.int64), np.empty((len(vectors), 0), dtype=np.float32)
-        return self._dense.search(vectors, depth, readable, effort=effort)
-
-    def _readable(self, labels: frozenset[str]) -> NDArray[np.bool_] | None:
-        """Which rows [size] are public or carry one of `labels`; None for all, which is searched faster."""
-        masks = [self._labelled[label] for label in labels if label in self._labelled]
-        readable = np.logical_or.reduce([self._public, *masks])
-        return None if readable.all() else readable
-
 
 def _found_by(meaning: bool, words: bool) -> Literal["dense", "lexical", "hybrid"]:
     if meaning and words:
         return "hybrid"
     return "dense" if meaning else "lexical"
-
-
-def _access_masks(access: Sequence[Collection[str]]) -> tuple[NDArray[np.bool_], dict[str, NDArray[np.bool_]]]:
-    """Which rows are public, and which rows each label opens."""
-    labels_of = [tuple(labels) for labels in access]
-    public = np.array([not labels for labels in labels_of], dtype=bool)
-    labelled: dict[str, NDArray[np.bool_]] = {}
-    for row, labels in enumerate(labels_of):
-        for label in labels:
-            labelled.setdefault(label, np.zeros(len(labels_of), dtype=bool))[row] = True
-    return public, labelled
 
 
 class _LoadedOnDemand:
@@ -279,10 +210,17 @@ class _LoadedOnDemand:
         return self._encoder.encode_queries(texts)
 
 
+def read_columns(passages: Path) -> pa.Table:
+    """The columns of passages.parquet that a retriever looks at."""
+    import pyarrow.parquet as pq
+
+    return pq.read_table(passages, columns=["passage_id", "document_id", *FilterColumns.NAMES])
+
+
 def open_retriever(
-    passages: pd.DataFrame, *, embeddings: Path, dense: Path, lexical: Path, settings: IndexSettings
+    passages: Path, *, embeddings: Path, dense: Path, lexical: Path, settings: IndexSettings
 ) -> HybridRetriever:
-    """A retriever over stored indexes; `passages` has `passage_id`, `document_id` and `access`.
+    """A retriever over stored indexes of the passages in passages.parquet.
 
     `embeddings` is the folder of `models.retrieval.embedding`, whose encoder is loaded by the first query without a
     vector.
@@ -292,6 +230,6 @@ def open_retriever(
         _LoadedOnDemand(embeddings / ENCODER, facts["max_tokens"], facts["dimensions"]),
         DenseIndex.load(dense),
         LexicalIndex.load(lexical),
-        passages,
+        read_columns(passages),
         settings,
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from models.contracts.messages import Citation
-from models.serving.protocol import PassageRecord
+from models.contracts.rows import Passage
 from models.settings import GeneratorSettings
 
 NO_ANSWER = "The retrieved passages hold no sentence that answers this question."
@@ -52,7 +52,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Sentence:
-    passage: PassageRecord
+    passage: Passage
     passage_rank: int
     passage_score: float
     start: int
@@ -70,7 +70,7 @@ ScoreSentences = Callable[[str, Sequence[str]], Sequence[float]]
 
 def extractive_answer(
     query: str,
-    passages: Sequence[tuple[PassageRecord, float]],
+    passages: Sequence[tuple[Passage, float]],
     settings: GeneratorSettings,
     score_sentences: ScoreSentences | None = None,
 ) -> Answer:
@@ -128,7 +128,7 @@ def _pieces(text: str, begin: int, end: int) -> Iterator[tuple[int, int]]:
         yield start, start + len(stripped)
 
 
-def _sentences(passages: Sequence[tuple[PassageRecord, float]]) -> Iterator[_Sentence]:
+def _sentences(passages: Sequence[tuple[Passage, float]]) -> Iterator[_Sentence]:
     seen: set[str] = set()
     for rank, (passage, score) in enumerate(passages):
         for start, end in split_sentences(passage.text):

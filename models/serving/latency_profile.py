@@ -40,7 +40,7 @@ def profile_bundle(
     loaded = load_bundle(bundle, serving=settings.serving)
     load_seconds = time.perf_counter() - started
     golden = loaded.reproduce_golden(settings.gate.max_golden_difference)
-    queries = [entry["query"] for entry in loaded.golden] or ["how is this used"]
+    queries = [entry.query for entry in loaded.golden] or ["how is this used"]
     samples, degraded = [], 0
     for place in range(_PROFILED):
         query = queries[place % len(queries)]

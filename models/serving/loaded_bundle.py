@@ -2,50 +2,47 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
-from models.cascade.calibration import Calibration
-from models.contracts.messages import Candidate, CandidateSet
+from models.contracts.rows import Candidate, Passage
+from models.corpus.mapped_passages import MappedPassages
 from models.cross_encoder.engines import SIZES
-from models.errors import ArtifactError
 from models.records.ledger import Release
-from models.release.bundle import BUNDLE
-from models.release.golden import GoldenComparison, compare_golden
+from models.release.bundle import Bundle
+from models.release.golden import GoldenComparison, GoldenQuery, compare_golden
 from models.retrieval.dense_index import DenseIndex
 from models.retrieval.encoder import Encoder
 from models.retrieval.lexical_index import LexicalIndex
+from models.retrieval.passage_filter import PassageFilter
 from models.retrieval.retriever import HybridRetriever
 from models.serving.batching import Batcher, Claim, CostModel
 from models.serving.engines import Engines, LocalEngines, OpenEngines, use_threads
 from models.serving.model_files import ModelFiles
-from models.serving.protocol import PassageRecord, Ranking
+from models.serving.protocol import Ranking
 from models.serving.score_cache import ScoreCache, model_prefix
 from models.serving.tiered_reranker import TieredReranker
-from models.settings import IndexSettings, ServingSettings, Settings, TiersSettings
+from models.settings import ServingSettings, Settings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import RELEASE_CANDIDATE
-from models.text.passage_text import passage_text
 
 _ENCODE_SHARE = 0.4
 """Share of a request's budget that may go into embedding the caller's own texts."""
 _ENCODE_BATCH = 16
 _WARM_UP = 16
 _SPECIAL_TOKENS = 3
+_MEASURED_LENGTHS = 256
+"""Passages whose mean length stands for that of all, to predict the time of a request."""
 _HASHED_CHARACTERS = 200_000
 """Characters of a request up to which it is worth to look which of its texts are passages, to predict its time."""
 _LEAN_CHARACTERS, _LEAN_TEXT = 100_000, 200
 """Characters that BM25 reads of a request without a budget, and of each of its texts at least: some 10 ms of work."""
 _NO_LIMIT_MS = 1e9
+_PUBLIC = PassageFilter()
 
 
 @dataclass(frozen=True)
@@ -89,38 +86,30 @@ def load_bundle(
     `open_engines` says where the cross-encoders run; in this process when left out.
     """
     artifact.verify()
-    bundle = artifact.read_json(BUNDLE)
-    if bundle["format"] != 1:
-        raise ArtifactError(f"bundle format {bundle['format']} is not known", "Serve it with the version that made it.")
-    identity = Identity(
-        release_id, artifact.data_version, model_version, bundle["index_version"], bundle["corpus_version"]
-    )
-    digests = {
-        tier: {
-            name: entry.sha256
-            for name, entry in artifact.manifest.files.items()
-            if name.startswith((f"{tier}/", f"engines/{tier}/"))
-        }
-        for tier in SIZES
-    }
-    models = {tier: model_prefix(digests[tier], bundle["max_tokens"]) for tier in SIZES}
+    bundle = Bundle.open(artifact)
+    facts = bundle.facts
+    identity = Identity(release_id, artifact.data_version, model_version, facts.index_version, facts.corpus_version)
+    digests = {tier: bundle.model_files(tier) for tier in SIZES}
+    models = {tier: model_prefix(digests[tier], facts.max_tokens) for tier in SIZES}
     serving = serving or ServingSettings()
     every = {name: digest for files in digests.values() for name, digest in files.items()}
-    engines = open_engines(ModelFiles(artifact.folder, bundle["max_tokens"], serving.threads, every))
+    engines = open_engines(ModelFiles(bundle.folder, facts.max_tokens, serving.threads, every))
     try:
-        return LoadedBundle(artifact.folder, bundle, identity, serving, cache, models, engines)
+        return LoadedBundle(bundle, identity, serving, cache, models, engines)
     except BaseException:
         engines.close()
         raise
 
 
 class LoadedBundle:
-    """Models, indexes and passages of one bundle. Any number of threads may call it; one of its own runs the models."""
+    """Models, indexes and passages of one bundle. Any number of threads may call it; one of its own runs the models.
+
+    Indexes and passages are memory-mapped: a load makes no Python object per passage, and processes share the pages.
+    """
 
     def __init__(
         self,
-        folder: Path,
-        bundle: Mapping[str, Any],
+        bundle: Bundle,
         identity: Identity,
         serving: ServingSettings | None = None,
         cache: ScoreCache | None = None,
@@ -131,42 +120,31 @@ class LoadedBundle:
         use_threads(serving.threads)
         self._identity = identity
         self._bundle = bundle
-        self._folder = folder
-        self._passages = pd.read_parquet(folder / "passages.parquet")
-        self._row_of = {passage_id: row for row, passage_id in enumerate(self._passages["passage_id"])}
-        self._columns = {
-            name: self._passages[name].tolist() for name in ("document_id", "title", "text", "start", "end", "source")
-        }
-        self._texts = [
-            passage_text(title, text) for title, text in zip(self._columns["title"], self._columns["text"], strict=True)
-        ]
-        self._known = _rows_by_text(self._columns["text"], self._texts)
-        self._encoder = Encoder.load(folder / "encoder", bundle["settings"]["encoder"]["max_tokens"], device="cpu")
+        folder, facts = bundle.folder, bundle.facts
+        self._passages = MappedPassages(folder)
+        self._encoder = Encoder.load(folder / "encoder", facts.settings.encoder.max_tokens, device="cpu")
         self._dense = DenseIndex.load(folder / "dense_index")
         self._lexical = LexicalIndex.load(folder / "lexical_index")
         self._retriever = HybridRetriever(
-            self._encoder,
-            self._dense,
-            self._lexical,
-            self._passages,
-            IndexSettings.model_validate(bundle["settings"]["index"]),
+            self._encoder, self._dense, self._lexical, self._passages.table, facts.settings.index
         )
-        self._engines = engines or LocalEngines(ModelFiles(folder, bundle["max_tokens"], serving.threads, {}))
+        self._engines = engines or LocalEngines(ModelFiles(folder, facts.max_tokens, serving.threads, {}))
         scorers = self._engines.scorers
-        samples = [("how is this used", text) for text in self._texts[:_WARM_UP]]
+        samples = [("how is this used", text) for text in self._sample(_WARM_UP)]
         costs = {name: CostModel.measure(engine, samples) for name, engine in scorers.items()}
         self._encode_ms = self._measure_encoder()
-        self._max_tokens = int(bundle["max_tokens"])
+        self._max_tokens = facts.max_tokens
         sizes = [len(encoding) - _SPECIAL_TOKENS for encoding in scorers["compact"].encode(samples)]
         self._tokens_per_character = sum(sizes) / max(sum(len(query) + len(text) for query, text in samples), 1)
-        self._passage_characters = sum(map(len, self._texts)) / max(len(self._texts), 1)
+        lengths = [len(text) for text in self._sample(_MEASURED_LENGTHS)]
+        self._passage_characters = sum(lengths) / max(len(lengths), 1)
         self._batcher = Batcher(
             scorers, costs, batch_tokens=serving.batch_tokens, on_start=lambda: use_threads(serving.threads)
         )
-        calibration = Calibration.from_dict(json.loads((folder / "calibration.json").read_bytes()))
+        calibration = bundle.calibration
         self._through_compact = calibration.stopping.through_compact
         self._lean_dense = calibration.tiers["lean"].mean[calibration.tiers["lean"].features.index("dense")]
-        self._tiers = TiersSettings.model_validate(bundle["settings"]["tiers"])
+        self._tiers = facts.settings.tiers
         self._cache = cache
         self._models = models or {}
         self._reranker = TieredReranker(self._batcher, calibration, self._tiers, cache, self._models)
@@ -205,40 +183,25 @@ class LoadedBundle:
         return self._engines.outage
 
     @property
-    def golden(self) -> list[dict[str, Any]]:
+    def golden(self) -> tuple[GoldenQuery, ...]:
         """Queries with the scores that the offline evaluation gave."""
-        return json.loads((self._folder / "golden.json").read_bytes())
+        return self._bundle.golden
 
-    def retrieve(self, query: str, top_k: int, labels: frozenset[str] | None = frozenset()) -> CandidateSet:
-        """First stage: at most `top_k` passages that are public or carry one of `labels`; None lifts the filter."""
-        found = self._retriever.retrieve(query, top_k, labels)
-        candidates = [
-            Candidate(
-                passage_id=one.passage_id,
-                document_id=one.document_id,
-                rank=one.rank,
-                retriever_score=one.retriever_score,
-                dense_score=one.dense_score,
-                lexical_score=one.lexical_score,
-                retriever=one.retriever,
-            )
-            for one in found
-        ]
-        return CandidateSet(
-            query=query, candidates=candidates, index_version=self.index_version, corpus_version=self.corpus_version
-        )
+    def retrieve(self, query: str, top_k: int, passage_filter: PassageFilter | None = _PUBLIC) -> list[Candidate]:
+        """First stage: at most `top_k` passages that pass the filter, by default the public ones; None lifts it."""
+        return self._retriever.retrieve(query, top_k, passage_filter)
 
     def rank_candidates(
-        self, query: str, candidates: CandidateSet, budget_ms: float, claim: Claim | None = None
+        self, query: str, candidates: Sequence[Candidate], budget_ms: float, claim: Claim | None = None
     ) -> Ranking:
-        """Rank retrieved passages; `Ranked.index` is the position in `candidates.candidates`."""
-        ids = [one.passage_id for one in candidates.candidates]
+        """Rank retrieved passages; `Ranked.index` is the position in `candidates`."""
+        ids = [candidate.passage_id for candidate in candidates]
         return self._reranker.rank(
             query,
-            [self._texts[self._row_of[passage_id]] for passage_id in ids],
+            [self._passages.text(candidate.row) for candidate in candidates],
             ids,
-            np.array([one.dense_score for one in candidates.candidates], dtype=np.float64),
-            np.array([one.lexical_score for one in candidates.candidates], dtype=np.float64),
+            np.array([candidate.dense_score for candidate in candidates], dtype=np.float64),
+            np.array([candidate.lexical_score for candidate in candidates], dtype=np.float64),
             budget_ms,
             passage_ids=ids,
             claim=claim,
@@ -255,7 +218,7 @@ class LoadedBundle:
         """
         started = time.perf_counter()
         claim = claim or Claim()
-        rows = [self._known.get(_digest(text)) for text in documents]
+        rows = self._passages.rows_of(documents)
         most = max(_LEAN_TEXT, _LEAN_CHARACTERS // len(documents)) if documents else 0
         read = documents if budget_ms > 0 else [text[:most] for text in documents]
         lexical = self._lexical.score(query, read).astype(np.float64)
@@ -265,7 +228,7 @@ class LoadedBundle:
         else:
             dense, embedded = np.full(len(documents), self._lean_dense), 0
         spent = 1000 * (time.perf_counter() - started)
-        known = [None if row is None else self._dense.passage_ids[row] for row in rows]
+        known = [None if row < 0 else self._dense.passage_ids[row] for row in rows.tolist()]
         ranking = self._reranker.rank(
             query, documents, _place_ids(documents), dense, lexical, budget_ms - spent, passage_ids=known, claim=claim
         )
@@ -289,13 +252,12 @@ class LoadedBundle:
         characters = sum(map(len, documents))
         fresh = len(documents)
         if characters <= _HASHED_CHARACTERS:
-            fresh = sum(_digest(text) not in self._known for text in documents)
+            fresh = int(np.count_nonzero(self._passages.rows_of(documents) < 0))
         return self._encode_ms * fresh + self._models_ms(len(query) + characters / len(documents), len(documents))
 
-    def passage(self, passage_id: str) -> PassageRecord:
-        """The text of a passage that `retrieve` returned."""
-        row = self._row_of[passage_id]
-        return PassageRecord(passage_id, **{name: column[row] for name, column in self._columns.items()})
+    def passage(self, candidate: Candidate) -> Passage:
+        """The passage that a candidate of `retrieve` is."""
+        return self._passages.passage(candidate.row)
 
     def reproduce_golden(self, tolerance: float) -> GoldenComparison:
         """Rank the golden queries again, without a deadline, and compare with the stored scores."""
@@ -303,7 +265,7 @@ class LoadedBundle:
         found = []
         for entry in golden:
             ranking = self.rank_candidates(
-                entry["query"], self.retrieve(entry["query"], self._bundle["candidates"], None), _NO_LIMIT_MS
+                entry.query, self.retrieve(entry.query, self._bundle.facts.candidates, None), _NO_LIMIT_MS
             )
             found.append({str(item.passage_id): item.score for item in ranking.items})
         return compare_golden(golden, found, tolerance)
@@ -318,9 +280,14 @@ class LoadedBundle:
         del self._batcher
         del self._reranker, self._retriever, self._dense, self._lexical, self._encoder
 
+    def _sample(self, count: int) -> list[str]:
+        """The texts of passages from all over the corpus, at most `count`."""
+        step = max(len(self._passages) // count, 1)
+        return [self._passages.text(row) for row in range(0, len(self._passages), step)[:count]]
+
     def _measure_encoder(self) -> float:
         """Milliseconds of embedding one text, after a warm-up."""
-        texts = self._texts[:_ENCODE_BATCH]
+        texts = self._sample(_ENCODE_BATCH)
         blank = [""] * len(texts)
         self._encoder.encode_passages(blank, texts, _ENCODE_BATCH)
         started = time.perf_counter()
@@ -341,22 +308,19 @@ class LoadedBundle:
         self,
         query: str,
         documents: Sequence[str],
-        rows: Sequence[int | None],
+        rows: NDArray[np.int64],
         lexical: np.ndarray,
         until: float,
         claim: Claim,
     ) -> tuple[np.ndarray, int]:
         """Cosine of the query with each document, and for how many it was computed; the rest get the mean of
-        the corpus. `rows` are the passages that documents are, if they are."""
+        the corpus. `rows` [n] are the passages that documents are, -1 where they are none."""
         vector = self._encoder.encode_queries([query])
         scores = np.full(len(documents), self._lean_dense, dtype=np.float64)
-        stored = [place for place, row in enumerate(rows) if row is not None]
-        if stored:
-            picked = np.array([[rows[place] for place in stored]], dtype=np.int64)
-            scores[stored] = self._dense.score(vector, picked)[0]
-        fresh = sorted(
-            (place for place, row in enumerate(rows) if row is None), key=lambda place: (-lexical[place], place)
-        )
+        stored = np.flatnonzero(rows >= 0)
+        if len(stored):
+            scores[stored] = self._dense.score(vector, rows[None, stored])[0]
+        fresh = sorted(np.flatnonzero(rows < 0).tolist(), key=lambda place: (-lexical[place], place))
         done = 0
         for start in range(0, len(fresh), _ENCODE_BATCH):
             batch = fresh[start : start + _ENCODE_BATCH]
@@ -378,16 +342,3 @@ class LoadedBundle:
 def _place_ids(documents: Sequence[str]) -> list[str]:
     """Ids that order the caller's texts as given."""
     return [f"{place:08d}" for place in range(len(documents))]
-
-
-def _rows_by_text(texts: Sequence[str], whole: Sequence[str]) -> dict[bytes, int]:
-    """The passage of a text, given with its title (`whole`) or without; none where a text without title is not one
-    passage's alone, since its vector would be that of some other title."""
-    plain, titled = [_digest(text) for text in texts], [_digest(text) for text in whole]
-    titles = Counter(digest for digest, _ in set(zip(plain, titled, strict=True)))
-    rows = {digest: row for row, digest in enumerate(plain) if titles[digest] == 1}
-    return rows | {digest: row for row, digest in enumerate(titled)}
-
-
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()

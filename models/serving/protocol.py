@@ -12,21 +12,9 @@ from typing import TYPE_CHECKING, Protocol
 from models.contracts.messages import TIERS, Tier
 
 if TYPE_CHECKING:
-    from models.contracts.messages import CandidateSet
+    from models.contracts.rows import Candidate, Passage
+    from models.retrieval.passage_filter import PassageFilter
     from models.serving.batching import Claim
-
-
-@dataclass(frozen=True, slots=True)
-class PassageRecord:
-    """A passage of the served corpus; `start` and `end` are character offsets in the document's text."""
-
-    passage_id: str
-    document_id: str
-    title: str
-    text: str
-    start: int
-    end: int
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +99,14 @@ class ServedBundle(Protocol):
     @property
     def outage(self) -> str: ...
 
-    def retrieve(self, query: str, top_k: int, labels: frozenset[str]) -> CandidateSet:
-        """First stage: at most `top_k` passages that are public or carry one of `labels`."""
+    def retrieve(self, query: str, top_k: int, passage_filter: PassageFilter) -> list[Candidate]:
+        """First stage: at most `top_k` passages that pass the filter, best first."""
         ...
 
     def rank_candidates(
-        self, query: str, candidates: CandidateSet, budget_ms: float, claim: Claim | None = None
+        self, query: str, candidates: Sequence[Candidate], budget_ms: float, claim: Claim | None = None
     ) -> Ranking:
-        """Rank retrieved passages; `Ranked.index` is the position in `candidates.candidates`."""
+        """Rank retrieved passages; `Ranked.index` is the position in `candidates`."""
         ...
 
     def rank_documents(
@@ -139,8 +127,8 @@ class ServedBundle(Protocol):
         """Predicted milliseconds of the models for `rank_documents`, without a limit; cheap for any texts."""
         ...
 
-    def passage(self, passage_id: str) -> PassageRecord:
-        """The text of a passage that `retrieve` returned."""
+    def passage(self, candidate: Candidate) -> Passage:
+        """The passage that a candidate of `retrieve` is."""
         ...
 
     def close(self) -> None:

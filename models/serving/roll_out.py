@@ -11,10 +11,12 @@ from models.measures.latency import summarize
 from models.records.database import Database
 from models.records.ledger import Ledger, Release
 from models.records.mlflow_registry import Tracking
+from models.release.bundle import Bundle
 from models.release.releaser import Releaser
 from models.serving.client import ServiceUnavailable, call_service
 from models.settings import Settings
 from models.store.artifacts import ArtifactStore
+from models.store.asset_names import RELEASE_CANDIDATE
 
 _REFRESH = "/v1/release/refresh"
 
@@ -36,8 +38,7 @@ class RollOut:
 def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> RollOut:
     """Make the service swap to the current release, then send each golden query through /v1/answer, marked as a probe.
 
-    Each is asked as the evaluation asked it: with as many candidates, and with the labels that its passages need, which
-    bundles of earlier versions do not tell.
+    Each is asked as the evaluation asked it: with as many candidates, and with the labels that its passages need.
     An answer agrees when its best passage is the golden one, or it was degraded by its budget. Raises
     `ReleaseError` before the first release.
     """
@@ -48,17 +49,16 @@ def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> Ro
         swap = call_service(settings, "POST", _REFRESH)
     except ServiceUnavailable as error:
         return RollOut(current.release_id, None, 0.0, 0.0, 0.0, 0, False, f"{error.message} {error.hint}")
-    bundle = store.open("release/release_candidate", current.bundle_version)
-    golden, candidates = bundle.read_json("golden.json"), bundle.read_json("bundle.json")["candidates"]
+    bundle = Bundle.open(store.open(RELEASE_CANDIDATE, current.bundle_version))
     probe = {PROBE_HEADER: "golden query"}
     samples, agree = [], True
-    for entry in golden:
+    for entry in bundle.golden:
         started = time.perf_counter()
-        body = {"query": entry["query"], "top_k": candidates, "labels": entry.get("labels", [])}
+        body = {"query": entry.query, "top_k": bundle.facts.candidates, "labels": entry.labels}
         answer = call_service(settings, "POST", "/v1/answer", body, headers=probe)
         samples.append(1000 * (time.perf_counter() - started))
         best = answer["passages"][0]["passage_id"] if answer["passages"] else None
-        agree &= bool(answer["degraded"]) or best == entry["passage_ids"][0]
+        agree &= bool(answer["degraded"]) or best == entry.passage_ids[0]
     summary = summarize(samples)
     served = str(swap["release_id"])
     return RollOut(
@@ -67,9 +67,9 @@ def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> Ro
         float(swap["seconds"]),
         summary.p50_ms,
         summary.p95_ms,
-        len(golden),
+        len(bundle.golden),
         agree,
-        f"The service serves {served}; {len(golden)} golden queries asked.",
+        f"The service serves {served}; {len(bundle.golden)} golden queries asked.",
     )
 
 

@@ -1,7 +1,9 @@
-"""Parquet tables: equal rows give equal bytes."""
+"""Parquet and Arrow tables: equal rows give equal bytes."""
 
 from __future__ import annotations
 
+import errno
+import os
 import types
 import typing
 from collections.abc import Iterable
@@ -88,3 +90,27 @@ def python_values(column: pa.Array) -> list[Any]:
 
     values = column.to_pylist()
     return list(map(tuple, values)) if pa.types.is_list(column.type) else values
+
+
+def write_arrow(table: pa.Table, path: Path) -> None:
+    """Write a table as an Arrow IPC file, uncompressed so that `map_arrow` can map it."""
+    import pyarrow as pa
+
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with pa.ipc.new_file(str(path), table.schema) as file:
+            file.write_table(table)
+
+
+def map_arrow(path: Path) -> pa.Table:
+    """The table in an Arrow IPC file, memory-mapped. Raises `FileNotFoundError` naming a file that is missing."""
+    import pyarrow as pa
+
+    if not path.is_file():  # Arrow's own error leaves `filename` empty.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """The column in one piece; one that has one piece already is not copied."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -129,13 +129,11 @@ def _source(corpus: str, settings: Settings) -> tuple[CorpusSource, str]:
 def _ablate(
     how: str, bundle: Artifact, judged: JudgedCorpus, settings: Settings, corpus: str | None, lines: Lines
 ) -> dict[str, Any]:
-    from models.cascade.calibration import Calibration
     from models.evaluation.ablation import RETRAINED, ablate_scores, calibration_errors, compare_retrained
-    from models.release.bundle import BUNDLE
-    from models.settings import TiersSettings
+    from models.release.bundle import Bundle
 
-    tiers = TiersSettings.model_validate(bundle.read_json(BUNDLE)["settings"]["tiers"])
-    calibration = Calibration.from_dict(bundle.read_json("calibration.json"))
+    opened = Bundle.open(bundle)
+    tiers, calibration = opened.facts.settings.tiers, opened.calibration
     given = judged.scored[judged.scored["hybrid"]]
     lines.said("ablations of the scores")
     found = ablate_scores(given, judged.judgments, calibration, tiers, settings.evaluation)

@@ -8,15 +8,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Request, Response
 
-from models.contracts.messages import CandidateSet, Decision
+from models.contracts.messages import Decision
+from models.contracts.rows import Candidate, Passage
 from models.records import decisions
 from models.serving.answer import Answer, extractive_answer
 from models.serving.batching import Claim
-from models.serving.protocol import PassageRecord, Ranked, Ranking, ServedBundle, ranking_fault
+from models.serving.protocol import Ranked, Ranking, ServedBundle, ranking_fault
 from models.settings import Settings
 from services.context import Context, caller_left
 from services.deadline import Deadline
-from services.decision_record import DECISION_ID, decide, publish, versions_of
+from services.decision_record import DECISION_ID, decide, passage_candidates, publish, versions_of
 from services.errors import RankingFault, UnknownDecision
 from services.lanes import Bypass
 from services.release_watcher import Work
@@ -34,9 +35,9 @@ router = APIRouter()
 class Answered:
     """Everything that one bundle found for a question."""
 
-    candidates: CandidateSet
+    candidates: Sequence[Candidate]
     ranking: Ranking
-    passages: Sequence[tuple[PassageRecord, Ranked]]
+    passages: Sequence[tuple[Passage, Ranked]]
     answer: Answer
     versions: Versions
     stage_ms: dict[str, float]
@@ -64,7 +65,7 @@ async def answer(
         request,
         endpoint="/v1/answer",
         query=body.query,
-        candidates=found.candidates,
+        candidates=passage_candidates(found.candidates),
         ranking=found.ranking,
         versions=found.versions,
         stage_ms={**found.stage_ms, "total": deadline.elapsed_ms},
@@ -120,17 +121,17 @@ def find_answer(
     Raises `RankingFault` for a ranking that does not match.
     """
     stage_ms = {"queue": deadline.elapsed_ms}
-    candidates = bundle.retrieve(body.query, _top_k(body, settings), frozenset(body.labels))
+    candidates = bundle.retrieve(body.query, _top_k(body, settings), body.passage_filter)
     stage_ms["retrieve"] = deadline.elapsed_ms - stage_ms["queue"]
     ranking = bundle.rank_candidates(body.query, candidates, 0.0 if bypass else deadline.remaining_ms, claim)
-    if fault := ranking_fault(ranking, len(candidates.candidates)):
+    if fault := ranking_fault(ranking, len(candidates)):
         raise RankingFault(f"The engine failed: {fault}")
     if bypass:
         ranking = Ranking(ranking.items, degraded=True, degraded_reason=bypass.degraded_reason)
     stage_ms |= ranking.stage_ms
     ranked_at = deadline.elapsed_ms
     shown = max(body.max_passages or _PASSAGES, settings.generator.passages)
-    passages = [(bundle.passage(candidates.candidates[item.index].passage_id), item) for item in ranking.items[:shown]]
+    passages = [(bundle.passage(candidates[item.index]), item) for item in ranking.items[:shown]]
     text = extractive_answer(
         body.query,
         [(passage, item.score) for passage, item in passages],

@@ -18,7 +18,7 @@ from models.serving.batching import Claim
 from models.serving.protocol import Ranked, Ranking, ServedBundle, ranking_fault
 from services.context import Context, ServiceContext, caller_left
 from services.deadline import Deadline
-from services.decision_record import decide, publish, versions_of
+from services.decision_record import decide, document_candidates, publish, versions_of
 from services.errors import InvalidRequest, RankingFault, UnknownModel
 from services.lanes import Bypass
 from services.release_watcher import Work
@@ -81,7 +81,7 @@ async def rerank(
         request,
         endpoint="/v2/rerank",
         query=body.query,
-        candidates=body.documents,
+        candidates=document_candidates(body.documents),
         ranking=ranked.ranking,
         versions=ranked.versions,
         stage_ms={**ranked.stage_ms, "total": deadline.elapsed_ms},

@@ -95,7 +95,7 @@ def retriever_of(found: Mapping[str, Artifact]) -> HybridRetriever:
 
     embeddings = found["index/passage_embeddings"]
     return open_retriever(
-        found["corpus/passages"].read_table("passages.parquet", ["passage_id", "document_id", "access"]),
+        found["corpus/passages"].path("passages.parquet"),
         embeddings=embeddings.folder,
         dense=found["index/dense_index"].folder,
         lexical=found["index/lexical_index"].folder,

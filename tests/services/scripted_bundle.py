@@ -9,13 +9,14 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from models.contracts.messages import Candidate, CandidateSet
+from models.contracts.rows import Candidate, Passage
 from models.records.ledger import Ledger, Release
+from models.retrieval.passage_filter import PassageFilter
 from models.serving.batching import Claim
-from models.serving.protocol import PassageRecord, Ranked, Ranking
+from models.serving.protocol import Ranked, Ranking
 from models.settings import Settings
 
-PASSAGE = PassageRecord("p1", "d1", "Loom", "Oil the loom every week.", 0, 24, "handbook")
+PASSAGE = Passage("p1", "d1", "Loom", "Oil the loom every week.", 0, 24, "handbook")
 
 
 def in_given_order(count: int) -> Ranking:
@@ -38,14 +39,13 @@ class ScriptedBundle:
     closed: threading.Event = field(default_factory=threading.Event)
     asked: list[str] = field(default_factory=list)
 
-    def retrieve(self, query: str, top_k: int, labels: frozenset[str]) -> CandidateSet:
-        found = Candidate(passage_id="p1", rank=1, retriever_score=1.0, dense_score=0.5, lexical_score=1.0)
-        return CandidateSet(query=query, candidates=[found], index_version="i", corpus_version="c")
+    def retrieve(self, query: str, top_k: int, passage_filter: PassageFilter) -> list[Candidate]:
+        return [Candidate(0, "p1", "d1", 1, 1.0, 0.5, 1.0, "hybrid")]
 
     def rank_candidates(
-        self, query: str, candidates: CandidateSet, budget_ms: float, claim: Claim | None = None
+        self, query: str, candidates: Sequence[Candidate], budget_ms: float, claim: Claim | None = None
     ) -> Ranking:
-        return in_given_order(len(candidates.candidates))
+        return in_given_order(len(candidates))
 
     def rank_documents(
         self, query: str, documents: Sequence[str], budget_ms: float, claim: Claim | None = None
@@ -65,7 +65,7 @@ class ScriptedBundle:
     def documents_ms(self, query: str, documents: Sequence[str]) -> float:
         return self.cost_ms
 
-    def passage(self, passage_id: str) -> PassageRecord:
+    def passage(self, candidate: Candidate) -> Passage:
         return PASSAGE
 
     def close(self) -> None:

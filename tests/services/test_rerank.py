@@ -100,10 +100,10 @@ def test_equal_documents_score_alike_and_stay_in_order(running: Running) -> None
 
 def test_passages_of_the_corpus_rank_by_their_stored_vectors(running: Running, loaded: LoadedBundle) -> None:
     candidates = loaded.retrieve(QUERY, 6)
-    texts = [loaded.passage(one.passage_id).text for one in candidates.candidates]
+    texts = [loaded.passage(one).text for one in candidates]
     direct = loaded.rank_documents(QUERY, texts, BUDGET_MS)
     by_place = {item.index: item.dense_score for item in direct.items}
-    assert [by_place[place] for place in range(6)] == [one.dense_score for one in candidates.candidates]
+    assert [by_place[place] for place in range(6)] == [one.dense_score for one in candidates]
     assert indices(running.rerank(QUERY, texts)) == [item.index for item in direct.items]
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from models.contracts.messages import Candidate, CandidateSet, Decision, RankedPassage
+from models.contracts.messages import CandidateMessage, CandidateSet, Decision, RankedPassage
 from models.contracts.tables import (
     TABLES,
     AppliedCorrections,
@@ -386,7 +386,9 @@ CANDIDATE: dict[str, Any] = {
 
 
 def test_messages_round_trip_and_carry_the_contract_version() -> None:
-    message = CandidateSet(query="how?", candidates=[Candidate(**CANDIDATE)], index_version="i1", corpus_version="c1")
+    message = CandidateSet(
+        query="how?", candidates=[CandidateMessage(**CANDIDATE)], index_version="i1", corpus_version="c1"
+    )
     assert CandidateSet.model_validate_json(message.model_dump_json()) == message
     assert message.contract_version
 
@@ -394,9 +396,9 @@ def test_messages_round_trip_and_carry_the_contract_version() -> None:
 @pytest.mark.parametrize(
     ("message", "values"),
     [
-        (Candidate, CANDIDATE | {"rank": 0}),
-        (Candidate, CANDIDATE | {"retriever": "magic"}),
-        (Candidate, CANDIDATE | {"unknown": 1}),
+        (CandidateMessage, CANDIDATE | {"rank": 0}),
+        (CandidateMessage, CANDIDATE | {"retriever": "magic"}),
+        (CandidateMessage, CANDIDATE | {"unknown": 1}),
         (CandidateSet, {"query": "", "candidates": [], "index_version": "i1", "corpus_version": "c1"}),
         (RankedPassage, {"passage_id": "d#0", "rank": 1, "score": 1.01, "tier": "large"}),
         (RankedPassage, {"passage_id": "d#0", "rank": 1, "score": 0.5, "tier": "huge"}),

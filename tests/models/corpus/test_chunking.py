@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from models.contracts.rows import Document
-from models.corpus.chunking import PassageRow, load_tokenizer, split_documents
+from models.contracts.rows import Document, Passage
+from models.corpus.chunking import load_tokenizer, split_documents
 from models.errors import ModelFileError
 
 
@@ -24,7 +24,7 @@ def _tokenizer() -> Tokenizer:
     return load_tokenizer(Path(spec.submodule_search_locations[0]) / "model")
 
 
-def split_document(document: Document, tokenizer: Tokenizer, max_tokens: int, overlap_tokens: int) -> list[PassageRow]:
+def split_document(document: Document, tokenizer: Tokenizer, max_tokens: int, overlap_tokens: int) -> list[Passage]:
     return split_documents([document], tokenizer, max_tokens, overlap_tokens)[0]
 
 

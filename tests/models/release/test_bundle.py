@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.cascade.calibration import probability
-from models.release.bundle import index_version, write_bundle
-from models.release.golden import compare_golden, golden_queries
+from models.errors import ArtifactError
+from models.release.bundle import Bundle
+from models.release.golden import GoldenQuery, compare_golden, golden_queries
 from models.release.parts import BundleParts
+from models.release.release_candidate import index_version, write_bundle
 from models.serving.loaded_bundle import load_bundle
 from models.store.artifacts import ArtifactStore
+from models.store.durable_files import canonical_json
 from tests.small_bundle import BUDGET_MS, QUESTION, Small
 
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
@@ -26,7 +30,7 @@ PICKLES = {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib"}
 
 def parts_of(small: Small) -> BundleParts:
     current = dict(small.artifacts)
-    versions = small.first.bundle.read_json("bundle.json")["versions"]
+    versions = Bundle.open(small.first.bundle).facts.versions
     for asset in ("training/scoring_engines", "evaluation/score_calibration", "evaluation/offline_evaluation"):
         current[asset] = small.store.open(asset, versions[asset.rpartition("/")[2]])
     named = {asset.rpartition("/")[2]: artifact for asset, artifact in current.items()}
@@ -36,8 +40,9 @@ def parts_of(small: Small) -> BundleParts:
 def test_a_bundle_holds_all_that_serving_reads_and_no_pickle(small: Small) -> None:
     files = small.first.bundle.manifest.files
     assert {
-        "bundle.json", "passages.parquet", "calibration.json", "golden.json", "report/evaluation.json",
-        "evaluation/per_query.parquet", "dense_index/index.faiss", "encoder/model.safetensors",
+        "bundle.json", "passages.arrow", "passage_texts.arrow", "calibration.json", "golden.json",
+        "report/evaluation.json", "evaluation/per_query.parquet",
+        "dense_index/index.faiss", "encoder/model.safetensors",
         "large/model.safetensors", "compact/model.safetensors", "engines/large/engine.json",
         "engines/compact/engine.json",
     } <= files.keys()  # fmt: skip
@@ -47,20 +52,57 @@ def test_a_bundle_holds_all_that_serving_reads_and_no_pickle(small: Small) -> No
 
 
 def test_it_says_what_it_was_made_of(small: Small) -> None:
+    facts = Bundle.open(small.first.bundle).facts
+    assert facts.versions == parts_of(small).versions()
+    assert facts.corpus_version == facts.versions["passages"]
+    assert facts.index_version == index_version(facts.versions["dense_index"], facts.versions["lexical_index"])
+    served = facts.settings
+    assert (served.encoder, served.index) == (small.settings.encoder, small.settings.index)
+    assert served.tiers == small.settings.tiers
+    assert (served.generator, served.evaluation) == (
+        small.settings.generator.model_dump(mode="json"),
+        small.settings.evaluation.model_dump(mode="json"),
+    )
+    assert (facts.format, facts.max_tokens, facts.candidates) == (2, 64, 8)
+
+
+def test_its_parts_are_read_as_what_they_are(small: Small) -> None:
+    bundle = Bundle.open(small.first.bundle)
+    calibration = small.first.bundle.path("calibration.json")
+    assert canonical_json(bundle.calibration.to_dict()) == calibration.read_bytes()
+    assert [asdict(query) for query in bundle.golden] == small.first.bundle.read_json("golden.json")
+    names = set(bundle.model_files("compact")) | set(bundle.model_files("large"))
+    assert names == {
+        name for name in small.first.bundle.manifest.files if name.startswith(("compact", "large", "engines"))
+    }
+    for name, digest in bundle.model_files("large").items():
+        assert digest == small.first.bundle.manifest.files[name].sha256
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 1}, "format 1 is not known"),
+        ({"versions": None}, "versions"),
+        ({"candidates": "many"}, "candidates"),
+    ],
+)
+def test_a_bundle_that_says_other_things_is_refused(
+    small: Small, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     facts = small.first.bundle.read_json("bundle.json")
-    assert facts["versions"] == parts_of(small).versions()
-    assert facts["corpus_version"] == facts["versions"]["passages"]
-    assert facts["index_version"] == index_version(facts["versions"]["dense_index"], facts["versions"]["lexical_index"])
-    assert facts["settings"]["tiers"] == small.settings.tiers.model_dump()
-    assert (facts["format"], facts["max_tokens"], facts["candidates"]) == (1, 64, 8)
+    (tmp_path / "bundle.json").write_text(json.dumps({**facts, **change}))
+    with pytest.raises(ArtifactError, match=message):
+        Bundle.open(replace(small.first.bundle, folder=tmp_path))
 
 
 def test_the_same_parts_give_the_same_bundle(small: Small, tmp_path: Path) -> None:
-    written = write_bundle(tmp_path, parts_of(small), small.settings)
-    assert written == small.first.bundle.read_json("bundle.json")
+    written = write_bundle(parts_of(small), small.settings, tmp_path)
+    facts = Bundle.open(small.first.bundle).facts
+    assert written == {"corpus_version": facts.corpus_version, "index_version": facts.index_version}
     names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert names == sorted(small.first.bundle.manifest.files)
-    for name in ("bundle.json", "golden.json", "calibration.json"):
+    for name in ("bundle.json", "golden.json", "calibration.json", "passages.arrow", "passage_texts.arrow"):
         assert (tmp_path / name).read_bytes() == small.first.bundle.path(name).read_bytes()
 
 
@@ -77,7 +119,7 @@ def test_another_measurement_of_the_times_gives_the_same_bundle(small: Small, tm
         code_version="c",
         inputs={},
         settings={},
-        build=lambda folder: write_bundle(folder, again, small.settings),
+        build=lambda folder: write_bundle(again, small.settings, folder),
     )
     assert bundle.data_version == small.first.bundle.data_version
     assert bundle.path("report/evaluation.json").read_bytes() == report.read_bytes()
@@ -115,15 +157,15 @@ def test_golden_queries_are_test_queries_with_their_best_ten() -> None:
     names = [f"p{rank}" for rank in range(1, 15)]
     passages = pd.DataFrame({"passage_id": names, "access": [labels.get(name, []) for name in names]})
     found = golden_queries(queries, rankings, passages, 3)
-    assert [(entry["query_id"], entry["query"]) for entry in found] == [("q1", "one"), ("q3", "three")]
+    assert [(entry.query_id, entry.query) for entry in found] == [("q1", "one"), ("q3", "three")]
     for entry in found:
-        assert entry["passage_ids"] == [f"p{rank}" for rank in range(1, 11)]
-        assert entry["logits"] == [-float(rank) for rank in range(1, 11)]
-        assert entry["labels"] == ["legal", "staff"], "one label of each labelled passage among the ten"
+        assert entry.passage_ids == [f"p{rank}" for rank in range(1, 11)]
+        assert entry.logits == [-float(rank) for rank in range(1, 11)]
+        assert entry.labels == ["legal", "staff"], "one label of each labelled passage among the ten"
 
 
-def entry(**logits: float) -> dict[str, Any]:
-    return {"passage_ids": list(logits), "logits": list(logits.values())}
+def entry(**logits: float) -> GoldenQuery:
+    return GoldenQuery("q", "how?", list(logits), list(logits.values()), [])
 
 
 def scores(**logits: float) -> dict[str, float]:
@@ -161,7 +203,7 @@ def test_no_golden_queries_prove_nothing() -> None:
 @given(st.lists(st.floats(-20, 20), min_size=1, max_size=8), st.floats(0, 1e-4))
 def test_noise_below_the_tolerance_passes(logits: list[float], noise: float) -> None:
     ordered = sorted(logits, reverse=True)
-    golden = {"passage_ids": [str(place) for place in range(len(ordered))], "logits": ordered}
+    golden = GoldenQuery("q", "how?", [str(place) for place in range(len(ordered))], ordered, [])
     moved = probability(np.array(ordered)) + noise * np.resize([1, -1], len(ordered))
     found = compare_golden([golden], [{str(place): float(score) for place, score in enumerate(moved)}], 1e-3)
     assert found.max_difference <= noise + 1e-12

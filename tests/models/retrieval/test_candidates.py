@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
@@ -43,7 +44,7 @@ class TopicEncoder:
 @pytest.fixture(scope="module")
 def retriever() -> HybridRetriever:
     ids = [f"doc{row // 2}#{row % 2}" for row in range(len(TEXTS))]
-    passages = pd.DataFrame(
+    passages = pa.table(
         {
             "passage_id": ids,
             "document_id": [f"doc{row // 2}" for row in range(len(TEXTS))],
@@ -143,7 +144,7 @@ def test_each_first_stage_is_timed_by_itself(retriever: HybridRetriever, monkeyp
             return super().scores(query)
 
     ids = list(retriever.passage_ids)
-    passages = pd.DataFrame({"passage_id": ids, "document_id": retriever.document_ids, "access": [[]] * len(ids)})
+    passages = pa.table({"passage_id": ids, "document_id": retriever.document_ids, "access": [["hr"]] * len(ids)})
     slow = HybridRetriever(
         SlowEncoder(),
         DenseIndex(build(TopicEncoder().encode_queries(TEXTS)), ids),
@@ -225,7 +226,7 @@ def test_known_queries_are_not_embedded_again(retriever: HybridRetriever, tmp_pa
             return super().encode_queries(texts)
 
     ids = list(retriever.passage_ids)
-    passages = pd.DataFrame({"passage_id": ids, "document_id": retriever.document_ids, "access": [[]] * len(ids)})
+    passages = pa.table({"passage_id": ids, "document_id": retriever.document_ids, "access": [["hr"]] * len(ids)})
     dense = DenseIndex(build(TopicEncoder().encode_queries(TEXTS)), ids)
     counting = HybridRetriever(CountingEncoder(), dense, LexicalIndex.build(TEXTS, ids), passages, IndexSettings())
     old = queries_of("bread", "chain", "rain")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from models.errors import ArtifactError
 from models.retrieval.dense_index import FACTS_FILE, INDEX_FILE, DenseIndex, build, write
-from models.retrieval.string_column import ID_FILES, PassageIds
+from models.retrieval.passage_ids import IDS_FILE, PassageIds
 
 
 def unit_rows(count: int, dimensions: int = 16, seed: int = 0) -> NDArray[np.float32]:
@@ -34,7 +34,7 @@ def test_search_finds_what_comparing_with_every_passage_finds(count: int) -> Non
 def test_what_was_written_is_loaded(tmp_path: Path) -> None:
     vectors = unit_rows(50)
     write(tmp_path, vectors, [f"p{row}" for row in range(50)])
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([INDEX_FILE, *ID_FILES, FACTS_FILE])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([INDEX_FILE, IDS_FILE, FACTS_FILE])
     loaded = DenseIndex.load(tmp_path)
     assert (len(loaded), loaded.dimensions, loaded.passage_ids[7]) == (50, 16, "p7")
     for found, expected in zip(loaded.search(vectors[:9], 5), index_of(vectors).search(vectors[:9], 5), strict=True):
@@ -112,16 +112,16 @@ def test_missing_and_unlike_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="3 vectors for 2"):
         write(tmp_path, unit_rows(3), ["a", "b"])
     write(tmp_path, unit_rows(3), ["a", "b", "c"])
-    PassageIds.of(["a"]).write(tmp_path)
+    PassageIds.of(["a"]).save(tmp_path)
     with pytest.raises(ArtifactError, match="3 vectors for 1"):
         DenseIndex.load(tmp_path)
-    (tmp_path / ID_FILES[0]).unlink()
-    with pytest.raises(ArtifactError, match=f"{ID_FILES[0]} is missing"):
+    (tmp_path / IDS_FILE).unlink()
+    with pytest.raises(ArtifactError, match=f"{IDS_FILE} is missing"):
         DenseIndex.load(tmp_path)
 
 
 def test_the_same_embeddings_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write(tmp_path / name, unit_rows(20), [f"p{row}" for row in range(20)])
-    for name in (INDEX_FILE, *ID_FILES, FACTS_FILE):
+    for name in (INDEX_FILE, IDS_FILE, FACTS_FILE):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()

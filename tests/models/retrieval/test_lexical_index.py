@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 import os
 import subprocess
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 from models.errors import ArtifactError
 from models.retrieval import lexical_index
 from models.retrieval.lexical_index import STATISTICS_FILE, LexicalIndex, read_texts
-from models.retrieval.string_column import ID_FILES, PASSAGE_IDS, files_of
 from models.store.tables import write_table
 from models.text.tokenize import tokenize
 
@@ -154,10 +152,9 @@ def test_only_allowed_rows_are_returned(index: LexicalIndex) -> None:
     assert index.top(scores, 10, np.zeros(len(index), dtype=bool))[0].tolist() == []
 
 
-@pytest.mark.parametrize("mmap", [True, False])
-def test_what_was_saved_is_loaded(index: LexicalIndex, tmp_path: Path, mmap: bool) -> None:
+def test_what_was_saved_is_loaded(index: LexicalIndex, tmp_path: Path) -> None:
     index.save(tmp_path)
-    loaded = LexicalIndex.load(tmp_path, mmap=mmap)
+    loaded = LexicalIndex.load(tmp_path)
     assert loaded.passage_ids == index.passage_ids
     for query in ("matrix arrays", "unheard", ""):
         np.testing.assert_array_equal(loaded.scores(query), index.scores(query))
@@ -185,7 +182,7 @@ def test_the_arrays_are_those_that_bm25s_builds(index: LexicalIndex) -> None:
     np.testing.assert_allclose(ours["data"], theirs.scores["data"], rtol=1e-6)
     for name in ("indices", "indptr"):
         np.testing.assert_array_equal(ours[name], theirs.scores[name])
-    assert [index._vocabulary[place] for place in vocabulary.values()] == list(vocabulary)
+    assert index._vocabulary.to_pylist() == list(vocabulary)
     assert index.words == len(vocabulary)
 
 
@@ -198,18 +195,6 @@ def test_texts_that_come_one_by_one_are_indexed_as_all_at_once(
     LexicalIndex.build(iter(TEXTS), IDS).save(tmp_path / "parts")
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "parts" / path.name).read_bytes()
-
-
-def test_an_index_made_before_the_words_were_a_column_is_read(index: LexicalIndex, tmp_path: Path) -> None:
-    index.save(tmp_path)
-    words = {term: place for place, term in enumerate(index._vocabulary)}
-    (tmp_path / "vocab.index.json").write_text(json.dumps(words))
-    for name in (*files_of("vocabulary"), *ID_FILES):
-        (tmp_path / name).unlink()
-    (tmp_path / f"{PASSAGE_IDS}.json").write_text(json.dumps(IDS))
-    loaded = LexicalIndex.load(tmp_path)
-    assert list(loaded.passage_ids) == IDS
-    np.testing.assert_array_equal(loaded.scores("matrix arrays"), index.scores("matrix arrays"))
 
 
 def test_the_texts_of_a_table_are_read_in_order(tmp_path: Path) -> None:
@@ -271,7 +256,7 @@ def test_the_files_hold_no_pickles_and_are_the_same_in_every_process(tmp_path: P
             env={**os.environ, "PYTHONHASHSEED": seed},
         )
     names = sorted(path.name for path in (tmp_path / "1").iterdir())
-    assert {path.rpartition(".")[2] for path in names} == {"npy", "json"}
+    assert {path.rpartition(".")[2] for path in names} == {"arrow", "npy", "json"}
     for name in names:
         content = (tmp_path / "1" / name).read_bytes()
         assert content == (tmp_path / "2" / name).read_bytes()

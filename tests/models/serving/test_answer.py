@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.contracts.rows import Passage
 from models.serving.answer import NO_ANSWER, extractive_answer, query_terms, split_sentences
-from models.serving.protocol import PassageRecord
 from models.settings import GeneratorSettings
 
 SETTINGS = GeneratorSettings(passages=3, max_sentences=3)
 
 
-def passage(text: str, name: str = "p", start: int = 0) -> PassageRecord:
-    return PassageRecord(f"{name}:0", name, name.title(), text, start, start + len(text), "test")
+def passage(text: str, name: str = "p", start: int = 0) -> Passage:
+    return Passage(f"{name}:0", name, name.title(), text, start, start + len(text), "test")
 
 
 JOIN = passage(

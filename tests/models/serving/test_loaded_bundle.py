@@ -17,25 +17,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
+from models.contracts.rows import Passage
+from models.corpus.mapped_passages import write_mapped_passages
 from models.errors import ArtifactError
 from models.records.ledger import Release
+from models.release.bundle import Bundle
 from models.retrieval.dense_index import write as write_dense
 from models.retrieval.encoder import Encoder
 from models.retrieval.lexical_index import LexicalIndex
+from models.retrieval.passage_filter import PassageFilter
 from models.serving.loaded_bundle import Identity, LoadedBundle, load_bundle, load_release
 from models.serving.protocol import ranking_fault
 from models.store.artifacts import Artifact, FileEntry
 from models.store.durable_files import digest_file
-from models.store.tables import write_table
+from models.store.tables import write_rows
 from models.text.passage_text import passage_text
 from tests.small_bundle import BUDGET_MS, QUESTION, SECRET, STAFF, Handbook, Small, in_force, weights_file
 
 LOADED = [
-    "bundle.json", "passages.parquet", "calibration.json", "dense_index/index.faiss",
-    "lexical_index/passage_ids_utf8.npy", "encoder/model.safetensors", "large/model.safetensors",
+    "bundle.json", "passages.arrow", "passage_texts.arrow", "calibration.json", "dense_index/index.faiss",
+    "lexical_index/passage_ids.arrow", "encoder/model.safetensors", "large/model.safetensors",
     "compact/tokenizer.json",
 ]  # fmt: skip
 
@@ -63,29 +66,19 @@ def bundle_of(small: Small, folder: Path, passages: Sequence[tuple[str, str]]) -
     """The first candidate's models over other passages, given as (title, text)."""
     source = small.first.bundle
     for name in source.manifest.files:
-        if name.split("/")[0] in ("encoder", "large", "compact", "calibration.json", "golden.json"):
+        if name.split("/")[0] in ("encoder", "large", "compact", "bundle.json", "calibration.json"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.link(source.path(name), folder / name)
     ids = [f"p{row}" for row in range(len(passages))]
-    table = pd.DataFrame(
-        {
-            "passage_id": ids,
-            "document_id": ids,
-            "title": [title for title, _ in passages],
-            "text": [text for _, text in passages],
-            "start": 0,
-            "end": [len(text) for _, text in passages],
-            "source": "test",
-            "access": pd.Series([[] for _ in passages], dtype=object),
-        }
-    )
-    write_table(table, folder / "passages.parquet")
+    rows = [Passage(name, name, *pair, 0, len(pair[1]), "test") for name, pair in zip(ids, passages, strict=True)]
+    write_rows(rows, Passage, folder / "passages.parquet")
+    write_mapped_passages(folder / "passages.parquet", folder)
     texts = [passage_text(title, text) for title, text in passages]
     encoder = Encoder.load(folder / "encoder", small.settings.encoder.max_tokens, device="cpu")
     vectors = encoder.encode_passages([""] * len(texts), texts)
     write_dense(folder / "dense_index", vectors, ids)
     LexicalIndex.build(texts, ids).save(folder / "lexical_index")
-    return LoadedBundle(folder, source.read_json("bundle.json"), Identity("r", "b", "1", "i", "c"))
+    return LoadedBundle(Bundle.open(replace(source, folder=folder)), Identity("r", "b", "1", "i", "c"))
 
 
 class _Unpickled:
@@ -127,27 +120,35 @@ def test_serving_ranks_as_the_offline_evaluation_did(loaded: LoadedBundle, small
 
 
 def test_what_was_learned_is_served(loaded: LoadedBundle) -> None:
-    found = loaded.rank_candidates(QUESTION, loaded.retrieve(QUESTION, 8), BUDGET_MS)
-    best = loaded.passage(str(found.items[0].passage_id))
+    candidates = loaded.retrieve(QUESTION, 8)
+    found = loaded.rank_candidates(QUESTION, candidates, BUDGET_MS)
+    best = loaded.passage(candidates[found.items[0].index])
     assert best.document_id == f"water filter/cleaning/{in_force('water filter', 'cleaning')}"
 
 
 def test_a_bundle_says_what_it_is(loaded: LoadedBundle, small: Small) -> None:
-    facts = small.first.bundle.read_json("bundle.json")
+    facts = Bundle.open(small.first.bundle).facts
     assert (loaded.release_id, loaded.model_version) == ("", "")
     assert loaded.bundle_version == small.first.bundle.data_version
-    assert loaded.corpus_version == small.artifacts["corpus/passages"].data_version == facts["corpus_version"]
-    assert loaded.index_version == facts["index_version"]
-    found = loaded.retrieve(QUESTION, 3)
-    assert (found.index_version, found.corpus_version) == (loaded.index_version, loaded.corpus_version)
-    assert (found.query, [one.rank for one in found.candidates]) == (QUESTION, [1, 2, 3])
+    assert loaded.corpus_version == small.artifacts["corpus/passages"].data_version == facts.corpus_version
+    assert loaded.index_version == facts.index_version
+
+
+def test_a_candidate_carries_its_row_to_the_passage(loaded: LoadedBundle) -> None:
+    candidates = loaded.retrieve(QUESTION, 3)
+    assert [candidate.rank for candidate in candidates] == [1, 2, 3]
+    passages = [loaded.passage(candidate) for candidate in candidates]
+    assert [(one.passage_id, one.document_id) for one in passages] == [
+        (one.passage_id, one.document_id) for one in candidates
+    ]
 
 
 def test_access_labels_decide_what_is_retrieved(loaded: LoadedBundle) -> None:
     question = "where does the spare key of the workshop hang"
 
     def texts(labels: frozenset[str] | None) -> set[str]:
-        return {loaded.passage(one.passage_id).text for one in loaded.retrieve(question, 100, labels).candidates}
+        passage_filter = None if labels is None else PassageFilter(labels)
+        return {loaded.passage(candidate).text for candidate in loaded.retrieve(question, 100, passage_filter)}
 
     assert SECRET not in texts(frozenset())
     assert SECRET not in texts(frozenset({"guests"}))
@@ -155,7 +156,7 @@ def test_access_labels_decide_what_is_retrieved(loaded: LoadedBundle) -> None:
 
 
 def test_passages_are_the_pieces_of_their_documents(loaded: LoadedBundle) -> None:
-    found = [loaded.passage(one.passage_id) for one in loaded.retrieve("who sweeps bench 9", 100).candidates]
+    found = [loaded.passage(candidate) for candidate in loaded.retrieve("who sweeps bench 9", 100)]
     assert len({passage.passage_id for passage in found if passage.document_id == "rules"}) > 1
     for passage in found:
         assert Handbook().text_of(passage.document_id)[passage.start : passage.end] == passage.text
@@ -180,8 +181,8 @@ def test_ranking_twice_gives_the_same_bytes(loaded: LoadedBundle, small: Small) 
 
 
 def test_a_text_of_the_corpus_is_known_with_and_without_its_title(loaded: LoadedBundle) -> None:
-    first = loaded.retrieve(QUESTION, 1).candidates[0]
-    passage = loaded.passage(first.passage_id)
+    first = loaded.retrieve(QUESTION, 1)[0]
+    passage = loaded.passage(first)
     whole = f"{passage.title}\n{passage.text}"
     found = loaded.rank_documents(QUESTION, [passage.text, whole, passage.text + " "], BUDGET_MS)
     by_place = {item.index: item for item in found.items}
@@ -216,7 +217,7 @@ def test_without_a_budget_words_order_the_documents_and_no_model_runs(loaded: Lo
 
 
 def test_the_predicted_time_grows_with_the_request_up_to_what_the_tiers_score(loaded: LoadedBundle) -> None:
-    known = [loaded.passage(one.passage_id).text for one in loaded.retrieve(QUESTION, 4).candidates]
+    known = [loaded.passage(candidate).text for candidate in loaded.retrieve(QUESTION, 4)]
     few, more = loaded.candidates_ms(QUESTION, 2), loaded.candidates_ms(QUESTION, 8)
     assert 0 < few < more == loaded.candidates_ms(QUESTION, 800)
     assert 0 < loaded.documents_ms(QUESTION, known) < loaded.documents_ms(QUESTION, [f"{text}!" for text in known])
@@ -273,8 +274,8 @@ def test_a_file_that_is_missing_is_refused(small: Small, tmp_path: Path) -> None
 def test_a_bundle_of_a_later_format_is_refused(small: Small, tmp_path: Path) -> None:
     bundle = copied(small.first.bundle, tmp_path, own="bundle.json")
     facts = json.loads((tmp_path / "bundle.json").read_text())
-    (tmp_path / "bundle.json").write_text(json.dumps({**facts, "format": 2}))
-    with pytest.raises(ArtifactError, match="format 2 is not known"):
+    (tmp_path / "bundle.json").write_text(json.dumps({**facts, "format": 3}))
+    with pytest.raises(ArtifactError, match="format 3 is not known"):
         load_bundle(admitted(bundle, "bundle.json"))
 
 
@@ -310,7 +311,7 @@ def test_a_pickle_in_the_place_of_weights_is_refused_unread(
 def test_two_passages_are_a_corpus(small: Small, tmp_path: Path) -> None:
     bundle = bundle_of(small, tmp_path, [("Loom", "Oil the loom every week."), ("", "Thunder follows lightning.")])
     found = bundle.retrieve("how is the loom oiled", 20)
-    assert [one.passage_id for one in found.candidates] == ["p0", "p1"]
+    assert [one.passage_id for one in found] == ["p0", "p1"]
     ranking = bundle.rank_candidates("how is the loom oiled", found, BUDGET_MS)
     assert ranking_fault(ranking, 2) == ""
     assert ranking.items[0].passage_id == "p0"

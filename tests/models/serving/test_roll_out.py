@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -63,19 +62,6 @@ def test_an_answer_that_is_not_the_golden_one_is_told(deployment: Deployment, li
     traffic.release(deployment.store(), Ledger(database), queries=5, best="another")
     with served(deployment, listener):
         assert not roll_out(deployment.settings(), deployment.store(), database).golden_agree
-
-
-def test_a_bundle_of_before_the_golden_labels_is_asked_too(deployment: Deployment, listener: socket.socket) -> None:
-    store, database = deployment.store(), deployment.database()
-    bundle = store.open("release/release_candidate", traffic.release(store, Ledger(database), queries=5).bundle_version)
-    golden = bundle.read_json("golden.json")
-    for entry in golden:
-        del entry["labels"]
-    files = {"bundle.json": bundle.path("bundle.json").read_bytes(), "golden.json": json.dumps(golden).encode()}
-    older = write_artifact(store, bundle.asset, {}, files)
-    traffic.activate(Ledger(database), older.data_version)
-    with served(deployment, listener):
-        assert roll_out(deployment.settings(), store, database).golden_queries == len(golden) == 1
 
 
 def test_without_a_service_it_says_so(deployment: Deployment) -> None:
