@@ -83,6 +83,7 @@ def test_the_steps_of_a_run_share_one_engine_which_is_closed_when_it_ends(
     assert open_files(deployment) == []
 
 
+@pytest.mark.heavy
 def test_a_run_of_the_monitoring_with_its_checks_leaves_nothing_open(
     deployment: Deployment, engines: list[str]
 ) -> None:
