@@ -22,7 +22,7 @@ def asset_of(
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """Declare the asset that `step` makes of `inputs`, each a parameter of its own name; `declared` goes to Dagster.
 
-    What is `decided_anew` each time, as it looks at the ledger, shows no code version: Dagster would skip it.
+    What is `decided_anew` each time, by the ledger as it is then, shows no code version.
     """
     group, noun = step.name.split("/")
     return dg.asset(

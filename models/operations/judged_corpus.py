@@ -34,6 +34,7 @@ from models.retrieval.encoder import tokenizer_file
 from models.retrieval.lexical_index import make_lexical_index
 from models.retrieval.pooled_candidates import make_pooled_candidates
 from models.settings import Settings
+from models.store import asset_names as names
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.durable_files import digest_json
 
@@ -130,9 +131,9 @@ def own_corpus(bundle: Artifact, settings: Settings) -> JudgedCorpus:
     """
     store = ArtifactStore.of(settings)
     inputs = bundle.manifest.inputs
-    parts = ("corpus/evaluation_set", "corpus/passages", "index/candidates", "evaluation/offline_evaluation")
+    parts = (names.EVALUATION_SET, names.PASSAGES, names.CANDIDATES, names.OFFLINE_EVALUATION)
     evaluation_set, passages, retrieved, evaluation = (store.open(name, inputs[name]) for name in parts)
-    scored = store.open("evaluation/scored_candidates", evaluation.manifest.inputs["evaluation/scored_candidates"])
+    scored = store.open(names.SCORED_CANDIDATES, evaluation.manifest.inputs[names.SCORED_CANDIDATES])
     queries, judgments = split_of(evaluation_set, "test")
     ids = queries["query_id"]
     stages = retrieved.read_table("first_stage.parquet")
