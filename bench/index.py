@@ -172,7 +172,7 @@ def prepare(home: Path, work: Path) -> Result:
 
 def vocabulary(table: pd.DataFrame) -> list[str]:
     """Words of the corpus, as often as they stand in a tenth of it."""
-    return " ".join(table["text"].iloc[::10]).split()
+    return " ".join(map(str, table["text"].iloc[::10])).split()
 
 
 def noisy(text: str, words: list[str], random: np.random.Generator) -> str:
