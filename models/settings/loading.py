@@ -56,7 +56,8 @@ def load_settings(
     try:
         settings = Settings.model_validate(dict(LayeredSettings(DottedKeys(keyed), tables)))
     except ValidationError as error:
-        raise _refusal(error) from error
+        # Its own text shows values that may be secret, and Dagster shows a cause in place of what it caused.
+        raise _refusal(error) from None
     _check_together(settings)
     return settings
 
