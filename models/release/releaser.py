@@ -1,8 +1,7 @@
 """Release and rollback: the ledger says what serves, MLflow's aliases follow it.
 
-The order is intent (a pending row), aliases, activation. A process killed in between leaves a pending row;
-`repair`, which every
-release, rollback and status call begins with, moves the aliases again and activates it.
+The order is intent (a pending row), the incident of a rollback, aliases, activation. A process killed in between leaves
+a pending row; `repair`, with which every release, rollback and status call begins, does the rest again.
 """
 
 from __future__ import annotations
