@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from models.contracts.rows import Document, Judgment, Query
     from models.records.ledger import Ledger, Release
+    from models.release.evidence import Exhibits
     from models.release.gate import GateEvidence
     from models.settings import Settings
     from models.store.artifacts import Artifact, ArtifactStore
@@ -480,9 +481,17 @@ def make_candidate(
 
 
 def evidence_for(small: Small, ledger: Ledger, candidate: Candidate) -> GateEvidence:
-    """What the gate knows about a candidate of `small`: its profile and the champion's evaluation are made here."""
+    """What the gate knows about a candidate of `small`."""
+    from models.release.evidence import gather
+
+    exhibits = exhibits_for(small, ledger, candidate)
+    return gather(small.store, ledger, exhibits, small.settings.evaluation, drift_share=None)
+
+
+def exhibits_for(small: Small, ledger: Ledger, candidate: Candidate) -> Exhibits:
+    """What a candidate of `small` is judged by: its profile and the champion's evaluation are made here."""
     from models.release.champion import evaluate_champion
-    from models.release.evidence import Exhibits, gather
+    from models.release.evidence import Exhibits
     from models.serving.latency_profile import profile_bundle
 
     champion = ledger.current()
@@ -508,8 +517,7 @@ def evidence_for(small: Small, ledger: Ledger, candidate: Candidate) -> GateEvid
         lambda folder: profile_bundle(candidate.bundle, small.settings, folder),
         "release/release_candidate",
     )
-    exhibits = Exhibits(candidate.bundle, candidate.evaluation, evaluation, latency)
-    return gather(small.store, ledger, exhibits, small.settings.evaluation, drift_share=None)
+    return Exhibits(candidate.bundle, candidate.evaluation, evaluation, latency)
 
 
 def release_facts(candidate: Candidate, model_version: str) -> dict[str, str]:

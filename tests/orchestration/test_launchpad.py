@@ -107,15 +107,19 @@ def reason(call):
     try:
         result = call()
     except Exception as error:
-        while error.__cause__ is not None:
+        told = []
+        while error is not None:
+            told.append(str(error))
             error = error.__cause__
-        return f"{type(error).__name__}: {error}"
+        return " ".join(told)
     started = [event.step_key for event in result.all_events if event.is_step_start]
     (failure,) = (event for event in result.all_events if event.is_run_failure)
     error = failure.job_failure_data.error
-    while error.cause is not None:
+    told = []
+    while error is not None:
+        told.append(error.message)
         error = error.cause
-    return f"{error.message} {started}"
+    return f"{' '.join(told)} {started}"
 
 repository = defs.get_repository_def()
 with dg.DagsterInstance.ephemeral() as instance:

@@ -11,10 +11,10 @@ from models.errors import ArtifactError
 from models.evaluation.report import PAGE
 from models.records.ledger import Ledger
 from models.release.champion import evaluate_champion
-from models.release.evidence import CHECKED, DECISION_FILE, Exhibits, gather, record, write_decision
+from models.release.evidence import CHECKED, DECISION_FILE, gather, record, write_decision
 from models.release.gate import GateDecision, decide
 from models.store.artifacts import Artifact, ArtifactStore
-from tests.small_bundle import Candidate, Small, evidence_for, put_in_service
+from tests.small_bundle import Candidate, Small, evidence_for, exhibits_for, put_in_service
 
 
 def decision_on(small: Small, ledger: Ledger, candidate: Candidate) -> GateDecision:
@@ -83,9 +83,7 @@ def test_a_decision_is_recorded_and_written_once_with_what_it_was_about(
     small: Small, ledger: Ledger, tmp_path: Path
 ) -> None:
     decision = decision_on(small, ledger, small.first)
-    latency = small.store.require("evaluation/latency_profile")
-    champion = small.store.require("evaluation/champion_evaluation")
-    facts = record(ledger, Exhibits(small.first.bundle, small.first.evaluation, champion, latency), decision)
+    facts = record(ledger, exhibits_for(small, ledger, small.first), decision)
     summary = write_decision(facts, tmp_path)
 
     (row,) = ledger.gate_decisions()
@@ -106,12 +104,8 @@ def test_objectives_that_are_missed_refuse(small: Small, ledger: Ledger) -> None
 
 
 def test_evidence_about_another_champion_is_refused(small: Small, ledger: Ledger, tmp_path: Path) -> None:
-    evidence_for(small, ledger, small.first)
-    before = small.store.require("evaluation/champion_evaluation")
-    latency = small.store.require("evaluation/latency_profile")
+    exhibits = exhibits_for(small, ledger, small.first)
     put_in_service(ledger, small.alike(golden_queries=3), "1")
-    first = small.first
-    exhibits = Exhibits(first.bundle, first.evaluation, before, latency)
     with pytest.raises(ArtifactError, match="champion_evaluation is about champion None"):
         gather(small.store, ledger, exhibits, small.settings.evaluation, None)
 
@@ -135,8 +129,7 @@ def test_candidate_and_champion_are_compared_within_one_version_of_the_evaluatio
     assert set(scored_anew.read_table("per_query.parquet")["query_id"]) == set(
         asked.loc[asked["split"] == "test", "query_id"]
     )
-    latency = small.store.require("evaluation/latency_profile")
-    exhibits = Exhibits(candidate.bundle, candidate.evaluation, scored_anew, latency)
+    exhibits = exhibits_for(small, ledger, candidate)._replace(champion_evaluation=scored_anew)
     with pytest.raises(ArtifactError, match=f"made from corpus/evaluation_set {smaller.data_version}"):
         gather(small.store, ledger, exhibits, small.settings.evaluation, None)
     assert not _champion_on(small, evaluation_set).read_json("champion.json")["rescored"]
@@ -173,22 +166,16 @@ def _champion_on(small: Small, evaluation_set: Artifact) -> Artifact:
 
 
 def test_evidence_about_another_candidate_is_refused(small: Small, ledger: Ledger) -> None:
-    evidence_for(small, ledger, small.first)
-    evaluation = small.store.require("evaluation/champion_evaluation")
-    latency = small.store.require("evaluation/latency_profile")
     other = small.shuffled()
-    exhibits = Exhibits(other.bundle, other.evaluation, evaluation, latency)
+    about_first = exhibits_for(small, ledger, small.first)
+    exhibits = about_first._replace(candidate=other.bundle, evaluation=other.evaluation)
     with pytest.raises(ArtifactError, match="evaluation/latency_profile was made from release/release_candidate"):
         gather(small.store, ledger, exhibits, small.settings.evaluation, None)
 
 
 def test_a_table_that_breaks_its_contract_refuses(small: Small, ledger: Ledger, tmp_path: Path) -> None:
-    evidence_for(small, ledger, small.first)
-    evaluation = small.store.require("evaluation/champion_evaluation")
-    latency = small.store.require("evaluation/latency_profile")
     store = _Other(small, tmp_path)
-    exhibits = Exhibits(small.first.bundle, small.first.evaluation, evaluation, latency)
-    evidence = gather(store, ledger, exhibits, small.settings.evaluation, None)
+    evidence = gather(store, ledger, exhibits_for(small, ledger, small.first), small.settings.evaluation, None)
     decision = decide(evidence, small.settings)
     assert failing(decision) == {"contract:corpus/judgments/judgments.parquet"}
 
