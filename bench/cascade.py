@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false
 """The cascade against the large model on all 100 candidates: nDCG@10, time and operations of a query, cache off.
 
 `python -m bench.cascade` measures the release candidate of the current deployment (RERANKOPS_HOME) on its test queries,
@@ -192,7 +190,7 @@ def _margins(points: list[dict[str, Any]]) -> dict[str, float]:
 
 def _ranked(table: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
     ranks = np.empty(len(table), dtype=np.int64)
-    for place in table.groupby("query_id").indices.values():
+    for place in map(np.asarray, table.groupby("query_id").indices.values()):
         order = best_rows(scores[place], table["passage_id"].iloc[place].tolist(), len(place))
         ranks[place[order]] = np.arange(1, len(place) + 1)
     return table.assign(rank=ranks)
@@ -222,7 +220,7 @@ def _points(
         for count in _SINGLE:
             asked = []
             scores = lean - 1000.0
-            for place in table.groupby("query_id").indices.values():
+            for place in map(np.asarray, table.groupby("query_id").indices.values()):
                 best = place[best_rows(lean[place], table["passage_id"].iloc[place].tolist(), count)]
                 scores[best] = logits[best]
                 asked.append(best)

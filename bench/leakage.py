@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 """Planted leaks: `python -m bench.leakage [BEIR folder ...]`, the three corpora below RERANKOPS_DATA by default.
 
 Every evaluation query is reworded in six deterministic ways (`bench.rewording`) and planted into the training queries.
@@ -23,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.rewording import REWORDINGS
-from models.contracts.rows import Query
+from models.contracts.rows import Judgment, Query
 from models.corpus.sources import open_source
 from models.corpus.splits import EvaluationTables, assign_splits, evaluation_set
 from models.retrieval.candidates import query_hash
@@ -57,7 +55,7 @@ def read_split(folder: Path | None) -> Split:
     source = open_source(settings.corpus, settings.corpus_path)
     queries = [(q.query_id, q.text, q.split, q.group) for q in source.queries() if isinstance(q, Query)]
     table = pd.DataFrame(queries, columns=["query_id", "text", "split", "group"]).astype("str")
-    rows = [(one.query_id, one.document_id, one.grade) for one in source.judgments()]
+    rows = [(one.query_id, one.document_id, one.grade) for one in source.judgments() if isinstance(one, Judgment)]
     judgments = pd.DataFrame(rows, columns=["query_id", "document_id", "grade"])
     judgments = judgments[judgments["query_id"].isin(table["query_id"])]
     placed = assign_splits(table, judgments, settings.corpus.dev_share, settings.corpus.test_share)

@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """Training on a machine that has a GPU and not the application, in three steps:
 
     python -m bench.offload pack FOLDER NAME         here, once for each deployment to train (RERANKOPS_HOME and so on)
@@ -98,8 +96,11 @@ def pack(options: argparse.Namespace) -> None:
         table = candidates.read_table("candidates.parquet")
         table = table[table["query_id"].isin(queries["query_id"])].reset_index(drop=True)
         read = passages.read_table("passages.parquet", ["passage_id", "title", "text"])
-        pairs = np.array(candidate_pairs(table, queries, read), dtype=object)
-        numbers = {"query": texts.numbers(pairs[:, 0]), "passage": texts.numbers(pairs[:, 1])}
+        pairs = candidate_pairs(table, queries, read)
+        numbers = {
+            "query": texts.numbers([query for query, _ in pairs]),
+            "passage": texts.numbers([passage for _, passage in pairs]),
+        }
         pd.DataFrame(numbers).to_parquet(work / "pairs.parquet", compression="zstd")
         texts.save()
         stays.mkdir(parents=True, exist_ok=True)
@@ -240,7 +241,8 @@ def train(jobs: Path, name: str, out: Path, models: Path) -> None:
         }
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{name}.json").write_text(json.dumps(found))
-    np.savez(out / f"{name}.new.npz", **{size: values.astype(np.float32) for size, values in logits.items()})
+    written = {size: values.astype(np.float32) for size, values in logits.items()}
+    np.savez(out / f"{name}.new.npz", allow_pickle=False, **written)
     os.replace(out / f"{name}.new.npz", out / f"{name}.npz")
     told = ", ".join(f"{size} {found[size]['pairs_per_second']:.0f} pairs/s" for size in logits)
     print(told + "".join(f", {found[size]['training']['development'][-3:]}" for size in logits))

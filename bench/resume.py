@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false
 """SIGKILL in mid-training: `python -m bench.resume FOLDER [--set KEY=VALUE]`.
 
 Makes the training examples and candidates of the deployment's settings in FOLDER/undisturbed, copies that home to

@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 """How the windows of `models.cascade.windows` are chosen, on the scored candidates of the current deployment.
 
 `python -m bench.stopping` scores nothing anew. It writes `stopping` of docs/benchmarks/results.json, under the name of

@@ -1,5 +1,3 @@
-# Selections of a table are typed as Series or DataFrame.
-# pyright: reportArgumentType=false
 """A small deployment, real from end to end: a corpus, indexes, trained models, an evaluation and serving bundles.
 
 The corpus is a workshop's handbook. Each task stands in it twice, in the edition that is in force and in a withdrawn

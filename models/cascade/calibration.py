@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """One calibrated score per tier: a learned combination of the first-stage scores and the cross-encoders' logits.
 
 The weights are fitted listwise on the development queries (softmax cross entropy over each query's candidates), then
@@ -56,7 +54,10 @@ class TierScorer:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TierScorer:
         """Read what `dataclasses.asdict` wrote."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**fields)
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def fit_calibration(scored: pd.DataFrame, judgments: pd.DataFrame) -> Calibratio
     tiers, errors = {}, {}
     # The probability is fitted on all development queries: those whose positives were missed have none to show.
     everything = candidate_inputs(table)
-    positive = (table["grade"] > 0).to_numpy(float)
+    positive = (table["grade"] > 0).to_numpy().astype(np.float64)
     for name, features in TIER_FEATURES.items():
         ranker = _fit_weights(features, inputs, labels)
         tiers[name] = _fit_probability(ranker, everything, positive)

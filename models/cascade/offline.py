@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """Rankings of scored candidates offline: each tier alone, and tiered as serving does without a deadline."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false
 """Fit the windows of `models.cascade.windows` on the development queries: the least loss of nDCG@10 that a budget
 allows.
 

@@ -1,6 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false
-# pyright: reportGeneralTypeIssues=false
 """Pseudo-queries: questions made from the text itself, for a corpus that nobody has judged.
 
 A document's title, one of its headings or its first sentence stands for what is asked for (headings and titles:

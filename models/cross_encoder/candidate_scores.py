@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """Score candidates: the texts of each (query, candidate) pair and the logits of both cross-encoders."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """Load what computes the logits of a cross-encoder: PyTorch or ONNX Runtime (docs/decisions/0009)."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """What each ingredient is worth: the evaluation again without it.
 
 What only changes how scores are combined is taken out of the scores that are there. What changes the models is trained

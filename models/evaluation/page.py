@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """An evaluation as one HTML page that stands alone: no script, nothing loaded from elsewhere, every text escaped."""
 
 from __future__ import annotations
@@ -122,10 +120,8 @@ class _Examples:
             name: dict(iter(_of_queries(ranking, ids).groupby("query_id"))) for name, ranking in self._rankings.items()
         }
         shown = [
-            self._example(
-                query_id, row.baseline, row.candidate, {name: run.get(query_id) for name, run in runs.items()}
-            )
-            for query_id, row in zip(ids, values.itertuples(), strict=True)
+            self._example(query_id, baseline, candidate, {name: run.get(query_id) for name, run in runs.items()})
+            for query_id, baseline, candidate in zip(ids, values["baseline"], values["candidate"], strict=True)
         ]
         wanted = {document["document_id"] for one in shown for _, ranked in one["sides"] for document in ranked}
         wanted |= {document["document_id"] for one in shown for document in one["missed"]}
@@ -161,7 +157,7 @@ class _Examples:
 
     def _describe(self, shown: Sequence[dict[str, Any]], wanted: set[str]) -> None:
         rows = self._passages[self._passages["document_id"].isin(wanted)].drop_duplicates("document_id")
-        known = {row.document_id: (row.title, row.text) for row in rows.itertuples()}
+        known = dict(zip(rows["document_id"], zip(rows["title"], rows["text"], strict=True), strict=True))
         for one in shown:
             documents = [document for _, ranked in one["sides"] for document in ranked] + one["missed"]
             for document in documents:

@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """Where a reranker helps and where it hurts: its gain on parts of the evaluated queries.
 
 A mean hides what happens to kinds of queries. Parts are made by what is known before anything is ranked: the length of

@@ -1,6 +1,3 @@
-# Selections of a table are typed as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false
-# pyright: reportGeneralTypeIssues=false
 """Suites profiled from a version that is good: its ranges with a margin, as expectations to review and keep."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# Selections of a table are typed as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false
 """The tables as their expectation suites look at them, and the facts of a table that a later version is held against.
 
 Language and near-duplicates are looked at on a sample, so that a million passages cost little more than a few thousand:

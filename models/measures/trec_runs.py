@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false
 """TREC run files: `query Q0 document rank score tag`, as trec_eval and every retrieval toolkit reads and writes them.
 
 Runs name documents, as the judgments do (docs/decisions/0002-judgments-name-documents.md).

@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """A bundle evaluated without training: on its own test queries, or on any judged corpus, which is read, indexed,
 retrieved from and scored.
 

@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false, reportGeneralTypeIssues=false
 """What computes the logits of a cross-encoder, built to rank as the model does: PyTorch in bfloat16 or ONNX Runtime
 (int8, fp32) on a CPU, PyTorch on a GPU (docs/decisions/0009).
 """
@@ -99,7 +97,8 @@ def compare(reference: NDArray[np.float32], found: NDArray[np.float32], sample: 
     for rows in sample.candidates.groupby("query_id").indices.values():
         first, second = reference[rows], found[rows]
         if len(rows) > 1:
-            taus.append(float(kendalltau(first, second).statistic))
+            tau, _ = kendalltau(first, second)
+            taus.append(float(np.asarray(tau)))
         best = [set(np.argsort(-scores, kind="stable")[:_TOP].tolist()) for scores in (first, second)]
         overlaps.append(len(best[0] & best[1]) / len(best[0]))
     changes = _ndcg(found, sample) - _ndcg(reference, sample)

@@ -1,6 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportReturnType=false
-# pyright: reportGeneralTypeIssues=false, reportAssignmentType=false, reportOperatorIssue=false
 """Training examples: each training query's positives with negatives mined from its candidates and drawn at random.
 
 Candidates that a teacher scores too close to the positive are taken for unjudged positives and left out, by a margin
@@ -201,7 +198,9 @@ def _mine_block(
         kept = kept.drop(hard.index)
         negatives = pd.concat([hard, drawn[turn == draw]], ignore_index=True)
         counts = negatives.groupby("list").size()
-        taught = counts.index.union(graded["list"]) if draw == 0 else counts.index[counts == settings.negatives]
+        taught = (
+            counts.index.union(pd.Index(graded["list"])) if draw == 0 else counts.index[counts == settings.negatives]
+        )
         chosen = pd.concat([positives, graded, negatives], ignore_index=True)
         parts.append(chosen[chosen["list"].isin(taught)].assign(draw=draw))
     return pd.concat(parts, ignore_index=True), filtered

@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false
 """`rerankops evaluate`: a released bundle on any judged corpus."""
 
 from __future__ import annotations

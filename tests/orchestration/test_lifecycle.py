@@ -147,7 +147,7 @@ def test_a_planted_rewording_of_an_evaluated_query_does_not_train_and_a_second_r
     assert "training__training_examples_no_evaluation_query_in_training" in seen.steps
     examples = store.require("training/training_examples")
     excluded = examples.read_table("excluded_queries.parquet").set_index("query_id")
-    assert excluded.loc["planted", ["reason", "evaluation_query_id"]].tolist() == ["same_words", repeated["query_id"]]
+    assert list(excluded.loc["planted", ["reason", "evaluation_query_id"]]) == ["same_words", repeated["query_id"]]
     trained = set(examples.read_table("training_examples.parquet")["query_id"])
     assert trained
     assert not trained & {*excluded.index, *evaluated["query_id"]}

@@ -1,5 +1,3 @@
-# Selections of a table are typed as Series or DataFrame.
-# pyright: reportArgumentType=false
 """Scorers of the tiers: fitted on development queries, comparable as probabilities."""
 
 from __future__ import annotations
@@ -79,7 +77,7 @@ def _only(fitted: Calibration, feature: str) -> Calibration:
 def test_scores_are_the_share_that_is_relevant(fitted: Calibration, tier: str) -> None:
     table, judgments = scored(400, seed=2)
     scores = probability(fitted.tiers[tier].logits(candidate_inputs(table)))
-    labels = table["document_id"].isin(judgments["document_id"]).to_numpy(float)
+    labels = table["document_id"].isin(judgments["document_id"]).to_numpy().astype(float)
     assert scores.mean() == pytest.approx(1 / CANDIDATES, abs=0.02)
     assert expected_calibration_error(scores, labels) < 0.05
     assert fitted.expected_calibration_error[tier] < 0.05

@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportReturnType=false
 """Which candidates the next model is asked about, and how that is fitted."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportArgumentType=false, reportUnhashable=false
 from __future__ import annotations
 
 import pandas as pd

@@ -1,5 +1,3 @@
-# Selections of a table are typed as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false
 """Ingredients taken out of the small deployment's scores."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# Selections of a table are typed as Series or DataFrame.
-# pyright: reportCallIssue=false
 """The steps of an offline evaluation on stored artifacts, over the small deployment."""
 
 from __future__ import annotations

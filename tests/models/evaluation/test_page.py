@@ -1,5 +1,3 @@
-# Selections of a table are typed as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false
 """The page of an evaluation: whole, escaped, and loading nothing."""
 
 from __future__ import annotations

@@ -1,5 +1,3 @@
-# Selections of a table are typed as Series or DataFrame, its rows as plain tuples.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
 from __future__ import annotations
 
 import json

@@ -1,5 +1,3 @@
-# Selections of a table are typed as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 """Slices of the evaluated queries, and the rerankers behind each first stage, over the small deployment."""
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ def test_what_is_known_of_a_query_comes_from_its_words_and_its_judged_documents(
         "grade": 2,
         "relevant": 1,
     }
-    assert facts.loc["2", ["words", "overlap", "rarest", "relevant"]].tolist() == [2, 1.0, 1, 2]
+    assert list(facts.loc["2", ["words", "overlap", "rarest", "relevant"]]) == [2, 1.0, 1, 2]
 
 
 def test_a_kind_of_query_that_is_hurt_shows_first_with_its_worst_queries() -> None:

@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportReturnType=false
 """Suites on small frames, run by the real Great Expectations without network."""
 
 from __future__ import annotations

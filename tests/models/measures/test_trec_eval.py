@@ -1,5 +1,3 @@
-# Selections of a table are typed as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 """Our measures on real runs against pytrec_eval, which is trec_eval's own code (Van Gysel and de Rijke, 2018)."""
 
 from __future__ import annotations

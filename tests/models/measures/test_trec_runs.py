@@ -1,5 +1,3 @@
-# Selections of a table are typed as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false
 """TREC run files in and out, held against pytrec_eval's reading of them."""
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-# Selections of a table are typed as Series or DataFrame.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 """A bundle on a BEIR folder: the workshop's handbook once more, so that the bundle's own evaluation is the answer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -43,9 +42,7 @@ def settings(small: Small, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return small_settings(small.home)
 
 
-def judge(
-    small: Small, folder: Path, settings: Settings, told: Told | None = None, **options: int | str
-) -> JudgedCorpus:
+def judge(small: Small, folder: Path, settings: Settings, told: Told | None = None, **options: Any) -> JudgedCorpus:
     return judged_corpus(small.first.bundle, BeirSource(folder), "handbook", settings, report=told or Told(), **options)
 
 

@@ -1,5 +1,3 @@
-# Selections of a table are typed as Series or DataFrame.
-# pyright: reportCallIssue=false, reportAttributeAccessIssue=false
 """A bundle as it is served: what it retrieves and scores, and what it refuses to load."""
 
 from __future__ import annotations

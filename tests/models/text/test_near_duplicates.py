@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import numpy as np
@@ -77,7 +75,7 @@ def test_a_pair_is_found_exactly_when_the_sets_overlap_enough(texts: list[str], 
     found = near_duplicates(texts, others, 0.5, 0.9, apart(len(texts)), apart(len(others), 8))
     best = {row: max(overlap(text, other) for other in others) for row, text in enumerate(texts)}
     assert set(found["row"]) == {row for row, shared in best.items() if shared >= 0.5}
-    assert all(abs(row.overlap - best[row.row]) < 1e-6 for row in found.itertuples())
+    assert all(abs(shared - best[row]) < 1e-6 for row, shared in zip(found["row"], found["overlap"], strict=True))
 
 
 def _prose(seed: int, words: int = 60) -> list[str]:

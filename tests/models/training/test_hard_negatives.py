@@ -1,5 +1,3 @@
-# Selections of a table are typed as Series or DataFrame.
-# pyright: reportArgumentType=false, reportGeneralTypeIssues=false, reportAttributeAccessIssue=false
 """Training examples: which positives, which negatives, and what is left out."""
 
 from __future__ import annotations

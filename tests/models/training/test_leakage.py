@@ -1,5 +1,3 @@
-# Selections of a table are typed as Series or DataFrame.
-# pyright: reportArgumentType=false
 """What may not train: by id, by text, by words, by meaning; and planted leaks in a real corpus."""
 
 from __future__ import annotations
