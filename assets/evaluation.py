@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets import keys
-from assets.making import asset_of, image, output, progress
+from assets.making import asset_of, by_tier, image, output, progress
 from assets.policies import MODEL_POOL
 from assets.resources import Deployment
 from models.evaluation.steps import OFFLINE_EVALUATION, SCORE_CALIBRATION, SCORED_CANDIDATES
@@ -14,8 +14,7 @@ from models.store.artifacts import Artifact
 
 @asset_of(
     SCORED_CANDIDATES,
-    keys.EVALUATION_SET, keys.PASSAGES, keys.CANDIDATES, keys.LARGE_RERANKER, keys.COMPACT_RERANKER,
-    keys.SCORING_ENGINES,
+    keys.EVALUATION_SET, keys.PASSAGES, keys.CANDIDATES, keys.SCORING_ENGINES, *keys.RERANKERS,
     kinds={"python", "huggingface"},
     pool=MODEL_POOL,
 )  # fmt: skip
@@ -25,11 +24,10 @@ def scored_candidates(
     evaluation_set: Artifact,
     passages: Artifact,
     candidates: Artifact,
-    large_reranker: Artifact,
-    compact_reranker: Artifact,
     scoring_engines: Artifact,
+    **rerankers: Artifact,
 ) -> dg.Output[Artifact]:
-    """The candidates of the development and test queries with the logits of both cross-encoders."""
+    """The candidates of the development and test queries with the logits of all cross-encoders."""
     from models.evaluation.scored_candidates import make_scored_candidates
 
     artifact = make_scored_candidates(
@@ -38,8 +36,7 @@ def scored_candidates(
         evaluation_set,
         passages,
         candidates,
-        large_reranker,
-        compact_reranker,
+        by_tier(rerankers),
         scoring_engines,
         progress(context, "pairs scored"),
     )

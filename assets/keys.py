@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from models.contracts.tiers import MODEL_TIERS
+
 CORPUS, INDEX, TRAINING, EVALUATION, RELEASES, SERVING, MONITORING = (
     "corpus",
     "index",
@@ -25,7 +27,8 @@ CANDIDATES = dg.AssetKey([INDEX, "candidates"])
 
 TRAINING_EXAMPLES = dg.AssetKey([TRAINING, "training_examples"])
 LARGE_RERANKER = dg.AssetKey([TRAINING, "large_reranker"])
-COMPACT_RERANKER = dg.AssetKey([TRAINING, "compact_reranker"])
+RERANKERS = tuple(dg.AssetKey(tier.asset.split("/")) for tier in MODEL_TIERS)
+"""The models of all tiers; an asset that takes them has them in its keyword parameters."""
 SCORING_ENGINES = dg.AssetKey([TRAINING, "scoring_engines"])
 
 SCORED_CANDIDATES = dg.AssetKey([EVALUATION, "scored_candidates"])

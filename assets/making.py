@@ -1,12 +1,13 @@
 """What every asset shares: its declaration from a step, its inputs, and how an artifact is shown."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from assets.policies import NO_CONFIG, OWNERS, WHEN_INPUTS_CHANGE
+from models.contracts.tiers import MODEL_TIERS
 from models.store.artifacts import Artifact
 from models.store.steps import Step
 
@@ -35,6 +36,11 @@ def asset_of(
         automation_condition=automation_condition,
         **declared,
     )
+
+
+def by_tier(rerankers: Mapping[str, Artifact]) -> dict[str, Artifact]:
+    """The models that an asset takes as its keyword parameters, by tier."""
+    return {tier.name: rerankers[tier.part] for tier in MODEL_TIERS}
 
 
 def output(

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets import keys
-from assets.making import asset_of, output, progress
+from assets.making import asset_of, by_tier, output, progress
 from assets.policies import MODEL_POOL
 from assets.resources import Deployment
 from models.settings import Settings
@@ -82,7 +82,7 @@ def compact_reranker(
 
 @asset_of(
     SCORING_ENGINES,
-    keys.PASSAGES, keys.CANDIDATES, keys.EVALUATION_SET, keys.LARGE_RERANKER, keys.COMPACT_RERANKER,
+    keys.PASSAGES, keys.CANDIDATES, keys.EVALUATION_SET, *keys.RERANKERS,
     kinds={"onnx", "pytorch"},
     pool=MODEL_POOL,
 )  # fmt: skip
@@ -92,10 +92,9 @@ def scoring_engines(
     passages: Artifact,
     candidates: Artifact,
     evaluation_set: Artifact,
-    large_reranker: Artifact,
-    compact_reranker: Artifact,
+    **rerankers: Artifact,
 ) -> dg.Output[Artifact]:
-    """Both cross-encoders as what the service runs, and how far their scores are from those of the models."""
+    """The cross-encoders as what the service runs, and how far their scores are from those of the models."""
     from models.training.engine_selection import make_scoring_engines
 
     artifact = make_scoring_engines(
@@ -104,8 +103,7 @@ def scoring_engines(
         passages,
         candidates,
         evaluation_set,
-        large_reranker,
-        compact_reranker,
+        by_tier(rerankers),
         progress(context, "models exported"),
     )
     return output(context, artifact)

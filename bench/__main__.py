@@ -3,14 +3,14 @@
 The figures go to docs/benchmarks/results.json, each benchmark's under its own names.
 """
 
-from bench import cascade, engines, load, peers, stopping
+from bench import cascade, early_exits, engines, load, peers
 
 
 def main() -> None:
     """Run them one after the other."""
     engines.main()
     peers.main()
-    stopping.main()
+    early_exits.main()
     cascade.main()
     load.main()
 

@@ -21,18 +21,20 @@ import numpy as np
 import pandas as pd
 from transformers import AutoConfig
 
+from bench.early_exits import fit_budget
 from bench.engines import corpus_name
 from bench.results import RESULTS, merge
-from bench.stopping import fit_budget
 from models.cascade.calibration import Calibration, candidate_inputs, fit_calibration
+from models.cascade.cascade import best_first, tie_ranks
 from models.cascade.offline import asked_of, tiered_ranking
-from models.cascade.window_fitting import fit_stopping
-from models.cascade.windows import best_rows
+from models.cascade.window_fitting import fit_early_exit
+from models.contracts.tiers import MODEL_TIERS
 from models.corpus.splits import sample_by_hash
 from models.cross_encoder.candidate_scores import candidate_pairs
-from models.cross_encoder.engines import SIZES, load_engine
+from models.cross_encoder.engines import load_engines, model_folders
 from models.cross_encoder.flops import pair_flops
 from models.evaluation.evaluation_set import split_of
+from models.evaluation.scored_candidates import pair_costs
 from models.measures.metrics import collapse_to_documents, evaluate_run
 from models.serving.loaded_bundle import LoadedBundle, load_bundle
 from models.settings import TiersSettings, load_settings
@@ -40,7 +42,7 @@ from models.store.artifacts import ArtifactStore
 
 _QUERIES, _DEPTH = 250, 100
 _BUDGETS = (1.0, 2.0, 3.0, 4.5, 6.5, 9.5, 14.0, 19.0)
-"""Mean cost of a query, in pairs of the large model (`tiers.stopping_budget`)."""
+"""Mean cost of a query, in pairs of the large model (`tiers.early_exit_budget`)."""
 
 _TENTH = 9.5
 """The budget of the figures that are compared with the large model on all candidates."""
@@ -85,11 +87,11 @@ def main(arguments: Sequence[str] = ()) -> None:
     dev, _, of_dev = scored["dev"]
     table, costs, judgments = scored["test"]
     queries = table["query_id"].unique()
-    deep = {"compact_candidates": _DEPTH, "large_candidates": _DEPTH, "stopping_budget": _TENTH}
+    deep = {"compact_candidates": _DEPTH, "large_candidates": _DEPTH, "early_exit_budget": _TENTH}
     tiers = settings.tiers.model_copy(update=deep)
-    cost = float(store.require("evaluation/scored_candidates").summary["compact_cost"])
+    pair_cost = pair_costs(store.require("evaluation/scored_candidates"))
     uncut = fit_calibration(dev, of_dev)
-    calibration = replace(uncut, stopping=fit_stopping(dev, of_dev, uncut, tiers, cost).stopping)
+    calibration = replace(uncut, early_exit=fit_early_exit(dev, of_dev, uncut, tiers, pair_cost).early_exit)
 
     def outcome(rankings: pd.DataFrame) -> np.ndarray:
         found = evaluate_run(collapse_to_documents(rankings), judgments, ["nDCG@10"])
@@ -102,7 +104,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     ours = outcome(ranking)
     ms, gflop = costs.of(rows, len(queries))
     stopped = [
-        (budget, replace(uncut, stopping=fit_budget(dev, of_dev, uncut, tiers, cost, budget).stopping))
+        (budget, replace(uncut, early_exit=fit_budget(dev, of_dev, uncut, tiers, pair_cost, budget).early_exit))
         for budget in _BUDGETS
     ]
     points = _points(table, calibration, stopped, tiers, costs, outcome, len(queries))
@@ -121,7 +123,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         "time_ratio": round(ms / full_ms, 4),
         "flops_ratio": round(gflop / full_gflop, 4),
         "pairs_per_query": {size: round(len(rows[size]) / len(queries), 2) for size in rows},
-        "through_compact": calibration.stopping.through_compact,
+        "skipped": sorted(calibration.early_exit.skipped),
         "above_single_models": _margins(points),
         "points": points,
     }
@@ -147,8 +149,7 @@ def _score(
 ) -> tuple[pd.DataFrame, Costs]:
     """Both models' logits of all pairs. A pair's seconds are those of its query's pairs, shared by operations."""
     costs = Costs({}, {})
-    for size in SIZES:
-        engine = load_engine(folder / "engines", folder / size, size, max_tokens)
+    for size, engine in load_engines(folder / "engines", model_folders(folder), max_tokens).items():
         config = AutoConfig.from_pretrained(str(folder / size), local_files_only=True)
         encoded = engine.encode(pairs)
         flops = np.array([pair_flops(config, len(encoding)) for encoding in encoded])
@@ -173,7 +174,7 @@ def _cascade(
     rows = table.assign(row=np.arange(len(table))).merge(
         ranking[["query_id", "passage_id", "tier"]], on=["query_id", "passage_id"]
     )
-    asked = asked_of(rows["tier"], calibration.stopping)
+    asked = asked_of(rows["tier"], calibration.early_exit)
     return ranking, {size: rows.loc[of_model, "row"].to_numpy(np.int64) for size, of_model in asked.items()}
 
 
@@ -189,9 +190,9 @@ def _margins(points: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def _ranked(table: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
-    ranks = np.empty(len(table), dtype=np.int64)
+    ranks, ids = np.empty(len(table), dtype=np.int64), table["passage_id"].to_numpy()
     for place in map(np.asarray, table.groupby("query_id").indices.values()):
-        order = best_rows(scores[place], table["passage_id"].iloc[place].tolist(), len(place))
+        order = best_first(scores[place], tie_ranks(ids[place].tolist()))
         ranks[place[order]] = np.arange(1, len(place) + 1)
     return table.assign(rank=ranks)
 
@@ -209,19 +210,20 @@ def _points(
     for budget, fitted in stopped:
         ranking, rows = _cascade(table, fitted, tiers)
         ms, gflop = costs.of(rows, queries)
-        pairs = [round(len(rows[size]) / queries, 2) for size in SIZES]
+        pairs = [round(len(rows[size]) / queries, 2) for size in rows]
         points.append(
             {"system": "cascade", "budget": budget, "pairs": pairs, "ms": ms, "gflop": gflop, "ranking": ranking}
         )
     inputs = candidate_inputs(table)
-    for size in SIZES:
+    for size in (tier.name for tier in MODEL_TIERS):
         logits = calibration.tiers[size].logits(inputs)
         lean = calibration.tiers["lean"].logits(inputs)
         for count in _SINGLE:
             asked = []
             scores = lean - 1000.0
             for place in map(np.asarray, table.groupby("query_id").indices.values()):
-                best = place[best_rows(lean[place], table["passage_id"].iloc[place].tolist(), count)]
+                ties = tie_ranks(table["passage_id"].to_numpy()[place].tolist())
+                best = place[best_first(lean[place], ties)[:count]]
                 scores[best] = logits[best]
                 asked.append(best)
             ms, gflop = costs.of({size: np.concatenate(asked)}, queries)

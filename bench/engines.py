@@ -21,8 +21,9 @@ import numpy as np
 import pandas as pd
 
 from bench.results import RESULTS, merge
+from models.contracts.tiers import MODEL_TIERS
 from models.cross_encoder.bfloat16 import Bfloat16Scorer, multiplies_bfloat16
-from models.cross_encoder.engines import SIZES, Kind, OnnxScorer
+from models.cross_encoder.engines import Kind, OnnxScorer
 from models.cross_encoder.flops import pair_flops
 from models.cross_encoder.scorer import CrossEncoderScorer
 from models.evaluation.evaluation_set import split_of
@@ -48,13 +49,14 @@ def main() -> None:
     sample, some = (sample_of(settings, store, count) for count in (_QUERIES, _GATE_QUERIES))
     threads = torch.get_num_threads()
     results: dict[str, Any] = {"threads": threads, "pairs": _PAIRS, "corpus": corpus_name(settings)}
-    for size in sys.argv[1:] or SIZES:
+    names = [tier.name for tier in MODEL_TIERS]
+    for size in sys.argv[1:] or names:
         results[size] = _measure(size, settings, store, sample, some, threads)
         if size == "compact":  # the short names are of the model that scores most pairs
             short = ("speedup_vs_cross_encoder", "ndcg_delta", "share_of_matmul_rate")
             results |= {name: results[size][name] for name in short}
         print(merge({"engine": results}))
-    _plot({size: results[size] for size in SIZES if size in results}, RESULTS.parent / "images" / "engines.png")
+    _plot({size: results[size] for size in names if size in results}, RESULTS.parent / "images" / "engines.png")
 
 
 def kinds() -> list[Kind]:

@@ -304,11 +304,11 @@ def evaluate(
     """Systems, gains and power, as `bench.quality` writes them."""
     from dataclasses import replace
 
+    from bench.early_exits import ndcg
     from bench.quality import figures
-    from bench.stopping import ndcg
     from models.cascade.calibration import fit_calibration
     from models.cascade.offline import pairs_per_query, rerank
-    from models.cascade.window_fitting import fit_stopping
+    from models.cascade.window_fitting import fit_early_exit
     from models.evaluation.report import FIRST_STAGES, evaluate_systems
     from models.settings import EvaluationSettings, TiersSettings
 
@@ -326,10 +326,10 @@ def evaluate(
     }
     # Layers cost alike. A model that is not there costs too much for any way through it.
     kept = len(facts["training"]["compact_layers"])
-    cost = kept / layers if "compact" in logits else 1e9
+    costs = {"compact": kept / layers if "compact" in logits else 1e9, "large": 1.0}
     calibration = fit_calibration(*of_split["dev"])
-    stopping = fit_stopping(*of_split["dev"], calibration, tiers, cost)
-    calibration = replace(calibration, stopping=stopping.stopping)
+    fitted = fit_early_exit(*of_split["dev"], calibration, tiers, costs)
+    calibration = replace(calibration, early_exit=fitted.early_exit)
     test, judged = of_split["test"]
     of_test = stages[stages["query_id"].isin(ids["test"])]
     reranked = rerank(test, calibration, tiers)
@@ -341,7 +341,7 @@ def evaluate(
     return {
         **figures(evaluate_systems(rankings, judged, seconds, settings).to_dict()),
         "candidates": int(scored["rank"].max()),
-        "pairs_per_query": pairs_per_query(reranked["tiered"], calibration.stopping),
+        "pairs_per_query": pairs_per_query(reranked["tiered"], calibration.early_exit),
         "development": {
             name: round(ndcg(one, of_split["dev"][1]), 4) for name, one in (("hybrid", before), ("large", of_dev))
         },

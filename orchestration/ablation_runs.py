@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models.contracts.tiers import MODEL_TIERS
 from models.errors import RerankOpsError
 from models.store.artifacts import ArtifactStore
 from orchestration.separate_runs import evaluation_in, run_to_evaluation
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from models.settings import Settings
 
-_TRAINED = ("training/large_reranker", "training/compact_reranker", "evaluation/scored_candidates")
+_TRAINED = (*(tier.asset for tier in MODEL_TIERS), "evaluation/scored_candidates")
 _ONCE = ("corpus/passages", "index/passage_embeddings", "index/lexical_index", "index/candidates")
 
 

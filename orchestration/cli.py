@@ -22,6 +22,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from models.contracts.tiers import TIERS
 from models.errors import RerankOpsError
 from models.settings import Settings
 from orchestration.commands.corpus import corpus
@@ -45,7 +46,7 @@ app = typer.Typer(
     help="The life of a cross-encoder reranker, in one application.",
 )
 
-_SYSTEMS = ("bm25", "dense", "hybrid", "lean", "compact", "large", "tiered")
+_SYSTEMS = ("bm25", "dense", "hybrid", *(tier.name for tier in TIERS), "tiered")
 _INDEXES = 'group:"corpus" or group:"index"'
 _DEMO_QUESTION = "How do I compute the pairwise distances between the rows of a matrix?"
 _START_S = 120

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
-from models.contracts.messages import Citation, Tier
+from models.contracts.messages import Citation
+from models.contracts.tiers import Tier
 from models.retrieval.passage_filter import PassageFilter
 
 API_VERSION = "2"

@@ -165,7 +165,7 @@ def small_settings(home: Path, **changes: Mapping[str, Any]) -> Settings:
             "device": "cpu",
         },
         "evaluation": {"candidates": 8, "resamples": 2000},
-        "tiers": {"budget_ms": BUDGET_MS, "compact_candidates": 8, "large_candidates": 4, "max_stopping_loss": 0},
+        "tiers": {"budget_ms": BUDGET_MS, "compact_candidates": 8, "large_candidates": 4, "max_early_exit_loss": 0},
         "objectives": {"p95_ms": BUDGET_MS, "p99_ms": BUDGET_MS},
         "serving": {"candidates": 8, "golden_queries": 4, "poll_seconds": 3600, "max_queue_ms": 1e9},
         "storage": {
@@ -351,10 +351,10 @@ def make_candidate(
     `current` points the store at all of it; further candidates leave the pointers alone, which all workers share.
     """
     from models.cascade.calibration import fit_calibration
-    from models.cascade.window_fitting import fit_stopping
+    from models.cascade.window_fitting import fit_early_exit
     from models.evaluation.evaluation_set import split_of
     from models.evaluation.offline import evaluate_offline
-    from models.evaluation.scored_candidates import StoredModels, score
+    from models.evaluation.scored_candidates import StoredModels, pair_costs, score
     from models.release.parts import BundleParts
     from models.release.release_candidate import write_bundle
     from models.store.durable_files import canonical_json
@@ -368,8 +368,8 @@ def make_candidate(
         table = scored.read_table("scored.parquet")
         table = table[table["query_id"].isin(queries["query_id"])]
         calibration = fit_calibration(table, judgments)
-        fitted = fit_stopping(table, judgments, calibration, settings.tiers, float(scored.summary["compact_cost"]))
-        calibration = replace(calibration, stopping=fitted.stopping)
+        fitted = fit_early_exit(table, judgments, calibration, settings.tiers, pair_costs(scored))
+        calibration = replace(calibration, early_exit=fitted.early_exit)
         (folder / "calibration.json").write_bytes(canonical_json(calibration.to_dict()))
 
     folders = {"compact": compact.folder, "large": large.folder}
@@ -406,8 +406,7 @@ def make_candidate(
             evaluation_set.read_table("queries.parquet"),
             lambda: made["corpus/passages"].read_table("passages.parquet"),
             StoredModels(
-                compact.folder,
-                large.folder,
+                folders,
                 engines.folder,
                 settings.training.max_tokens,
                 settings.training.device,

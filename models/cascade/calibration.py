@@ -14,16 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from models.cascade.windows import Stopping
+from models.cascade.windows import EarlyExit
+from models.contracts.tiers import MODEL_TIERS, TIERS
 from models.errors import ContractError
-
-TIER_FEATURES: Mapping[str, tuple[str, ...]] = {
-    "lean": ("dense", "lexical", "lexical_log"),
-    "compact": ("dense", "lexical", "lexical_log", "compact"),
-    "large": ("dense", "lexical", "lexical_log", "large"),
-}
-"""Inputs of each scorer. What the large model has scored is ranked without the compact model's logit: with it, some
-hundred development queries are too few to tell what the weaker of two like models adds (docs/decisions/0013)."""
 
 _RIDGE = 1e-2
 _CLIP = 30.0
@@ -31,7 +24,7 @@ _CONSTANT = 1e-6
 """Standard deviation, as a share of the mean, up to which a feature is constant: what is left then is rounding."""
 
 Inputs = Mapping[str, NDArray[np.floating]]
-"""Arrays of one length under `dense`, `lexical` and, where known, `compact` and `large`."""
+"""Arrays of one length under `dense`, `lexical` and, where known, the logits of each model under its tier."""
 
 
 @dataclass(frozen=True)
@@ -67,24 +60,19 @@ class Calibration:
     tiers: Mapping[str, TierScorer]
     queries: int
     expected_calibration_error: Mapping[str, float]
-    stopping: Stopping = field(default_factory=Stopping)
+    early_exit: EarlyExit = field(default_factory=EarlyExit)
     """Which candidates each model is asked about."""
-
-    @property
-    def last(self) -> TierScorer:
-        """Scorer of what the large model was asked about behind the compact one; older bundles have one for it."""
-        return self.tiers.get("cascade", self.tiers["large"])
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {**asdict(self), "stopping": self.stopping.to_dict()}
+        return {**asdict(self), "early_exit": self.early_exit.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Calibration:
         """Read what `to_dict` wrote."""
         tiers = {name: TierScorer.from_dict(tier) for name, tier in values["tiers"].items()}
-        stopping = Stopping.from_dict(values.get("stopping", {}))
-        return cls(tiers, values["queries"], values["expected_calibration_error"], stopping)
+        early_exit = EarlyExit.from_dict(values["early_exit"])
+        return cls(tiers, values["queries"], values["expected_calibration_error"], early_exit)
 
 
 def probability(logits: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -95,9 +83,8 @@ def probability(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 def fit_calibration(scored: pd.DataFrame, judgments: pd.DataFrame) -> Calibration:
     """Fit every tier on the development queries.
 
-    `scored` has `query_id, document_id, dense_score, lexical_score, compact_logit, large_logit`, one row per
-    candidate. Raises
-    `ContractError` when no query has a relevant candidate.
+    `scored` has `query_id, document_id, dense_score, lexical_score` and the logits of each model
+    (`TierSpec.logit_column`), one row per candidate. Raises `ContractError` when no query has a relevant candidate.
     """
     relevant = judgments[judgments["grade"] > 0][["query_id", "document_id", "grade"]]
     table = scored.merge(relevant, on=["query_id", "document_id"], how="left").fillna({"grade": 0})
@@ -113,16 +100,17 @@ def fit_calibration(scored: pd.DataFrame, judgments: pd.DataFrame) -> Calibratio
     # The probability is fitted on all development queries: those whose positives were missed have none to show.
     everything = candidate_inputs(table)
     positive = (table["grade"] > 0).to_numpy().astype(np.float64)
-    for name, features in TIER_FEATURES.items():
-        ranker = _fit_weights(features, inputs, labels)
-        tiers[name] = _fit_probability(ranker, everything, positive)
-        errors[name] = expected_calibration_error(probability(tiers[name].logits(everything)), positive)
+    for tier in TIERS:
+        ranker = _fit_weights(tier.features, inputs, labels)
+        tiers[tier.name] = scorer = _fit_probability(ranker, everything, positive)
+        errors[tier.name] = expected_calibration_error(probability(scorer.logits(everything)), positive)
     return Calibration(tiers, len(groups), errors)
 
 
 def candidate_inputs(table: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
     """The inputs that a table of scored candidates has."""
-    columns = {"dense": "dense_score", "lexical": "lexical_score", "compact": "compact_logit", "large": "large_logit"}
+    columns = {"dense": "dense_score", "lexical": "lexical_score"}
+    columns |= {tier.name: tier.logit_column for tier in MODEL_TIERS}
     return {name: table[column].to_numpy(float) for name, column in columns.items() if column in table}
 
 

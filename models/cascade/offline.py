@@ -1,65 +1,89 @@
-"""Rankings of scored candidates offline: each tier alone, and tiered as serving does without a deadline."""
+"""The rankings that serving would give, from tables of candidates that the models have scored."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from models.cascade.calibration import Calibration, candidate_inputs
-from models.cascade.cascade import cascade
-from models.cascade.windows import Stopping, best_rows, contenders
+from models.cascade.calibration import Calibration, TierScorer, candidate_inputs
+from models.cascade.cascade import CombinedScores, best_first, final_scores, tie_ranks, walk
+from models.cascade.windows import EarlyExit
+from models.contracts.tiers import MODEL_TIERS, TIERS, candidate_limits
 from models.settings import TiersSettings
 
 RANKING_COLUMNS = ["query_id", "passage_id", "document_id", "rank", "score"]
 
 
-def rerank(scored: pd.DataFrame, calibration: Calibration, tiers: TiersSettings) -> dict[str, pd.DataFrame]:
-    """Rankings `lean`, `compact`, `large` and `tiered` of the scored candidates.
+def rerank(scored: pd.DataFrame, calibration: Calibration, settings: TiersSettings) -> dict[str, pd.DataFrame]:
+    """Rankings of the scored candidates: one by each tier's scorer alone, and `tiered`.
 
-    The first three sort all candidates by one scorer; `tiered` is what serving does without a deadline. Columns as in
+    The first sort all candidates by one scorer; `tiered` is what serving does without a deadline. Columns as in
     `RANKING_COLUMNS`, `tiered` with `tier`, `dense_score` and `lexical_score` besides; `score` is the combined logit.
     """
-    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("lean", "compact", "large")}
-    for _, rows in scored.groupby("query_id", sort=True):
-        inputs = candidate_inputs(rows)
-        ids = rows["passage_id"].tolist()
-        for name in ("lean", "compact", "large"):
-            parts[name].append(_sorted(rows, calibration.tiers[name].logits(inputs), ids))
-    rankings = {name: pd.concat(tables, ignore_index=True)[RANKING_COLUMNS] for name, tables in parts.items()}
-    return rankings | {"tiered": tiered_ranking(scored, calibration, tiers)}
+    rankings = {tier.name: _by_scorer(scored, calibration.tiers[tier.name]) for tier in TIERS}
+    return rankings | {"tiered": tiered_ranking(scored, calibration, settings)}
 
 
-def tiered_ranking(scored: pd.DataFrame, calibration: Calibration, tiers: TiersSettings) -> pd.DataFrame:
+def tiered_ranking(scored: pd.DataFrame, calibration: Calibration, settings: TiersSettings) -> pd.DataFrame:
     """What serving makes of the scored candidates without a deadline: `RANKING_COLUMNS`, `tier`, `dense_score` and
     `lexical_score`."""
-    tables, stopping = [], calibration.stopping
-    for _, rows in scored.groupby("query_id", sort=True):
-        inputs = candidate_inputs(rows)
-        ids = rows["passage_id"].tolist()
-        chosen = none = np.empty(0, dtype=np.int64)
-        pool = np.arange(len(rows))
-        if stopping.through_compact:
-            lean = cascade(calibration, inputs, none, none).logits
-            pool = chosen = contenders(lean, ids, tiers.compact_candidates, stopping.compact)
-        before = cascade(calibration, inputs, chosen, none).logits[pool]
-        best = pool[contenders(before, [ids[row] for row in pool], tiers.large_candidates, stopping.large)]
-        final = cascade(calibration, inputs, chosen, best)
-        tables.append(_sorted(rows.assign(tier=list(final.tiers)), final.logits, ids))
-    return pd.concat(tables, ignore_index=True)[[*RANKING_COLUMNS, "tier", "dense_score", "lexical_score"]]
+    columns, ids = candidate_inputs(scored), scored["passage_id"].to_numpy()
+    limits = candidate_limits(settings)
+    orders, logits, tiers = [], [], []
+    for rows in _rows_by_query(scored):
+        inputs = {name: values[rows] for name, values in columns.items()}
+        scores = CombinedScores(calibration, inputs, ids[rows].tolist())
+        final = final_scores(walk(scores.first(), calibration.early_exit, limits, scores.standing))
+        best = scores.order(final)
+        orders.append(rows[best])
+        logits.append(final.logits[best])
+        tiers += [final.tiers[row] for row in best]
+    table = _ranked(scored, orders, logits).assign(tier=tiers)
+    return table.reindex(columns=[*RANKING_COLUMNS, "tier", "dense_score", "lexical_score"])
 
 
-def pairs_per_query(tiered: pd.DataFrame, stopping: Stopping) -> dict[str, float]:
-    """Mean pairs of a query that each model scored, from the tiers of a `tiered_ranking` made with `stopping`."""
+def pairs_per_query(tiered: pd.DataFrame, early_exit: EarlyExit) -> dict[str, float]:
+    """Mean pairs of a query that each model scored, from the tiers of a `tiered_ranking` made with `early_exit`."""
     queries = max(tiered["query_id"].nunique(), 1)
-    return {size: int(rows.sum()) / queries for size, rows in asked_of(tiered["tier"], stopping).items()}
+    return {name: int(rows.sum()) / queries for name, rows in asked_of(pd.Series(tiered["tier"]), early_exit).items()}
 
 
-def asked_of(tiers: pd.Series, stopping: Stopping) -> dict[str, pd.Series]:
-    """For each model whether it scored the candidates of these tiers: the compact one those of the large one too."""
-    large = tiers == "large"
-    return {"compact": (tiers != "lean") if stopping.through_compact else tiers == "compact", "large": large}
+def asked_of(tiers: pd.Series, early_exit: EarlyExit) -> dict[str, pd.Series]:
+    """For each model whether it scored the candidates of these tiers: one that was asked scored those of all later
+    models too."""
+    names = [tier.name for tier in MODEL_TIERS]
+    return {
+        name: tiers.isin([name] if name in early_exit.skipped else names[place:]) for place, name in enumerate(names)
+    }
 
 
-def _sorted(rows: pd.DataFrame, logits: np.ndarray, ids: list[str]) -> pd.DataFrame:
-    order = best_rows(logits, ids, len(ids))
-    return rows.iloc[order].assign(rank=np.arange(1, len(order) + 1), score=logits[order])
+def _by_scorer(scored: pd.DataFrame, scorer: TierScorer) -> pd.DataFrame:
+    columns, ids = candidate_inputs(scored), scored["passage_id"].to_numpy()
+    orders, logits = [], []
+    for rows in _rows_by_query(scored):
+        combined = scorer.logits({name: values[rows] for name, values in columns.items()})
+        best = best_first(combined, tie_ranks(ids[rows].tolist()))
+        orders.append(rows[best])
+        logits.append(combined[best])
+    return _ranked(scored, orders, logits).reindex(columns=RANKING_COLUMNS)
+
+
+def _rows_by_query(scored: pd.DataFrame) -> Iterator[NDArray[np.int64]]:
+    """The rows of each query, in the order of the ids of the queries."""
+    rows = scored.groupby("query_id").indices
+    return (np.asarray(rows[query_id]) for query_id in sorted(rows, key=str))
+
+
+def _ranked(
+    scored: pd.DataFrame, orders: Sequence[NDArray[np.int64]], logits: Sequence[NDArray[np.float64]]
+) -> pd.DataFrame:
+    """The rows of each query in their order, with `rank` from 1 and `score`."""
+    ranks = [np.arange(1, len(order) + 1) for order in orders]
+    return (
+        scored.iloc[np.concatenate(orders)]
+        .reset_index(drop=True)
+        .assign(rank=np.concatenate(ranks), score=np.concatenate(logits))
+    )

@@ -1,15 +1,15 @@
-"""Fit the windows of `models.cascade.windows` on the development queries: the least loss of nDCG@10 that a budget
-allows.
+"""Fit the windows of early exits on the development queries: the least loss of nDCG@10 that a budget allows.
 
-What windows lose is judged by what the large model believes of all candidates, not by the judgments: nDCG@10 of some
+What windows lose is judged by what the last model believes of all candidates, not by the judgments: nDCG@10 of some
 hundred queries moves by luck, since one relevant passage says nothing of the order of the others, while probabilities
 tell what every exchange of two passages costs in expectation (docs/decisions/0013).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import pairwise, product
 from math import inf
 
 import numpy as np
@@ -17,8 +17,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from models.cascade.calibration import Calibration, candidate_inputs, probability
+from models.cascade.cascade import Standing, best_first, final_scores, tie_ranks, walk
 from models.cascade.offline import pairs_per_query, tiered_ranking
-from models.cascade.windows import Stopping, best_rows, in_turn
+from models.cascade.windows import EarlyExit
+from models.contracts.tiers import LAST, LEAN, MODEL_TIERS, TIERS, TierSpec, candidate_limits
 from models.measures.metrics import collapse_to_documents, evaluate_run, mean_values
 from models.settings import TiersSettings
 
@@ -27,156 +29,167 @@ _TOP = 10
 _STEPS = 24
 """Windows tried for a model besides none and no limit: the n-th one leaves n steps of equal ratio more pairs."""
 
+_MOST_CHOICES = (_STEPS + 2) ** 2
+"""Combinations of windows tried for one chain of models; of more than two models, fewer windows each are tried."""
+
 _FEWEST = 0.25
 """Pairs of a query that the narrowest window leaves on average, besides the best one."""
 
 
 @dataclass(frozen=True)
-class FittedStopping:
-    """The windows, and what they did on the queries that they were fitted on."""
+class FittedEarlyExit:
+    """The windows, and what they did on the queries that they were fitted on.
 
-    stopping: Stopping
+    Attributes:
+        early_exit: The windows, and which models are skipped.
+        ndcg_without: nDCG@10 by the judgments without windows.
+        ndcg_with: The same with them.
+        expected_loss: Of nDCG@10, by the probabilities of the last model, against no windows.
+        pairs_without: Mean pairs of a query that each model scores without windows, by tier.
+        pairs_with: The same with them.
+    """
+
+    early_exit: EarlyExit
     ndcg_without: float
     ndcg_with: float
     expected_loss: float
-    """Of nDCG@10, by the probabilities of the large model, against no windows."""
-
     pairs_without: dict[str, float]
-    """Mean pairs of a query that each model scores, by model."""
-
     pairs_with: dict[str, float]
 
     def summary(self) -> dict[str, float]:
         """The numbers that are watched."""
-        pairs = {f"{name}_pairs_per_query": value for name, value in self.pairs_with.items()}
         return {
-            "ndcg_at_10_without_stopping": self.ndcg_without,
-            "ndcg_at_10_with_stopping": self.ndcg_with,
-            "expected_stopping_loss": self.expected_loss,
-            **pairs,
+            "ndcg_at_10_without_early_exit": self.ndcg_without,
+            "ndcg_at_10_with_early_exit": self.ndcg_with,
+            "expected_early_exit_loss": self.expected_loss,
+            **{f"{name}_pairs_per_query": pairs for name, pairs in self.pairs_with.items()},
         }
 
 
-def fit_stopping(
+def fit_early_exit(
     scored: pd.DataFrame,
     judgments: pd.DataFrame,
     calibration: Calibration,
-    tiers: TiersSettings,
-    compact_cost: float,
-) -> FittedStopping:
-    """Windows for both models, chosen together, and whether the compact model is asked at all.
+    settings: TiersSettings,
+    costs: Mapping[str, float],
+) -> FittedEarlyExit:
+    """Choose the windows of all models together, and which models are asked at all.
 
-    `scored` has the candidates of the development queries with both logits; `compact_cost` is what a pair costs in the
-    compact model as a share of what it costs in the large one. Of the windows whose mean cost of a query is within
-    `tiers.stopping_budget` (pairs of the large model; 0 is no limit), the cheapest whose expected loss is at most
-    `tiers.max_stopping_loss` is taken, or where none is, the one with the least loss. Judgments only say what came of
-    it.
+    Of the windows whose mean cost of a query is within `tiers.early_exit_budget` (pairs of the last model; 0 is no
+    limit), the cheapest whose expected loss is at most `tiers.max_early_exit_loss` is taken, or where none is, the one
+    with the least loss.
+
+    Args:
+        scored: The candidates of the development queries with the logits of all models.
+        judgments: They only say what came of it.
+        calibration: Its own windows are not read.
+        settings: Candidates of each model, the budget and the loss.
+        costs: What a pair costs in each model, by tier, as a share of what it costs in the last one.
     """
-    expected = ExpectedOutcomes(scored, calibration, tiers, compact_cost)
-    budget = tiers.stopping_budget or inf
-    full_cost, full = expected.of(Stopping())
-    # Where more candidates are allowed the large model than the compact one, the straight way shows it more of them.
-    full = max(full, expected.of(Stopping(through_compact=False))[1])
-    chosen, lost = Stopping(), 0.0
-    if full_cost > budget or tiers.max_stopping_loss:
-        tried = [(*expected.of(stopping), stopping) for stopping in expected.choices()]
-        affordable = [one for one in tried if one[0] <= budget] or [min(tried, key=lambda one: one[0])]
-        close = [one for one in affordable if full - one[1] <= tiers.max_stopping_loss]
+    expected = ExpectedOutcomes(scored, calibration, settings, costs)
+    budget = settings.early_exit_budget or inf
+    full_cost, _ = expected.of(EarlyExit())
+    # Where more candidates are allowed a later model than an earlier one, skipping that one shows it more of them.
+    full = max(expected.of(EarlyExit(skipped=skipped))[1] for skipped in _skippable())
+    chosen, lost = EarlyExit(), 0.0
+    if full_cost > budget or settings.max_early_exit_loss:
+        tried = [(*expected.of(early_exit), early_exit) for early_exit in expected.choices()]
+        affordable = [choice for choice in tried if choice[0] <= budget] or [min(tried, key=lambda choice: choice[0])]
+        close = [choice for choice in affordable if full - choice[1] <= settings.max_early_exit_loss]
         if close:
-            _, value, chosen = min(close, key=lambda one: (one[0], -one[1]))
+            _, value, chosen = min(close, key=lambda choice: (choice[0], -choice[1]))
         else:
-            _, value, chosen = min(affordable, key=lambda one: (-one[1], one[0]))
+            _, value, chosen = min(affordable, key=lambda choice: (-choice[1], choice[0]))
         lost = full - value
-    without, with_them = (
-        tiered_ranking(scored, replace(calibration, stopping=stopping), tiers) for stopping in (Stopping(), chosen)
+    without, with_windows = (
+        tiered_ranking(scored, replace(calibration, early_exit=early_exit), settings)
+        for early_exit in (EarlyExit(), chosen)
     )
-    judged = judgments[judgments["query_id"].isin(scored["query_id"])]
+    judged = judgments.loc[judgments["query_id"].isin(scored["query_id"]), :]
     before, after = (
         mean_values(evaluate_run(collapse_to_documents(ranking), judged, [_MEASURE]))[_MEASURE]
-        for ranking in (without, with_them)
+        for ranking in (without, with_windows)
     )
-    return FittedStopping(
-        chosen, before, after, lost, pairs_per_query(without, Stopping()), pairs_per_query(with_them, chosen)
+    return FittedEarlyExit(
+        chosen, before, after, lost, pairs_per_query(without, EarlyExit()), pairs_per_query(with_windows, chosen)
     )
 
 
 class ExpectedOutcomes:
-    """What windows cost on the queries of `scored`, and the nDCG@10 that the large model expects of them."""
+    """What windows cost on the queries of `scored`, and the nDCG@10 that the last model expects of them."""
 
     def __init__(
-        self, scored: pd.DataFrame, calibration: Calibration, tiers: TiersSettings, compact_cost: float
+        self, scored: pd.DataFrame, calibration: Calibration, settings: TiersSettings, costs: Mapping[str, float]
     ) -> None:
-        self._queries = [_Query(rows, calibration, tiers) for _, rows in scored.groupby("query_id", sort=True)]
-        self._compact_cost = compact_cost
+        limits = candidate_limits(settings)
+        self._queries = [_Query(rows, calibration, limits) for _, rows in scored.groupby("query_id", sort=True)]
+        self._costs = costs
 
-    def of(self, stopping: Stopping) -> tuple[float, float]:
-        """Mean cost of a query, in pairs of the large model, and mean expected nDCG@10."""
-        found = [query.outcome(stopping) for query in self._queries]
-        costs = [self._compact_cost * compact + large for compact, large, _ in found]
-        return float(np.mean(costs)), float(np.mean([value for *_, value in found]))
+    def of(self, early_exit: EarlyExit) -> tuple[float, float]:
+        """Mean cost of a query, in pairs of the last model, and mean expected nDCG@10."""
+        outcomes = [query.outcome(early_exit) for query in self._queries]
+        costs = [sum(self._costs[name] * count for name, count in pairs) for pairs, _ in outcomes]
+        return float(np.mean(costs)), float(np.mean([value for _, value in outcomes]))
 
-    def choices(self) -> list[Stopping]:
-        """All pairs of windows worth trying, and windows for the large model without the compact one."""
-        lean, compact = (_windows([getattr(query, tier) for query in self._queries]) for tier in ("lean", "compact"))
-        straight = [Stopping(large=window, through_compact=False) for window in lean]
-        return [*straight, *(Stopping(*pair) for pair in product(lean, compact))]
+    def choices(self) -> Iterator[EarlyExit]:
+        """All combinations of windows worth trying, for each chain of models, the shortest first."""
+        for skipped in _skippable():
+            asked = EarlyExit(skipped=skipped).asked()
+            steps = min(_STEPS, int(_MOST_CHOICES ** (1 / len(asked)) + 1e-9) - 2)
+            windows = [
+                _windows([query.logits[before.name] for query in self._queries], steps)
+                for before, _ in pairwise((LEAN, *asked))
+            ]
+            for combination in product(*windows):
+                yield EarlyExit(dict(zip((tier.name for tier in asked), combination, strict=True)), skipped)
 
 
 class _Query:
-    """The candidates of one query, and what `tiered_ranking` makes of them for any windows.
+    """The candidates of one query, and what walks with any windows make of them.
 
-    `lean`, `compact` and `large` are combined logits [n]. Windows only decide how many candidates go on, so each of the
-    few outcomes is worked out once.
+    Windows only decide how many candidates go on, so each of the few standings and outcomes is worked out once.
+    `logits` are the combined logits [n] by tier.
     """
 
-    def __init__(self, rows: pd.DataFrame, calibration: Calibration, tiers: TiersSettings) -> None:
+    def __init__(self, rows: pd.DataFrame, calibration: Calibration, limits: Mapping[str, int]) -> None:
         inputs = candidate_inputs(rows)
-        scorers = calibration.tiers["lean"], calibration.tiers["compact"], calibration.last
-        self.lean, self.compact, self.large = (scorer.logits(inputs) for scorer in scorers)
-        believed = probability(self.large)
+        self.logits = {tier.name: calibration.tiers[tier.name].logits(inputs) for tier in TIERS}
+        believed = probability(self.logits[LAST.name])
         self._relevant = believed / believed.sum()
-        self._ids = rows["passage_id"].tolist()
-        self._most = tiers.large_candidates
-        self._first = best_rows(self.lean, self._ids, tiers.compact_candidates)
-        self._straight = best_rows(self.lean, self._ids, tiers.large_candidates)
-        self._second: dict[int, NDArray[np.int64]] = {}
-        self._values: dict[tuple[int, int], float] = {}
+        self._ties = tie_ranks(rows["passage_id"].tolist())
+        self._limits = limits
+        self._standings: dict[tuple[str, bytes], Standing] = {}
+        self._values: dict[tuple[tuple[str, int], ...], float] = {}
+        self._first = self._ask(LEAN, np.arange(len(rows)))
 
-    def outcome(self, stopping: Stopping) -> tuple[int, int, float]:
-        """Pairs of the compact and of the large model, and the expected nDCG@10."""
-        if not stopping.through_compact:
-            large = _near(self.lean[self._straight], stopping.large)
-            return 0, large, self._value(0, self._straight, large)
-        compact = _near(self.lean[self._first], stopping.compact)
-        if compact not in self._second:
-            chosen = self._first[:compact]
-            order = best_rows(self.compact[chosen], [self._ids[row] for row in chosen], self._most)
-            self._second[compact] = chosen[order]
-        second = self._second[compact]
-        large = _near(self.compact[second], stopping.large)
-        return compact, large, self._value(compact, second, large)
+    def outcome(self, early_exit: EarlyExit) -> tuple[tuple[tuple[str, int], ...], float]:
+        """Pairs of each model that was asked, by tier, and the expected nDCG@10."""
+        standings = walk(self._first, early_exit, self._limits, self._ask)
+        pairs = tuple((standing.tier.name, len(standing.rows)) for standing in standings[1:])
+        if pairs not in self._values:
+            top = best_first(final_scores(standings).logits, self._ties)[:_TOP]
+            self._values[pairs] = float(self._relevant[top] @ (1 / np.log2(np.arange(2, len(top) + 2))))
+        return pairs, self._values[pairs]
 
-    def _value(self, compact: int, ordered: NDArray[np.int64], large: int) -> float:
-        """Expected nDCG@10 where the compact model scored so many of the best by `lean`, the large one of `ordered`."""
-        if (compact, large) not in self._values:
-            logits, tiers = self.lean.copy(), np.full(len(self.lean), "lean", dtype=object)
-            asked = (("compact", self.compact, self._first[:compact]), ("large", self.large, ordered[:large]))
-            for tier, known, rows in asked:
-                logits[rows], tiers[rows] = known[rows], tier
-            top = best_rows(in_turn(logits, tiers.tolist()), self._ids, _TOP)
-            self._values[compact, large] = float(self._relevant[top] @ (1 / np.log2(np.arange(2, len(top) + 2))))
-        return self._values[compact, large]
+    def _ask(self, tier: TierSpec, rows: NDArray[np.int64]) -> Standing:
+        key = tier.name, rows.tobytes()
+        if key not in self._standings:
+            logits = self.logits[tier.name][rows]
+            order = best_first(logits, self._ties[rows])
+            self._standings[key] = Standing(tier, rows[order], logits[order])
+        return self._standings[key]
 
 
-def _near(descending: NDArray[np.float64], window: float) -> int:
-    """How many logits are within the window of the first; none where that one stands alone."""
-    if window == inf:
-        return len(descending)
-    count = int((descending >= descending[0] - window).sum()) if len(descending) else 0
-    return count if count > 1 else 0
+def _skippable() -> list[frozenset[str]]:
+    """The sets of models that may be skipped, the largest first: all but the last model, and none."""
+    names = [tier.name for tier in MODEL_TIERS[:-1]]
+    return [
+        frozenset(name for name, skipped in zip(names, choice, strict=True) if skipped)
+        for choice in product((True, False), repeat=len(names))
+    ]
 
 
-def _windows(logits: list[NDArray[np.float64]]) -> list[float]:
+def _windows(logits: Sequence[NDArray[np.float64]], steps: int) -> list[float]:
     """Windows to try: none, quantiles of how far candidates are behind the best of their query, and no limit.
 
     The quantiles are close where windows are narrow, however many candidates a query has.
@@ -186,4 +199,4 @@ def _windows(logits: list[NDArray[np.float64]]) -> list[float]:
     if not len(behind):
         return [0.0, inf]
     narrowest = min(_FEWEST * len(logits) / len(behind), 1.0)
-    return [0.0, *np.quantile(behind, np.geomspace(narrowest, 1, _STEPS)).tolist(), inf]
+    return [0.0, *np.quantile(behind, np.geomspace(narrowest, 1, steps)).tolist(), inf]

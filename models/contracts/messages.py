@@ -8,11 +8,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.contracts.rows import Candidate
+from models.contracts.tiers import Tier
 
 CONTRACT_VERSION = "1"
-TIERS = ("cached", "large", "compact", "lean")
-Tier = Literal["cached", "large", "compact", "lean"]
-"""What gave a score: the first stage (lean), a model, or the memory of what a model gave the same pair (cached)."""
 PROBE_HEADER = "X-RerankOps-Probe"
 PROBE_CALLER = "probe"
 """Requests with this header are the deployment's own: recorded under this caller, and no traffic to monitoring."""

@@ -1,4 +1,4 @@
-"""Score candidates: the texts of each (query, candidate) pair and the logits of both cross-encoders."""
+"""Score candidates: the texts of each (query, candidate) pair and the logits of the cross-encoders."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
+from models.contracts.tiers import MODEL_TIERS
 from models.text.passage_text import passage_text
 
 
 class PairScorer(Protocol):
-    """A cross-encoder's engine; `models.training.engine_selection` has them."""
+    """A cross-encoder's engine; `models.cross_encoder.engines` has them."""
 
     def logits(
         self, pairs: Sequence[tuple[str, str]], batch_size: int = 32, progress: Callable[[int, int], None] | None = None
@@ -25,7 +26,7 @@ class PairScorer(Protocol):
 
 @dataclass(frozen=True)
 class ScoredCandidates:
-    """Candidates with `compact_logit` and `large_logit`, and the seconds that one pair took in each model."""
+    """Candidates with each model's logits (`TierSpec.logit_column`), and the seconds of a pair in each, by tier."""
 
     table: pd.DataFrame
     seconds_per_pair: Mapping[str, float]
@@ -35,24 +36,23 @@ def score_candidates(
     candidates: pd.DataFrame,
     queries: pd.DataFrame,
     passages: pd.DataFrame,
-    compact: PairScorer,
-    large: PairScorer,
+    scorers: Mapping[str, PairScorer],
     progress: Callable[[int, int], None] | None = None,
 ) -> ScoredCandidates:
-    """Score every candidate of `queries` with both models."""
+    """Score every candidate of `queries` with the model of each tier; `scorers` are these by tier."""
     table = candidates[candidates["query_id"].isin(queries["query_id"])].reset_index(drop=True)
     pairs = candidate_pairs(table, queries, passages)
     columns: dict[str, np.ndarray] = {}
     seconds: dict[str, float] = {}
-    for place, (name, scorer) in enumerate((("compact", compact), ("large", large))):
+    for number, tier in enumerate(MODEL_TIERS):
 
-        def report(done: int, total: int, place: int = place) -> None:
+        def report(done: int, total: int, number: int = number) -> None:
             if progress is not None:
-                progress(place * total + done, 2 * total)
+                progress(number * total + done, len(MODEL_TIERS) * total)
 
         started = time.perf_counter()
-        columns[f"{name}_logit"] = scorer.logits(pairs, progress=report).astype(np.float64)
-        seconds[name] = (time.perf_counter() - started) / max(len(pairs), 1)
+        columns[tier.logit_column] = scorers[tier.name].logits(pairs, progress=report).astype(np.float64)
+        seconds[tier.name] = (time.perf_counter() - started) / max(len(pairs), 1)
     return ScoredCandidates(table.assign(**columns), seconds)
 
 

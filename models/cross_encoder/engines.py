@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from models.contracts.tiers import MODEL_TIERS
 from models.cross_encoder.bfloat16 import Bfloat16Scorer, multiplies_bfloat16
 from models.cross_encoder.onnx_session import OnnxSession, engine_kind, open_session
 from models.cross_encoder.pair_tokenizer import EncodedPair, PairTokenizer
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Kind = Literal["bf16", "int8", "fp32", "torch"]
-SIZES = ("compact", "large")
 
 
 class OnnxScorer(OnnxSession):
@@ -49,21 +49,39 @@ class OnnxScorer(OnnxSession):
         return self._tokenizer.encode(pairs)
 
 
+LoadedEngine = CrossEncoderScorer | Bfloat16Scorer | OnnxScorer
+
+
+def load_engines(
+    engines: Path, models: Mapping[str, Path], max_tokens: int, *, device: str = "cpu", threads: int = 0
+) -> dict[str, LoadedEngine]:
+    """The engine of each tier's model by tier, as `load_engine` loads it; `models` are their folders by tier."""
+    return {
+        tier.name: load_engine(engines, models[tier.name], tier.name, max_tokens, device=device, threads=threads)
+        for tier in MODEL_TIERS
+    }
+
+
+def model_folders(bundle: Path) -> dict[str, Path]:
+    """Folders of the models below that of a bundle, by tier."""
+    return {tier.name: bundle / tier.name for tier in MODEL_TIERS}
+
+
 def load_engine(
-    engines: Path, model: Path, size: str, max_tokens: int, *, device: str = "cpu", threads: int = 0
-) -> CrossEncoderScorer | Bfloat16Scorer | OnnxScorer:
-    """The engine of `size` below `engines`; PyTorch and the weights in `model` where none was built.
+    engines: Path, model: Path, tier: str, max_tokens: int, *, device: str = "cpu", threads: int = 0
+) -> LoadedEngine:
+    """The engine of `tier` below `engines`; PyTorch and the weights in `model` where none was built.
 
     Raises `ArtifactError` for an engine in bfloat16 on a CPU without it: in another precision its scores would not be
     those that were calibrated and evaluated.
     """
-    kind = engine_kind(engines / size)
+    kind = engine_kind(engines / tier)
     if kind == "torch":
         return CrossEncoderScorer.load(model, max_tokens, device=device)
     if kind == "bf16":
-        require_bfloat16(size)
+        require_bfloat16(tier)
         return Bfloat16Scorer.load(model, max_tokens, threads)
-    return OnnxScorer.load(engines / size, max_tokens, threads)
+    return OnnxScorer.load(engines / tier, max_tokens, threads)
 
 
 def require_bfloat16(engine: str) -> None:

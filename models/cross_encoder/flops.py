@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from models.contracts.tiers import LAST, MODEL_TIERS
 
 
 def pair_flops(config: Any, tokens: int) -> float:
@@ -19,11 +22,15 @@ def pair_flops(config: Any, tokens: int) -> float:
     return float(config.num_hidden_layers * (projections + attention))
 
 
-def relative_cost(model: Path, other: Path, tokens: int) -> float:
-    """Operations of a pair of so many tokens in the model of one folder, as a share of those in that of the other."""
+def relative_costs(models: Mapping[str, Path], tokens: int) -> dict[str, float]:
+    """Operations of a pair of so many tokens in each tier's model, as a share of those in the last tier's.
+
+    `models` are the folders of the models by tier.
+    """
     from transformers import AutoConfig
 
-    first, second = (
-        pair_flops(AutoConfig.from_pretrained(str(folder), local_files_only=True), tokens) for folder in (model, other)
-    )
-    return first / second
+    flops = {
+        tier.name: pair_flops(AutoConfig.from_pretrained(str(models[tier.name]), local_files_only=True), tokens)
+        for tier in MODEL_TIERS
+    }
+    return {name: operations / flops[LAST.name] for name, operations in flops.items()}

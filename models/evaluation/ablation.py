@@ -15,6 +15,7 @@ import pandas as pd
 
 from models.cascade.calibration import Calibration, candidate_inputs, expected_calibration_error, probability
 from models.cascade.offline import rerank
+from models.contracts.tiers import LAST, MODEL_TIERS, TIERS
 from models.evaluation.report import Comparison, compare
 from models.measures.metrics import MAIN_MEASURE, collapse_to_documents, evaluate_run
 from models.measures.significance import holm
@@ -33,7 +34,7 @@ RETRAINED: Mapping[str, tuple[str, ...]] = {
 """Settings that take an ingredient out of the training, or put the next best in its place."""
 
 _OF_THE_COMPACT_MODEL = ("distillation", "softmax as its target")
-_SYSTEMS = ("compact", "large", "tiered")
+_SYSTEMS = (*(tier.name for tier in MODEL_TIERS), "tiered")
 _DEPTHS = (5, 10, 20, 50)
 
 
@@ -66,16 +67,19 @@ def ablate_scores(
     """
     full = rerank(scored, calibration, tiers)
     depths = [depth for depth in _DEPTHS if depth < int(scored["rank"].max())]
-    no_large = tiers.model_copy(update={"large_candidates": 0})
-    compact_last = replace(calibration, stopping=replace(calibration.stopping, through_compact=True))
+    last, before = LAST.name, MODEL_TIERS[-2].name
+    without_last = tiers.model_copy(update={f"{last}_candidates": 0})
+    skipping_none = replace(calibration, early_exit=replace(calibration.early_exit, skipped=frozenset()))
     variants: list[tuple[str, str, str, pd.DataFrame]] = [
-        ("first-stage scores", "large logit alone", "large", _by_column(scored, "large_logit")),
-        ("first-stage scores", "compact logit alone", "compact", _by_column(scored, "compact_logit")),
+        *(
+            ("first-stage scores", f"{tier.name} logit alone", tier.name, _by_column(scored, tier.logit_column))
+            for tier in reversed(MODEL_TIERS)
+        ),
         ("first-stage scores", "tiers by their logits alone", "tiered", _by_tiers(scored, full["tiered"])),
         ("calibration", "tiers mixed uncalibrated", "tiered", rerank(scored, _raw(calibration), tiers)["tiered"]),
-        ("large tier", "compact tier last", "tiered", rerank(scored, compact_last, no_large)["tiered"]),
+        (f"{last} tier", f"{before} tier last", "tiered", rerank(scored, skipping_none, without_last)["tiered"]),
         ("both cross-encoders", "lean order", "tiered", full["lean"]),
-        ("stopping after the best", "large for all candidates", "tiered", full["large"]),
+        ("stopping after the best", f"{last} for all candidates", "tiered", full[last]),
         *(
             (
                 "depth of the candidates",
@@ -118,7 +122,7 @@ def compare_retrained(
     for name, table in tables.items():
         variant = ", ".join(RETRAINED.get(name, (name,)))
         for system in systems:
-            if system == "large" and name in _OF_THE_COMPACT_MODEL:
+            if system == LAST.name and name in _OF_THE_COMPACT_MODEL:
                 continue
             found.append(
                 Ablation(
@@ -165,13 +169,14 @@ def _by_column(scored: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def _by_tiers(scored: pd.DataFrame, tiered: pd.DataFrame) -> pd.DataFrame:
-    """What the large model scored by its logit, behind it what the compact one did by its, then the rest as it was."""
+    """What the last model scored by its logit, behind it what each model before did by its, then the rest as it was."""
     key = ["query_id", "passage_id"]
     table = tiered[[*key, "tier", "rank"]].merge(scored.drop(columns="rank"), on=key)
-    place = table["tier"].map({"large": 0, "compact": 1, "lean": 2})
-    score = np.select([place == 0, place == 1], [table["large_logit"], table["compact_logit"]], -table["rank"])
-    ordered = table.assign(place=place, score=score).sort_values(
-        ["query_id", "place", "score", "passage_id"], ascending=[True, True, False, True]
+    level = table["tier"].map({tier.name: level for level, tier in enumerate(TIERS)})
+    by_tier = [(table["tier"] == tier.name, table[tier.logit_column]) for tier in MODEL_TIERS]
+    score = np.select([rows for rows, _ in by_tier], [logits for _, logits in by_tier], -table["rank"])
+    ordered = table.assign(level=level, score=score).sort_values(
+        ["query_id", "level", "score", "passage_id"], ascending=[True, False, False, True]
     )
     return _ranked(ordered)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from models.contracts.tiers import LEAN, MODEL_TIERS
+
 
 def seconds_per_query(
     pair: Mapping[str, float],
@@ -19,8 +21,7 @@ def seconds_per_query(
     base = first_stage["hybrid"]
     return {
         **first_stage,
-        "lean": base,
-        "compact": base + per_query * pair["compact"],
-        "large": base + per_query * pair["large"],
+        LEAN.name: base,
+        **{tier.name: base + per_query * pair[tier.name] for tier in MODEL_TIERS},
         "tiered": base + sum(tiered[name] * pair[name] for name in tiered),
     }

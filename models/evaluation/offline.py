@@ -15,6 +15,7 @@ from models.evaluation.costs import seconds_per_query
 from models.evaluation.evaluation_set import split_of
 from models.evaluation.page import write_evaluation_page
 from models.evaluation.report import FIRST_STAGES, PAGE, QUALITY_COST
+from models.evaluation.scored_candidates import seconds_per_pair
 from models.evaluation.steps import OFFLINE_EVALUATION
 from models.settings import EvaluationSettings, Settings, TiersSettings
 from models.store.artifacts import Artifact, ArtifactStore
@@ -63,7 +64,7 @@ def evaluate_offline(
     }
     per_query = len(scored) / max(len(test), 1)
     first = {name: float(candidates.summary[f"seconds_per_query_{name}"]) for name in FIRST_STAGES}
-    pair = {name: float(scored_candidates.summary[f"seconds_per_pair_{name}"]) for name in ("compact", "large")}
+    pair = seconds_per_pair(scored_candidates)
     texts = passages.read_table("passages.parquet", ["passage_id", "document_id", "title", "text", "source"])
     assessment = assess(
         rankings,
@@ -74,7 +75,7 @@ def evaluate_offline(
         texts,
         calibration,
         tiers,
-        seconds_per_query(pair, first, per_query, pairs_per_query(rankings["tiered"], calibration.stopping)),
+        seconds_per_query(pair, first, per_query, pairs_per_query(rankings["tiered"], calibration.early_exit)),
         int(scored.groupby("query_id").size().max()),
         settings,
     )

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from models.contracts.tiers import TIERS
 from models.errors import ContractError
 from models.measures.metrics import MAIN_MEASURE, collapse_to_documents, evaluate_run, mean_values
 from models.measures.significance import (
@@ -29,7 +30,7 @@ from models.measures.significance import (
 from models.settings import EvaluationSettings
 
 FIRST_STAGES = ("bm25", "dense", "hybrid")
-RERANKERS = ("lean", "compact", "large", "tiered")
+RERANKERS = (*(tier.name for tier in TIERS), "tiered")
 PAGE, QUALITY_COST = "report/evaluation.html", "report/quality_cost.png"
 """Files of an evaluation for people."""
 

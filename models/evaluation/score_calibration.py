@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from models.cascade.calibration import fit_calibration
-from models.cascade.window_fitting import fit_stopping
+from models.cascade.window_fitting import fit_early_exit
 from models.evaluation.evaluation_set import split_of
+from models.evaluation.scored_candidates import pair_costs
 from models.evaluation.steps import SCORE_CALIBRATION
 from models.settings import Settings, TiersSettings
 from models.store.artifacts import Artifact, ArtifactStore
@@ -32,9 +33,8 @@ def calibrate(
     scored = scored_candidates.read_table("scored.parquet")
     scored = scored.loc[scored["query_id"].isin(dev["query_id"])]
     calibration = fit_calibration(scored, judgments)
-    cost = float(scored_candidates.summary["compact_cost"])
-    stopping = fit_stopping(scored, judgments, calibration, settings, cost)
-    calibration = replace(calibration, stopping=stopping.stopping)
+    fitted = fit_early_exit(scored, judgments, calibration, settings, pair_costs(scored_candidates))
+    calibration = replace(calibration, early_exit=fitted.early_exit)
     (folder / "calibration.json").write_bytes(canonical_json(calibration.to_dict()))
     errors = {f"expected_calibration_error_{name}": e for name, e in calibration.expected_calibration_error.items()}
-    return {"queries": calibration.queries, **errors, **stopping.summary()}
+    return {"queries": calibration.queries, **errors, **fitted.summary()}

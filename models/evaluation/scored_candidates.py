@@ -1,8 +1,8 @@
-"""Candidates scored by both cross-encoders, as an artifact."""
+"""Candidates scored by the cross-encoders of all tiers, as an artifact."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from models.contracts.tiers import MODEL_TIERS
 from models.cross_encoder.candidate_scores import PairScorer, score_candidates
-from models.cross_encoder.engines import load_engine
-from models.cross_encoder.flops import relative_cost
+from models.cross_encoder.engines import load_engines, model_folders
+from models.cross_encoder.flops import relative_costs
 from models.cross_encoder.pairwise import Progress
 from models.evaluation.steps import SCORED_CANDIDATES
 from models.store.tables import write_table
@@ -23,26 +24,29 @@ if TYPE_CHECKING:
 
 ReadTable = Callable[[], pd.DataFrame]
 
+_COST, _SECONDS = "relative_pair_cost_{}", "seconds_per_pair_{}"
+
 
 @dataclass(frozen=True)
 class StoredModels:
-    """The folders of both models and of what computes their scores; they are loaded when they are first asked for."""
+    """The folders of the models, by tier, and of what computes their scores; they are loaded when they are first asked
+    for."""
 
-    compact: Path
-    large: Path
+    folders: Mapping[str, Path]
     engines: Path
     max_tokens: int
     device: str = "auto"
     threads: int = 0
 
+    @classmethod
+    def of_bundle(cls, bundle: Path, max_tokens: int, threads: int = 0) -> StoredModels:
+        """The models of a bundle."""
+        return cls(model_folders(bundle), bundle / "engines", max_tokens, threads=threads)
+
     @cached_property
-    def scorers(self) -> tuple[PairScorer, PairScorer]:
-        """The compact and the large model."""
-        compact, large = (
-            load_engine(self.engines, folder, size, self.max_tokens, device=self.device, threads=self.threads)
-            for size, folder in (("compact", self.compact), ("large", self.large))
-        )
-        return compact, large
+    def scorers(self) -> Mapping[str, PairScorer]:
+        """The models by tier."""
+        return load_engines(self.engines, self.folders, self.max_tokens, device=self.device, threads=self.threads)
 
 
 def make_scored_candidates(
@@ -51,15 +55,13 @@ def make_scored_candidates(
     evaluation_set: Artifact,
     passages: Artifact,
     candidates: Artifact,
-    large_reranker: Artifact,
-    compact_reranker: Artifact,
+    rerankers: Mapping[str, Artifact],
     scoring_engines: Artifact,
     progress: Progress | None = None,
 ) -> Artifact:
-    """The candidates of the evaluation queries with the logits of both models."""
+    """The candidates of the evaluation queries with the logits of all models; `rerankers` are these by tier."""
     models = StoredModels(
-        compact_reranker.folder,
-        large_reranker.folder,
+        {tier: artifact.folder for tier, artifact in rerankers.items()},
         scoring_engines.folder,
         settings.training.max_tokens,
         settings.training.device,
@@ -76,7 +78,7 @@ def make_scored_candidates(
             models,
             progress,
         ),
-        inputs=(evaluation_set, passages, candidates, large_reranker, compact_reranker, scoring_engines),
+        inputs=(evaluation_set, passages, candidates, *rerankers.values(), scoring_engines),
     )
 
 
@@ -88,15 +90,25 @@ def score(
     progress: Progress | None,
     folder: Path,
 ) -> dict[str, Any]:
-    """Write scored.parquet: the candidates of `queries` with both models' logits.
+    """Write scored.parquet: the candidates of `queries` with the logits of all models.
 
-    Return the count of pairs, the seconds that one took in each model, and what the longest costs in the compact model
-    as a share of the large one's.
+    Return the count of candidates, and of each model the seconds that a pair took and what the longest costs as a share
+    of that in the last model.
     """
-    scored = score_candidates(read_candidates(), queries, read_passages(), *models.scorers, progress)
+    scored = score_candidates(read_candidates(), queries, read_passages(), models.scorers, progress)
     write_table(scored.table, folder / "scored.parquet")
     return {
         "dagster/row_count": len(scored.table),
-        "compact_cost": relative_cost(models.compact, models.large, models.max_tokens),
-        **{f"seconds_per_pair_{name}": seconds for name, seconds in scored.seconds_per_pair.items()},
+        **{_COST.format(name): cost for name, cost in relative_costs(models.folders, models.max_tokens).items()},
+        **{_SECONDS.format(name): seconds for name, seconds in scored.seconds_per_pair.items()},
     }
+
+
+def pair_costs(scored_candidates: Artifact) -> dict[str, float]:
+    """What the longest pair costs in each model, by tier, as a share of that in the last one."""
+    return {tier.name: float(scored_candidates.summary[_COST.format(tier.name)]) for tier in MODEL_TIERS}
+
+
+def seconds_per_pair(scored_candidates: Artifact) -> dict[str, float]:
+    """Seconds that a pair took in each model, by tier."""
+    return {tier.name: float(scored_candidates.summary[_SECONDS.format(tier.name)]) for tier in MODEL_TIERS}

@@ -1,5 +1,6 @@
 """The computations of the offline evaluation on stored artifacts."""
 
+from models.contracts.tiers import MODEL_TIERS
 from models.store import asset_names as names
 from models.store.steps import Step
 
@@ -15,6 +16,6 @@ SCORE_CALIBRATION = Step(
 OFFLINE_EVALUATION = Step(
     names.OFFLINE_EVALUATION,
     "models.evaluation.offline:evaluate_offline",
-    (*RESAMPLING, "tiers.compact_candidates", "tiers.large_candidates"),
+    (*RESAMPLING, *(tier.candidates_setting for tier in MODEL_TIERS)),
     data_files=("evaluation/templates/evaluation.html",),
 )

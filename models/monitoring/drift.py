@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from models.contracts.tiers import LAST
 from models.corpus.splits import sample_by_hash
 from models.errors import ContractError
 from models.store.durable_files import write_atomically
@@ -189,7 +190,7 @@ def _highest(values: Iterable[float | None]) -> float:
 
 
 def _share_of_large(tiers: Sequence[str]) -> float:
-    return sum(tier == "large" for tier in tiers) / len(tiers) if tiers else np.nan
+    return sum(tier == LAST.name for tier in tiers) / len(tiers) if tiers else np.nan
 
 
 def _latency_ms(stage_ms: Mapping[str, float]) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.cascade.offline import pairs_per_query, rerank
-from models.cross_encoder.engines import SIZES
+from models.contracts.tiers import MODEL_TIERS
 from models.errors import ContractError
 from models.evaluation.assessment import Assessment, assess
 from models.evaluation.costs import seconds_per_query
@@ -47,9 +47,9 @@ def evaluate_bundle(
         if run.name in rankings:
             raise ContractError(f"there is a system {run.name} already", "Give the run another name: --run FILE:NAME.")
         rankings[run.name] = run.ranking
-    pair = {name: corpus.seconds[f"pair_{name}"] for name in SIZES}
+    pair = {tier.name: corpus.seconds[f"pair_{tier.name}"] for tier in MODEL_TIERS}
     first = {name: corpus.seconds[name] for name in FIRST_STAGES}
-    pairs = pairs_per_query(rankings["tiered"], calibration.stopping)
+    pairs = pairs_per_query(rankings["tiered"], calibration.early_exit)
     seconds = seconds_per_query(pair, first, len(given) / len(corpus.queries), pairs)
     return assess(
         rankings,

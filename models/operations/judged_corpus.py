@@ -17,15 +17,15 @@ import numpy as np
 import pandas as pd
 from pandas.util import hash_pandas_object
 
+from models.contracts.tiers import MODEL_TIERS
 from models.corpus.integrity import find_rejected_rows
 from models.corpus.reading import read_tables
 from models.corpus.sources.base import CorpusSource
 from models.corpus.splits import sample_by_hash
-from models.cross_encoder.engines import SIZES
 from models.errors import SourceError
 from models.evaluation.evaluation_set import split_of
 from models.evaluation.report import FIRST_STAGES
-from models.evaluation.scored_candidates import StoredModels, score
+from models.evaluation.scored_candidates import StoredModels, score, seconds_per_pair
 from models.evaluation.steps import SCORED_CANDIDATES
 from models.release.bundle import Bundle
 from models.retrieval.dense_index import make_dense_index
@@ -41,7 +41,7 @@ from models.store.durable_files import digest_json
 Report = Callable[[str, int, int], None]
 """Told (what, done, of how many)."""
 
-_OF_MODELS = ("compact/", "large/", "engines/")
+_OF_MODELS = (*(f"{tier.name}/" for tier in MODEL_TIERS), "engines/")
 _QUERIES_KEPT = 32
 """Queries between two states that a killed call goes on from."""
 
@@ -50,7 +50,7 @@ _COUNTS = ("documents", "passages", "queries", "judgments", "quarantined_rows")
 
 @dataclass(frozen=True)
 class JudgedCorpus:
-    """What a bundle is evaluated on: the queries that count, everything retrieved for them, and both models' logits.
+    """What a bundle is evaluated on: the queries that count, everything retrieved for them, and all logits.
 
     `scored` holds the candidates that any first stage puts among its best, `hybrid` saying whether the hybrid one does:
     those are what the rerankers are given in serving.
@@ -148,7 +148,7 @@ def own_corpus(bundle: Artifact, settings: Settings) -> JudgedCorpus:
         first_stages=stages.loc[stages["query_id"].isin(ids)].reset_index(drop=True),
         scored=table.assign(hybrid=True),
         seconds=_seconds_per_query(retrieved)
-        | {f"pair_{name}": float(scored.summary[f"seconds_per_pair_{name}"]) for name in SIZES},
+        | {f"pair_{name}": seconds for name, seconds in seconds_per_pair(scored).items()},
         facts={
             "name": "own corpus",
             "split": "test",
@@ -227,7 +227,7 @@ def _score(
     passages: Artifact,
     report: Callable[[int, int], None],
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    """The candidates with both models' logits, and the seconds of a pair in each model.
+    """The candidates with the logits of all models, and the seconds of a pair in each model.
 
     Queries are scored some at a time and kept: a call that was killed is gone on with, and a larger sample, which holds
     the smaller one, scores only what it adds.
@@ -235,13 +235,7 @@ def _score(
     table = retrieved.read_table("pooled.parquet")
     by_hash = sample_by_hash(queries, len(queries))
     files = {name: entry.sha256 for name, entry in bundle.manifest.files.items() if name.startswith(_OF_MODELS)}
-    models = StoredModels(
-        bundle.folder / "compact",
-        bundle.folder / "large",
-        bundle.folder / "engines",
-        settings.training.max_tokens,
-        threads=settings.engine.threads,
-    )
+    models = StoredModels.of_bundle(bundle.folder, settings.training.max_tokens, settings.engine.threads)
     read_passages = cache(partial(passages.read_table, "passages.parquet", ["passage_id", "title", "text"]))
     parts = []
     for start in range(0, len(by_hash), _QUERIES_KEPT):
@@ -258,7 +252,7 @@ def _score(
                     asked,
                     read_passages,
                     models,
-                    partial(_report_all, report, 2 * done, 2 * len(table)),
+                    partial(_report_all, report, len(MODEL_TIERS) * done, len(MODEL_TIERS) * len(table)),
                 ),
                 inputs=(passages,),
                 outside={"pairs": _digest_table(rows), "models": digest_json(files)},
@@ -266,8 +260,8 @@ def _score(
         )
     pairs = np.array([part.summary["dagster/row_count"] for part in parts])
     seconds = {
-        f"pair_{name}": float(np.average([part.summary[f"seconds_per_pair_{name}"] for part in parts], weights=pairs))
-        for name in SIZES
+        f"pair_{tier.name}": float(np.average([seconds_per_pair(part)[tier.name] for part in parts], weights=pairs))
+        for tier in MODEL_TIERS
     }
     scored = pd.concat([part.read_table("scored.parquet") for part in parts], ignore_index=True)
     order = ["query_id", "hybrid", "rank"]

@@ -29,7 +29,7 @@ from models.store.artifacts import Artifact
 FACTS_FILE = "bundle.json"
 GOLDEN_FILE = "golden.json"
 CALIBRATION_FILE = "calibration.json"
-FORMAT = 2
+FORMAT = 3
 
 
 class BundleSettings(BaseModel):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.cascade.offline import rerank
 from models.cross_encoder.candidate_scores import score_candidates
-from models.cross_encoder.engines import SIZES, load_engine
+from models.cross_encoder.engines import load_engines, model_folders
 from models.evaluation.evaluation_set import split_of
 from models.evaluation.report import evaluate_systems
 from models.release.bundle import Bundle
@@ -69,16 +69,11 @@ def evaluate_champion(
     else:
         bundle.verify()
         test, judgments = split_of(evaluation_set, "test")
-        compact, large = (
-            load_engine(bundle.folder / "engines", bundle.folder / size, size, champion.facts.max_tokens)
-            for size in SIZES
-        )
         scored = score_candidates(
             candidates.read_table("candidates.parquet"),
             test,
             passages.read_table("passages.parquet"),
-            compact,
-            large,
+            load_engines(bundle.folder / "engines", model_folders(bundle.folder), champion.facts.max_tokens),
         )
         stages = candidates.read_table("first_stage.parquet")
         hybrid = stages[(stages["system"] == "hybrid") & stages["query_id"].isin(test["query_id"])].drop(

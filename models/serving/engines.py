@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Protocol
 
-from models.cross_encoder.engines import SIZES, load_engine
+from models.cross_encoder.engines import load_engines, model_folders
 from models.serving.batching import Engine
 from models.serving.model_files import ModelFiles
 
 
 class Engines(Protocol):
-    """Both cross-encoders of a bundle, loaded: `scorers` by size.
+    """The cross-encoders of a bundle, loaded: `scorers` by tier.
 
     `outage` says why they cannot be asked now, empty when they can; meanwhile they raise `ScorerLost`.
     """
@@ -36,17 +36,14 @@ OpenEngines = Callable[[ModelFiles], Engines]
 
 
 class LocalEngines:
-    """Both models in this process."""
+    """The models in this process."""
 
     outage = ""
 
     def __init__(self, files: ModelFiles) -> None:
-        self.scorers: Mapping[str, Engine] = {
-            size: load_engine(
-                files.folder / "engines", files.folder / size, size, files.max_tokens, threads=files.threads
-            )
-            for size in SIZES
-        }
+        self.scorers: Mapping[str, Engine] = load_engines(
+            files.folder / "engines", model_folders(files.folder), files.max_tokens, threads=files.threads
+        )
 
     def close(self) -> None:
         """Drop the models."""

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.cascade.cascade import most_pairs
 from models.contracts.rows import Candidate, Passage
+from models.contracts.tiers import MODEL_TIERS, candidate_limits
 from models.corpus.mapped_passages import MappedPassages
-from models.cross_encoder.engines import SIZES
 from models.records.ledger import Release
 from models.release.bundle import Bundle
 from models.release.golden import GoldenComparison, GoldenQuery, compare_golden
@@ -89,8 +90,8 @@ def load_bundle(
     bundle = Bundle.open(artifact)
     facts = bundle.facts
     identity = Identity(release_id, artifact.data_version, model_version, facts.index_version, facts.corpus_version)
-    digests = {tier: bundle.model_files(tier) for tier in SIZES}
-    models = {tier: model_prefix(digests[tier], facts.max_tokens) for tier in SIZES}
+    digests = {tier.name: bundle.model_files(tier.name) for tier in MODEL_TIERS}
+    models = {tier: model_prefix(files, facts.max_tokens) for tier, files in digests.items()}
     serving = serving or ServingSettings()
     every = {name: digest for files in digests.values() for name, digest in files.items()}
     engines = open_engines(ModelFiles(bundle.folder, facts.max_tokens, serving.threads, every))
@@ -134,7 +135,7 @@ class LoadedBundle:
         costs = {name: CostModel.measure(engine, samples) for name, engine in scorers.items()}
         self._encode_ms = self._measure_encoder()
         self._max_tokens = facts.max_tokens
-        sizes = [len(encoding) - _SPECIAL_TOKENS for encoding in scorers["compact"].encode(samples)]
+        sizes = [len(encoding) - _SPECIAL_TOKENS for encoding in scorers[MODEL_TIERS[0].name].encode(samples)]
         self._tokens_per_character = sum(sizes) / max(sum(len(query) + len(text) for query, text in samples), 1)
         lengths = [len(text) for text in self._sample(_MEASURED_LENGTHS)]
         self._passage_characters = sum(lengths) / max(len(lengths), 1)
@@ -142,12 +143,12 @@ class LoadedBundle:
             scorers, costs, batch_tokens=serving.batch_tokens, on_start=lambda: use_threads(serving.threads)
         )
         calibration = bundle.calibration
-        self._through_compact = calibration.stopping.through_compact
+        self._early_exit = calibration.early_exit
         self._lean_dense = calibration.tiers["lean"].mean[calibration.tiers["lean"].features.index("dense")]
-        self._tiers = facts.settings.tiers
+        self._limits = candidate_limits(facts.settings.tiers)
         self._cache = cache
         self._models = models or {}
-        self._reranker = TieredReranker(self._batcher, calibration, self._tiers, cache, self._models)
+        self._reranker = TieredReranker(self._batcher, calibration, facts.settings.tiers, cache, self._models)
         if cache is not None:
             for model in self._models.values():
                 cache.use(model)
@@ -295,14 +296,10 @@ class LoadedBundle:
         return 1000 * (time.perf_counter() - started) / max(len(texts), 1)
 
     def _models_ms(self, characters: float, count: int) -> float:
-        """Predicted milliseconds of both tiers for `count` pairs of this many characters each."""
+        """Predicted milliseconds of all models for `count` pairs of this many characters each."""
         tokens = min(self._max_tokens, characters * self._tokens_per_character + _SPECIAL_TOKENS)
-        through_compact = self._through_compact
-        compact = min(count, self._tiers.compact_candidates) if through_compact else 0
-        large = min(compact if through_compact else count, self._tiers.large_candidates)
-        return self._batcher.predict("compact", round(compact * tokens)) + self._batcher.predict(
-            "large", round(large * tokens)
-        )
+        pairs = most_pairs(count, self._early_exit, self._limits)
+        return sum(self._batcher.predict(name, round(number * tokens)) for name, number in pairs.items())
 
     def _dense_scores(
         self,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
-from models.contracts.messages import TIERS, Tier
+from models.contracts.tiers import TIER_NAMES, Tier
 
 if TYPE_CHECKING:
     from models.contracts.rows import Candidate, Passage
@@ -73,7 +73,7 @@ def ranking_fault(ranking: Ranking, count: int) -> str:
         return "a score is not a number from 0 to 1"
     if any(after > before for before, after in pairwise(scores)):
         return "the ranking is not sorted by score"
-    if any(item.tier not in TIERS for item in ranking.items):
+    if any(item.tier not in TIER_NAMES for item in ranking.items):
         return "a tier is unknown"
     return ""
 

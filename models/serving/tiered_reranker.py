@@ -1,4 +1,4 @@
-"""Tiered scoring: the lean score for all, the compact model for the best, the large model for the very best.
+"""The tiers in service: first-stage scores for all candidates, then one model after the other for the best of them.
 
 A time budget decides how far down each model goes: before a batch is scored its time is predicted by a cost model
 measured at load, and when the budget would not hold, the rest keeps the score of the tier before and the ranking says
@@ -7,17 +7,16 @@ so. The pairs of all requests are scored together (`models.serving.batching`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.cascade.calibration import Calibration, probability
-from models.cascade.cascade import cascade
-from models.cascade.windows import contenders
-from models.serving.batching import Batcher, Claim, Scores
+from models.cascade.cascade import CombinedScores, Standing, final_scores, walk
+from models.contracts.tiers import LEAN, MODEL_TIERS, TierSpec, candidate_limits
+from models.serving.batching import Batcher, Claim
 from models.serving.protocol import Ranked, Ranking
 from models.serving.score_cache import KnownScore, ScoreCache, pair_key
 from models.settings import TiersSettings
@@ -26,18 +25,39 @@ _ENCODED_TOGETHER = 64
 """Pairs; while those are scored, the next are encoded, unless the budget is spent."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What of a request the scoring of its pairs depends on; `deadline` is in seconds of the batcher's clock."""
+
+    query: str
+    texts: Sequence[str]
+    deadline: float
+    claim: Claim
+
+    def pairs(self, rows: NDArray[np.int64]) -> list[tuple[str, str]]:
+        return [(self.query, self.texts[int(row)]) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
 class _TierScores:
-    """Rows that have a model's logit; those whose logit was known before; tokens read; texts cut."""
+    """Rows [m] that have a model's logit; those of them whose logit was cached; tokens read; texts cut."""
 
     rows: NDArray[np.int64]
-    known: set[int]
+    cached: Collection[int]
     tokens: int
     truncated: int
 
 
 class TieredReranker:
-    """Ranks the texts of one request inside its budget; any number of threads may call it."""
+    """Ranks the texts of one request inside its budget; any number of threads may call it.
+
+    Args:
+        batcher: Runs the models, named as their tiers.
+        calibration: How each tier combines scores, and which candidates each model is asked about.
+        settings: Candidates of each model, and the part of a budget that is kept for everything but scoring.
+        cache: Scores that are known; without one, every pair is computed.
+        models: The model of each tier in the cache (`models.serving.score_cache.model_prefix`).
+    """
 
     def __init__(
         self,
@@ -47,10 +67,10 @@ class TieredReranker:
         cache: ScoreCache | None = None,
         models: Mapping[str, bytes] | None = None,
     ) -> None:
-        """`models` names the model of each tier in the cache (`models.serving.score_cache.model_prefix`)."""
         self._batcher = batcher
         self._calibration = calibration
-        self._settings = settings
+        self._reserve_ms = settings.reserve_ms
+        self._limits = candidate_limits(settings)
         self._cache = cache
         self._models = models or {}
         self._clock = batcher.clock
@@ -66,108 +86,104 @@ class TieredReranker:
         passage_ids: Sequence[str | None] | None = None,
         claim: Claim | None = None,
     ) -> Ranking:
-        """Rank `texts`, all of the same query, best first.
+        """Rank texts of one query, best first.
 
-        `ids` break ties; `dense` and `lexical` [n] are first-stage scores. At most `budget_ms` milliseconds are spent,
-        less `tiers.reserve_ms`; `degraded` says that a model did not get as far as the settings ask. Known scores take
-        the place of the model's at any budget: what is ranked and how does not depend on them, but for the time.
+        Known scores take the place of the model's at any budget: what is ranked and how does not depend on them, but
+        for the time.
+
+        Args:
+            query: What the texts are ranked for.
+            texts: [n] texts; with none the ranking is empty.
+            ids: [n] ids, which break ties.
+            dense: [n] cosines of query and texts, from the first stage.
+            lexical: [n] BM25 scores of the texts, from the first stage.
+            budget_ms: Milliseconds that may be spent, `tiers.reserve_ms` included; with 0 no model is asked.
+            passage_ids: [n] ids of the passages that the texts are, for the answer alone; None for other texts.
+            claim: What the request still claims of the models; withdrawn, nothing more is scored for it.
+
+        Returns:
+            All n texts. `degraded` says that a model did not get as far as the settings ask, `degraded_reason` how far.
+
+        Example:
+            ranking = reranker.rank("reset a password", texts, ids, cosines, bm25_scores, budget_ms=500)
+            best = texts[ranking.items[0].index]
         """
         if not texts:
             return Ranking([])
-        claim = claim or Claim()
-        deadline = self._clock() + (budget_ms - self._settings.reserve_ms) / 1000
-        count = len(texts)
-        inputs: dict[str, NDArray[np.float64]] = {
+        request = _Request(query, texts, self._clock() + (budget_ms - self._reserve_ms) / 1000, claim or Claim())
+        inputs = {
             "dense": np.asarray(dense, dtype=np.float64),
             "lexical": np.asarray(lexical, dtype=np.float64),
-            "compact": np.zeros(count),
-            "large": np.zeros(count),
+            **{tier.name: np.zeros(len(texts)) for tier in MODEL_TIERS},
         }
-        none = np.empty(0, dtype=np.int64)
-        rows: dict[str, NDArray[np.int64]] = {"compact": none, "large": none}
-        known: dict[str, set[int]] = {"lean": set()}
-        stage_ms: dict[str, float] = {}
+        scores = CombinedScores(self._calibration, inputs, ids)
+        stage_ms = {tier.name: 0.0 for tier in MODEL_TIERS}
+        cached: dict[str, Collection[int]] = {LEAN.name: ()}
         reasons: list[str] = []
         tokens = truncated = 0
-        stopping = self._calibration.stopping
-        steps = (
-            ("compact", self._settings.compact_candidates if stopping.through_compact else 0, stopping.compact),
-            ("large", self._settings.large_candidates, stopping.large),
-        )
-        for tier, most, window in steps:
-            scored = cascade(self._calibration, inputs, rows["compact"], rows["large"])
-            # Behind the compact model the large one is never asked for more.
-            pool = rows["compact"] if tier == "large" and stopping.through_compact else np.arange(count)
-            chosen = pool[contenders(scored.logits[pool], [ids[int(row)] for row in pool], most, window)]
-            wanted = len(chosen)
+
+        def ask(tier: TierSpec, rows: NDArray[np.int64]) -> Standing:
+            nonlocal tokens, truncated
             started = self._clock()
-            found = self._score(tier, query, texts, chosen, inputs[tier], deadline, claim)
-            stage_ms[tier] = 1000 * (self._clock() - started)
-            rows[tier], known[tier] = found.rows, found.known
-            tokens += found.tokens
-            truncated = max(truncated, found.truncated)
-            if len(rows[tier]) < wanted:
-                reasons.append(f"{tier} scored {len(rows[tier])} of {wanted} inside the budget")
-        final = cascade(self._calibration, inputs, rows["compact"], rows["large"])
-        scores = probability(final.logits)
-        order = sorted(range(count), key=lambda row: (-final.logits[row], ids[row]))
+            part = self._score(tier.name, request, rows, inputs[tier.name])
+            stage_ms[tier.name] = 1000 * (self._clock() - started)
+            cached[tier.name] = part.cached
+            tokens += part.tokens
+            truncated = max(truncated, part.truncated)
+            if len(part.rows) < len(rows):
+                reasons.append(f"{tier.name} scored {len(part.rows)} of {len(rows)} inside the budget")
+            return scores.standing(tier, part.rows)
+
+        final = final_scores(walk(scores.first(), self._calibration.early_exit, self._limits, ask))
+        probabilities = probability(final.logits)
         items = [
             Ranked(
                 index=row,
                 passage_id=None if passage_ids is None else passage_ids[row],
-                score=float(scores[row]),
+                score=float(probabilities[row]),
                 logit=float(final.logits[row]),
-                tier="cached" if row in known[final.tiers[row]] else final.tiers[row],
+                tier="cached" if row in cached[final.tiers[row]] else final.tiers[row],
                 dense_score=float(inputs["dense"][row]),
                 lexical_score=float(inputs["lexical"][row]),
                 scored_by=final.tiers[row],
             )
-            for row in order
+            for row in scores.order(final).tolist()
         ]
         return Ranking(items, bool(reasons), "; ".join(reasons), stage_ms, truncated, tokens)
 
-    def _score(
-        self,
-        tier: str,
-        query: str,
-        texts: Sequence[str],
-        rows: NDArray[np.int64],
-        logits: NDArray[np.float64],
-        deadline: float,
-        claim: Claim,
-    ) -> _TierScores:
+    def _score(self, tier: str, request: _Request, rows: NDArray[np.int64], logits: NDArray[np.float64]) -> _TierScores:
         """Score `rows`, best first, while the deadline holds, into `logits`."""
-        keys = [pair_key(query, texts[int(row)]) for row in rows] if self._cache is not None else []
-        known = self._known(tier, rows, keys, logits, deadline)
-        place_of = {int(row): place for place, row in enumerate(rows)}
-        fresh = np.array([int(row) for row in rows if int(row) not in known], dtype=np.int64)
-        parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], Future[Scores]]] = []
+        keys = [pair_key(*pair) for pair in request.pairs(rows)] if self._cache is not None else []
+        cached = self._cached(tier, rows, keys, logits, request.deadline)
+        fresh = rows if not cached else np.array([row for row in rows.tolist() if row not in cached], dtype=np.int64)
+        waiting = []
         for start in range(0, len(fresh), _ENCODED_TOGETHER):
-            if claim.withdrawn or self._clock() >= deadline:
-                claim.cut = True
+            if request.claim.withdrawn or self._clock() >= request.deadline:
+                request.claim.cut = True
                 break
             part = fresh[start : start + _ENCODED_TOGETHER]
-            encoded = self._batcher.encode(tier, [(query, texts[int(row)]) for row in part])
+            encoded = self._batcher.encode(tier, request.pairs(part))
             sizes = np.array([len(encoding) for encoding in encoded])
             cut = np.array([encoding.cut for encoding in encoded])
-            parts.append((part, sizes, cut, self._batcher.score(tier, encoded, deadline, claim)))
-        done, tokens, truncated = [np.array(sorted(known), dtype=np.int64)], 0, sum(known.values())
-        learned: dict[bytes, KnownScore] = {}
-        for part, sizes, cut, future in parts:
-            found = future.result()
-            scored = part[found.scored]
-            logits[scored] = found.logits[found.scored]
-            done.append(scored)
-            tokens += int(sizes[found.scored].sum())
-            truncated += int(cut[found.scored].sum())
-            if self._cache is not None:
-                for row, was_cut in zip(scored.tolist(), cut[found.scored].tolist(), strict=True):
-                    learned[keys[place_of[row]]] = KnownScore(float(logits[row]), was_cut)
-        if self._cache is not None and learned:
-            self._cache.put(self._models[tier], learned)
-        return _TierScores(np.concatenate(done), set(known), tokens, truncated)
+            future = self._batcher.score(tier, encoded, request.deadline, request.claim)
+            waiting.append((part, sizes, cut, future))
+        scored, tokens, truncated = [np.array(sorted(cached), dtype=np.int64)], 0, sum(cached.values())
+        computed: dict[int, KnownScore] = {}
+        for part, sizes, cut, future in waiting:
+            scores = future.result()
+            rows_scored, cut_scored = part[scores.scored], cut[scores.scored]
+            logits[rows_scored] = scores.logits[scores.scored]
+            scored.append(rows_scored)
+            tokens += int(sizes[scores.scored].sum())
+            truncated += int(cut_scored.sum())
+            for row, was_cut in zip(rows_scored.tolist(), cut_scored.tolist(), strict=True):
+                computed[row] = KnownScore(float(logits[row]), was_cut)
+        if self._cache is not None and computed:
+            key_of = dict(zip(rows.tolist(), keys, strict=True))
+            self._cache.put(self._models[tier], {key_of[row]: score for row, score in computed.items()})
+        return _TierScores(np.concatenate(scored), cached.keys(), tokens, truncated)
 
-    def _known(
+    def _cached(
         self,
         tier: str,
         rows: NDArray[np.int64],
@@ -175,12 +191,12 @@ class TieredReranker:
         logits: NDArray[np.float64],
         deadline: float,
     ) -> dict[int, bool]:
-        """Rows whose score is known, with whether their text was cut; the scores go into `logits`."""
+        """Rows whose score is in the cache, with whether their text was cut; the scores go into `logits`."""
         if self._cache is None or not keys:
             return {}
         late = self._clock() >= deadline
-        found: dict[int, bool] = {}
-        for row, known in zip(rows.tolist(), self._cache.get(self._models[tier], keys, at_once=late), strict=True):
-            if known is not None:
-                logits[row], found[row] = known.logit, known.cut
-        return found
+        cached: dict[int, bool] = {}
+        for row, score in zip(rows.tolist(), self._cache.get(self._models[tier], keys, at_once=late), strict=True):
+            if score is not None:
+                logits[row], cached[row] = score.logit, score.cut
+        return cached

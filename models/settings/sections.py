@@ -275,12 +275,12 @@ class TiersSettings(Section):
     large_candidates: Annotated[int, Field(ge=0)] = Field(
         default=20, description="Best candidates the large model scores."
     )
-    stopping_budget: Annotated[float, Field(ge=0)] = Field(
+    early_exit_budget: Annotated[float, Field(ge=0)] = Field(
         default=9.5,
         description="Pairs of the large model that a query may cost on average, those of the compact model by their "
         "share of its operations: the models are asked about candidates near the best alone. 0 is no limit.",
     )
-    max_stopping_loss: Fraction = Field(
+    max_early_exit_loss: Fraction = Field(
         default=0.001,
         description="nDCG@10 that queries may lose by that, as the models expect, where less than the budget will do; "
         "0 spends the whole budget.",

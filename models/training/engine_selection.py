@@ -130,17 +130,17 @@ def build_engines(
     folder: Path,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write an engine of each of `models` (size to folder) below `folder`; return the facts by size, flat.
+    """Write an engine of each of `models` (tier to folder) below `folder`; return the facts by tier, flat.
 
     `auto` is PyTorch on a GPU; elsewhere the first of bf16 (where the CPU multiplies it), int8 and fp32 that is within
     the limits. Raises `ArtifactError` when what the settings ask for is not.
     """
     facts: dict[str, Any] = {}
-    for place, (size, model) in enumerate(models.items()):
-        chosen = build_engine(model, max_tokens, device, settings, sample, folder / size)
-        facts |= {f"{size}_{name}": value for name, value in chosen.items()}
+    for number, (tier, model) in enumerate(models.items(), start=1):
+        chosen = build_engine(model, max_tokens, device, settings, sample, folder / tier)
+        facts |= {f"{tier}_{name}": value for name, value in chosen.items()}
         if progress is not None:
-            progress(place + 1, len(models))
+            progress(number, len(models))
     return facts
 
 
@@ -206,17 +206,16 @@ def make_scoring_engines(
     passages: Artifact,
     candidates: Artifact,
     evaluation_set: Artifact,
-    large_reranker: Artifact,
-    compact_reranker: Artifact,
+    rerankers: Mapping[str, Artifact],
     progress: Progress | None = None,
 ) -> Artifact:
-    """The engines of both models for this machine."""
-    inputs = (passages, candidates, evaluation_set, large_reranker, compact_reranker)
+    """The engines of all models for this machine; `rerankers` are these by tier."""
+    sampled = (passages, candidates, evaluation_set)
     return SCORING_ENGINES.get_or_create(
         store,
         settings,
-        partial(select_engines, *inputs, settings, progress),
-        inputs=inputs,
+        partial(select_engines, *sampled, rerankers, settings, progress),
+        inputs=(*sampled, *rerankers.values()),
         # Scores of other instructions differ by rounding.
         outside={
             "device": resolve_device(settings.training.device),
@@ -230,8 +229,7 @@ def select_engines(
     passages: Artifact,
     candidates: Artifact,
     evaluation_set: Artifact,
-    large_reranker: Artifact,
-    compact_reranker: Artifact,
+    rerankers: Mapping[str, Artifact],
     settings: Settings,
     progress: Progress | None,
     folder: Path,
@@ -246,7 +244,7 @@ def select_engines(
         settings.engine.parity_queries,
     )
     return build_engines(
-        {"compact": compact_reranker.folder, "large": large_reranker.folder},
+        {tier: artifact.folder for tier, artifact in rerankers.items()},
         settings.training.max_tokens,
         settings.training.device,
         settings.engine,

@@ -50,7 +50,7 @@ def _open(facts: dict[str, Any]) -> Mapping[str, Any]:
     """The engines by size. Those of ONNX Runtime need no other library, and so are there in a second."""
     files = ModelFiles(Path(facts["folder"]), facts["max_tokens"], facts["threads"], facts["digests"])
     files.verify()
-    engines = {size: files.folder / "engines" / size for size in facts["sizes"]}
+    engines = {tier: files.folder / "engines" / tier for tier in facts["tiers"]}
     if set(ONNX_KINDS).issuperset(map(engine_kind, engines.values())):
         return {size: OnnxSession.open(folder, files.threads) for size, folder in engines.items()}
     from models.serving.engines import LocalEngines, use_threads

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.cross_encoder.engines import SIZES
+from models.contracts.tiers import MODEL_TIERS
 from models.cross_encoder.pair_tokenizer import PairTokenizer
 from models.errors import ScorerLost
 from models.serving.engines import all_threads
@@ -106,7 +106,8 @@ class ScorerProcess:
         self._child: _Child | None = None
         self._latest: _Child | None = None
         self.scorers: Mapping[str, RemoteScorer] = {
-            size: RemoteScorer(self, size, PairTokenizer.load(files.folder / size, files.max_tokens)) for size in SIZES
+            tier.name: RemoteScorer(self, tier.name, PairTokenizer.load(files.folder / tier.name, files.max_tokens))
+            for tier in MODEL_TIERS
         }
         child = self._start()
         threading.Thread(target=self._watch, args=(child,), name="scorer-watch", daemon=True).start()
@@ -155,7 +156,7 @@ class ScorerProcess:
         files = self._files
         facts = {
             "folder": str(files.folder),
-            "sizes": SIZES,
+            "tiers": [tier.name for tier in MODEL_TIERS],
             "max_tokens": files.max_tokens,
             "threads": files.threads or all_threads(),
             "digests": dict(files.digests),

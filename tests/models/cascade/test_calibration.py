@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.cascade.calibration import (
-    TIER_FEATURES,
     Calibration,
     TierScorer,
     candidate_inputs,
@@ -19,10 +18,12 @@ from models.cascade.calibration import (
     fit_calibration,
     probability,
 )
+from models.contracts.tiers import TIERS
 from models.errors import ContractError
 from models.measures.metrics import evaluate_run
 
 CANDIDATES = 8
+NAMES = [tier.name for tier in TIERS]
 
 
 def scored(queries: int, seed: int = 0, *, lexical: float | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -64,7 +65,7 @@ def fitted() -> Calibration:
 
 def test_better_informed_tiers_rank_better_on_queries_they_were_not_fitted_on(fitted: Calibration) -> None:
     table, judgments = scored(200, seed=1)
-    found = {tier: quality(fitted, tier, table, judgments) for tier in TIER_FEATURES}
+    found = {tier: quality(fitted, tier, table, judgments) for tier in NAMES}
     assert found["lean"] < found["compact"] < found["large"]
     assert found["lean"] > quality(_only(fitted, "dense"), "dense", table, judgments)
 
@@ -73,7 +74,7 @@ def _only(fitted: Calibration, feature: str) -> Calibration:
     return Calibration({feature: TierScorer((feature,), (0.0,), (1.0,), (1.0,), 1.0, 0.0)}, 0, {})
 
 
-@pytest.mark.parametrize("tier", TIER_FEATURES)
+@pytest.mark.parametrize("tier", NAMES)
 def test_scores_are_the_share_that_is_relevant(fitted: Calibration, tier: str) -> None:
     table, judgments = scored(400, seed=2)
     scores = probability(fitted.tiers[tier].logits(candidate_inputs(table)))
@@ -85,8 +86,8 @@ def test_scores_are_the_share_that_is_relevant(fitted: Calibration, tier: str) -
 
 def test_tiers_read_their_features_and_keep_the_order_of_their_ranker(fitted: Calibration) -> None:
     assert fitted.queries == 120
-    for tier, features in TIER_FEATURES.items():
-        scorer = fitted.tiers[tier]
+    for tier in TIERS:
+        scorer, features = fitted.tiers[tier.name], tier.features
         assert scorer.features == features
         assert len(scorer.weights) == len(scorer.mean) == len(scorer.scale) == len(features)
         assert scorer.slope > 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import BertConfig, DistilBertConfig
 
-from models.cross_encoder.flops import pair_flops, relative_cost
+from models.cross_encoder.flops import pair_flops, relative_costs
 
 
 def test_operations_are_those_of_the_matrix_products() -> None:
@@ -19,6 +19,7 @@ def test_operations_are_those_of_the_matrix_products() -> None:
 def test_half_of_the_layers_cost_half(tmp_path: Path) -> None:
     for layers in (3, 6):
         BertConfig(num_hidden_layers=layers).save_pretrained(tmp_path / str(layers))
-    assert relative_cost(tmp_path / "3", tmp_path / "6", 96) == 0.5
+    models = {"compact": tmp_path / "3", "large": tmp_path / "6"}
+    assert relative_costs(models, 96) == {"compact": 0.5, "large": 1.0}
     DistilBertConfig(n_layers=3).save_pretrained(tmp_path / "distilled")
-    assert relative_cost(tmp_path / "distilled", tmp_path / "6", 96) == pytest.approx(0.5)
+    assert relative_costs({**models, "compact": tmp_path / "distilled"}, 96)["compact"] == pytest.approx(0.5)

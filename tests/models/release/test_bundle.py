@@ -63,7 +63,7 @@ def test_it_says_what_it_was_made_of(small: Small) -> None:
         small.settings.generator.model_dump(mode="json"),
         small.settings.evaluation.model_dump(mode="json"),
     )
-    assert (facts.format, facts.max_tokens, facts.candidates) == (2, 64, 8)
+    assert (facts.format, facts.max_tokens, facts.candidates) == (3, 64, 8)
 
 
 def test_its_parts_are_read_as_what_they_are(small: Small) -> None:
@@ -82,7 +82,7 @@ def test_its_parts_are_read_as_what_they_are(small: Small) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 1}, "format 1 is not known"),
+        ({"format": 2}, "format 2 is not known"),
         ({"versions": None}, "versions"),
         ({"candidates": "many"}, "candidates"),
     ],

@@ -272,8 +272,8 @@ def test_a_file_that_is_missing_is_refused(small: Small, tmp_path: Path) -> None
 def test_a_bundle_of_a_later_format_is_refused(small: Small, tmp_path: Path) -> None:
     bundle = copied(small.first.bundle, tmp_path, own="bundle.json")
     facts = json.loads((tmp_path / "bundle.json").read_text())
-    (tmp_path / "bundle.json").write_text(json.dumps({**facts, "format": 3}))
-    with pytest.raises(ArtifactError, match="format 3 is not known"):
+    (tmp_path / "bundle.json").write_text(json.dumps({**facts, "format": 4}))
+    with pytest.raises(ArtifactError, match="format 4 is not known"):
         load_bundle(admitted(bundle, "bundle.json"))
 
 

@@ -12,17 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.cascade.calibration import TIER_FEATURES, Calibration, TierScorer, probability
-from models.cascade.cascade import cascade
-from models.cascade.windows import Stopping, best_rows
+from models.cascade.calibration import Calibration, TierScorer, probability
+from models.cascade.windows import EarlyExit
+from models.contracts.tiers import TIERS
 from models.serving.batching import Batcher, Claim, CostModel
 from models.serving.loaded_bundle import LoadedBundle
 from models.serving.protocol import Ranking, ranking_fault
 from models.serving.tiered_reranker import TieredReranker
 from models.settings import TiersSettings
 from tests.small_bundle import BUDGET_MS, QUESTION
-
-NONE = np.empty(0, dtype=np.int64)
 
 
 def weighing(**weights: float) -> TierScorer:
@@ -37,7 +35,6 @@ CALIBRATION = Calibration(
         "lean": weighing(dense=1.0, lexical=0.0),
         "compact": weighing(compact=1.0),
         "large": weighing(large=1.0),
-        "cascade": weighing(compact=0.1, large=1.0),  # as in bundles that were made before `large` stood for it
     },
     1,
     {},
@@ -123,7 +120,7 @@ def bench(
     ms_per_token: float = 1.0,
     reserve_ms: float = 0.001,
     batch_tokens: int = 48,
-    stopping: Stopping | None = None,
+    early_exit: EarlyExit | None = None,
 ) -> Bench:
     clock = Clock()
     engines = Engine(clock, 1.0, ms_per_token), Engine(clock, 2.0, 2 * ms_per_token)
@@ -131,7 +128,7 @@ def bench(
     settings = TiersSettings(budget_ms=1e9, reserve_ms=reserve_ms, compact_candidates=compact, large_candidates=large)
     named = {"compact": engines[0], "large": engines[1]}
     batcher = Batcher(named, costs, batch_tokens=batch_tokens, clock=clock)
-    calibration = replace(CALIBRATION, stopping=stopping or Stopping())
+    calibration = replace(CALIBRATION, early_exit=early_exit or EarlyExit())
     return Bench(clock, *engines, costs, batcher, TieredReranker(batcher, calibration, settings))
 
 
@@ -148,7 +145,7 @@ def test_each_tier_scores_the_best_of_the_tier_before() -> None:
         (4, "lean"),
         (5, "lean"),
     ]
-    assert [item.logit for item in found.items] == pytest.approx([18.9, 14.7, 5, 1, -4, -5])
+    assert [item.logit for item in found.items] == pytest.approx([18, 14, 5, 1, -4, -5])
     assert [item.score for item in found.items] == probability(np.array([i.logit for i in found.items])).tolist()
     assert (found.degraded, found.degraded_reason) == (False, "")
     assert [item.passage_id for item in found.items][:2] == ["0001", "0003"]
@@ -156,7 +153,7 @@ def test_each_tier_scores_the_best_of_the_tier_before() -> None:
 
 
 def test_only_those_near_the_best_go_on_and_that_is_not_degraded() -> None:
-    made = bench(stopping=Stopping(compact=2.0, large=1.5))
+    made = bench(early_exit=EarlyExit({"compact": 2.0, "large": 1.5}))
     found = made.rank(["1 a", "9 b", "8 c", "70 d"])
     assert sorted(made.compact.scored) == ["1 a", "8 c", "9 b"]
     assert made.large.scored == ["9 b", "8 c"]
@@ -165,17 +162,17 @@ def test_only_those_near_the_best_go_on_and_that_is_not_degraded() -> None:
 
 
 def test_a_best_one_that_stands_alone_ends_the_query() -> None:
-    easy = bench(stopping=Stopping(compact=0.5))
+    easy = bench(early_exit=EarlyExit({"compact": 0.5}))
     assert easy.rank(["1 a", "9 b"]).tier_counts == {"lean": 2}
     assert easy.compact.batches == []
     assert easy.large.batches == []
-    decided = bench(stopping=Stopping(large=3.0))
+    decided = bench(early_exit=EarlyExit({"large": 3.0}))
     assert decided.rank(["1 a", "9 b"]).tier_counts == {"compact": 2}
     assert decided.large.batches == []
 
 
 def test_the_large_model_may_follow_the_first_stage_at_once() -> None:
-    made = bench(stopping=Stopping(large=1.5, through_compact=False))
+    made = bench(early_exit=EarlyExit({"large": 1.5}, frozenset({"compact"})))
     found = made.rank(["1 a", "9 b", "5 c", "7 d"])
     assert made.compact.batches == []
     assert sorted(made.large.scored) == ["1 a", "9 b"]
@@ -301,35 +298,9 @@ def test_an_engine_that_became_slow_is_trusted_less() -> None:
     assert made.costs["compact"].ms_per_token == pytest.approx(10.0, abs=0.1)
 
 
-def test_the_cascade_reads_only_what_was_scored() -> None:
-    inputs = {
-        "dense": np.array([0.1, 0.2, 0.3]),
-        "lexical": np.zeros(3),
-        "compact": np.array([5.0, np.nan, 6.0]),
-        "large": np.array([np.nan, np.nan, 7.0]),
-    }
-    before = {name: values.copy() for name, values in inputs.items()}
-    found = cascade(CALIBRATION, inputs, np.array([0, 2]), np.array([2]))
-    assert found.logits.tolist() == pytest.approx([5.0, 0.2, 7.6])
-    assert found.tiers == ("compact", "lean", "large")
-    for name, values in inputs.items():
-        np.testing.assert_array_equal(values, before[name])
-    assert cascade(CALIBRATION, inputs, NONE, NONE).tiers == ("lean",) * 3
-    now = Calibration({name: CALIBRATION.tiers[name] for name in TIER_FEATURES}, 1, {})
-    assert cascade(now, inputs, np.array([0, 2]), np.array([2])).logits.tolist() == pytest.approx([5.0, 0.2, 7.0])
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(-3, 3), max_size=12), st.integers(0, 15))
-def test_best_rows_are_the_highest_in_order_with_ties_by_id(values: list[int], count: int) -> None:
-    ids = [f"{(7 * place) % 13:02d}" for place in range(len(values))]
-    rows = best_rows(np.array(values, dtype=float), ids, count).tolist()
-    assert rows == sorted(range(len(values)), key=lambda row: (-values[row], ids[row]))[:count]
-
-
 def test_the_scorers_of_the_tests_have_the_features_of_real_ones() -> None:
-    for name, features in TIER_FEATURES.items():
-        assert set(CALIBRATION.tiers[name].features) <= set(features)
+    for tier in TIERS:
+        assert set(CALIBRATION.tiers[tier.name].features) <= set(tier.features)
 
 
 def test_real_engines_agree_with_the_scripted_ones_on_how_they_are_used(loaded: LoadedBundle) -> None:

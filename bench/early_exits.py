@@ -1,12 +1,13 @@
 """How the windows of `models.cascade.windows` are chosen, on the scored candidates of the current deployment.
 
-`python -m bench.stopping` scores nothing anew. It writes `stopping` of docs/benchmarks/results.json, under the name of
-the corpus: for pairs of windows, which figure of the development queries tells nDCG@10 of the test queries (correlation
+`python -m bench.early_exits` scores nothing anew. It writes `stopping` of docs/benchmarks/results.json, under the name
+of the corpus: for windows, which figure of the development queries tells nDCG@10 of the test queries (correlation
 of the expected loss and of nDCG@10 itself); and by budget, the windows that are fitted and what they give on both.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +18,11 @@ from bench.engines import corpus_name
 from bench.results import merge
 from models.cascade.calibration import Calibration, fit_calibration
 from models.cascade.offline import pairs_per_query, rerank, tiered_ranking
-from models.cascade.window_fitting import ExpectedOutcomes, FittedStopping, fit_stopping
-from models.cascade.windows import Stopping
+from models.cascade.window_fitting import ExpectedOutcomes, FittedEarlyExit, fit_early_exit
+from models.cascade.windows import EarlyExit
+from models.contracts.tiers import TIERS
 from models.evaluation.evaluation_set import split_of
+from models.evaluation.scored_candidates import pair_costs
 from models.measures.metrics import collapse_to_documents, evaluate_run, mean_values
 from models.settings import TiersSettings, load_settings
 from models.store.artifacts import ArtifactStore
@@ -40,16 +43,16 @@ def main() -> None:
         name: scored[scored["query_id"].isin(queries["query_id"])] for name, (queries, _) in splits.items()
     }
     judged = {name: judgments for name, (_, judgments) in splits.items()}
-    cost = float(candidates.summary["compact_cost"])
+    costs = pair_costs(candidates)
     calibration = fit_calibration(tables["dev"], judged["dev"])
     tiers = settings.tiers
     rankings = rerank(tables["test"], calibration, tiers)
     found: dict[str, Any] = {
         "queries": {name: int(table["query_id"].nunique()) for name, table in tables.items()},
-        "compact_cost": round(cost, 3),
-        "test_ndcg": {name: round(ndcg(rankings[name], judged["test"]), 4) for name in ("lean", "compact", "large")},
-        "correlation_with_test_ndcg": _correlations(tables, judged, calibration, tiers, cost),
-        "budgets": [_row(tables, judged, calibration, tiers, cost, budget) for budget in _BUDGETS],
+        "pair_costs": {name: round(cost, 3) for name, cost in costs.items()},
+        "test_ndcg": {name: round(ndcg(rankings[name], judged["test"]), 4) for name in (tier.name for tier in TIERS)},
+        "correlation_with_test_ndcg": _correlations(tables, judged, calibration, tiers, costs),
+        "budgets": [_row(tables, judged, calibration, tiers, costs, budget) for budget in _BUDGETS],
     }
     print(merge({"stopping": {corpus_name(settings): found}}))
 
@@ -59,12 +62,12 @@ def fit_budget(
     judgments: pd.DataFrame,
     calibration: Calibration,
     tiers: TiersSettings,
-    cost: float,
+    costs: Mapping[str, float],
     budget: float,
-) -> FittedStopping:
+) -> FittedEarlyExit:
     """The windows that lose least within a budget, all of which may be spent."""
-    limits = tiers.model_copy(update={"stopping_budget": budget, "max_stopping_loss": 0.0})
-    return fit_stopping(dev, judgments, calibration, limits, cost)
+    limits = tiers.model_copy(update={"early_exit_budget": budget, "max_early_exit_loss": 0.0})
+    return fit_early_exit(dev, judgments, calibration, limits, costs)
 
 
 def ndcg(ranking: pd.DataFrame, judgments: pd.DataFrame) -> float:
@@ -77,17 +80,17 @@ def _correlations(
     judged: dict[str, pd.DataFrame],
     calibration: Calibration,
     tiers: TiersSettings,
-    cost: float,
+    costs: Mapping[str, float],
 ) -> dict[str, float]:
     """Of two figures of the development queries with nDCG@10 of the test queries, over windows drawn at random."""
-    expected = ExpectedOutcomes(tables["dev"], calibration, tiers, cost)
-    choices = expected.choices()
+    expected = ExpectedOutcomes(tables["dev"], calibration, tiers, costs)
+    choices = list(expected.choices())
     drawn = np.random.default_rng(0).choice(len(choices), min(_TRIED, len(choices)), replace=False)
     values: dict[str, list[float]] = {"dev": [], "test": []}
     for place in drawn:
         for name, table in tables.items():
-            stopped = replace(calibration, stopping=choices[place])
-            values[name].append(ndcg(tiered_ranking(table, stopped, tiers), judged[name]))
+            exiting = replace(calibration, early_exit=choices[place])
+            values[name].append(ndcg(tiered_ranking(table, exiting, tiers), judged[name]))
     told = {"expected_ndcg": [expected.of(choices[place])[1] for place in drawn], "ndcg": values["dev"]}
     return {name: round(float(np.corrcoef(figure, values["test"])[0, 1]), 3) for name, figure in told.items()}
 
@@ -97,20 +100,20 @@ def _row(
     judged: dict[str, pd.DataFrame],
     calibration: Calibration,
     tiers: TiersSettings,
-    cost: float,
+    costs: Mapping[str, float],
     budget: float,
 ) -> dict[str, Any]:
-    fitted = fit_budget(tables["dev"], judged["dev"], calibration, tiers, cost, budget)
-    ranking = tiered_ranking(tables["test"], replace(calibration, stopping=fitted.stopping), tiers)
-    pairs = pairs_per_query(ranking, fitted.stopping)
+    fitted = fit_budget(tables["dev"], judged["dev"], calibration, tiers, costs, budget)
+    ranking = tiered_ranking(tables["test"], replace(calibration, early_exit=fitted.early_exit), tiers)
+    pairs = pairs_per_query(ranking, fitted.early_exit)
     return {
         "budget": budget,
-        "windows": {} if fitted.stopping == Stopping() else fitted.stopping.to_dict(),
+        "windows": {} if fitted.early_exit == EarlyExit() else fitted.early_exit.to_dict(),
         "expected_loss": round(fitted.expected_loss, 4),
         "dev_ndcg": round(fitted.ndcg_with, 4),
         "test_ndcg": round(ndcg(ranking, judged["test"]), 4),
         "test_pairs": {name: round(count, 2) for name, count in pairs.items()},
-        "test_cost": round(cost * pairs["compact"] + pairs["large"], 2),
+        "test_cost": round(sum(costs[name] * count for name, count in pairs.items()), 2),
     }
 
 

@@ -1,0 +1,75 @@
+"""The tiers of the cascade, as data: whatever is done once per tier iterates over these tuples.
+
+A new model tier is a `TierSpec` in `MODEL_TIERS` and its name in `Tier`, its settings (`tiers.<name>_candidates`, and
+in `training` what its model is trained by), and the asset that trains it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    from models.settings import TiersSettings
+
+Tier = Literal["cached", "large", "compact", "lean"]
+"""What gave a score: the first stage (lean), a model, or the cache of what a model gave the same pair (cached)."""
+TIER_NAMES: tuple[Tier, ...] = get_args(Tier)
+
+_FIRST_STAGE = ("dense", "lexical", "lexical_log")
+
+
+@dataclass(frozen=True, slots=True)
+class TierSpec:
+    """One tier.
+
+    Attributes:
+        name: Its name everywhere: in rankings, as the prefix of settings and columns, as the folder of its model in a
+            bundle and of its engine below `engines/`.
+        features: Inputs that its calibrated score combines: first-stage scores, and logits of models by tier.
+    """
+
+    name: Tier
+    features: tuple[str, ...]
+
+    @property
+    def logit_column(self) -> str:
+        """Column of a table of scored candidates with the logits of its model."""
+        return f"{self.name}_logit"
+
+    @property
+    def candidates_setting(self) -> str:
+        """Setting that says how many candidates its model scores, at most."""
+        return f"tiers.{self.name}_candidates"
+
+    @property
+    def part(self) -> str:
+        """Name of its model among the artifacts of a bundle."""
+        return f"{self.name}_reranker"
+
+    @property
+    def asset(self) -> str:
+        """The asset that trains its model."""
+        return f"training/{self.part}"
+
+
+LEAN = TierSpec("lean", _FIRST_STAGE)
+"""The first stage alone: no model."""
+
+MODEL_TIERS: tuple[TierSpec, ...] = (
+    TierSpec("compact", (*_FIRST_STAGE, "compact")),
+    # Without the compact model's logit: with it, some hundred development queries are too few to tell what the weaker
+    # of two like models adds (docs/decisions/0013).
+    TierSpec("large", (*_FIRST_STAGE, "large")),
+)
+"""The tiers with a model, in the order in which they are asked: each about the best of the one before."""
+
+LAST = MODEL_TIERS[-1]
+"""The strongest model: the teacher of the others, and what early exits are judged by."""
+
+TIERS = (LEAN, *MODEL_TIERS)
+
+
+def candidate_limits(settings: TiersSettings) -> dict[str, int]:
+    """Candidates that each model scores, at most, by tier."""
+    return {tier.name: getattr(settings, f"{tier.name}_candidates") for tier in MODEL_TIERS}
