@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets import keys
-from assets.making import asset_of, output
+from assets.making import asset_of, by_tier, output
 from assets.policies import NO_CONFIG, OWNERS, REGISTRY_POOL, WEEKLY, WHEN_INPUTS_CHANGE
 from assets.resources import Deployment
 from models.release.steps import GATE_DECISION, RELEASE_CANDIDATE
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from models.release.gate import GateDecision
 
 _PARTS = (
-    keys.PASSAGES, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, keys.LARGE_RERANKER,
-    keys.COMPACT_RERANKER, keys.SCORING_ENGINES,
+    keys.PASSAGES, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, *keys.RERANKERS, keys.SCORING_ENGINES,
     keys.SCORE_CALIBRATION, keys.OFFLINE_EVALUATION, keys.EVALUATION_SET, keys.CANDIDATES,
 )  # fmt: skip
 _EVIDENCE = (keys.RELEASE_CANDIDATE, keys.OFFLINE_EVALUATION, keys.CHAMPION_EVALUATION, keys.LATENCY_PROFILE)
@@ -31,14 +30,13 @@ def release_candidate(
     passage_embeddings: Artifact,
     dense_index: Artifact,
     lexical_index: Artifact,
-    large_reranker: Artifact,
-    compact_reranker: Artifact,
     scoring_engines: Artifact,
     score_calibration: Artifact,
     offline_evaluation: Artifact,
     evaluation_set: Artifact,
     candidates: Artifact,
     scored_candidates: Artifact,
+    **rerankers: Artifact,
 ) -> dg.Output[Artifact]:
     """The self-contained serving bundle: models, calibration, tiers, indexes, passages and settings; MLflow's
     challenger. Refused where its parts were not made from each other, or with different settings."""
@@ -53,8 +51,7 @@ def release_candidate(
         passage_embeddings=passage_embeddings,
         dense_index=dense_index,
         lexical_index=lexical_index,
-        large_reranker=large_reranker,
-        compact_reranker=compact_reranker,
+        rerankers=by_tier(rerankers),
         scoring_engines=scoring_engines,
         score_calibration=score_calibration,
         offline_evaluation=offline_evaluation,

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from models.errors import ReleaseError
 from models.records.database import Database
@@ -33,7 +34,7 @@ class Deployment:
     name: str
     home: Path
     artifacts: str
-    releases: Mapping[str, Mapping[str, str]]
+    releases: Mapping[str, Mapping[str, Any]]
     questions: Sequence[tuple[str, Sequence[str]]]
 
     def bodies(self, deadline_ms: float) -> list[bytes]:
@@ -104,8 +105,8 @@ def copied_deployment(source: Path, folder: Path) -> Deployment:
     return Deployment(f"corpus {name}", home, str(home / "artifacts"), releases, questions)
 
 
-def _facts(release: Release) -> dict[str, str]:
-    names = ("bundle_version", "index_version", "corpus_version", "large_version", "compact_version", "settings_digest")
+def _facts(release: Release) -> dict[str, Any]:
+    names = ("bundle_version", "index_version", "corpus_version", "model_versions", "settings_digest")
     return {name: getattr(release, name) for name in names} | {"actor": "bench", "reason": "load"}
 
 

@@ -455,8 +455,7 @@ def make_candidate(
         passage_embeddings=made["index/passage_embeddings"],
         dense_index=made["index/dense_index"],
         lexical_index=made["index/lexical_index"],
-        large_reranker=large,
-        compact_reranker=compact,
+        rerankers={"large": large, "compact": compact},
         scoring_engines=engines,
         score_calibration=calibration,
         offline_evaluation=evaluation,
@@ -468,7 +467,7 @@ def make_candidate(
         made,
         "release/release_candidate",
         lambda folder: write_bundle(parts, settings, folder),
-        *(getattr(parts, name).asset for name in parts.versions()),
+        *(artifact.asset for artifact in parts.artifacts()),
         settings={"serving.golden_queries": settings.serving.golden_queries},
     )
     if current:
@@ -517,7 +516,7 @@ def exhibits_for(small: Small, ledger: Ledger, candidate: Candidate) -> Exhibits
     return Exhibits(candidate.bundle, candidate.evaluation, evaluation, latency)
 
 
-def release_facts(candidate: Candidate, model_version: str) -> dict[str, str]:
+def release_facts(candidate: Candidate, model_version: str) -> dict[str, Any]:
     """What `Ledger.begin` and `Releaser.release` are told about a candidate."""
     from models.release.bundle import Bundle
 
@@ -527,8 +526,7 @@ def release_facts(candidate: Candidate, model_version: str) -> dict[str, str]:
         "model_version": model_version,
         "index_version": facts.index_version,
         "corpus_version": facts.corpus_version,
-        "large_version": candidate.large.data_version,
-        "compact_version": candidate.compact.data_version,
+        "model_versions": {"large": candidate.large.data_version, "compact": candidate.compact.data_version},
         "settings_digest": candidate.bundle.manifest.settings_digest,
         "actor": "test",
         "reason": "test",

@@ -100,8 +100,8 @@ def release(store: ArtifactStore, ledger: Ledger, *, queries: int = 150, seed: i
 def activate(ledger: Ledger, bundle_version: str) -> Release:
     """Make a bundle the current release."""
     begun = ledger.begin(
-        bundle_version=bundle_version, model_version="1", index_version="i", corpus_version="c", large_version="l",
-        compact_version="s", settings_digest="d", actor="test", reason="test",
+        bundle_version=bundle_version, model_version="1", index_version="i", corpus_version="c",
+        model_versions={"large": "l", "compact": "s"}, settings_digest="d", actor="test", reason="test",
     )  # fmt: skip
     return ledger.activate(begun.release_id)
 

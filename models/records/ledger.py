@@ -29,7 +29,8 @@ Verdict = Literal["released", "refused", "current"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """A row of the ledger. `previous_release_id` is what a rollback of this release restores; times are in UTC."""
+    """A row of the ledger: `model_versions` by tier; `previous_release_id` is what a rollback of this release restores;
+    times are in UTC."""
 
     sequence: int
     release_id: str
@@ -39,8 +40,7 @@ class Release:
     model_version: str
     index_version: str
     corpus_version: str
-    large_version: str
-    compact_version: str
+    model_versions: Mapping[str, str]
     settings_digest: str
     gate_decision_id: str | None
     previous_release_id: str | None
@@ -116,8 +116,7 @@ class Ledger:
         model_version: str,
         index_version: str,
         corpus_version: str,
-        large_version: str,
-        compact_version: str,
+        model_versions: Mapping[str, str],
         settings_digest: str,
         actor: str,
         reason: str,
@@ -133,8 +132,7 @@ class Ledger:
                 model_version=model_version,
                 index_version=index_version,
                 corpus_version=corpus_version,
-                large_version=large_version,
-                compact_version=compact_version,
+                model_versions=dict(model_versions),
                 settings_digest=settings_digest,
                 gate_decision_id=gate_decision_id,
                 previous_release_id=None if current is None else current.release_id,
@@ -169,8 +167,7 @@ class Ledger:
                 model_version=restored.model_version,
                 index_version=restored.index_version,
                 corpus_version=restored.corpus_version,
-                large_version=restored.large_version,
-                compact_version=restored.compact_version,
+                model_versions=restored.model_versions,
                 settings_digest=restored.settings_digest,
                 gate_decision_id=restored.gate_decision_id,
                 previous_release_id=restored.previous_release_id,

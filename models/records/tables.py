@@ -92,8 +92,7 @@ class ReleaseRow(Base):
     model_version: Mapped[str]
     index_version: Mapped[str]
     corpus_version: Mapped[str]
-    large_version: Mapped[str]
-    compact_version: Mapped[str]
+    model_versions: Mapped[dict[str, Any]]
     settings_digest: Mapped[str]
     gate_decision_id: Mapped[str | None] = mapped_column(ForeignKey("gate_decisions.decision_id"))
     previous_release_id: Mapped[str | None] = mapped_column(ForeignKey("releases.release_id"))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.contracts.tiers import LAST, MODEL_TIERS
 from models.cross_encoder.passage_cut import FILE
 from models.errors import ModelFileError
 from models.measures.metrics import MAIN_MEASURE
@@ -46,7 +47,7 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
     """The card as Markdown: training data, settings, results with intervals, slices, limits, licence, digests."""
     evaluation = parts.offline_evaluation.read_json("report/evaluation.json")
     training, base = _training(parts), settings.training.base_model
-    by_query = (parts.large_reranker.folder / FILE).exists()
+    by_query = (parts.rerankers[LAST.name].folder / FILE).exists()
     read = "at its start and where the query's words stand" if by_query else "at its start"
     rows = [
         (
@@ -84,14 +85,15 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
     lines = [
         f"# {settings.storage.model_name}: model card",
         "",
-        "Two cross-encoders that rerank what hybrid retrieval finds, in tiers under a time budget: a compact one for",
-        "the best candidates and a large one for the very best of those, with learned, calibrated scores.",
+        "Cross-encoders that rerank what hybrid retrieval finds, in tiers under a time budget: each scores the best of",
+        f"what the one before it scored ({', '.join(tier.name for tier in MODEL_TIERS)}), with learned, calibrated",
+        "scores.",
         "",
         "## Model",
         "",
-        *table_lines(("", "large", "compact"), _models(parts)),
+        *table_lines(("", *(tier.name for tier in reversed(MODEL_TIERS))), _models(parts)),
         "",
-        f"Base weights: `{base}`, licence: {_licence(parts.large_reranker, base)}.",
+        f"Base weights: `{base}`, licence: {_licence(parts.rerankers[LAST.name], base)}.",
         f"At most {settings.training.max_tokens} tokens of query and passage together. Long passages are read {read}.",
         "",
         "## Intended use",
@@ -159,7 +161,7 @@ def training_card(artifact: Artifact, size: str, training: Mapping[str, Any]) ->
     lines = [
         f"# {size.capitalize()} cross-encoder",
         "",
-        f"Base weights: `{base}`, licence: {_licence(artifact if size == 'large' else None, base)}.",
+        f"Base weights: `{base}`, licence: {_licence(artifact if size == LAST.name else None, base)}.",
         "Its results are in the model cards of the bundles that hold it, with their intervals, slices and limits.",
         "",
         *table_lines(("", "count"), counts),
@@ -206,24 +208,30 @@ def _licence(large: Artifact | None, base_model: str) -> str:
 
 
 def _models(parts: BundleParts) -> list[tuple[str, ...]]:
-    models = (parts.large_reranker, parts.compact_reranker)
+    models = [parts.rerankers[tier.name] for tier in reversed(MODEL_TIERS)]
     table = [(name, *(_count(model.summary.get(key)) for model in models)) for name, key in _COUNTS]
     return [*table, ("code version", *(f"`{model.manifest.code_version}`" for model in models))]
 
 
 def _training(parts: BundleParts) -> dict[str, Any]:
-    found = {**parts.compact_reranker.manifest.settings, **parts.large_reranker.manifest.settings}
-    return {key: found[key] for key in sorted(found)}
+    return _merged(parts.rerankers[tier.name].manifest.settings for tier in MODEL_TIERS)
 
 
 def _inputs(parts: BundleParts) -> dict[str, str]:
-    found = {**parts.compact_reranker.manifest.inputs, **parts.large_reranker.manifest.inputs}
     named = (parts.passages, parts.evaluation_set)
-    return {**{part.asset: part.data_version for part in named}, **{name: found[name] for name in sorted(found)}}
+    inputs = _merged(parts.rerankers[tier.name].manifest.inputs for tier in MODEL_TIERS)
+    return {part.asset: part.data_version for part in named} | inputs
+
+
+def _merged(tables: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """All tables as one, a later one before an earlier one, in the order of their keys."""
+    merged = {key: value for table in tables for key, value in table.items()}
+    return {key: merged[key] for key in sorted(merged)}
 
 
 def _digests(parts: BundleParts) -> list[tuple[str, str]]:
-    models = {"large": parts.large_reranker, "compact": parts.compact_reranker, "encoder": parts.passage_embeddings}
+    models = {tier.name: parts.rerankers[tier.name] for tier in reversed(MODEL_TIERS)}
+    models["encoder"] = parts.passage_embeddings
     return [
         (f"{name}/{file.removeprefix('encoder/')}", f"`{entry.sha256}`")
         for name, artifact in models.items()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from models.contracts.tiers import MODEL_TIERS
 from models.store.artifacts import Artifact
 
 
@@ -15,18 +17,30 @@ class BundleParts:
     passage_embeddings: Artifact
     dense_index: Artifact
     lexical_index: Artifact
-    large_reranker: Artifact
-    compact_reranker: Artifact
+    rerankers: Mapping[str, Artifact]
+    """The models by tier."""
+
     scoring_engines: Artifact
     score_calibration: Artifact
     offline_evaluation: Artifact
     evaluation_set: Artifact
     candidates: Artifact
 
+    def by_name(self) -> dict[str, Artifact]:
+        """All parts: a model by `TierSpec.part`, the others by the name of their field."""
+        parts: dict[str, Artifact] = {}
+        for name in self.__dataclass_fields__:
+            if name == "rerankers":
+                # The last model first: the others are made from it.
+                parts |= {tier.part: self.rerankers[tier.name] for tier in reversed(MODEL_TIERS)}
+            else:
+                parts[name] = getattr(self, name)
+        return parts
+
     def versions(self) -> dict[str, str]:
         """Data version of each part, by name."""
-        return {name: getattr(self, name).data_version for name in self.__dataclass_fields__}
+        return {name: artifact.data_version for name, artifact in self.by_name().items()}
 
     def artifacts(self) -> tuple[Artifact, ...]:
         """All parts."""
-        return tuple(getattr(self, name) for name in self.__dataclass_fields__)
+        return tuple(self.by_name().values())

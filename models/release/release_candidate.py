@@ -49,8 +49,7 @@ def write_bundle(parts: BundleParts, settings: Settings, folder: Path) -> dict[s
     links = {
         "dense_index": parts.dense_index,
         "lexical_index": parts.lexical_index,
-        "large": parts.large_reranker,
-        "compact": parts.compact_reranker,
+        **parts.rerankers,
         "engines": parts.scoring_engines,
     }
     for name, artifact in links.items():

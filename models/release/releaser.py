@@ -6,8 +6,10 @@ a pending row; `repair`, with which every release, rollback and status call begi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from models.contracts.tiers import MODEL_TIERS
 from models.errors import ReleaseError
 from models.records.incidents import open_incident
 from models.records.ledger import Ledger, Release, complete_pending
@@ -36,8 +38,7 @@ class Releaser:
             model_version=self.tracking.ensure_version(self.tracking.model_name, bundle),
             index_version=facts.index_version,
             corpus_version=facts.corpus_version,
-            large_version=facts.versions["large_reranker"],
-            compact_version=facts.versions["compact_reranker"],
+            model_versions={tier.name: facts.versions[tier.part] for tier in MODEL_TIERS},
             settings_digest=bundle.manifest.settings_digest,
             gate_decision_id=gate_decision_id,
             actor=actor,
@@ -51,8 +52,7 @@ class Releaser:
         model_version: str,
         index_version: str,
         corpus_version: str,
-        large_version: str,
-        compact_version: str,
+        model_versions: Mapping[str, str],
         settings_digest: str,
         gate_decision_id: str,
         actor: str,
@@ -68,8 +68,7 @@ class Releaser:
             model_version=model_version,
             index_version=index_version,
             corpus_version=corpus_version,
-            large_version=large_version,
-            compact_version=compact_version,
+            model_versions=model_versions,
             settings_digest=settings_digest,
             gate_decision_id=gate_decision_id,
             actor=actor,

@@ -135,7 +135,7 @@ def test_freshness_pools_and_retries_are_where_they_are_meant_to_be() -> None:
     assert {pool: names(found) for pool, found in pools.items()} == {
         "models": names(
             {
-                keys.PASSAGE_EMBEDDINGS, keys.CANDIDATES, keys.LARGE_RERANKER, keys.COMPACT_RERANKER,
+                keys.PASSAGE_EMBEDDINGS, keys.CANDIDATES, *keys.RERANKERS,
                 keys.SCORING_ENGINES, keys.SCORED_CANDIDATES, keys.CHAMPION_EVALUATION, keys.LATENCY_PROFILE,
             }
         ),

@@ -267,9 +267,10 @@ def test_a_run_keeps_the_settings_that_it_started_with(home: Path, monkeypatch: 
     assert Deployment().settings().training.seed == 99
 
 
+COMPACT_RERANKER = keys.RERANKERS[0]
 PARTS = (
-    keys.PASSAGES, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, keys.LARGE_RERANKER,
-    keys.COMPACT_RERANKER, keys.SCORING_ENGINES, keys.SCORE_CALIBRATION, keys.OFFLINE_EVALUATION, keys.EVALUATION_SET,
+    keys.PASSAGES, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, *keys.RERANKERS,
+    keys.SCORING_ENGINES, keys.SCORE_CALIBRATION, keys.OFFLINE_EVALUATION, keys.EVALUATION_SET,
     keys.CANDIDATES,
     keys.SCORED_CANDIDATES,
 )  # fmt: skip
@@ -330,7 +331,7 @@ def test_no_bundle_is_made_of_parts_with_different_settings(
 ) -> None:
     settings: dict[dg.AssetKey, dict[str, Any]] = {
         keys.LARGE_RERANKER: {"training.learning_rate": 1e-4},
-        keys.COMPACT_RERANKER: {"training.learning_rate": 1e-4},
+        COMPACT_RERANKER: {"training.learning_rate": 1e-4},
         keys.SCORED_CANDIDATES: {"training.max_tokens": DEFAULTS.training.max_tokens},
         keys.OFFLINE_EVALUATION: {"tiers.large_candidates": DEFAULTS.tiers.large_candidates},
     }
@@ -345,7 +346,7 @@ def test_no_bundle_is_made_of_parts_that_were_not_made_from_each_other(home: Pat
     old = make_part(home, keys.LARGE_RERANKER, {"training.seed": 1})
     for key in PARTS:
         if key != keys.LARGE_RERANKER:
-            uses = key in {keys.COMPACT_RERANKER, keys.SCORED_CANDIDATES}
+            uses = key in {COMPACT_RERANKER, keys.SCORED_CANDIDATES}
             make_part(home, key, {}, {old.asset: old.data_version} if uses else {})
     new = make_part(home, keys.LARGE_RERANKER, {"training.seed": 2})
     found = make_bundle({})

@@ -42,7 +42,7 @@ def home(tmp_path: Path) -> Path:
             database.migrate()
             begun = Ledger(database).begin(
                 bundle_version=bundle.data_version, model_version="1", index_version="i", corpus_version="c",
-                large_version="l", compact_version="s", settings_digest="d", actor="ana", reason="test",
+                model_versions={"large": "l", "compact": "s"}, settings_digest="d", actor="ana", reason="test",
             )  # fmt: skip
             Ledger(database).activate(begun.release_id)
             database.close()

@@ -92,8 +92,9 @@ def release(ledger: Ledger, bundle: str, *, gate: bool = True) -> Release:
             candidate_version=bundle, champion_version=None, verdict="released", checks={}
         ).decision_id
     begun = ledger.begin(
-        bundle_version=bundle, model_version="1", index_version="i", corpus_version="c", large_version="l",
-        compact_version="s", settings_digest="d", actor="test", reason="test", gate_decision_id=decision,
+        bundle_version=bundle, model_version="1", index_version="i", corpus_version="c",
+        model_versions={"large": "l", "compact": "s"}, settings_digest="d", actor="test", reason="test",
+        gate_decision_id=decision,
     )  # fmt: skip
     return ledger.activate(begun.release_id)
 

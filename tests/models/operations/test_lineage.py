@@ -69,8 +69,8 @@ def make(store: ArtifactStore, asset: str, text: str, *inputs: Artifact, **outsi
 
 def release(ledger: Ledger, bundle: str, model: str) -> Release:
     begun = ledger.begin(
-        bundle_version=bundle, model_version=model, index_version="i", corpus_version="c", large_version="l",
-        compact_version="s", settings_digest="d", actor="ana", reason="test",
+        bundle_version=bundle, model_version=model, index_version="i", corpus_version="c",
+        model_versions={"large": "l", "compact": "s"}, settings_digest="d", actor="ana", reason="test",
     )  # fmt: skip
     return ledger.activate(begun.release_id)
 

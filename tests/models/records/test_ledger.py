@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -26,8 +27,8 @@ ledger = Ledger(database)
 
 def begin(bundle):
     return ledger.begin(
-        bundle_version=bundle, model_version="1", index_version="i", corpus_version="c", large_version="l",
-        compact_version="s", settings_digest="d", actor="test", reason="test",
+        bundle_version=bundle, model_version="1", index_version="i", corpus_version="c",
+        model_versions={"large": "l", "compact": "s"}, settings_digest="d", actor="test", reason="test",
     )
 """
 
@@ -77,13 +78,12 @@ database.close()
 )
 
 
-def begin(ledger: Ledger, bundle: str, **columns: str) -> Release:
-    versions = {
+def begin(ledger: Ledger, bundle: str, **columns: Any) -> Release:
+    versions: dict[str, Any] = {
         "model_version": f"mlflow-{bundle}",
         "index_version": "i1",
         "corpus_version": "c1",
-        "large_version": "l1",
-        "compact_version": "s1",
+        "model_versions": {"large": "l1", "compact": "s1"},
         "settings_digest": "d1",
         "actor": "ada",
         "reason": "the gate passed",
@@ -264,9 +264,7 @@ def test_the_database_itself_refuses_to_change_history(database: Database, state
 
 def test_the_database_itself_refuses_a_second_pending_row(database: Database) -> None:
     begin(Ledger(database), "b1")
-    columns = (
-        "action, state, bundle_version, model_version, index_version, corpus_version, large_version, compact_version"
-    )
+    columns = "action, state, bundle_version, model_version, index_version, corpus_version, model_versions"
     copy = f"{columns}, settings_digest, actor, reason, created_at"
     with pytest.raises(IntegrityError), database.session() as session:
         session.execute(text(f"INSERT INTO releases (release_id, {copy}) SELECT 'r-2', {copy} FROM releases"))

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.cascade.calibration import probability
+from models.contracts.tiers import MODEL_TIERS
 from models.errors import ArtifactError
 from models.release.bundle import Bundle
 from models.release.golden import GoldenQuery, compare_golden, golden_queries
@@ -34,7 +35,9 @@ def parts_of(small: Small) -> BundleParts:
     for asset in ("training/scoring_engines", "evaluation/score_calibration", "evaluation/offline_evaluation"):
         current[asset] = small.store.open(asset, versions[asset.rpartition("/")[2]])
     named = {asset.rpartition("/")[2]: artifact for asset, artifact in current.items()}
-    return BundleParts(**{name: named[name] for name in BundleParts.__dataclass_fields__})
+    rerankers = {tier.name: named[tier.part] for tier in MODEL_TIERS}
+    fields = set(BundleParts.__dataclass_fields__) - {"rerankers"}
+    return BundleParts(rerankers=rerankers, **{name: named[name] for name in fields})
 
 
 def test_a_bundle_holds_all_that_serving_reads_and_no_pickle(small: Small) -> None:

@@ -32,7 +32,7 @@ from models.release.releaser import Releaser
 from models.records.mlflow_registry import CHAMPION, PREVIOUS, Tracking
 
 places = sys.argv[1:]
-FACTS = dict(index_version="i", corpus_version="c", large_version="l", compact_version="s", settings_digest="d",
+FACTS = dict(index_version="i", corpus_version="c", model_versions={"large": "l", "compact": "s"}, settings_digest="d",
              actor="test", reason="test")
 
 
@@ -81,8 +81,7 @@ def release(releaser: Releaser, version: str) -> Release:
         model_version=version,
         index_version="i",
         corpus_version="c",
-        large_version="l",
-        compact_version="s",
+        model_versions={"large": "l", "compact": "s"},
         settings_digest="d",
         gate_decision_id=gate.decision_id,
         actor="test",
@@ -198,8 +197,7 @@ def test_the_next_release_repairs_the_one_that_was_left(releaser: Releaser) -> N
         model_version="2",
         index_version="i",
         corpus_version="c",
-        large_version="l",
-        compact_version="s",
+        model_versions={"large": "l", "compact": "s"},
         settings_digest="d",
         actor="killed",
         reason="killed",
