@@ -1,5 +1,3 @@
-# pandas' stubs type a selection as Series or DataFrame.
-# pyright: reportReturnType=false
 """Windows are fitted to a budget and to a loss."""
 
 from __future__ import annotations
