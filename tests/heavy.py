@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -90,12 +91,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Watch a test that is not marked."""
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Watch a test that is not marked while its fixtures are made."""
+    with _watched(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Watch a test that is not marked while it runs; behind it fixtures of others may end their servers."""
+    with _watched(item):
+        return (yield)
+
+
+@contextmanager
+def _watched(item: pytest.Item) -> Iterator[None]:
     if item.get_closest_marker("heavy") is None:
         _light.append(item.nodeid)
     try:
-        return (yield)
+        yield
     finally:
         _light.clear()
 
