@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 from bench.sources import peak_mib
 from models.errors import SourceError
-from models.sources.tables import ColumnNames, read_table_file
+from models.corpus.sources.tables import ColumnNames, read_table_file
 from models.contracts.rows import RejectedRow
 
 path, limit = Path(sys.argv[1]), int(sys.argv[2])
