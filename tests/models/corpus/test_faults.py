@@ -166,8 +166,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_named_leaves_nothing_half_written_and_is_got_over(folder: Path, small_disk: Path) -> None:
-    words = "".join(f"{n * 7919 % 104729:x} " for n in range(60_000))
-    lines = [json.dumps({"_id": f"d{n}", "text": words[n * 40 : n * 40 + 300]}) for n in range(2500)]
+    words = "".join(f"{n * 7919 % 104729:x} " for n in range(200_000))
+    lines = [json.dumps({"_id": f"d{n}", "text": words[n * 300 : n * 300 + 300]}) for n in range(2500)]
     (folder / "corpus.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
     with pytest.raises(ArtifactError, match=r"cannot be written: .*No space left on device") as caught:
         _read(folder, small_disk / "store")
