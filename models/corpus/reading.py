@@ -93,7 +93,7 @@ class Reading:
 
     @cached_property
     def _counts(self) -> dict[str, int]:
-        self._log(f"reading {self._described}")
+        self._log(f"reading {self._settings.corpus.source}")
         settings = self._settings
         lengths = values_of(settings, "corpus.passage_tokens", "corpus.overlap_tokens")
         before = PASSAGES.previous(self._store, {**lengths, "tokenizer": self._outside["tokenizer"]})
