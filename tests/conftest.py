@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,11 @@ pytest_plugins = ["tests.databases", "tests.heavy", "tests.object_storage"]
 # How long an example takes says how busy the machine is, and nothing about what is tested.
 hypothesis_settings.register_profile("rerankops", deadline=None)
 hypothesis_settings.load_profile("rerankops")
+
+# A shell ignores SIGINT for what it starts in the background. After a run, Dagster gives SIGTERM the handler of SIGINT;
+# its helper processes inherit that and would not end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:
     from models.records.ledger import Ledger
