@@ -25,6 +25,8 @@ import pandas as pd
 from models.contracts.rows import GIVEN, PSEUDO_KINDS, Judgment, Query
 from models.corpus.passage_table import PassageTable
 from models.corpus.splits import normalize_query, place_queries
+from models.text.sentences import LONGEST, split_sentences
+from models.text.words import words
 
 PREFIX = "pseudo/"
 """Of the ids of pseudo-queries."""
@@ -34,13 +36,8 @@ _HEADING_WORDS = range(2, 13)
 _KEPT_SHARE = 0.1
 """Share of the passages in which the query's text stays (Lee et al., 2019): it is a hint in real questions too."""
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])[\"'\u201d\u2019)\]]*\s+(?![a-zß-ÿ])|(?<=[。！？])|\n\s*\n")
 _HEADING_END = re.compile(r"[.!?:;,。！？：]$")
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
-_WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
 _LETTERS = re.compile(r"[^\W\d_]")
-_LONGEST_PART = 400
-"""Characters of a sentence or heading, at most."""
 
 
 def add_pseudo_queries(
@@ -150,9 +147,9 @@ def _texts(document_id: str, title: str, pieces: list[str]) -> Iterator[tuple[st
 
 
 def _sentences(text: str) -> Iterator[str]:
-    for part in _SENTENCE_END.split(text):
-        sentence = " ".join((part or "").split())
-        is_text = len(sentence) <= _LONGEST_PART and sentence[-1:] in ".!?。！？"
+    for start, end in split_sentences(text):
+        sentence = " ".join(text[start:end].split())
+        is_text = len(sentence) <= LONGEST and sentence[-1:] in ".!?。！？"
         if is_text and _words(sentence) in _WORDS and _mostly_letters(sentence):
             yield sentence
 
@@ -162,7 +159,7 @@ def _headings(text: str) -> Iterator[str]:
     lines = [line.strip() for line in text.splitlines()]
     for place, line in enumerate(lines[:-1]):
         heading = " ".join(line.lstrip("#=- ").split())
-        is_short = _words(heading) in _HEADING_WORDS and len(heading) <= _LONGEST_PART
+        is_short = _words(heading) in _HEADING_WORDS and len(heading) <= LONGEST
         alone = place == 0 or not lines[place - 1]
         if is_short and alone and not _HEADING_END.search(heading) and _mostly_letters(heading):
             yield heading
@@ -170,7 +167,7 @@ def _headings(text: str) -> Iterator[str]:
 
 def _words(text: str) -> int:
     """Words of a text; where words are written without spaces, its characters."""
-    return len(_WORD.findall(text))
+    return len(words(text))
 
 
 def _mostly_letters(text: str) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +19,11 @@ from numpy.typing import NDArray
 
 from models.errors import ModelFileError
 from models.store.durable_files import canonical_json
+from models.text.words import prefix_stems
 
 FILE = "passage_cut.json"
 """In a model's folder, where the model was trained to read so."""
 
-_WORD = re.compile(r"[^\W_]+")
-_STEM = 6
-"""Characters of a word that are compared: the simplest stemmer, for any language that inflects at the end."""
 _RARE = 0.01
 """Share of passages: words of fewer count alike."""
 _COMMON = 0.22
@@ -46,7 +43,7 @@ class PassageCut:
         counts: Counter[str] = Counter()
         total = 0
         for passage in passages:
-            counts.update({stem for stem, _ in _stems(passage)})
+            counts.update({stem for stem, _ in prefix_stems(passage)})
             total += 1
         common = {word: count for word, count in sorted(counts.items()) if count > _RARE * total}
         return cls(total, common)
@@ -70,7 +67,7 @@ class PassageCut:
     def weights(self, query: str) -> dict[str, float]:
         """What each word of the query counts by its stem: log(passages / those that have it), 0 for common ones."""
         found = {}
-        for stem, _ in _stems(query):
+        for stem, _ in prefix_stems(query):
             share = max(self.counts.get(stem, 0) / max(self.passages, 1), _RARE)
             found[stem] = -math.log(share) if share < _COMMON else 0.0
         return found
@@ -78,15 +75,16 @@ class PassageCut:
     def start(
         self, weights: Mapping[str, float], passage: str, offsets: Sequence[tuple[int, int]], first: int, size: int
     ) -> int:
-        """The token at `first` or later from which `size` tokens say most of the query: of the first run of such tokens
-        the middle one, so that what they say has its context on both sides. `first` where no word is found.
+        """Start of the window of `size` tokens, not before `first`, with the highest summed weight of query words: the
+        middle of the first plateau where several tie, so that the words have their context on both sides. `first` where
+        no word is found.
 
         `weights` are the query's; `offsets` say which characters of the passage each token is.
         """
         if size == 0 or len(offsets) <= first + size:
             return first
         worth = np.zeros(len(offsets))
-        found = [(place, weights[stem]) for stem, place in _stems(passage) if weights.get(stem)]
+        found = [(place, weights[stem]) for stem, place in prefix_stems(passage) if weights.get(stem)]
         if not found:
             return first
         places, values = zip(*found, strict=True)
@@ -105,8 +103,3 @@ def _best_run(worth: NDArray[np.float64], size: int) -> int:
     others = np.flatnonzero(runs[begin:] != runs[begin])
     end = begin + int(others[0]) if len(others) else len(runs)
     return (begin + end - 1) // 2
-
-
-def _stems(text: str) -> list[tuple[str, int]]:
-    """The stem of each word and where in the text it begins."""
-    return [(match.group().lower()[:_STEM], match.start()) for match in _WORD.finditer(text)]

@@ -7,13 +7,15 @@ written that no passage says.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from models.contracts.messages import Citation
 from models.contracts.rows import Passage
 from models.settings import GeneratorSettings
+from models.text.sentences import split_sentences
+from models.text.stop_words import QUESTION_WORDS
+from models.text.words import stems, words
 
 NO_ANSWER = "The retrieved passages hold no sentence that answers this question."
 
@@ -22,24 +24,7 @@ _MMR_LAMBDA = 0.7
 _SAME = 0.8
 _SHARE_OF_BEST = 0.5
 _LIKELY = 0.5
-_LONG = 400
 _MIN_WORDS = 3
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
-_TERM = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
-_END = re.compile(
-    r"[.!?]+[\"'\u201d\u2019)\]]*(?=\s+(?![a-zß-ÿ])\S)"  # the next sentence does not start in lower case
-    "|[\u3002\uff01\uff1f]+[\u300d\u300f\u201d\u2019]*"  # full-width stop, exclamation and question marks
-    r"|\n[ \t]*\n"
-    r"|\n[ \t]*[-=~^*#_]{3,}[ \t]*(?=\n|\Z)"  # heading underlines and rules
-    r"|\n(?=[ \t]*(?:[-*•]|\d+[.)])\s)"
-)
-_ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|cf|vs|fig|eq|dr|mr|mrs|ms|prof|st|al|approx)|\b[A-Z])\.$", re.IGNORECASE)
-_ENGLISH = """
-a an and are as at be but by can could do does for from get has have how i if in into is it its may me my not of on or
-our should so such than that the their them then there these they this to use used using was we were what when where
-which who why will with would you your
-"""
-_STOP_WORDS = frozenset(_ENGLISH.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,32 +85,8 @@ def extractive_answer(
 
 def query_terms(text: str) -> frozenset[str]:
     """Stemmed content terms; all terms when every one is a stop word."""
-    words = [word.casefold() for word in _TERM.findall(text)]
-    return _stems([word for word in words if word not in _STOP_WORDS] or words)
-
-
-def split_sentences(text: str) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of each sentence, without surrounding white space; `text[start:end]` is the sentence."""
-    begin = 0
-    for match in _END.finditer(text):
-        by_line = text[match.start()] == "\n"
-        end = match.start() if by_line else match.end()
-        if not by_line and _ABBREVIATION.search(text[max(begin, end - 12) : end]):
-            continue
-        yield from _pieces(text, begin, end)
-        begin = match.end()
-    yield from _pieces(text, begin, len(text))
-
-
-def _pieces(text: str, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    if end - begin > _LONG and (line := text.find("\n", begin + 1, end)) != -1:
-        yield from _pieces(text, begin, line)
-        yield from _pieces(text, line, end)
-        return
-    piece = text[begin:end]
-    if stripped := piece.strip():
-        start = begin + piece.index(stripped[0])
-        yield start, start + len(stripped)
+    terms = [word.casefold() for word in words(text)]
+    return frozenset(stems([term for term in terms if term not in QUESTION_WORDS] or terms))
 
 
 def _sentences(passages: Sequence[tuple[Passage, float]]) -> Iterator[_Sentence]:
@@ -144,7 +105,7 @@ def _is_prose(quote: str) -> bool:
     if quote.startswith((">>>", "...")):
         return False
     visible = [character for character in quote if not character.isspace()]
-    return len(_TERM.findall(quote)) >= _MIN_WORDS and sum(map(str.isalpha, visible)) >= len(visible) / 2
+    return len(words(quote)) >= _MIN_WORDS and sum(map(str.isalpha, visible)) >= len(visible) / 2
 
 
 def _learned(query: str, sentences: Sequence[_Sentence], score: ScoreSentences | None) -> list[float] | None:
@@ -204,10 +165,3 @@ def _cite(sentence: _Sentence) -> Citation:
 def _cosine(left: frozenset[str], right: frozenset[str]) -> float:
     shared = len(left & right)
     return shared / math.sqrt(len(left) * len(right)) if shared else 0.0
-
-
-def _stems(words: Sequence[str]) -> frozenset[str]:
-    import Stemmer
-
-    # A Stemmer object is not safe across threads, and one costs microseconds.
-    return frozenset(Stemmer.Stemmer("english").stemWords(list(words)))

@@ -5,7 +5,9 @@ exactly, over the stems of the words that carry content: neither order, case, pu
 cosine finds rewordings with other words. `docs/decisions/0010-near-duplicates.md` has the measurements.
 
 Passages are many and long: candidates come from MinHash signatures of their shingles in bands, and count when their
-resemblance, computed exactly, is high enough.
+resemblance, computed exactly, is high enough. datasketch has MinHash and bands, but not the rest: a bound on the texts
+of a bucket that are compared, the exact resemblance, and a sample that keeps pairs together. It would replace
+`_signature` and a dictionary.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from models.text.stop_words import FUNCTION_WORDS
+from models.text.tokenize import tokenize
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
@@ -29,14 +34,6 @@ _BANDS, _BAND_VALUES = 16, 4
 _PRIME = np.uint64(2**32 - 5)
 _COMPARED = 10
 """Texts of a bucket that a further one is compared with: where many are alike, one of the first is alike too."""
-_FUNCTION_WORDS = frozenset(
-    "a about after again all also am an and any are as at be been before being both but by can could did do does doing"
-    " during each else for from had has have having he her here hers him his how i if in into is it its just me might"
-    " mine more most must my no nor of off on once only or other our ours out over own same shall she should so some"
-    " such than that the their theirs them then there these they this those through to too under until up upon us very"
-    " was we were what when where whether which while who whom whose why will with within would you your yours".split()
-)
-"""English words of the closed classes: they give a question its form, not what it asks about."""
 
 
 def near_duplicates(
@@ -141,8 +138,6 @@ def _resemblance(one: frozenset[int], other: frozenset[int]) -> float:
 
 def _content_terms(texts: Sequence[str]) -> list[frozenset[str]]:
     """Stems of the words that carry content; of a text without any, of all its words."""
-    from models.text.tokenize import tokenize
-
     function_stems = _function_stems()
     tokenized = [frozenset(terms) for terms in tokenize([text.casefold() for text in texts])]
     return [terms - function_stems or terms for terms in tokenized]
@@ -150,9 +145,7 @@ def _content_terms(texts: Sequence[str]) -> list[frozenset[str]]:
 
 @cache
 def _function_stems() -> frozenset[str]:
-    from models.text.tokenize import tokenize
-
-    return frozenset(term for terms in tokenize(sorted(_FUNCTION_WORDS)) for term in terms)
+    return frozenset(term for terms in tokenize(sorted(FUNCTION_WORDS)) for term in terms)
 
 
 def _term_matrices(texts: Sequence[str], others: Sequence[str]) -> tuple[csr_array, csr_array]:

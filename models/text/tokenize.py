@@ -6,6 +6,9 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from models.text.stop_words import index_stop_words
+from models.text.words import stems
+
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 _POSSESSIVE = re.compile(r"['\u2019]s$", re.IGNORECASE)
 _PART_BOUNDARY = re.compile(
@@ -15,19 +18,15 @@ _PART_BOUNDARY = re.compile(
 
 def tokenize(texts: Sequence[str]) -> list[list[str]]:
     """Index terms of each text, in order, with repetitions."""
-    import Stemmer
-    from bm25s.stopwords import STOPWORDS_EN
-
-    stemmer = Stemmer.Stemmer("english")
-    stopwords = frozenset(STOPWORDS_EN)
+    stop_words = index_stop_words()
     known: dict[str, list[str]] = {}
     tokenized = []
     for text in texts:
         terms: list[str] = []
         for word in _WORD.findall(unicodedata.normalize("NFKC", text)):
             if word not in known:
-                kept = [form for form in _forms(word) if form not in stopwords]
-                known[word] = stemmer.stemWords(kept)
+                kept = [form for form in _forms(word) if form not in stop_words]
+                known[word] = stems(kept)
             terms += known[word]
         tokenized.append(terms)
     return tokenized

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models.contracts.rows import Passage
-from models.serving.answer import NO_ANSWER, extractive_answer, query_terms, split_sentences
+from models.serving.answer import NO_ANSWER, extractive_answer, query_terms
 from models.settings import GeneratorSettings
 
 SETTINGS = GeneratorSettings(passages=3, max_sentences=3)
@@ -93,22 +92,6 @@ def test_code_and_headings_are_no_sentences() -> None:
     assert [citation.quote for citation in answer.citations] == ["The axis to join along."]
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("One. Two! Three?", ["One.", "Two!", "Three?"]),
-        ("Some, e.g. Large ones. See Fig. 3 by J. Smith.", ["Some, e.g. Large ones.", "See Fig. 3 by J. Smith."]),
-        ('He said "stop." Then left.', ['He said "stop."', "Then left."]),
-        ("第一句。第二句\uff01", ["第一句。", "第二句\uff01"]),
-        ("Title\n\n- first item\n- second item", ["Title", "- first item", "- second item"]),
-        ("call pandas.merge now", ["call pandas.merge now"]),
-        ("   ", []),
-    ],
-)  # fmt: skip
-def test_sentences(text: str, expected: list[str]) -> None:
-    assert [text[start:end] for start, end in split_sentences(text)] == expected
-
-
 def test_stop_words_alone_still_ask_something() -> None:
     assert query_terms("what is it") == query_terms("it is what") != frozenset()
 
@@ -128,13 +111,3 @@ def test_no_text_is_invented(query: str, texts: list[str], scores: list[float]) 
     said = [f"{' '.join(citation.quote.split())} [{number}]" for number, citation in enumerate(answer.citations, 1)]
     assert answer.text == (" ".join(said) or NO_ANSWER)
     assert len(answer.citations) <= SETTINGS.max_sentences
-
-
-@given(TEXTS)
-def test_sentences_are_in_order_and_lose_only_white_space_and_rules(text: str) -> None:
-    spans = list(split_sentences(text))
-
-    assert all(0 <= start < end <= len(text) for start, end in spans)
-    assert all(before[1] <= after[0] for before, after in pairwise(spans))
-    kept = "".join(text[start:end] for start, end in spans)
-    assert [c for c in kept if c.isalnum()] == [c for c in text if c.isalnum()]
