@@ -83,9 +83,9 @@ def _show_quarantine(context: dg.AssetExecutionContext, artifact: Artifact) -> d
 
     rows = quarantined_rows(artifact)
     corrections = outcomes(artifact).values()
-    for found in corrections:
-        say = context.log.warning if found["state"] == "lapsed" else context.log.info
-        say(f"correction {found['correction_id']} of {found['table']} {found['state']}: {found['message']}")
+    for outcome in corrections:
+        say = context.log.warning if outcome["state"] == "lapsed" else context.log.info
+        say(f"correction {outcome['correction_id']} of {outcome['table']} {outcome['state']}: {outcome['message']}")
     first = [
         {"rule": row.rule, "table": row.table, "position": row.position, "reason": row.reason[:_SHOWN_CHARACTERS]}
         for row in rows[:_SHOWN_ROWS]
@@ -93,8 +93,8 @@ def _show_quarantine(context: dg.AssetExecutionContext, artifact: Artifact) -> d
     return {
         "by_rule": _table(count_rows(rows), {"table": "string", "rule": "string", "rows": "int"}),
         "first_rows": _table(first, dict.fromkeys(("rule", "table", "position", "reason"), "string")),
-        "corrections_applied": dg.MetadataValue.int(sum(found["state"] != "lapsed" for found in corrections)),
-        "corrections_lapsed": dg.MetadataValue.int(sum(found["state"] == "lapsed" for found in corrections)),
+        "corrections_applied": dg.MetadataValue.int(sum(outcome["state"] != "lapsed" for outcome in corrections)),
+        "corrections_lapsed": dg.MetadataValue.int(sum(outcome["state"] == "lapsed" for outcome in corrections)),
     }
 
 

@@ -129,5 +129,5 @@ def _all_steps_succeeded(context: dg.InitResourceContext) -> bool:
         return False
     plan = instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)
     stats = instance.get_run_step_stats(run.run_id)
-    succeeded = {one.step_key for one in stats if one.status and one.status.value == "SUCCESS"}
+    succeeded = {step.step_key for step in stats if step.status and step.status.value == "SUCCESS"}
     return succeeded >= set(plan.step_keys_to_execute)

@@ -94,8 +94,8 @@ def main(arguments: Sequence[str] = ()) -> None:
     calibration = replace(uncut, early_exit=fit_early_exit(dev, of_dev, uncut, tiers, pair_cost).early_exit)
 
     def outcome(rankings: pd.DataFrame) -> np.ndarray:
-        found = evaluate_run(collapse_to_documents(rankings), judgments, ["nDCG@10"])
-        return found.sort_values("query_id")["value"].to_numpy()
+        measured = evaluate_run(collapse_to_documents(rankings), judgments, ["nDCG@10"])
+        return measured.sort_values("query_id")["value"].to_numpy()
 
     everything = {"compact": np.empty(0, dtype=np.int64), "large": np.arange(len(table))}
     full = outcome(_ranked(table, calibration.tiers["large"].logits(candidate_inputs(table))))
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     difference = ours - full
     rng = np.random.default_rng(0)
     means = rng.choice(difference, size=(10_000, len(difference))).mean(axis=1)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "queries": len(queries),
         "candidates": _DEPTH,
         "ndcg_large_on_all": round(float(full.mean()), 4),
@@ -128,17 +128,24 @@ def main(arguments: Sequence[str] = ()) -> None:
         "points": points,
     }
     name = corpus_name(settings)
-    _plot(points, found, RESULTS.parent / "images" / f"cascade-{name}.png")
-    print(merge({"cascade": {name: found}}))
+    _plot(points, figures, RESULTS.parent / "images" / f"cascade-{name}.png")
+    print(merge({"cascade": {name: figures}}))
 
 
 def _candidates(bundle: LoadedBundle, queries: pd.DataFrame) -> pd.DataFrame:
     """What the first stage finds for each query."""
     return pd.DataFrame(
         [
-            (query_id, one.passage_id, one.document_id, one.rank, one.dense_score, one.lexical_score)
+            (
+                query_id,
+                candidate.passage_id,
+                candidate.document_id,
+                candidate.rank,
+                candidate.dense_score,
+                candidate.lexical_score,
+            )
             for query_id, text in zip(queries["query_id"], queries["text"], strict=True)
-            for one in bundle.retrieve(text, _DEPTH, None)
+            for candidate in bundle.retrieve(text, _DEPTH, None)
         ],
         columns=["query_id", "passage_id", "document_id", "rank", "dense_score", "lexical_score"],
     )
@@ -180,20 +187,20 @@ def _cascade(
 
 def _margins(points: list[dict[str, Any]]) -> dict[str, float]:
     """By single-model point, the best nDCG@10 of the cascade at no more time, less that of the point."""
-    ours = [one for one in points if one["system"] == "cascade"]
+    ours = [point for point in points if point["system"] == "cascade"]
     margins = {}
-    for one in points:
-        affordable = [other["ndcg"] for other in ours if other["ms"] <= one["ms"]]
-        if one["system"] != "cascade" and affordable:
-            margins[f"{one['system']} on {one['pairs'][0]}"] = round(max(affordable) - one["ndcg"], 4)
+    for point in points:
+        affordable = [other["ndcg"] for other in ours if other["ms"] <= point["ms"]]
+        if point["system"] != "cascade" and affordable:
+            margins[f"{point['system']} on {point['pairs'][0]}"] = round(max(affordable) - point["ndcg"], 4)
     return margins
 
 
 def _ranked(table: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
     ranks, ids = np.empty(len(table), dtype=np.int64), table["passage_id"].to_numpy()
-    for place in map(np.asarray, table.groupby("query_id").indices.values()):
-        order = best_first(scores[place], tie_ranks(ids[place].tolist()))
-        ranks[place[order]] = np.arange(1, len(place) + 1)
+    for rows in map(np.asarray, table.groupby("query_id").indices.values()):
+        order = best_first(scores[rows], tie_ranks(ids[rows].tolist()))
+        ranks[rows[order]] = np.arange(1, len(rows) + 1)
     return table.assign(rank=ranks)
 
 
@@ -221,9 +228,9 @@ def _points(
         for count in _SINGLE:
             asked = []
             scores = lean - 1000.0
-            for place in map(np.asarray, table.groupby("query_id").indices.values()):
-                ties = tie_ranks(table["passage_id"].to_numpy()[place].tolist())
-                best = place[best_first(lean[place], ties)[:count]]
+            for of_query in map(np.asarray, table.groupby("query_id").indices.values()):
+                ties = tie_ranks(table["passage_id"].to_numpy()[of_query].tolist())
+                best = of_query[best_first(lean[of_query], ties)[:count]]
                 scores[best] = logits[best]
                 asked.append(best)
             ms, gflop = costs.of({size: np.concatenate(asked)}, queries)
@@ -240,7 +247,7 @@ def _points(
     ]
 
 
-def _plot(points: list[dict[str, Any]], found: dict[str, Any], path: Path) -> None:
+def _plot(points: list[dict[str, Any]], figures: dict[str, Any], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -248,9 +255,9 @@ def _plot(points: list[dict[str, Any]], found: dict[str, Any], path: Path) -> No
 
     figure, axes = plt.subplots(figsize=(7, 4.2), dpi=120, layout="constrained")
     for system in ("compact", "large", "cascade"):
-        line = sorted((one["ms"], one["ndcg"]) for one in points if one["system"] == system)
+        line = sorted((point["ms"], point["ndcg"]) for point in points if point["system"] == system)
         axes.plot(*zip(*line, strict=True), marker="o", label=system)
-    axes.plot([found["ms"]["cascade"]], [found["ndcg_cascade"]], "k*", markersize=14, label="as set")
+    axes.plot([figures["ms"]["cascade"]], [figures["ndcg_cascade"]], "k*", markersize=14, label="as set")
     axes.set_xscale("log")
     axes.set_xlabel("milliseconds of scoring per query")
     axes.set_ylabel("nDCG@10")

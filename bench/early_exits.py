@@ -47,14 +47,14 @@ def main() -> None:
     calibration = fit_calibration(tables["dev"], judged["dev"])
     tiers = settings.tiers
     rankings = rerank(tables["test"], calibration, tiers)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "queries": {name: int(table["query_id"].nunique()) for name, table in tables.items()},
         "pair_costs": {name: round(cost, 3) for name, cost in costs.items()},
         "test_ndcg": {name: round(ndcg(rankings[name], judged["test"]), 4) for name in (tier.name for tier in TIERS)},
         "correlation_with_test_ndcg": _correlations(tables, judged, calibration, tiers, costs),
         "budgets": [_row(tables, judged, calibration, tiers, costs, budget) for budget in _BUDGETS],
     }
-    print(merge({"stopping": {corpus_name(settings): found}}))
+    print(merge({"stopping": {corpus_name(settings): figures}}))
 
 
 def fit_budget(
@@ -87,11 +87,11 @@ def _correlations(
     choices = list(expected.choices())
     drawn = np.random.default_rng(0).choice(len(choices), min(_TRIED, len(choices)), replace=False)
     values: dict[str, list[float]] = {"dev": [], "test": []}
-    for place in drawn:
+    for number in drawn:
         for name, table in tables.items():
-            exiting = replace(calibration, early_exit=choices[place])
+            exiting = replace(calibration, early_exit=choices[number])
             values[name].append(ndcg(tiered_ranking(table, exiting, tiers), judged[name]))
-    told = {"expected_ndcg": [expected.of(choices[place])[1] for place in drawn], "ndcg": values["dev"]}
+    told = {"expected_ndcg": [expected.of(choices[number])[1] for number in drawn], "ndcg": values["dev"]}
     return {name: round(float(np.corrcoef(figure, values["test"])[0, 1]), 3) for name, figure in told.items()}
 
 

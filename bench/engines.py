@@ -295,9 +295,9 @@ def _plot(results: dict[str, Any], path: Path) -> None:
 
     figure, axes = plt.subplots(1, len(results), figsize=(9, 3.6), dpi=120, layout="constrained", squeeze=False)
     for axis, size in zip(axes[0], results, strict=True):
-        found = results[size]["pairs_per_second"]
-        colors = ["tab:blue" if name == results[size]["kind"] else "tab:gray" for name in found]
-        axis.barh(list(found), list(found.values()), color=colors)
+        rates = results[size]["pairs_per_second"]
+        colors = ["tab:blue" if name == results[size]["kind"] else "tab:gray" for name in rates]
+        axis.barh(list(rates), list(rates.values()), color=colors)
         axis.invert_yaxis()
         axis.set_title(f"{size}, {results[size]['tokens_per_pair']:.0f} tokens a pair")
         axis.set_xlabel("pairs per second")

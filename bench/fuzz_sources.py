@@ -124,8 +124,8 @@ def read(case: Case, value: Any, check: bool = True) -> Reading:
         changes, rows = case.write(folder, value)
         base: dict[str, Any] = {"passage_tokens": 32, "overlap_tokens": 8, "max_decompressed_bytes": _LIMIT}
         try:
-            found = CorpusSettings.model_validate(base | changes)
-            tables = read_corpus(open_source(found, folder), found, tokenizer())
+            settings = CorpusSettings.model_validate(base | changes)
+            tables = read_corpus(open_source(settings, folder), settings, tokenizer())
             for name in ("passages", "queries", "judgments", "quarantined_rows") if check else ():
                 check_table(getattr(tables, name), TABLES[f"{name}.parquet"], name)
         except SourceError as error:
@@ -272,7 +272,7 @@ _KINDS: Mapping[str, tuple[Callable[[list[dict[str, Any]], str], bytes], Callabl
 def _tables(draw: st.DrawFn, kinds: Mapping[str, tuple[bytes, st.SearchStrategy[bytes]]]) -> dict[str, bytes]:
     """Files that are good but for one or, seldom, all of them: what is wrong with one would hide the others."""
     bad = draw(st.sampled_from([*kinds, *kinds, "all"]))
-    return {name: draw(made) if bad in (name, "all") else good for name, (good, made) in kinds.items()}
+    return {name: draw(fuzzed) if bad in (name, "all") else good for name, (good, fuzzed) in kinds.items()}
 
 
 def _files_inputs(kind: str) -> st.SearchStrategy[dict[str, bytes]]:
@@ -280,8 +280,8 @@ def _files_inputs(kind: str) -> st.SearchStrategy[dict[str, bytes]]:
     kinds = {}
     for name in _ROWS:
         good = encode(_GOOD[name], name)
-        made = _rows(name).map(lambda rows, table=name: encode(rows, table))
-        kinds[name] = (good, st.one_of(made, made, damaged(good), st.binary(max_size=200)))
+        encoded = _rows(name).map(lambda rows, table=name: encode(rows, table))
+        kinds[name] = (good, st.one_of(encoded, encoded, damaged(good), st.binary(max_size=200)))
     return _tables(kinds)
 
 
@@ -314,8 +314,8 @@ def _qrels(rows: list[dict[str, Any]]) -> bytes:
 def _beir_inputs() -> st.SearchStrategy[dict[str, bytes]]:
     def lines(table: str) -> tuple[bytes, st.SearchStrategy[bytes]]:
         good = _json_lines(_GOOD[table], names=_BEIR)
-        made = _rows(table).map(lambda rows: _json_lines(rows, names=_BEIR))
-        return good, st.one_of(made, damaged(good), st.binary(max_size=99))
+        written = _rows(table).map(lambda rows: _json_lines(rows, names=_BEIR))
+        return good, st.one_of(written, damaged(good), st.binary(max_size=99))
 
     qrels = _QRELS_HEADER + _qrels(_GOOD["judgments"])
     judged = qrels, st.one_of(damaged(qrels), _rows("judgments").map(_qrels))
@@ -403,10 +403,10 @@ def _write_sql(folder: Path, value: dict[str, Any]) -> tuple[dict[str, Any], Row
     connection.close()
     rows = {name: len(value[name]) + (name == "queries") for name in _ROWS}
     if value["damage"] is not None:
-        place, junk = value["damage"]
+        address, junk = value["damage"]
         data = bytearray(path.read_bytes())
-        place %= len(data)
-        data[place : place + len(junk)] = junk
+        address %= len(data)
+        data[address : address + len(junk)] = junk
         path.write_bytes(data)
         rows = {}
     return {"source": "sql", "sql": {"url": "sqlite:///a.db", **statements}}, rows
@@ -416,7 +416,7 @@ def _ir_inputs() -> st.SearchStrategy[dict[str, bytes]]:
     docs = b"".join(f"d{n}\tText {n}.\n".encode() for n in range(4))
     queries = b"".join(f"q{n}\tWhich is {n}?\n".encode() for n in range(4))
     qrels = b"".join(f"q{n} 0 d{n} 1\n".encode() for n in range(4))
-    made = st.lists(st.tuples(_TEXT, _TEXT).map(lambda pair: "\t".join(pair).replace("\n", " ")), max_size=6).map(
+    drawn = st.lists(st.tuples(_TEXT, _TEXT).map(lambda pair: "\t".join(pair).replace("\n", " ")), max_size=6).map(
         lambda lines: ("\n".join(lines) + "\n").encode("utf-8", "surrogatepass")
     )
     judged = st.lists(
@@ -424,8 +424,8 @@ def _ir_inputs() -> st.SearchStrategy[dict[str, bytes]]:
     ).map(lambda lines: ("\n".join(lines) + "\n").encode("utf-8", "surrogatepass"))
     return st.fixed_dictionaries(
         {
-            "docs": st.one_of(st.just(docs), damaged(docs), made, st.binary(max_size=99)),
-            "queries": st.one_of(st.just(queries), damaged(queries), made),
+            "docs": st.one_of(st.just(docs), damaged(docs), drawn, st.binary(max_size=99)),
+            "queries": st.one_of(st.just(queries), damaged(queries), drawn),
             "qrels": st.one_of(st.just(qrels), damaged(qrels), judged),
         }
     )
@@ -438,10 +438,10 @@ def _write_ir(folder: Path, value: dict[str, bytes]) -> tuple[dict[str, Any], Ro
         (folder / name).write_bytes(data)
     name = "rerankops-fuzz"
     ir_datasets.registry._registered.pop(name, None)
-    made: Any = ir_datasets.create_dataset(*(str(folder / part) for part in ("docs", "queries", "qrels")))
-    ir_datasets.registry.register(name, made)
+    dataset: Any = ir_datasets.create_dataset(*(str(folder / part) for part in ("docs", "queries", "qrels")))
+    ir_datasets.registry.register(name, dataset)
     rows = {}
-    for table, part in (("documents", made.docs_iter), ("judgments", made.qrels_iter)):
+    for table, part in (("documents", dataset.docs_iter), ("judgments", dataset.qrels_iter)):
         with suppress(Exception):  # what the library cannot read has no rows
             rows[table] = sum(1 for _ in part())
     return {"source": "ir_datasets", "ir_datasets": {"documents": name, "queries": name}}, rows

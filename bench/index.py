@@ -67,8 +67,8 @@ def main() -> None:
     """Measure what is not measured yet, print and write."""
     if len(sys.argv) > 3 and sys.argv[1] == "step":
         name, work, size, kind = sys.argv[2:6]
-        found = _STEPS[name](Path(work), int(size), kind)
-        print(json.dumps({**found, "peak_memory_mb": _memory()["peak"]}))
+        figures = _STEPS[name](Path(work), int(size), kind)
+        print(json.dumps({**figures, "peak_memory_mb": _memory()["peak"]}))
         return
     home = Path(sys.argv[1])
     work = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(tempfile.gettempdir()) / "rerankops-index-bench"
@@ -88,10 +88,10 @@ def main() -> None:
         results.step("bundle", work, size, chosen)
         results.step("serving", work, size, chosen)
     before = json.loads(RESULTS.read_bytes()) if RESULTS.is_file() else {}
-    found = {name: value for name, value in before.items() if _size(name) > largest} | results.all()
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    plot(found, PLOT)
-    print(json.dumps(found, indent=1))
+    figures = {name: value for name, value in before.items() if _size(name) > largest} | results.all()
+    RESULTS.write_text(json.dumps(figures, indent=1) + "\n")
+    plot(figures, PLOT)
+    print(json.dumps(figures, indent=1))
 
 
 def _size(name: str) -> int:
@@ -179,8 +179,8 @@ def noisy(text: str, words: list[str], random: np.random.Generator) -> str:
     """`text` with each word replaced by a random one with probability 0.1."""
     own = text.split()
     replaced = np.flatnonzero(random.random(len(own)) < _NOISE)
-    for place, other in zip(replaced.tolist(), random.integers(0, len(words), len(replaced)).tolist(), strict=True):
-        own[place] = words[other]
+    for position, other in zip(replaced.tolist(), random.integers(0, len(words), len(replaced)).tolist(), strict=True):
+        own[position] = words[other]
     return " ".join(own)
 
 
@@ -193,11 +193,11 @@ def vectors(work: Path, size: int, _: str) -> Result:
     random = np.random.default_rng(1)
     for start in range(0, size, _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, size))
-        found = real[rows % len(real)]
+        block = real[rows % len(real)]
         mixture = random.standard_normal((len(rows), len(differences)), dtype=np.float32)
         noise = mixture @ differences / np.sqrt(len(differences), dtype=np.float32)
-        found += np.where(rows[:, None] < len(real), 0, noise)
-        out[rows] = found / np.linalg.norm(found, axis=1, keepdims=True)
+        block += np.where(rows[:, None] < len(real), 0, noise)
+        out[rows] = block / np.linalg.norm(block, axis=1, keepdims=True)
     out.flush()
     return {"bytes": out.nbytes}
 
@@ -213,15 +213,15 @@ def _noised_passages(work: Path, size: int) -> Iterator[Passage]:
     real = [Passage(**values) for values in pq.read_table(work / "passages.parquet").to_pylist()]
     for row in range(size):
         copy, source = divmod(row, len(real))
-        one = real[source]
-        text = noisy(one.text, words, random) if copy else one.text
+        passage = real[source]
+        text = noisy(passage.text, words, random) if copy else passage.text
         yield replace(
-            one,
-            passage_id=f"{one.passage_id}~{copy}",
-            document_id=f"{one.document_id}~{copy}",
+            passage,
+            passage_id=f"{passage.passage_id}~{copy}",
+            document_id=f"{passage.document_id}~{copy}",
             text=text,
-            end=one.start + len(text),
-            content_hash=hashlib.sha256(f"{one.title}\n{text}".encode()).hexdigest(),
+            end=passage.start + len(text),
+            content_hash=hashlib.sha256(f"{passage.title}\n{text}".encode()).hexdigest(),
         )
 
 
@@ -314,13 +314,13 @@ def bundle(work: Path, size: int, kind: Kind) -> Result:
         write_mapped_passages(own / "passages.parquet", folder)
         return _since(seconds, cpu)
 
-    made = _bundles(work).get_or_create(
+    artifact = _bundles(work).get_or_create(
         RELEASE_CANDIDATE, code_version="bench", inputs={}, settings={"size": size, "kind": kind}, build=build
     )
     return {
-        **made.summary,
-        "version": made.data_version,
-        "bytes": sum(one.bytes for one in made.manifest.files.values()),
+        **artifact.summary,
+        "version": artifact.data_version,
+        "bytes": sum(entry.bytes for entry in artifact.manifest.files.values()),
     }
 
 
@@ -345,7 +345,7 @@ def serving(work: Path, size: int, kind: Kind) -> Result:
     for query in asked[:_SCANS]:
         candidates = loaded.retrieve(query, DEPTH)
         loaded.rank_candidates(query, candidates, _UNHURRIED_MS)
-        loaded.rank_documents(query, [loaded.passage(one).text for one in candidates], _UNHURRIED_MS)
+        loaded.rank_documents(query, [loaded.passage(candidate).text for candidate in candidates], _UNHURRIED_MS)
     after = _memory()
     loaded.close()
     return {
@@ -439,26 +439,33 @@ _STEPS: dict[str, Callable[[Path, int, Any], Result]] = {
 }
 
 
-def plot(found: dict[str, Result], path: Path) -> None:
+def plot(results: dict[str, Result], path: Path) -> None:
     """Four panels over the size of the corpus: build time, memory, latency, recall."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 8), dpi=100, layout="constrained")
     axes = figure.subplots(2, 2).ravel()
-    built = {kind: _series(found, "dense", kind) for kind in ("flat", "hnsw", "ivf_pq")}
+    built = {kind: _series(results, "dense", kind) for kind in ("flat", "hnsw", "ivf_pq")}
     for kind, series in built.items():
-        axes[0].plot(*_points(series, lambda one: one["cpu_seconds"]), marker="o", label=kind)
-        axes[3].plot(*_points(series, lambda one: one["recall"]), marker="o", label=kind)
+        axes[0].plot(*_points(series, lambda result: result["cpu_seconds"]), marker="o", label=kind)
+        axes[3].plot(*_points(series, lambda result: result["recall"]), marker="o", label=kind)
     axes[0].plot(
-        *_points(_series(found, "lexical", ""), lambda one: one["cpu_seconds"]), marker="s", label="BM25", color="black"
+        *_points(_series(results, "lexical", ""), lambda result: result["cpu_seconds"]),
+        marker="s",
+        label="BM25",
+        color="black",
     )
     for kind in built:
-        served = _series(found, "serve", kind)
-        axes[1].plot(*_points(served, lambda one: one["own_mb"]), marker="o", linestyle="--", label=f"{kind}: own")
-        axes[1].plot(*_points(served, lambda one: one["mapped_mb"]), marker="o", label=f"{kind}: mapped, shared")
+        served = _series(results, "serve", kind)
+        axes[1].plot(
+            *_points(served, lambda result: result["own_mb"]), marker="o", linestyle="--", label=f"{kind}: own"
+        )
+        axes[1].plot(*_points(served, lambda result: result["mapped_mb"]), marker="o", label=f"{kind}: mapped, shared")
         for name, marker in (("dense", "o"), ("hybrid", "s")):
             axes[2].plot(
-                *_points(served, lambda one, name=name: one[name]["cpu_p99_ms"]), marker=marker, label=f"{kind}: {name}"
+                *_points(served, lambda result, name=name: result[name]["cpu_p99_ms"]),
+                marker=marker,
+                label=f"{kind}: {name}",
             )
     axes[3].axhline(_SETTINGS.min_recall, color="grey", linestyle=":", label="index.min_recall")
     titles = ("Build, CPU seconds", "Memory of a serving process, MiB", "p99 of a query, CPU ms", "Recall@100")
@@ -470,13 +477,13 @@ def plot(found: dict[str, Result], path: Path) -> None:
     figure.savefig(path)
 
 
-def _series(found: dict[str, Result], name: str, kind: str) -> dict[int, Result]:
+def _series(results: dict[str, Result], name: str, kind: str) -> dict[int, Result]:
     keys = {size: f"{name} {size}{kind and ' '}{kind}" for size in SIZES}
-    return {size: found[key] for size, key in keys.items() if key in found}
+    return {size: results[key] for size, key in keys.items() if key in results}
 
 
 def _points(series: dict[int, Result], value: Callable[[Result], float]) -> tuple[list[int], list[float]]:
-    return list(series), [value(one) for one in series.values()]
+    return list(series), [value(result) for result in series.values()]
 
 
 if __name__ == "__main__":

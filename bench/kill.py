@@ -70,14 +70,16 @@ def main() -> None:
         # Where nothing listens: a service of another deployment would refuse the key.
         os.environ["RERANKOPS_SERVING__PORT"] = str(free_port())
         state = folder / "state.json"
-        found = json.loads(state.read_bytes()) if state.exists() else {"seed": seed, **undisturbed(folder), "homes": []}
-        write_atomically(state, json.dumps(found).encode())
-        aims = [*plan(found["stages"], kills, random.Random(seed))]
-        for number in range(len(found["homes"]), min(len(aims), len(found["homes"]) + at_most)):
-            found["homes"].append(torment(folder / f"killed-{number}", aims[number], found))
-            write_atomically(state, json.dumps(found).encode())
-        if len(found["homes"]) == len(aims):
-            conclude(found)
+        progress = (
+            json.loads(state.read_bytes()) if state.exists() else {"seed": seed, **undisturbed(folder), "homes": []}
+        )
+        write_atomically(state, json.dumps(progress).encode())
+        aims = [*plan(progress["stages"], kills, random.Random(seed))]
+        for number in range(len(progress["homes"]), min(len(aims), len(progress["homes"]) + at_most)):
+            progress["homes"].append(torment(folder / f"killed-{number}", aims[number], progress))
+            write_atomically(state, json.dumps(progress).encode())
+        if len(progress["homes"]) == len(aims):
+            conclude(progress)
 
 
 def undisturbed(folder: Path) -> dict[str, Any]:
@@ -106,13 +108,13 @@ def plan(timeline: dict[str, float], kills: int, chance: random.Random) -> Itera
         yield [(stage, chance.uniform(0, timeline[stage])) for stage in of_home]
 
 
-def torment(home: Path, aims: list[tuple[str, float]], found: dict[str, Any]) -> dict[str, Any]:
+def torment(home: Path, aims: list[tuple[str, float]], progress: dict[str, Any]) -> dict[str, Any]:
     """Kill the runs of a home one after the other, let the last one end, and look at what there is."""
     kills = []
     for stage, offset_s in aims:
         kills.append(kill_in(home, stage, offset_s))
         print(f"{home.name}: killed in {kills[-1].running} after {kills[-1].after_s:.1f} s", flush=True)
-    expected = found["wanted_later"] if released(home) else found["wanted"]
+    expected = progress["wanted_later"] if released(home) else progress["wanted"]
     started = time.time()
     seconds = finish(home)
     wrong = problems(home, started)
@@ -124,11 +126,13 @@ def torment(home: Path, aims: list[tuple[str, float]], found: dict[str, Any]) ->
     return {"kills": [asdict(kill) for kill in kills], "last_run_seconds": seconds, "problems": wrong}
 
 
-def conclude(found: dict[str, Any]) -> None:
+def conclude(progress: dict[str, Any]) -> None:
     """Write the results and exit with 1 where there are problems."""
-    kills = [kill for home in found["homes"] for kill in home["kills"]]
-    wrong = [problem for home in found["homes"] for problem in home["problems"]]
-    told = {name: found[name] for name in ("seed", "undisturbed_seconds", "homes")} | {"assets": len(found["wanted"])}
+    kills = [kill for home in progress["homes"] for kill in home["kills"]]
+    wrong = [problem for home in progress["homes"] for problem in home["problems"]]
+    told = {name: progress[name] for name in ("seed", "undisturbed_seconds", "homes")} | {
+        "assets": len(progress["wanted"])
+    }
     RESULTS.write_text(json.dumps(told, indent=1) + "\n")
     print(f"{len(kills)} kills in {len({kill['running'] for kill in kills})} stages, {len(wrong)} problems")
     sys.exit(1 if wrong else 0)
@@ -250,18 +254,18 @@ def released(home: Path) -> bool:
 def versions(home: Path) -> dict[str, str]:
     """Data version of the current artifact of each asset, and what stands for it where chance is in it."""
     store = ArtifactStore(str(home / "artifacts"), home / "cache")
-    found = {}
+    versions_of = {}
     for path in sorted((home / "artifacts" / "current").rglob("*.json")):
         name = path.relative_to(home / "artifacts" / "current").with_suffix("").as_posix()
         group, noun, *partition = name.split("/")
         artifact = store.require(f"{group}/{noun}", *partition)
-        found[name] = artifact.data_version
+        versions_of[name] = artifact.data_version
         if name == _MEASURED:
-            found[name] = artifact.manifest.step
+            versions_of[name] = artifact.manifest.step
         if name == _GATE:
             decision = artifact.read_json("decision.json")
-            found[name] = f"{decision['verdict']} {decision['candidate']}"
-    return found
+            versions_of[name] = f"{decision['verdict']} {decision['candidate']}"
+    return versions_of
 
 
 def problems(home: Path, resumed: float) -> list[str]:
@@ -273,42 +277,42 @@ def problems(home: Path, resumed: float) -> list[str]:
     """
     root = home / "artifacts"
     store = ArtifactStore(str(root), home / "cache")
-    found = []
+    wrong = []
     for folder in root.glob("objects/*/*/*"):
         if not (folder / MANIFEST).is_file():
-            found.append(f"{folder} has no manifest")
+            wrong.append(f"{folder} has no manifest")
             continue
         artifact = store.open(folder.parent.relative_to(root / "objects").as_posix(), folder.name)
         artifact.verify()
         extra = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
         if extra != {MANIFEST, *artifact.manifest.files}:
-            found.append(f"{folder} has other files than its manifest")
-    found += [f"{path} is left" for path in (root / "tmp").glob("*/*")]
-    found += [f"{path} is left" for path in home.rglob(".*") if path.is_file() and path.stat().st_mtime < resumed]
+            wrong.append(f"{folder} has other files than its manifest")
+    wrong += [f"{path} is left" for path in (root / "tmp").glob("*/*")]
+    wrong += [f"{path} is left" for path in home.rglob(".*") if path.is_file() and path.stat().st_mtime < resumed]
     os.environ.update({"RERANKOPS_HOME": str(home), "DAGSTER_HOME": str(home / "dagster")})
     settings = load_settings()
     database = Database(settings.database_url)
     ledger = Ledger(database)
     active = [release for release in ledger.history() if release.state == "active"]
     if ledger.pending() or len(active) != 1:
-        found.append(f"the ledger has {len(ledger.pending())} pending and {len(active)} active releases")
+        wrong.append(f"the ledger has {len(ledger.pending())} pending and {len(active)} active releases")
     elif Tracking.of(settings).alias(CHAMPION) != active[0].model_version:
-        found.append("MLflow's champion is not the ledger's")
+        wrong.append("MLflow's champion is not the ledger's")
     elif active[0].bundle_version != store.require("release/release_candidate").data_version:
-        found.append("the champion is not the bundle that was made")
+        wrong.append("the champion is not the bundle that was made")
     database.close()
     with dg.DagsterInstance.get() as instance:
         for run in instance.get_runs():
             if not run.is_finished:
-                found.append(f"run {run.run_id} is {run.status.value}")
+                wrong.append(f"run {run.run_id} is {run.status.value}")
         if slots := instance.event_log_storage.get_concurrency_run_ids():
-            found.append(f"pool slots are held by {slots}")
-    found += [f"{path} is left" for path in (home / "dagster" / "running").iterdir()]
+            wrong.append(f"pool slots are held by {slots}")
+    wrong += [f"{path} is left" for path in (home / "dagster" / "running").iterdir()]
     for path in [home / "rerankops.db", home / "mlflow" / "mlflow.db"]:
         with sqlite3.connect(path) as connection:
             if (said := connection.execute("PRAGMA integrity_check").fetchone()[0]) != "ok":
-                found.append(f"{path}: {said}")
-    return found
+                wrong.append(f"{path}: {said}")
+    return wrong
 
 
 if __name__ == "__main__":

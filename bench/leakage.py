@@ -55,7 +55,11 @@ def read_split(folder: Path | None) -> Split:
     source = open_source(settings.corpus, settings.corpus_path)
     queries = [(q.query_id, q.text, q.split, q.group) for q in source.queries() if isinstance(q, Query)]
     table = pd.DataFrame(queries, columns=["query_id", "text", "split", "group"]).astype("str")
-    rows = [(one.query_id, one.document_id, one.grade) for one in source.judgments() if isinstance(one, Judgment)]
+    rows = [
+        (judgment.query_id, judgment.document_id, judgment.grade)
+        for judgment in source.judgments()
+        if isinstance(judgment, Judgment)
+    ]
     judgments = pd.DataFrame(rows, columns=["query_id", "document_id", "grade"])
     judgments = judgments[judgments["query_id"].isin(table["query_id"])]
     placed = assign_splits(table, judgments, settings.corpus.dev_share, settings.corpus.test_share)
@@ -147,12 +151,12 @@ def main() -> None:
             split = Split(split.train.head(_MAX_TRAIN), split.evaluated, split.relevant)
         name = folder.name if folder else "python-docs"
         false, vectors = embed(split, encoder)
-        found = {**measure(split, false, vectors, settings), "grid": grid(split, false, vectors)}
-        results[name] = found
-        print(f"\n{name}: {found['clean']} of {found['training_queries']} training queries, {found['seconds']} s")
-        for kind, counts in found["kinds"].items():
+        figures = {**measure(split, false, vectors, settings), "grid": grid(split, false, vectors)}
+        results[name] = figures
+        print(f"\n{name}: {figures['clean']} of {figures['training_queries']} training queries, {figures['seconds']} s")
+        for kind, counts in figures["kinds"].items():
             print(f"  {kind:<22} {counts['caught']} of {counts['planted']} caught, {counts['named']} named")
-        for row in found["grid"]:
+        for row in figures["grid"]:
             print(
                 f"  {row['overlap']} {row['cosine']}: {row['excluded']} ({row['sharing_a_document']}) {row['recall']}"
             )

@@ -62,9 +62,9 @@ class Bench:
         """Full answers a second to callers who each wait for theirs and are in no hurry, behind a warm-up."""
         bodies = self.deployment.bodies(_UNHURRIED_MS)
         await closed_loop(self.caller, bodies, self.seconds / 2)
-        found = summary(await closed_loop(self.caller, bodies, self.seconds), self.seconds, self.deadline_ms)
-        self.capacity = found["full_per_second"]
-        print(f"capacity {self.capacity:.1f} requests/s", found, flush=True)
+        measured = summary(await closed_loop(self.caller, bodies, self.seconds), self.seconds, self.deadline_ms)
+        self.capacity = measured["full_per_second"]
+        print(f"capacity {self.capacity:.1f} requests/s", measured, flush=True)
         assert self.capacity > 0, "no request was answered in full inside its deadline: the machine is too slow or busy"
 
     async def levels(self, overload_s: float) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class Bench:
         expected = {}
         for version in ("2", "1"):
             await self._put_in_service(version)
-            expected[version] = [await self._scores(place) for place in range(len(bodies))]
+            expected[version] = [await self._scores(body) for body in range(len(bodies))]
         took: list[float] = []
 
         async def swap_and_roll_back(_: float) -> None:
@@ -103,17 +103,17 @@ class Bench:
 
         seconds = max(2 * self.seconds, _KILL_S)
         answers = await offer(self.caller, bodies, 0.8 * self.capacity, seconds, 4, swap_and_roll_back)
-        full = [one for one in answers if not one.degraded and one.status == 200]
-        mixed = sum(not _same(one.scores, expected[one.model_version][one.body]) for one in full)
-        by_version = {version: sum(one.model_version == version for one in full) for version in expected}
+        full = [answer for answer in answers if not answer.degraded and answer.status == 200]
+        mixed = sum(not _same(answer.scores, expected[answer.model_version][answer.body]) for answer in full)
+        by_version = {version: sum(answer.model_version == version for answer in full) for version in expected}
         assert all(by_version.values()), f"both releases answered in full: {by_version}"
-        found = summary(answers, seconds, self.deadline_ms)
+        measured = summary(answers, seconds, self.deadline_ms)
         swap = {
-            "failed_requests": found["errors"],
+            "failed_requests": measured["errors"],
             "mixed_answers": mixed,
             "full_answers_by_version": by_version,
-            "late_share": found["late_share"],
-            "degraded_share": found["degraded_share"],
+            "late_share": measured["late_share"],
+            "degraded_share": measured["degraded_share"],
             "seconds_to_effect": took,
         }
         print("swap", swap, flush=True)
@@ -131,14 +131,14 @@ class Bench:
             killed_at = time.perf_counter() - started
 
         answers = await offer(self.caller, self.bodies, 0.8 * self.capacity, seconds, 5, kill)
-        behind = [one for one in answers if one.at > killed_at]
-        full = [one.answered_at for one in behind if not one.degraded and one.status == 200]
-        lean = [one for one in answers if one.why == "scorer"]
-        found = summary(answers, seconds, self.deadline_ms)
+        behind = [answer for answer in answers if answer.at > killed_at]
+        full = [answer.answered_at for answer in behind if not answer.degraded and answer.status == 200]
+        lean = [answer for answer in answers if answer.why == "scorer"]
+        measured = summary(answers, seconds, self.deadline_ms)
         killed = {
-            "errors": found["errors"],
-            "late_share": found["late_share"],
-            "max_ms": found["max_ms"],
+            "errors": measured["errors"],
+            "late_share": measured["late_share"],
+            "max_ms": measured["max_ms"],
             "answered_lean": len(lean),
             "lean_p99_ms": summary(lean, seconds, self.deadline_ms)["p99_ms"] if lean else None,
             "seconds_until_full_tiers": round(min(full) - killed_at, 2) if full else None,
@@ -160,8 +160,8 @@ class Bench:
                 await asyncio.sleep(_SAMPLE_S)
 
         answers = await offer(self.caller, self.bodies, 0.8 * self.capacity, 60 * minutes, 6, sample)
-        found = summary(answers, 60 * minutes, self.deadline_ms)
-        behind = np.array([one for one in points if one[0] >= minutes / 6])
+        measured = summary(answers, 60 * minutes, self.deadline_ms)
+        behind = np.array([point for point in points if point[0] >= minutes / 6])
         slopes = {
             name: round(60 * float(np.polyfit(behind[:, 0], behind[:, column], 1)[0]), 1)
             for name, column in (("service", 1), ("scorer", 2))
@@ -170,12 +170,13 @@ class Bench:
         soak = {
             "minutes": minutes,
             **{
-                name: found[name] for name in ("requests", "errors", "late_share", "degraded_share", "p50_ms", "p99_ms")
+                name: measured[name]
+                for name in ("requests", "errors", "late_share", "degraded_share", "p50_ms", "p99_ms")
             },
             "mb_per_hour": slopes,
-            "first_mb": [round(one) for one in points[0][1:]],
-            "last_mb": [round(one) for one in points[-1][1:]],
-            "points": [[round(value, 2) for value in one] for one in points[::step]],
+            "first_mb": [round(value) for value in points[0][1:]],
+            "last_mb": [round(value) for value in points[-1][1:]],
+            "points": [[round(value, 2) for value in point] for point in points[::step]],
         }
         print("soak", {name: value for name, value in soak.items() if name != "points"}, flush=True)
         return {"soak": soak}
@@ -185,8 +186,8 @@ class Bench:
         status, swap = await self.caller.post("/v1/release/refresh", b"")
         assert (status, swap["model_version"]) == (200, version), swap
 
-    async def _scores(self, place: int) -> tuple[float, ...]:
-        body = json.dumps({**json.loads(self.bodies[place]), "timeout_ms": _UNHURRIED_MS}).encode()
+    async def _scores(self, number: int) -> tuple[float, ...]:
+        body = json.dumps({**json.loads(self.bodies[number]), "timeout_ms": _UNHURRIED_MS}).encode()
         answered = await self.caller.rerank([body], 0, 0.0, time.perf_counter())
         assert not answered.degraded, answered.reason
         return answered.scores
@@ -257,8 +258,8 @@ def main() -> None:
         draw_soak(figures["soak"], images)
 
 
-def _same(found: Sequence[float], expected: Sequence[float]) -> bool:
-    return len(found) == len(expected) and bool(np.allclose(found, expected, rtol=0, atol=_SAME))
+def _same(scores: Sequence[float], expected: Sequence[float]) -> bool:
+    return len(scores) == len(expected) and bool(np.allclose(scores, expected, rtol=0, atol=_SAME))
 
 
 def _resident_mb(pid: int) -> float:

@@ -138,7 +138,7 @@ def _asked(store: ArtifactStore) -> list[tuple[str, Sequence[str]]]:
     passages = store.require("corpus/passages").read_table("passages.parquet").set_index("passage_id")["text"]
     candidates = store.require("index/candidates").read_table("candidates.parquet")
     return [
-        (str(queries[query_id]), [str(passages[one]) for one in rows["passage_id"].head(DOCUMENTS)])
+        (str(queries[query_id]), [str(passages[passage_id]) for passage_id in rows["passage_id"].head(DOCUMENTS)])
         for query_id, rows in candidates.sort_values("rank").groupby("query_id", sort=True)
         if query_id in queries.index
     ]

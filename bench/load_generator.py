@@ -73,7 +73,7 @@ class Caller:
             await writer.drain()
             lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
             length = next(int(line.partition(":")[2]) for line in lines if line.startswith("content-length:"))
-            found = json.loads(await reader.readexactly(length))
+            answer = json.loads(await reader.readexactly(length))
         except BaseException:
             writer.close()
             raise
@@ -81,26 +81,26 @@ class Caller:
             writer.close()
         else:
             self._idle.append((time.monotonic(), reader, writer))
-        return int(lines[0].split()[1]), found
+        return int(lines[0].split()[1]), answer
 
-    async def rerank(self, bodies: Sequence[bytes], place: int, at: float, started: float) -> Answered:
+    async def rerank(self, bodies: Sequence[bytes], number: int, at: float, started: float) -> Answered:
         """One request that was to be sent `at` seconds behind `started` (`time.perf_counter`)."""
         try:
-            status, found = await self.post("/v2/rerank", bodies[place])
+            status, answer = await self.post("/v2/rerank", bodies[number])
         except (OSError, EOFError):
-            return Answered(place, at, 1000 * (time.perf_counter() - started - at), 0)
+            return Answered(number, at, 1000 * (time.perf_counter() - started - at), 0)
         ms = 1000 * (time.perf_counter() - started - at)
-        meta = found.get("meta", {})
-        results = sorted(found.get("results", []), key=lambda one: one["index"])
+        meta = answer.get("meta", {})
+        results = sorted(answer.get("results", []), key=lambda result: result["index"])
         return Answered(
-            place,
+            number,
             at,
             ms,
             status,
             meta.get("degraded", False),
             meta.get("degraded_reason", ""),
             meta.get("model_version", ""),
-            tuple(one["relevance_score"] for one in results),
+            tuple(result["relevance_score"] for result in results),
         )
 
     def close(self) -> None:
@@ -120,16 +120,16 @@ class Caller:
 async def closed_loop(caller: Caller, bodies: Sequence[bytes], seconds: float) -> list[Answered]:
     """Answers to a few callers who each wait for one before they ask again."""
     started = time.perf_counter()
-    found: list[Answered] = []
+    answers: list[Answered] = []
     waiting = cycle(range(len(bodies)))
 
     async def ask() -> None:
         while time.perf_counter() - started < seconds:
             now = time.perf_counter() - started
-            found.append(await caller.rerank(bodies, next(waiting), now, started))
+            answers.append(await caller.rerank(bodies, next(waiting), now, started))
 
     await asyncio.gather(*(ask() for _ in range(_CALLERS)))
-    return found
+    return answers
 
 
 async def offer(
@@ -153,29 +153,29 @@ async def offer(
     for number, at in enumerate(times):
         await asyncio.sleep(max(0.0, started + at - time.perf_counter()))
         tasks.append(asyncio.ensure_future(caller.rerank(bodies, number % len(bodies), at, started)))
-    found = list(await asyncio.gather(*tasks))
+    answers = list(await asyncio.gather(*tasks))
     if beside is not None:
         await beside
-    return found
+    return answers
 
 
 def summary(answers: Sequence[Answered], seconds: float, deadline_ms: float) -> dict[str, Any]:
     """Figures of one level."""
-    ms = [one.ms for one in answers]
+    ms = [answer.ms for answer in answers]
     share = 1 / max(len(answers), 1)
     p50, p95, p99 = np.percentile(ms, [50, 95, 99], method="inverted_cdf").round(1).tolist()
-    reasons = [one.why for one in answers if one.degraded]
+    reasons = [answer.why for answer in answers if answer.degraded]
     return {
         "requests": len(answers),
         "seconds": seconds,
-        "errors": sum(one.status != 200 for one in answers),
-        "late_share": round(sum(one.ms > LATE * deadline_ms for one in answers) * share, 4),
-        "degraded_share": round(sum(one.degraded for one in answers) * share, 4),
+        "errors": sum(answer.status != 200 for answer in answers),
+        "late_share": round(sum(answer.ms > LATE * deadline_ms for answer in answers) * share, 4),
+        "degraded_share": round(sum(answer.degraded for answer in answers) * share, 4),
         "p50_ms": p50,
         "p95_ms": p95,
         "p99_ms": p99,
         "max_ms": round(max(ms), 1),
-        "full_per_second": round(sum(not one.degraded and one.status == 200 for one in answers) / seconds, 2),
+        "full_per_second": round(sum(not answer.degraded and answer.status == 200 for answer in answers) / seconds, 2),
         "degraded_for": [[why, round(reasons.count(why) * share, 4)] for why in sorted(set(reasons))],
     }
 
@@ -184,9 +184,9 @@ def recovery_s(answers: Sequence[Answered], normal: dict[str, Any]) -> float:
     """Seconds from the start of `answers` behind which no larger share of them is degraded, failed or slow than in the
     level `normal`, give or take one in a hundred."""
     allowed = normal["degraded_share"] + _TOLERATED
-    ordered = sorted(answers, key=lambda one: one.at)
-    worse = [one.degraded or one.status != 200 or one.ms > _SLOW * normal["p99_ms"] for one in ordered]
-    for place, one in enumerate(ordered):
-        if sum(worse[place:]) <= allowed * (len(worse) - place):
-            return round(one.at, 2)
+    ordered = sorted(answers, key=lambda answer: answer.at)
+    worse = [answer.degraded or answer.status != 200 or answer.ms > _SLOW * normal["p99_ms"] for answer in ordered]
+    for number, answer in enumerate(ordered):
+        if sum(worse[number:]) <= allowed * (len(worse) - number):
+            return round(answer.at, 2)
     return float("inf")

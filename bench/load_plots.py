@@ -17,12 +17,14 @@ def draw_levels(load: dict[str, Any], folder: Path) -> None:
     offered = [level for level, _ in levels]
     figure, axes = _figure()
     for quantile in ("p50_ms", "p95_ms", "p99_ms", "max_ms"):
-        axes.plot(offered, [found[quantile] for _, found in levels], marker="o", label=quantile.removesuffix("_ms"))
+        axes.plot(
+            offered, [measured[quantile] for _, measured in levels], marker="o", label=quantile.removesuffix("_ms")
+        )
     axes.axhline(load["conditions"]["deadline_ms"], color="#66727f", linestyle="--", label="deadline")
     axes.set(ylabel="milliseconds from the time due", ylim=(0, None))
     _finish(figure, axes, folder / "load-latency.png")
     figure, axes = _figure()
-    axes.plot(offered, [found["degraded_share"] for _, found in levels], marker="o", label="degraded")
+    axes.plot(offered, [measured["degraded_share"] for _, measured in levels], marker="o", label="degraded")
     axes.plot(
         offered, [max(0.0, 1 - 1 / level) for level in offered], linestyle="--", label="more than fits: 1 - 1/load"
     )

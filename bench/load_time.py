@@ -37,8 +37,8 @@ def main() -> None:
         )
     own: Counter[str] = Counter()
     for line in _run(_PROGRAMS["definitions"], "-X", "importtime")[2].splitlines():
-        if found := re.match(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)", line):
-            own[_owner(found[2])] += int(found[1])
+        if match := re.match(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)", line):
+            own[_owner(match[2])] += int(match[1])
     print(f"\nown time of imports by package, {sum(own.values()) / 1e6:.2f} s in all:")
     for package, microseconds in own.most_common(_SHOWN):
         print(f"{microseconds / 1000:8.0f} ms  {package}")

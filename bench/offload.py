@@ -130,9 +130,9 @@ def pack(options: argparse.Namespace) -> None:
 class _Texts:
     """Numbers for texts, each stored once."""
 
-    def __init__(self, place: Path) -> None:
-        self._place = place
-        known = pd.read_parquet(place)["text"].tolist() if place.exists() else []
+    def __init__(self, path: Path) -> None:
+        self._place = path
+        known = pd.read_parquet(path)["text"].tolist() if path.exists() else []
         self._number = {text: number for number, text in enumerate(known)}
 
     def numbers(self, texts: Sequence[str] | pd.Series) -> np.ndarray:
@@ -217,35 +217,35 @@ def train(jobs: Path, name: str, out: Path, models: Path) -> None:
     table = pd.read_parquet(tables / "pairs.parquet")
     pairs = list(zip(texts[table["query"]], texts[table["passage"]], strict=True))
     device = resolve_device(settings.device)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if device == "cuda" else device,
         "torch": torch.__version__,
         "precision": mixed_precision(settings),
     }
     logits: dict[str, np.ndarray] = {}
     for size in facts["sizes"]:
-        place = models / name / size
+        model_folder = models / name / size
         began = time.perf_counter()
         if size == "large":
-            made = train_large(examples, settings, place, _progress(size), development=development)
+            outcome = train_large(examples, settings, model_folder, _progress(size), development=development)
         else:
-            made = train_compact(examples, large, settings, place, _progress(size), development=development)
+            outcome = train_compact(examples, large, settings, model_folder, _progress(size), development=development)
         trained = time.perf_counter()
-        scorer = CrossEncoderScorer.load(place, settings.max_tokens, device)
+        scorer = CrossEncoderScorer.load(model_folder, settings.max_tokens, device)
         logits[size] = scorer.logits(pairs, batch_size=_BATCH if device == "cuda" else 32)
-        found[size] = {
-            "training": made.to_dict(),
+        figures[size] = {
+            "training": outcome.to_dict(),
             "seconds": round(trained - began, 2),
-            "pairs_per_second": round(made.pairs / (trained - began), 1),
+            "pairs_per_second": round(outcome.pairs / (trained - began), 1),
             "pairs_scored_per_second": round(len(pairs) / (time.perf_counter() - trained), 1),
         }
     out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.json").write_text(json.dumps(found))
+    (out / f"{name}.json").write_text(json.dumps(figures))
     written = {size: values.astype(np.float32) for size, values in logits.items()}
     np.savez(out / f"{name}.new.npz", allow_pickle=False, **written)
     os.replace(out / f"{name}.new.npz", out / f"{name}.npz")
-    told = ", ".join(f"{size} {found[size]['pairs_per_second']:.0f} pairs/s" for size in logits)
-    print(told + "".join(f", {found[size]['training']['development'][-3:]}" for size in logits))
+    told = ", ".join(f"{size} {figures[size]['pairs_per_second']:.0f} pairs/s" for size in logits)
+    print(told + "".join(f", {figures[size]['training']['development'][-3:]}" for size in logits))
 
 
 def _with_texts(table: pd.DataFrame, texts: np.ndarray) -> pd.DataFrame:
@@ -267,16 +267,16 @@ def report(folder: Path, out: Path, candidates: int = 0) -> None:
     from bench.results import merge_into
     from models.settings import TrainingSettings
 
-    for place in sorted(out.glob("*.npz")):
-        facts = json.loads((folder / "jobs" / f"{place.stem}.json").read_text())
-        logits = _logits(place)
+    for logits_file in sorted(out.glob("*.npz")):
+        facts = json.loads((folder / "jobs" / f"{logits_file.stem}.json").read_text())
+        logits = _logits(logits_file)
         if facts["teacher"]:
-            logits["large"] = _logits(place.with_name(f"{facts['teacher']}.npz"))["large"]
-        trained = _trained(out, place.stem)
-        layers = _trained(out, facts["teacher"] or place.stem)["large"]["training"]["layers"]
-        found = evaluate(folder / "evaluation" / facts["candidates"], facts, logits, layers, candidates)
-        shown = {name: values["nDCG@10"] for name, values in found["systems"].items()}
-        print(place.stem, found["queries"], json.dumps(shown), json.dumps(found["gains"]["tiered"]))
+            logits["large"] = _logits(logits_file.with_name(f"{facts['teacher']}.npz"))["large"]
+        trained = _trained(out, logits_file.stem)
+        layers = _trained(out, facts["teacher"] or logits_file.stem)["large"]["training"]["layers"]
+        evaluated = evaluate(folder / "evaluation" / facts["candidates"], facts, logits, layers, candidates)
+        shown = {name: values["nDCG@10"] for name, values in evaluated["systems"].items()}
+        print(logits_file.stem, evaluated["queries"], json.dumps(shown), json.dumps(evaluated["gains"]["tiered"]))
         times = {
             size: {key: value for key, value in trained[size].items() if key != "training"} for size in facts["sizes"]
         }
@@ -284,8 +284,8 @@ def report(folder: Path, out: Path, candidates: int = 0) -> None:
         default = TrainingSettings().model_dump()
         settings = {key: value for key, value in facts["training"].items() if value != default.get(key)}
         starts = {key: facts[key] for key in ("base", "teacher") if facts[key]}
-        key = f"{facts['preset']}, {place.stem}"
-        told = {**found, **device, **starts, "settings": settings, "training": times}
+        key = f"{facts['preset']}, {logits_file.stem}"
+        told = {**evaluated, **device, **starts, "settings": settings, "training": times}
         merge_into(RESULTS, {facts["corpus"]: {key: told}})
 
 
@@ -293,13 +293,13 @@ def _trained(out: Path, name: str) -> dict[str, Any]:
     return json.loads((out / f"{name}.json").read_text())
 
 
-def _logits(place: Path) -> dict[str, np.ndarray]:
-    with np.load(place, allow_pickle=False) as stored:
+def _logits(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as stored:
         return {size: stored[size] for size in stored.files}
 
 
 def evaluate(
-    place: Path, facts: Mapping[str, Any], logits: Mapping[str, np.ndarray], layers: int, candidates: int = 0
+    inputs: Path, facts: Mapping[str, Any], logits: Mapping[str, np.ndarray], layers: int, candidates: int = 0
 ) -> dict[str, Any]:
     """Systems, gains and power, as `bench.quality` writes them."""
     from dataclasses import replace
@@ -314,7 +314,7 @@ def evaluate(
 
     settings, tiers = EvaluationSettings(**facts["evaluation"]), TiersSettings(**facts["tiers"])
     kinds = ("candidates", "queries", "judgments", "first_stage")
-    table, queries, judgments, stages = (pd.read_parquet(place / f"{kind}.parquet") for kind in kinds)
+    table, queries, judgments, stages = (pd.read_parquet(inputs / f"{kind}.parquet") for kind in kinds)
     large = logits["large"].astype(np.float64)
     scored = table.assign(large_logit=large, compact_logit=logits.get("compact", large).astype(np.float64))
     if candidates:
@@ -343,7 +343,8 @@ def evaluate(
         "candidates": int(scored["rank"].max()),
         "pairs_per_query": pairs_per_query(reranked["tiered"], calibration.early_exit),
         "development": {
-            name: round(ndcg(one, of_split["dev"][1]), 4) for name, one in (("hybrid", before), ("large", of_dev))
+            name: round(ndcg(ranking, of_split["dev"][1]), 4)
+            for name, ranking in (("hybrid", before), ("large", of_dev))
         },
     }
 

@@ -125,7 +125,7 @@ def main() -> None:
             contestants[f"ours_{kind}"] = Contestant(Path(sys.executable), _OURS, arguments)
         rounds = _run(contestants, requests)
     chosen = f"ours_{kinds()[0]}"
-    found = {
+    figures = {
         name: {
             "pairs_per_second": round(count / statistics.median(seconds for seconds, *_ in taken), 1),
             "speedup_of_ours": round(
@@ -136,7 +136,7 @@ def main() -> None:
         }
         for name, taken in rounds.items()
     }
-    print(merge({"engine": {"peers": {"requests": len(requests), "pairs": count, "ours": chosen, "engines": found}}}))
+    print(merge({"engine": {"peers": {"requests": len(requests), "pairs": count, "ours": chosen, "engines": figures}}}))
 
 
 def _run(
@@ -146,8 +146,8 @@ def _run(
     rounds: dict[str, list[Any]] = {name: [] for name in contestants}
     with ExitStack() as stack:
         running: dict[str, subprocess.Popen[str]] = {}
-        for name, one in contestants.items():
-            command = [str(one.python), "-c", one.script + _LOOP, *one.arguments]
+        for name, contestant in contestants.items():
+            command = [str(contestant.python), "-c", contestant.script + _LOOP, *contestant.arguments]
             process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
@@ -178,8 +178,8 @@ def _hear(name: str, process: subprocess.Popen[str]) -> Any:
     raise RuntimeError(f"{name} ended without an answer")
 
 
-def _agreement(one: list[int], other: list[int]) -> float:
-    return sum(a == b for a, b in zip(one, other, strict=True)) / len(one)
+def _agreement(left: list[int], other: list[int]) -> float:
+    return sum(a == b for a, b in zip(left, other, strict=True)) / len(left)
 
 
 def _environment(folder: Path, *packages: str, torch: bool = False) -> Path:

@@ -46,10 +46,10 @@ def main() -> None:
     homes = Path(os.environ.get("RERANKOPS_HOME") or ROOT / "var" / "quality").resolve()
     for corpus in options.corpus:
         for seed in options.seeds.split(","):
-            found = measure(corpus, int(seed), options.set, homes / corpus)
-            merge_into(RESULTS, {corpus: {", ".join((preset, f"seed {seed}", *options.set)): found}})
-            shown = {name: found["systems"][name]["nDCG@10"] for name in found["systems"]}
-            print(corpus, f"seed {seed}", json.dumps(shown), json.dumps(found["gains"]["tiered"]), flush=True)
+            figures = measure(corpus, int(seed), options.set, homes / corpus)
+            merge_into(RESULTS, {corpus: {", ".join((preset, f"seed {seed}", *options.set)): figures}})
+            shown = {name: figures["systems"][name]["nDCG@10"] for name in figures["systems"]}
+            print(corpus, f"seed {seed}", json.dumps(shown), json.dumps(figures["gains"]["tiered"]), flush=True)
 
 
 def measure(corpus: str, seed: int, overrides: list[str], home: Path) -> dict[str, Any]:

@@ -116,12 +116,12 @@ def write_corpus(folder: Path, share: float) -> list[Planted]:
                 kind = kind if long_lines <= _MAX_LONG_LINES else "no id"
             rule, damage = breaks[kind]
             planted.append((generator.randrange(first, len(lines) + 1), kind, rule, damage(rows[number % len(rows)])))
-        for place, kind, rule, line in sorted(planted, key=lambda item: item[0], reverse=True):
-            lines.insert(place, line)
+        for position, kind, rule, line in sorted(planted, key=lambda item: item[0], reverse=True):
+            lines.insert(position, line)
             ledger = [item for item in ledger if item[0] != name] + [
-                (name, at + (at >= place), *rest) for of, at, *rest in ledger if of == name
+                (name, at + (at >= position), *rest) for of, at, *rest in ledger if of == name
             ]
-            ledger.append((name, place, kind, rule))
+            ledger.append((name, position, kind, rule))
         (folder / name).write_bytes(b"\n".join([*header, *lines]) + b"\n")
     headers = {name: name.endswith(".tsv") for name in files}
     return [Planted(f"{name}:{at + 1 + headers[name]}", kind, rule) for name, at, kind, rule in ledger]
@@ -210,10 +210,10 @@ def _lines(folder: Path) -> Iterator[str]:
         started = time.perf_counter()
         code, run = rerankops(environment, "run")
         seconds = time.perf_counter() - started
-        _, found = rerankops(environment, "quarantine", "list", "--limit", "1000000")
+        _, listed = rerankops(environment, "quarantine", "list", "--limit", "1000000")
         after = released()
         wanted = Counter((item.position, item.rule) for item in planted)
-        got = Counter((row["position"], row["rule"]) for row in found["first"])
+        got = Counter((row["position"], row["rule"]) for row in listed["first"])
         yield ""
         yield f"## {share:.0%} broken"
         yield ""

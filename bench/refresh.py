@@ -75,16 +75,16 @@ def main() -> None:
         assert removed not in {row["document_id"] for row in table(home)}
 
     full = runs["full"]
-    for name, found in runs.items():
-        found["share_of_full_seconds"] = round(found["seconds"] / full["seconds"], 4)
-        found["share_of_full_cpu_seconds"] = round(found["cpu_seconds"] / full["cpu_seconds"], 4)
-        seconds, cpu = found["seconds"], found["cpu_seconds"]
-        print(f"\n{name}: {embedded(found)[0]} embedded, {seconds:.1f} s, CPU time {cpu:.1f} s")
-        for stage, seconds in sorted(found["stages"].items(), key=lambda item: -item[1]):
+    for name, figures in runs.items():
+        figures["share_of_full_seconds"] = round(figures["seconds"] / full["seconds"], 4)
+        figures["share_of_full_cpu_seconds"] = round(figures["cpu_seconds"] / full["cpu_seconds"], 4)
+        seconds, cpu = figures["seconds"], figures["cpu_seconds"]
+        print(f"\n{name}: {embedded(figures)[0]} embedded, {seconds:.1f} s, CPU time {cpu:.1f} s")
+        for stage, seconds in sorted(figures["stages"].items(), key=lambda item: -item[1]):
             if seconds >= _SHOWN_S:
                 print(f"  {stage:<42} {seconds:8.2f} s")
-        print(f"  share of the full build: {found['share_of_full_seconds']:.2%}, of its CPU time: ", end="")
-        print(f"{found['share_of_full_cpu_seconds']:.2%}")
+        print(f"  share of the full build: {figures['share_of_full_seconds']:.2%}, of its CPU time: ", end="")
+        print(f"{figures['share_of_full_cpu_seconds']:.2%}")
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     documents = {row["document_id"] for row in passages}
     facts = {"documents": len(documents), "passages": len(passages), "cores": os.cpu_count()}
@@ -99,12 +99,12 @@ def run(home: Path, source: Path) -> dict[str, Any]:
     started, used = time.perf_counter(), cpu_seconds()
     subprocess.run(command, check=True, cwd=ROOT, env=environment)
     seconds, cpu = time.perf_counter() - started, cpu_seconds() - used
-    made = store(home).require("index/passage_embeddings")
+    embeddings = store(home).require("index/passage_embeddings")
     counts = ("dagster/row_count", "embedded", "taken_over", "removed", "embedding_seconds", "passages_per_second")
     return {
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu, 2),
-        "embeddings": {name: made.summary[name] for name in counts},
+        "embeddings": {name: embeddings.summary[name] for name in counts},
         "stages": stages(home, seconds),
     }
 
@@ -117,13 +117,13 @@ def cpu_seconds() -> float:
 
 def stages(home: Path, seconds: float) -> dict[str, float]:
     """Seconds of each step of the newest run, and of what is outside the steps: the start of Python and of Dagster."""
-    found = step_seconds(home)
-    return {**found, "outside the steps": round(seconds - sum(found.values()), 3)}
+    by_step = step_seconds(home)
+    return {**by_step, "outside the steps": round(seconds - sum(by_step.values()), 3)}
 
 
-def embedded(found: dict[str, Any]) -> tuple[int, int]:
+def embedded(figures: dict[str, Any]) -> tuple[int, int]:
     """Contents embedded and removed."""
-    return found["embeddings"]["embedded"], found["embeddings"]["removed"]
+    return figures["embeddings"]["embedded"], figures["embeddings"]["removed"]
 
 
 def store(home: Path) -> ArtifactStore:
@@ -147,8 +147,8 @@ def choose(home: Path, passages: list[dict[str, Any]], source: Path) -> tuple[st
     )
     for query_id, document_id in judged(source):
         if document_id != edited and document_id in pieces:
-            found = answer(home, query_text(source, query_id))
-            if document_id in found["retrieved"] and document_id in found["cited"]:
+            answered = answer(home, query_text(source, query_id))
+            if document_id in answered["retrieved"] and document_id in answered["cited"]:
                 return edited, document_id
     raise AssertionError("no judged document is found by its query")
 
@@ -174,10 +174,13 @@ def query_text(source: Path, query_id: str) -> str:
 def answer(home: Path, query: str) -> dict[str, list[str]]:
     """Documents that the first stage retrieves, at most 100 passages, and those that the answer from them cites."""
     passages = table(home)
-    found = retriever(home).retrieve(query, 100)
-    records = [Passage(**passages[one.row]) for one in found[:3]]
+    candidates = retriever(home).retrieve(query, 100)
+    records = [Passage(**passages[candidate.row]) for candidate in candidates[:3]]
     citations = extractive_answer(query, [(record, 1.0) for record in records], GeneratorSettings()).citations
-    return {"retrieved": [one.document_id for one in found], "cited": [one.document_id for one in citations]}
+    return {
+        "retrieved": [candidate.document_id for candidate in candidates],
+        "cited": [citation.document_id for citation in citations],
+    }
 
 
 def retriever(home: Path) -> HybridRetriever:

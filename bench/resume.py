@@ -64,9 +64,9 @@ def kill(home: Path, arguments: list[str], size: str, delay_s: float) -> dict[st
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     steps = sorted(int(path.name.partition("-")[2]) for path in scratch.glob(f"{size}-*/step-*"))
-    found = {"in": running(home, before), "behind_checkpoint_s": round(delay_s, 1), "goes_on_from_step": steps[-1]}
-    print(found, flush=True)
-    return found
+    facts = {"in": running(home, before), "behind_checkpoint_s": round(delay_s, 1), "goes_on_from_step": steps[-1]}
+    print(facts, flush=True)
+    return facts
 
 
 def compared(first: Path, second: Path) -> dict[str, Any]:

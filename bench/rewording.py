@@ -71,4 +71,4 @@ REWORDINGS: Mapping[str, Callable[[str], str]] = {
 
 
 def _replaced(text: str, words: Mapping[str, str]) -> str:
-    return re.sub(r"[^\W\d_]+", lambda found: words.get(found.group().lower(), found.group()), text)
+    return re.sub(r"[^\W\d_]+", lambda match: words.get(match.group().lower(), match.group()), text)

@@ -91,9 +91,9 @@ def _beir(folder: Path, count: int) -> dict[str, Any]:
 
 def _folder(folder: Path, count: int) -> dict[str, Any]:
     for number, row in enumerate(documents(count // 10)):
-        place = folder / str(number // 1000)
-        place.mkdir(exist_ok=True)
-        (place / f"{row['document_id']}.md").write_text(f"# {row['title']}\n\n{row['text']}\n")
+        part = folder / str(number // 1000)
+        part.mkdir(exist_ok=True)
+        (part / f"{row['document_id']}.md").write_text(f"# {row['title']}\n\n{row['text']}\n")
     return {"source": "folder", "path": "x"}
 
 
@@ -138,7 +138,7 @@ def _huggingface(folder: Path, count: int) -> dict[str, Any]:
 
 def kinds(postgresql: str = "") -> Mapping[str, Callable[[Path, int], dict[str, Any]]]:
     """What writes a corpus of so many rows into a folder and returns its settings, by name."""
-    found = {
+    sources = {
         "beir": _beir,
         "files jsonl": _files("jsonl", _write_lines),
         "files jsonl.gz": _files("jsonl.gz", _write_lines),
@@ -151,7 +151,7 @@ def kinds(postgresql: str = "") -> Mapping[str, Callable[[Path, int], dict[str, 
         "huggingface": _huggingface,
         "corpus tables": _beir,
     }
-    return found | ({"sql postgresql": _postgresql(postgresql)} if postgresql else {})
+    return sources | ({"sql postgresql": _postgresql(postgresql)} if postgresql else {})
 
 
 def _read(kind: str, folder: Path) -> None:

@@ -23,12 +23,12 @@ _KINDS = {
 
 def main() -> None:
     """Print each step of the newest run, and the sums."""
-    found = step_seconds(Path(sys.argv[1]))
+    by_step = step_seconds(Path(sys.argv[1]))
     sums: defaultdict[str, float] = defaultdict(float)
-    for step, seconds in found.items():
+    for step, seconds in by_step.items():
         sums[kind(step)] += seconds
         print(f"{seconds:9.2f} s  {step}")
-    total = sum(found.values())
+    total = sum(by_step.values())
     print()
     for name, seconds in sorted(sums.items(), key=lambda item: -item[1]):
         print(f"{seconds:9.2f} s  {seconds / total:7.2%}  {name}")

@@ -65,7 +65,7 @@ def main() -> None:
             lambda folder, progress: train_compact(examples, large, few, folder, progress),
         ),
     }
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "corpus": corpus_name(settings),
         "precision": precision,
         "threads": threads,
@@ -80,13 +80,13 @@ def main() -> None:
                 with attention():
                     rates[name].append(_pairs_per_second(train, few.batch_queries * (few.negatives + 1)))
         pairs = {name: statistics.median(values) for name, values in rates.items()}
-        found[size] = {
+        figures[size] = {
             "gflop_per_pair": round(flops / 1e9, 2),
             "pairs_per_second": {name: [round(value, 1) for value in values] for name, values in rates.items()},
             "speedup": round(pairs["products"] / pairs["fused"], 2),
             "share_of_matrix_rate": round(pairs["products"] * flops / limit, 3),
         }
-    print(merge({"training": found}))
+    print(merge({"training": figures}))
 
 
 def _pairs_per_second(train: Callable[[Path, Progress], object], step: int) -> float:

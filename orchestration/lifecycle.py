@@ -111,18 +111,18 @@ def select_assets(
     try:
         # Dagster's parser warns about a call of its own, and takes a warning that is an error for a bad selection.
         with warnings.catch_warnings(action="ignore", category=dg.BetaWarning):
-            found = {key.to_user_string() for key in dg.AssetSelection.from_string(selection).resolve(graph)}
+            selected = {key.to_user_string() for key in dg.AssetSelection.from_string(selection).resolve(graph)}
     except dg.DagsterError as error:
         raise _no_selection(selection, names, groups, "is no selection that Dagster understands") from error
     of_job = {key.to_user_string() for key in job.asset_layer.executable_asset_keys}
-    if not found:
+    if not selected:
         raise _no_selection(selection, names, groups, "selects no asset")
-    if not found & of_job:
+    if not selected & of_job:
         raise RerankOpsError(
-            f"--select {selection}: {', '.join(sorted(found))} is not part of the lifecycle",
+            f"--select {selection}: {', '.join(sorted(selected))} is not part of the lifecycle",
             "It is made for one day at a time: materialize that day's partition in Dagster, `rerankops dev`.",
         )
-    return [names[name] for name in sorted(found & of_job)], sorted(found - of_job)
+    return [names[name] for name in sorted(selected & of_job)], sorted(selected - of_job)
 
 
 def _no_selection(selection: str, names: Iterable[str], groups: set[str], what: str) -> RerankOpsError:
@@ -198,10 +198,10 @@ class _Follower:
     def _drain(self) -> None:
         more = True
         while more:
-            found = self._instance.get_records_for_run(self._outcome.run_id, cursor=self._cursor)
-            for record in found.records:
+            batch = self._instance.get_records_for_run(self._outcome.run_id, cursor=self._cursor)
+            for record in batch.records:
                 self._take(record.event_log_entry)
-            self._cursor, more = found.cursor, found.has_more and bool(found.records)
+            self._cursor, more = batch.cursor, batch.has_more and bool(batch.records)
 
     def _take(self, entry: "dg.EventLogEntry") -> None:
         event = entry.dagster_event

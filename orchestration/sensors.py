@@ -63,14 +63,14 @@ def corpus_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     read_from = passages.manifest.inputs["source"]
     with open_database(settings) as database:
         corrections = corrections_in_force(database, settings.corpus.source)
-    found = look(settings.corpus, settings.corpus_path, read_from, Seen.from_json(context.cursor), corrections)
-    cursor = found.seen.to_json()
-    if not found.changed:
-        return dg.SensorResult(skip_reason=found.message, cursor=cursor)
-    context.log.info(found.message)
+    change = look(settings.corpus, settings.corpus_path, read_from, Seen.from_json(context.cursor), corrections)
+    cursor = change.seen.to_json()
+    if not change.changed:
+        return dg.SensorResult(skip_reason=change.message, cursor=cursor)
+    context.log.info(change.message)
     # The count lets a change that was taken back come again; the corpus that is left, one after a reset of the cursor.
-    run_key = f"{found.seen.fingerprint}:{passages.data_version}:{found.seen.changes}"
-    tags = {"rerankops/source": found.seen.fingerprint[:24]}
+    run_key = f"{change.seen.fingerprint}:{passages.data_version}:{change.seen.changes}"
+    tags = {"rerankops/source": change.seen.fingerprint[:24]}
     return dg.SensorResult(run_requests=[dg.RunRequest(run_key=run_key, tags=tags)], cursor=cursor)
 
 

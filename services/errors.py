@@ -169,6 +169,6 @@ def _from_validation(problems: Sequence[Mapping[str, Any]]) -> ServiceError:
     return InvalidRequest(text + more, param=named[0][0] or None)
 
 
-def _field(place: Sequence[str | int]) -> str:
+def _field(location: Sequence[str | int]) -> str:
     """The dotted name of a request field. A name that we do not know is the caller's own, so it is kept short."""
-    return ".".join(str(part)[:_MAX_NAME] for part in place[1:])
+    return ".".join(str(part)[:_MAX_NAME] for part in location[1:])

@@ -84,7 +84,7 @@ class ModelLane:
         self._numbers = count()
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"{name}-{place}", daemon=True) for place in range(workers)
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True) for number in range(workers)
         ]
         for thread in self._threads:
             thread.start()
@@ -220,10 +220,10 @@ class FallbackLane:
         started = self._clock()
         hurry = self._jobs.qsize() * self._job_ms.value > _HURRY_MS or started + self._job_ms.value / 1000 > deadline
         try:
-            found = job(hurry)
+            answer = job(hurry)
         except BaseException as error:
             future.set_exception(error)
         else:
-            future.set_result(found)
+            future.set_result(answer)
         if not hurry:
             self._job_ms.observe(1000 * (self._clock() - started))

@@ -148,9 +148,9 @@ class ServedRelease:
             # Those that waited when the models were lost need not prepare what nobody scores.
             if bundle.outage:
                 raise ScorerLost(bundle.outage)
-            found = work.full(bundle, claim)
+            answer = work.full(bundle, claim)
             self._usage.observe(predicted_ms, claim)
-            return found
+            return answer
 
         if outage := bundle.outage:
             raise _Bypassed(Bypass("scorer", outage))

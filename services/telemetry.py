@@ -189,20 +189,20 @@ class _Objectives(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauges."""
-        found = self._latency.summary()
+        latency = self._latency.summary()
         window = f"the last {self._objectives.window_minutes} minutes"
         served = GaugeMetricFamily("rerankops_latency_seconds", f"Answers of {window}.", labels=["quantile"])
-        for quantile, value in (("0.5", found.p50_ms), ("0.95", found.p95_ms), ("0.99", found.p99_ms)):
+        for quantile, value in (("0.5", latency.p50_ms), ("0.95", latency.p95_ms), ("0.99", latency.p99_ms)):
             served.add_metric([quantile], float("nan") if value is None else value / 1000)
         wanted = GaugeMetricFamily("rerankops_objective_seconds", "Objectives of the settings.", labels=["quantile"])
         budget = GaugeMetricFamily(
             "rerankops_error_budget_left", f"Part of the error budget of {window} that is left.", labels=["quantile"]
         )
         for quantile, objective_ms, left in (
-            ("0.95", self._objectives.p95_ms, found.p95_budget_left),
-            ("0.99", self._objectives.p99_ms, found.p99_budget_left),
+            ("0.95", self._objectives.p95_ms, latency.p95_budget_left),
+            ("0.99", self._objectives.p99_ms, latency.p99_budget_left),
         ):
             wanted.add_metric([quantile], objective_ms / 1000)
             budget.add_metric([quantile], left)
         yield from (served, wanted, budget)
-        yield GaugeMetricFamily("rerankops_degraded_share", f"Of {window}.", value=found.degraded_share)
+        yield GaugeMetricFamily("rerankops_degraded_share", f"Of {window}.", value=latency.degraded_share)

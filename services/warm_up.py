@@ -36,7 +36,7 @@ def warm_up(bundle: ServedBundle, settings: Settings) -> dict[str, float]:
             lambda query=query: bundle.retrieve(query, settings.serving.candidates, PassageFilter())
         )
         ranking, measured["rank_candidates"] = _timed(
-            lambda query=query, found=candidates, ms=budget_ms: bundle.rank_candidates(query, found, ms)
+            lambda query=query, retrieved=candidates, ms=budget_ms: bundle.rank_candidates(query, retrieved, ms)
         )
         _check(ranking, len(candidates), "rank_candidates")
         ranking, measured["rank_documents"] = _timed(

@@ -39,7 +39,7 @@ _OWNERS = ("postgres", "nobody")  # PostgreSQL refuses to run as root.
 
 def _server_folder() -> Path | None:
     """Folder of initdb and pg_ctl: from PATH, pg_config, or where Debian and Homebrew put them."""
-    folders = [Path(found).parent for found in [shutil.which("initdb")] if found]
+    folders = [Path(result).parent for result in [shutil.which("initdb")] if result]
     if pg_config := shutil.which("pg_config"):
         answer = subprocess.run([pg_config, "--bindir"], capture_output=True, text=True, check=False)
         folders.append(Path(answer.stdout.strip()))
@@ -163,16 +163,16 @@ def new_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator
         yield lambda: f"sqlite:///{tmp_path / f'{uuid4().hex[:8]}.db'}"
         return
     server = request.getfixturevalue("postgresql_server")
-    made: list[str] = []
+    built: list[str] = []
 
     def create() -> str:
         name = f"test_{uuid4().hex[:12]}"
         _execute(server, f"CREATE DATABASE {name}")
-        made.append(name)
+        built.append(name)
         return server.replace("postgresql://", "postgresql+psycopg://").removesuffix("postgres") + name
 
     yield create
-    for name in made:
+    for name in built:
         _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 

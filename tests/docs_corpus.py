@@ -18,12 +18,12 @@ TABLES = {"documents": "documents.jsonl", "queries": "queries.jsonl", "judgments
 def write_docs_corpus(folder: Path, documents: int, left_out: int = 0) -> None:
     """Write three JSON Lines tables of `documents` documents less the last `left_out`, with their queries."""
     source = PythonDocsSource(PythonDocsSettings(packages=PACKAGES, max_documents=documents, max_body_characters=300))
-    found = list(source.documents())
-    kept = {document.document_id for document in found[: len(found) - left_out]}
+    result = list(source.documents())
+    kept = {document.document_id for document in result[: len(result) - left_out]}
     judgments = [judgment for judgment in source.judgments() if judgment.document_id in kept]
     judged = {judgment.query_id for judgment in judgments}
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / TABLES["documents"], (asdict(one) for one in found if one.document_id in kept))
+    _write(folder / TABLES["documents"], (asdict(item) for item in result if item.document_id in kept))
     _write(folder / TABLES["queries"], (asdict(query) for query in source.queries() if query.query_id in judged))
     _write(folder / TABLES["judgments"], (asdict(judgment) for judgment in judgments))
 

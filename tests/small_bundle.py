@@ -98,11 +98,11 @@ class Handbook:
     def documents(self) -> Iterator[Document]:
         from models.contracts.rows import Document
 
-        for place, machine in enumerate(MACHINES):
+        for index, machine in enumerate(MACHINES):
             for task, (sentence, remark, _) in TASKS.items():
                 for edition in (1, 2):
                     note = notes(machine, task)[edition != in_force(machine, task)]
-                    said = sentence.format(machine=machine, number=10 * place + 3 * edition)
+                    said = sentence.format(machine=machine, number=10 * index + 3 * edition)
                     text = f"{note} {said} {remark}"
                     yield Document(f"{machine}/{task}/{edition}", f"{machine}, {task}", text, "handbook")
         yield Document("rules", "House rules", HANDBOOK, "handbook")
@@ -222,14 +222,14 @@ def open_small(home: Path) -> Small:
     settings = small_settings(home)
     store = ArtifactStore(settings.artifact_root, home / "cache")
     versions: dict[str, str] = json.loads((home / _VERSIONS).read_bytes())
-    made = {asset: store.open(asset, version) for asset, version in versions.items()}
+    built = {asset: store.open(asset, version) for asset, version in versions.items()}
     first = Candidate(
-        bundle=made.pop("release/release_candidate"),
-        evaluation=made.pop("evaluation/offline_evaluation"),
-        large=made["training/large_reranker"],
-        compact=made["training/compact_reranker"],
+        bundle=built.pop("release/release_candidate"),
+        evaluation=built.pop("evaluation/offline_evaluation"),
+        large=built["training/large_reranker"],
+        compact=built["training/compact_reranker"],
     )
-    return Small(home, settings, store, made, first)
+    return Small(home, settings, store, built, first)
 
 
 def build_small(home: Path) -> None:
@@ -249,11 +249,11 @@ def build_small(home: Path) -> None:
 
     settings = small_settings(home)
     store = ArtifactStore(settings.artifact_root, home / "cache")
-    made: dict[str, Artifact] = {}
+    built: dict[str, Artifact] = {}
     weights = local_weights(settings.encoder.model)
 
     def make(asset: str, build: Callable[[Path], Mapping[str, Any] | None], *inputs: str) -> Artifact:
-        return _keep(store, made, asset, build, *inputs)
+        return _keep(store, built, asset, build, *inputs)
 
     tables = read_corpus(Handbook(), settings.corpus, load_tokenizer(weights))
     for name in ("passages", "queries", "judgments", "quarantined_rows"):
@@ -281,13 +281,13 @@ def build_small(home: Path) -> None:
         "corpus/passages",
     )
     first_stage = retriever.open_retriever(
-        made["corpus/passages"].path("passages.parquet"),
+        built["corpus/passages"].path("passages.parquet"),
         embeddings=vectors.folder,
         dense=dense.folder,
         lexical=lexical.folder,
         settings=settings.index,
     )
-    found = make(
+    result = make(
         "index/candidates",
         lambda folder: candidates.build_all_candidates(
             queries,
@@ -305,8 +305,8 @@ def build_small(home: Path) -> None:
     mined = hard_negatives.mine_examples(
         queries,
         judgments,
-        found.read_table("training_candidates.parquet"),
-        PassageTable(made["corpus/passages"].path("passages.parquet")),
+        result.read_table("training_candidates.parquet"),
+        PassageTable(built["corpus/passages"].path("passages.parquet")),
         settings.training,
     )
     make(
@@ -325,9 +325,9 @@ def build_small(home: Path) -> None:
         "training/training_examples",
         "training/large_reranker",
     )
-    first = make_candidate(store, settings, made, large, compact, current=True)
-    made |= {artifact.asset: artifact for artifact in (first.bundle, first.evaluation)}
-    versions = {asset: artifact.data_version for asset, artifact in made.items()}
+    first = make_candidate(store, settings, built, large, compact, current=True)
+    built |= {artifact.asset: artifact for artifact in (first.bundle, first.evaluation)}
+    versions = {asset: artifact.data_version for asset, artifact in built.items()}
     (home / _VERSIONS).write_text(json.dumps(versions), encoding="utf-8")
 
 
@@ -360,8 +360,8 @@ def make_candidate(
     from models.store.durable_files import canonical_json
     from models.training.engine_selection import build_engines, parity_sample
 
-    made = dict(artifacts) | {"training/large_reranker": large, "training/compact_reranker": compact}
-    evaluation_set = made["corpus/evaluation_set"]
+    built = dict(artifacts) | {"training/large_reranker": large, "training/compact_reranker": compact}
+    evaluation_set = built["corpus/evaluation_set"]
 
     def calibrate(folder: Path) -> None:
         queries, judgments = split_of(evaluation_set, "dev")
@@ -377,9 +377,9 @@ def make_candidate(
     def build_all_engines(folder: Path) -> Mapping[str, Any]:
         queries, judgments = split_of(evaluation_set, "dev")
         sample = parity_sample(
-            made["index/candidates"].read_table("candidates.parquet"),
+            built["index/candidates"].read_table("candidates.parquet"),
             queries,
-            made["corpus/passages"].read_table("passages.parquet"),
+            built["corpus/passages"].read_table("passages.parquet"),
             judgments,
             settings.engine.parity_queries,
         )
@@ -389,7 +389,7 @@ def make_candidate(
 
     engines = _keep(
         store,
-        made,
+        built,
         "training/scoring_engines",
         build_all_engines,
         "corpus/evaluation_set",
@@ -399,12 +399,12 @@ def make_candidate(
     )
     scored = _keep(
         store,
-        made,
+        built,
         "evaluation/scored_candidates",
         lambda folder: score(
-            lambda: made["index/candidates"].read_table("candidates.parquet"),
+            lambda: built["index/candidates"].read_table("candidates.parquet"),
             evaluation_set.read_table("queries.parquet"),
-            lambda: made["corpus/passages"].read_table("passages.parquet"),
+            lambda: built["corpus/passages"].read_table("passages.parquet"),
             StoredModels(
                 folders,
                 engines.folder,
@@ -424,7 +424,7 @@ def make_candidate(
     )
     calibration = _keep(
         store,
-        made,
+        built,
         "evaluation/score_calibration",
         calibrate,
         "corpus/evaluation_set",
@@ -432,12 +432,12 @@ def make_candidate(
     )
     evaluation = _keep(
         store,
-        made,
+        built,
         "evaluation/offline_evaluation",
         lambda folder: evaluate_offline(
             evaluation_set,
-            made["corpus/passages"],
-            made["index/candidates"],
+            built["corpus/passages"],
+            built["index/candidates"],
             scored,
             calibration,
             settings.evaluation,
@@ -451,27 +451,27 @@ def make_candidate(
         "evaluation/score_calibration",
     )
     parts = BundleParts(
-        passages=made["corpus/passages"],
-        passage_embeddings=made["index/passage_embeddings"],
-        dense_index=made["index/dense_index"],
-        lexical_index=made["index/lexical_index"],
+        passages=built["corpus/passages"],
+        passage_embeddings=built["index/passage_embeddings"],
+        dense_index=built["index/dense_index"],
+        lexical_index=built["index/lexical_index"],
         rerankers={"large": large, "compact": compact},
         scoring_engines=engines,
         score_calibration=calibration,
         offline_evaluation=evaluation,
         evaluation_set=evaluation_set,
-        candidates=made["index/candidates"],
+        candidates=built["index/candidates"],
     )
     bundle = _keep(
         store,
-        made,
+        built,
         "release/release_candidate",
         lambda folder: write_bundle(parts, settings, folder),
         *(artifact.asset for artifact in parts.artifacts()),
         settings={"serving.golden_queries": settings.serving.golden_queries},
     )
     if current:
-        for artifact in made.values():
+        for artifact in built.values():
             store.point(artifact)
     return Candidate(bundle, evaluation, large, compact)
 
@@ -492,23 +492,23 @@ def exhibits_for(small: Small, ledger: Ledger, candidate: Candidate) -> Exhibits
 
     champion = ledger.current()
     served = small.store.open("release/release_candidate", champion.bundle_version) if champion else None
-    made = dict(small.artifacts) | {"release/release_candidate": candidate.bundle}
+    built = dict(small.artifacts) | {"release/release_candidate": candidate.bundle}
     evaluation_set, passages, candidates = (
-        made[name] for name in ("corpus/evaluation_set", "corpus/passages", "index/candidates")
+        built[name] for name in ("corpus/evaluation_set", "corpus/passages", "index/candidates")
     )
     evaluation = _keep(
         small.store,
-        made,
+        built,
         "evaluation/champion_evaluation",
         lambda folder: evaluate_champion(
             served, evaluation_set, passages, candidates, small.settings.evaluation, folder
         ),
-        *(one.asset for one in (evaluation_set, passages, candidates)),
+        *(item.asset for item in (evaluation_set, passages, candidates)),
         settings={"champion": champion.bundle_version if champion else ""},
     )
     latency = _keep(
         small.store,
-        made,
+        built,
         "evaluation/latency_profile",
         lambda folder: profile_bundle(candidate.bundle, small.settings, folder),
         "release/release_candidate",
@@ -540,7 +540,7 @@ def put_in_service(ledger: Ledger, candidate: Candidate, model_version: str) -> 
 
 def _keep(
     store: ArtifactStore,
-    made: dict[str, Artifact],
+    built: dict[str, Artifact],
     asset: str,
     build: Callable[[Path], Mapping[str, Any] | None],
     *inputs: str,
@@ -550,11 +550,11 @@ def _keep(
     artifact = store.get_or_create(
         asset,
         code_version="tests",
-        inputs={name: made[name].data_version for name in inputs},
+        inputs={name: built[name].data_version for name in inputs},
         settings=settings or {},
         build=lambda folder: dict(build(folder) or {}),
     )
-    made[asset] = artifact
+    built[asset] = artifact
     return artifact
 
 

@@ -79,14 +79,14 @@ def _names(module: Path) -> frozenset[str]:
 
 def _exists(dotted: str) -> bool:
     """Whether `package.module[.name[.name]]` is there, without importing it."""
-    place, parts = ROOT, dotted.split(".")
+    location, parts = ROOT, dotted.split(".")
     for number, part in enumerate(parts):
-        if (place / part).is_dir():
-            place /= part
+        if (location / part).is_dir():
+            location /= part
             continue
-        module, names = place / f"{part}.py", parts[number + 1 :]
+        module, names = location / f"{part}.py", parts[number + 1 :]
         if not module.is_file():
-            module, names = place / "__init__.py", parts[number:]
+            module, names = location / "__init__.py", parts[number:]
         return module.is_file() and all(name in _names(module) for name in names)
     return True
 

@@ -95,22 +95,22 @@ class Deployment:
         )
         assert answer.status_code == 200, answer.text
         assert not answer.json()["meta"]["degraded"]
-        return [one["relevance_score"] for one in sorted(answer.json()["results"], key=lambda one: one["index"])]
+        return [item["relevance_score"] for item in sorted(answer.json()["results"], key=lambda item: item["index"])]
 
     def served(self) -> str | None:
         """The release that the service serves."""
-        found = httpx.get(f"{self.address}/health", timeout=PATIENCE_S).json()["served"]
-        return None if found is None else found["release_id"]
+        response = httpx.get(f"{self.address}/health", timeout=PATIENCE_S).json()["served"]
+        return None if response is None else response["release_id"]
 
     def made(self, run_id: str) -> dict[str, dict[str, Any]]:
         """Metadata of the assets that a run materialized, by name."""
         with dg.DagsterInstance.from_config(str(self.home / "dagster")) as instance:
             events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-        found = [event.asset_materialization for event in events]
+        result = [event.asset_materialization for event in events]
         return {
-            one.asset_key.to_user_string(): {name: value.value for name, value in one.metadata.items()}
-            for one in found
-            if one is not None
+            item.asset_key.to_user_string(): {name: value.value for name, value in item.metadata.items()}
+            for item in result
+            if item is not None
         }
 
 
@@ -123,9 +123,9 @@ def versions(home: Path) -> dict[str, str]:
     }
 
 
-def made_anew(made: dict[str, dict[str, Any]]) -> set[str]:
+def made_anew(built: dict[str, dict[str, Any]]) -> set[str]:
     """Assets with an artifact that was not reused."""
-    return {name for name, metadata in made.items() if metadata.get("reused") is False}
+    return {name for name, metadata in built.items() if metadata.get("reused") is False}
 
 
 @contextmanager

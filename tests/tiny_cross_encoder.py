@@ -64,10 +64,10 @@ def examples(lists: int = 30) -> pd.DataFrame:
     rows = []
     for number in range(lists):
         topic = TOPICS[number % len(TOPICS)]
-        for place, (word, label) in enumerate((("valid", 1.0), ("void", 0.0), ("void", 0.0))):
+        for index, (word, label) in enumerate((("valid", 1.0), ("void", 0.0), ("void", 0.0))):
             kind = "positive" if label else "hard"
-            passage = f"This is {word}: oil the {topic} {number + place} times."
-            rows.append((f"q{number}", f"how to oil the {topic}", f"p{place}", passage, label, kind, 0.5, 1.0))
+            passage = f"This is {word}: oil the {topic} {number + index} times."
+            rows.append((f"q{number}", f"how to oil the {topic}", f"p{index}", passage, label, kind, 0.5, 1.0))
     columns = ["query_id", "query", "passage_id", "passage", "label", "kind", "dense_score", "lexical_score"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -133,7 +133,7 @@ def _fit_weights(
     from scipy.optimize import minimize
     from scipy.special import log_softmax, softmax
 
-    tables = [np.stack([_feature(name, one) for name in features], axis=1) for one in inputs]
+    tables = [np.stack([_feature(name, weights) for name in features], axis=1) for weights in inputs]
     everything = np.concatenate(tables)
     mean, scale = everything.mean(axis=0), everything.std(axis=0)
     varies = scale > np.maximum(_CONSTANT * np.abs(mean), np.finfo(np.float64).tiny)
@@ -151,8 +151,8 @@ def _fit_weights(
         count = len(tables)
         return loss / count + _RIDGE * float(weights @ weights), gradient / count + 2 * _RIDGE * weights
 
-    found = minimize(objective, np.zeros(len(features)), jac=True, method="L-BFGS-B")
-    return TierScorer(tuple(features), tuple(mean.tolist()), tuple(scale.tolist()), tuple(found.x.tolist()), 1.0, 0.0)
+    optimum = minimize(objective, np.zeros(len(features)), jac=True, method="L-BFGS-B")
+    return TierScorer(tuple(features), tuple(mean.tolist()), tuple(scale.tolist()), tuple(optimum.x.tolist()), 1.0, 0.0)
 
 
 def _fit_probability(ranker: TierScorer, inputs: Inputs, positive: NDArray[np.float64]) -> TierScorer:
@@ -173,6 +173,6 @@ def _fit_probability(ranker: TierScorer, inputs: Inputs, positive: NDArray[np.fl
         difference = (probability(logits) - targets) / len(scores)
         return float(loss), np.array([slope * float(difference @ scores), float(difference.sum())])
 
-    found = minimize(objective, np.array([0.0, -2.0]), jac=True, method="L-BFGS-B")
+    optimum = minimize(objective, np.array([0.0, -2.0]), jac=True, method="L-BFGS-B")
     # The slope is kept positive by fitting its logarithm: calibration must not turn the ranking around.
-    return replace(ranker, slope=float(np.exp(found.x[0])), offset=float(found.x[1]))
+    return replace(ranker, slope=float(np.exp(optimum.x[0])), offset=float(optimum.x[1]))

@@ -56,7 +56,8 @@ def asked_of(tiers: pd.Series, early_exit: EarlyExit) -> dict[str, pd.Series]:
     models too."""
     names = [tier.name for tier in MODEL_TIERS]
     return {
-        name: tiers.isin([name] if name in early_exit.skipped else names[place:]) for place, name in enumerate(names)
+        name: tiers.isin([name] if name in early_exit.skipped else names[position:])
+        for position, name in enumerate(names)
     }
 
 

@@ -102,14 +102,14 @@ def _find_cut(window: str, encoding: Encoding, max_tokens: int) -> int:
 def _fit(windows: Sequence[str], cuts: Sequence[int], tokenizer: Tokenizer, max_tokens: int) -> list[int]:
     """Shorten the pieces that have more tokens alone than they had in their window, as parts of words can."""
     fitted = list(cuts)
-    unsure = [place for place, cut in enumerate(fitted) if cut < len(windows[place])]
+    unsure = [index for index, cut in enumerate(fitted) if cut < len(windows[index])]
     while unsure:
-        pieces = [windows[place][: fitted[place]].rstrip() for place in unsure]
+        pieces = [windows[index][: fitted[index]].rstrip() for index in unsure]
         counts = [len(encoding) for encoding in tokenizer.encode_batch(pieces, add_special_tokens=False)]
-        over = {place: count for place, count in zip(unsure, counts, strict=True) if count > max_tokens}
-        unsure = [place for place in over if fitted[place] > 1]
-        for place in unsure:
-            fitted[place] = max(min(fitted[place] - 1, fitted[place] * max_tokens // over[place]), 1)
+        over = {index: count for index, count in zip(unsure, counts, strict=True) if count > max_tokens}
+        unsure = [index for index in over if fitted[index] > 1]
+        for index in unsure:
+            fitted[index] = max(min(fitted[index] - 1, fitted[index] * max_tokens // over[index]), 1)
     return fitted
 
 

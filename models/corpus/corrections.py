@@ -72,36 +72,36 @@ def corrections_of(database: Database, source: str, *, withdrawn: bool = False) 
 
 def corrections_in_force(database: Database, source: str) -> Corrections:
     """`corrections_of` as a reading takes them."""
-    found = corrections_of(database, source)
-    return Corrections(Correction(c.correction_id, c.table, c.position, c.digest, c.row) for c in found)
+    stored = corrections_of(database, source)
+    return Corrections(Correction(c.correction_id, c.table, c.position, c.digest, c.row) for c in stored)
 
 
 def store_corrections(database: Database, corrections: Iterable[StoredCorrection]) -> None:
     """Put corrections in force, in place of earlier ones of the same rows."""
     with database.session() as session:
-        for made in corrections:
+        for correction in corrections:
             at = (
-                CorrectionRow.source == made.source,
-                CorrectionRow.table_name == made.table,
-                CorrectionRow.position == made.position,
+                CorrectionRow.source == correction.source,
+                CorrectionRow.table_name == correction.table,
+                CorrectionRow.position == correction.position,
                 CorrectionRow.withdrawn_at.is_(None),
             )
             for row in session.scalars(select(CorrectionRow).where(*at)):
-                row.withdrawn_at, row.withdrawn_by = made.created_at, made.actor
-                row.withdrawn_note = f"replaced by {made.correction_id}"
+                row.withdrawn_at, row.withdrawn_by = correction.created_at, correction.actor
+                row.withdrawn_note = f"replaced by {correction.correction_id}"
             session.flush()
             session.add(
                 CorrectionRow(
-                    correction_id=made.correction_id,
-                    source=made.source,
-                    table_name=made.table,
-                    position=made.position,
-                    digest=made.digest,
-                    row=dict(made.row),
-                    replaces=dict(made.replaces),
-                    actor=made.actor,
-                    note=made.note,
-                    created_at=made.created_at,
+                    correction_id=correction.correction_id,
+                    source=correction.source,
+                    table_name=correction.table,
+                    position=correction.position,
+                    digest=correction.digest,
+                    row=dict(correction.row),
+                    replaces=dict(correction.replaces),
+                    actor=correction.actor,
+                    note=correction.note,
+                    created_at=correction.created_at,
                 )
             )
 

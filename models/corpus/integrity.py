@@ -50,8 +50,8 @@ def unresolved_references(judgments: pd.DataFrame, queries: pd.DataFrame, passag
         " and ".join(name for name, absent in (("query", query), ("document", document)) if absent)
         for query, document in zip(no_query, no_document, strict=True)
     ]
-    found = judgments[["query_id", "document_id"]].assign(missing=missing)
-    return found.loc[no_query | no_document].reset_index(drop=True)
+    checked = judgments[["query_id", "document_id"]].assign(missing=missing)
+    return checked.loc[no_query | no_document].reset_index(drop=True)
 
 
 def find_rejected_rows(store: ArtifactStore, tables: Mapping[str, Artifact]) -> dict[str, Any]:

@@ -56,10 +56,10 @@ def add_pseudo_queries(
     judged = bool((judgments["grade"] > 0).any())
     if judged and mode == "auto":
         return {}
-    made = list(make_queries(PassageTable(folder / "passages.parquet"), documents))
-    seen = Counter(normalize_query(query.text) for query, _ in made)
+    pairs = list(make_queries(PassageTable(folder / "passages.parquet"), documents))
+    seen = Counter(normalize_query(query.text) for query, _ in pairs)
     seen.update(normalize_query(text) for text in queries["text"])
-    kept = [(query, judgment) for query, judgment in made if seen[normalize_query(query.text)] == 1]
+    kept = [(query, judgment) for query, judgment in pairs if seen[normalize_query(query.text)] == 1]
     new = pd.DataFrame([(q.query_id, q.text, "train" if judged else "", "") for q, _ in kept], columns=_PLACED)
     relevant = pd.DataFrame([(j.query_id, j.document_id, j.grade) for _, j in kept], columns=list(judgments.columns))
     relevant = relevant.astype(judgments.dtypes.to_dict())
@@ -138,8 +138,8 @@ def _texts(document_id: str, title: str, pieces: list[str]) -> Iterator[tuple[st
     headings = [heading for piece in pieces for heading in _headings(piece)]
     first = sentences[:1]
     others = sentences[1:]
-    for kind, found in (("heading", headings), ("sentence", first), ("cloze", others)):
-        usable = [text for text in found if normalize_query(text) not in taken]
+    for kind, candidates in (("heading", headings), ("sentence", first), ("cloze", others)):
+        usable = [text for text in candidates if normalize_query(text) not in taken]
         if usable:
             text = min(usable, key=lambda text: _hash(f"{document_id} {text}"))
             taken.add(normalize_query(text))
@@ -157,10 +157,10 @@ def _sentences(text: str) -> Iterator[str]:
 def _headings(text: str) -> Iterator[str]:
     """Short lines without an end mark that text follows."""
     lines = [line.strip() for line in text.splitlines()]
-    for place, line in enumerate(lines[:-1]):
+    for number, line in enumerate(lines[:-1]):
         heading = " ".join(line.lstrip("#=- ").split())
         is_short = _words(heading) in _HEADING_WORDS and len(heading) <= LONGEST
-        alone = place == 0 or not lines[place - 1]
+        alone = number == 0 or not lines[number - 1]
         if is_short and alone and not _HEADING_END.search(heading) and _mostly_letters(heading):
             yield heading
 

@@ -55,15 +55,15 @@ class QuarantinedRow:
     def values(self) -> dict[str, Any] | None:
         """The row by column; None where it has none, as a line that is no JSON, or where it was too long to be kept."""
         try:
-            found = json.loads(self.row, parse_constant=_refuse_constant)
+            values = json.loads(self.row, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             return None
-        return found if isinstance(found, dict) else None
+        return values if isinstance(values, dict) else None
 
     def record(self) -> dict[str, Any]:
         """As it is exported: `row` is to be edited, `text` is what stands in the source where that is no row."""
-        found = {name: getattr(self, name) for name in _COLUMNS[:-1]}
-        return {**found, "row": self.values, "text": None if self.values is not None else self.row}
+        columns = {name: getattr(self, name) for name in _COLUMNS[:-1]}
+        return {**columns, "row": self.values, "text": None if self.values is not None else self.row}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +155,11 @@ def readmit(
         elif broken.row_id in corrected:
             problems.append(f"{position}: a line above corrects the row of {broken.position} too")
         else:
-            made = _correction(source, broken, values, in_force, artifact.data_version, actor, note)
-            if any(made.correction_id == item.correction_id for item in in_force):
+            correction = _correction(source, broken, values, in_force, artifact.data_version, actor, note)
+            if any(correction.correction_id == item.correction_id for item in in_force):
                 repeated += 1
             else:
-                corrected[broken.row_id] = made
+                corrected[broken.row_id] = correction
     if problems:
         shown = "\n".join(f"  {problem}" for problem in problems[:_MAX_SHOWN])
         more = f"\n  and {len(problems) - _MAX_SHOWN} more" if len(problems) > _MAX_SHOWN else ""
@@ -189,10 +189,10 @@ def _checked(row: Any, kind: type[RawRow], broken: QuarantinedRow) -> dict[str, 
         for ours, theirs in names.items()
         if {ours, theirs} & row.keys()
     }
-    found = parse(kind, values, broken.table, broken.position)
-    if isinstance(found, RejectedRow):
-        return found.reason
-    problem = row_problem(_OURS[broken.table](found))
+    parsed = parse(kind, values, broken.table, broken.position)
+    if isinstance(parsed, RejectedRow):
+        return parsed.reason
+    problem = row_problem(_OURS[broken.table](parsed))
     return values if problem is None else problem[1]
 
 

@@ -69,14 +69,14 @@ def look(
         return Look(replace(seen, files=files, fingerprint=""), False, "Files have changed; waiting until they rest.")
     # What no folder shows is asked at every look: versions of installed packages (a fifth of a second), or
     # corpus.sql.fingerprint, a statement that is there to be cheap.
-    found = (seen.fingerprint if files else "") or open_source(settings, folder, corrections).fingerprint()
-    seen = replace(seen, fingerprint=found)
-    if found == read_from:
+    fingerprint = (seen.fingerprint if files else "") or open_source(settings, folder, corrections).fingerprint()
+    seen = replace(seen, fingerprint=fingerprint)
+    if fingerprint == read_from:
         return Look(replace(seen, announced=""), False, "The source is the one that the corpus was read from.")
-    if found == seen.announced:
-        return Look(seen, False, f"Reading the source {found[:12]} was requested already.")
-    seen = replace(seen, announced=found, changes=seen.changes + 1)
-    return Look(seen, True, f"The source has changed from {read_from[:12]} to {found[:12]}.")
+    if fingerprint == seen.announced:
+        return Look(seen, False, f"Reading the source {fingerprint[:12]} was requested already.")
+    seen = replace(seen, announced=fingerprint, changes=seen.changes + 1)
+    return Look(seen, True, f"The source has changed from {read_from[:12]} to {fingerprint[:12]}.")
 
 
 def _digest_of_files(settings: CorpusSettings, folder: Path, corrections: Corrections) -> str:
@@ -92,7 +92,7 @@ def _digest_of_files(settings: CorpusSettings, folder: Path, corrections: Correc
                 status = path.stat()
             except FileNotFoundError:  # deleted meanwhile, or a dangling link
                 continue
-            place = path.relative_to(folder).as_posix()
-            entries.append([place, status.st_size, status.st_mtime_ns, status.st_ctime_ns])
+            relative = path.relative_to(folder).as_posix()
+            entries.append([relative, status.st_size, status.st_mtime_ns, status.st_ctime_ns])
     read = {"settings": settings.model_dump(mode="json"), "corrections": corrections.digest}
     return digest_json({**read, "folder": str(folder), "files": sorted(entries)})

@@ -77,8 +77,8 @@ def repeated_texts(queries: pd.DataFrame) -> pd.DataFrame:
     strongest = table.drop_duplicates("key")
     pairs = table.merge(strongest, on="key", suffixes=("", "_other"))
     pairs = pairs.loc[pairs["strength"] < pairs["strength_other"]].sort_values("query_id")
-    found = {"query_id": pairs["query_id"], "other_id": pairs["query_id_other"], "kind": "same_text"}
-    return pd.DataFrame(found).astype("str").reset_index(drop=True)
+    columns = {"query_id": pairs["query_id"], "other_id": pairs["query_id_other"], "kind": "same_text"}
+    return pd.DataFrame(columns).astype("str").reset_index(drop=True)
 
 
 def leakage(queries: pd.DataFrame, judgments: pd.DataFrame, passages: pd.DataFrame) -> pd.DataFrame:
@@ -144,11 +144,11 @@ def _place_unsplit(given: Mapping[str, str], units: Mapping[str, str], shares: M
 
 def _by_hash(unit: str, shares: Mapping[str, float]) -> str:
     """The split at the unit's place in [0, 1): `shares` in order from 0, train behind them."""
-    place = int.from_bytes(hashlib.sha256(f"split:{unit}".encode()).digest()[:8]) / 2**64
+    point = int.from_bytes(hashlib.sha256(f"split:{unit}".encode()).digest()[:8]) / 2**64
     for split, share in shares.items():
-        if place < share:
+        if point < share:
             return split
-        place -= share
+        point -= share
     return SPLITS[0]
 
 

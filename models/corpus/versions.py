@@ -40,17 +40,17 @@ def corpus_versions(store: ArtifactStore, releases: Iterable[Release] = ()) -> l
     used: dict[str, list[str]] = {}
     for release in releases:
         used.setdefault(release.corpus_version, []).append(release.release_id)
-    found = {}
+    versions = {}
     for passages in _readings(store):
-        if passages.data_version not in found and _siblings(store, passages) is not None:
-            found[passages.data_version] = CorpusVersion(
+        if passages.data_version not in versions and _siblings(store, passages) is not None:
+            versions[passages.data_version] = CorpusVersion(
                 data_version=passages.data_version,
                 read_at=passages.manifest.created_at,
                 rows={name: int(passages.summary[name]) for name in _ROWS if name in passages.summary},
                 current=current is not None and current.data_version == passages.data_version,
                 releases=tuple(used.get(passages.data_version, ())),
             )
-    return list(found.values())
+    return list(versions.values())
 
 
 def tables_of(store: ArtifactStore, version: str) -> dict[str, Artifact]:
@@ -58,10 +58,10 @@ def tables_of(store: ArtifactStore, version: str) -> dict[str, Artifact]:
 
     Raises `ArtifactError` where there is no such version, or more than one.
     """
-    matching = [one for one in _readings(store) if one.data_version.startswith(version)]
+    matching = [reading for reading in _readings(store) if reading.data_version.startswith(version)]
     if not matching:
         raise ArtifactError(f"there is no version {version!r} of the corpus", _LIST)
-    names = sorted({one.data_version for one in matching})
+    names = sorted({reading.data_version for reading in matching})
     if len(names) > 1:
         raise ArtifactError(f"{version!r} is the beginning of {', '.join(names)}", "Give more of its digits.")
     for passages in matching:
@@ -80,7 +80,7 @@ def use_version(store: ArtifactStore, version: str) -> dict[str, Artifact]:
 
 def _readings(store: ArtifactStore) -> Sequence[Artifact]:
     """Passages of all readings, the newest first."""
-    return sorted(store.made(PASSAGES), key=lambda one: one.manifest.created_at, reverse=True)
+    return sorted(store.made(PASSAGES), key=lambda artifact: artifact.manifest.created_at, reverse=True)
 
 
 def _siblings(store: ArtifactStore, passages: Artifact) -> list[Artifact] | None:

@@ -80,8 +80,8 @@ class Bfloat16Scorer(PairwiseScorer):
             return super().logits_of(encoded, batch_size, progress)
         groups = _groups([len(encoding) for encoding in encoded], self._threads)
         scores, done = np.empty(len(encoded), dtype=np.float32), 0
-        found = self._pool.map(self._score_group, ([encoded[place] for place in group] for group in groups))
-        for group, logits in zip(groups, found, strict=True):
+        scored = self._pool.map(self._score_group, ([encoded[index] for index in group] for group in groups))
+        for group, logits in zip(groups, scored, strict=True):
             scores[group] = logits
             done += len(group)
             if progress is not None:
@@ -128,8 +128,8 @@ def _groups(lengths: Sequence[int], threads: int) -> list[list[int]]:
     another kernel.
     """
     alike: dict[tuple[int, bool], list[int]] = defaultdict(list)
-    for place, length in enumerate(lengths):
-        alike[_in_steps(length), length % _STEP == 0].append(place)
+    for index, length in enumerate(lengths):
+        alike[_in_steps(length), length % _STEP == 0].append(index)
     groups = []
     for (length, _), places in sorted(alike.items(), reverse=True):
         unit = _fewest(length)
@@ -159,8 +159,8 @@ def has_bfloat16_instructions() -> bool:
     """Whether this CPU has instructions that multiply bfloat16."""
     import torch
 
-    found = torch.cpu.get_capabilities()
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _halve(model: Any) -> None:

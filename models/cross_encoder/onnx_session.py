@@ -50,5 +50,5 @@ def open_session(folder: Path) -> Any:
 
 def engine_kind(folder: Path) -> str:
     """Which kind the engine in `folder` is; `torch`, over the model's weights, where none was built."""
-    place = folder / FACTS
-    return str(json.loads(place.read_bytes())["kind"]) if place.is_file() else "torch"
+    facts_file = folder / FACTS
+    return str(json.loads(facts_file.read_bytes())["kind"]) if facts_file.is_file() else "torch"

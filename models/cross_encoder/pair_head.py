@@ -75,15 +75,15 @@ class PairHead(Module):
         **kwargs: Any,
     ) -> Self:
         """Read what `save` wrote."""
-        place: dict[str, Any] = {
+        location: dict[str, Any] = {
             "subfolder": subfolder,
             "token": token,
             "cache_folder": cache_folder,
             "revision": revision,
             "local_files_only": local_files_only,
         }
-        head = cls(**cls.load_config(model_name_or_path, **place))
-        cls.load_torch_weights(model_name_or_path, model=head, **place)
+        head = cls(**cls.load_config(model_name_or_path, **location))
+        cls.load_torch_weights(model_name_or_path, model=head, **location)
         return head
 
 

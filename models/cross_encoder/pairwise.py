@@ -42,12 +42,12 @@ class PairwiseScorer(ABC):
         self, encoded: Sequence[EncodedPair], batch_size: int = 32, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """float32 [n] relevance logits of encoded pairs. `batch_size` has no effect here."""
-        order = sorted(range(len(encoded)), key=lambda place: -len(encoded[place]))
+        order = sorted(range(len(encoded)), key=lambda index: -len(encoded[index]))
         scores = np.empty(len(encoded), dtype=np.float32)
-        for done, (place, score) in enumerate(
-            zip(order, self._pool.map(self._score, (encoded[place] for place in order)), strict=True), start=1
+        for done, (index, score) in enumerate(
+            zip(order, self._pool.map(self._score, (encoded[index] for index in order)), strict=True), start=1
         ):
-            scores[place] = score
+            scores[index] = score
             if progress is not None and (done % batch_size == 0 or done == len(order)):
                 progress(done, len(order))
         return scores

@@ -66,11 +66,11 @@ class PassageCut:
 
     def weights(self, query: str) -> dict[str, float]:
         """What each word of the query counts by its stem: log(passages / those that have it), 0 for common ones."""
-        found = {}
+        weight_of = {}
         for stem, _ in prefix_stems(query):
             share = max(self.counts.get(stem, 0) / max(self.passages, 1), _RARE)
-            found[stem] = -math.log(share) if share < _COMMON else 0.0
-        return found
+            weight_of[stem] = -math.log(share) if share < _COMMON else 0.0
+        return weight_of
 
     def start(
         self, weights: Mapping[str, float], passage: str, offsets: Sequence[tuple[int, int]], first: int, size: int
@@ -84,10 +84,10 @@ class PassageCut:
         if size == 0 or len(offsets) <= first + size:
             return first
         worth = np.zeros(len(offsets))
-        found = [(place, weights[stem]) for stem, place in prefix_stems(passage) if weights.get(stem)]
-        if not found:
+        matches = [(offset, weights[stem]) for stem, offset in prefix_stems(passage) if weights.get(stem)]
+        if not matches:
             return first
-        places, values = zip(*found, strict=True)
+        places, values = zip(*matches, strict=True)
         tokens = np.searchsorted([begin for begin, _ in offsets], places, side="right") - 1
         np.add.at(worth, np.maximum(tokens, 0), values)
         return first + _best_run(worth[first:], size)

@@ -91,7 +91,7 @@ def ablate_scores(
         ),
     ]
     whole = {name: _measured(full[name], judgments) for name in _SYSTEMS}
-    found = [
+    ablations = [
         Ablation(
             ingredient,
             variant,
@@ -106,7 +106,7 @@ def ablate_scores(
         )
         for ingredient, variant, reference, ranking in variants
     ]
-    return corrected(found)
+    return corrected(ablations)
 
 
 def compare_retrained(
@@ -118,28 +118,28 @@ def compare_retrained(
     """Per-query tables of retrained variants, by ingredient, against that of the whole training, each on the same
     queries and for each system: what tiered does not ask a model for, its own ranking shows. The large model is left
     out where the variant is trained after it."""
-    found = []
+    ablations = []
     for name, table in tables.items():
         variant = ", ".join(RETRAINED.get(name, (name,)))
         for system in systems:
             if system == LAST.name and name in _OF_THE_COMPACT_MODEL:
                 continue
-            found.append(
+            ablations.append(
                 Ablation(
                     name,
                     variant,
                     compare(table, baseline, system, settings=settings, candidate=variant, baseline=system),
                 )
             )
-    return corrected(found)
+    return corrected(ablations)
 
 
 def corrected(ablations: Sequence[Ablation]) -> list[Ablation]:
     """The same with p values corrected for there being so many."""
-    p_values = holm([one.comparison.p_value for one in ablations]).tolist() if ablations else []
+    p_values = holm([ablation.comparison.p_value for ablation in ablations]).tolist() if ablations else []
     return [
-        replace(one, comparison=replace(one.comparison, p_corrected=p))
-        for one, p in zip(ablations, p_values, strict=True)
+        replace(ablation, comparison=replace(ablation.comparison, p_corrected=p))
+        for ablation, p in zip(ablations, p_values, strict=True)
     ]
 
 

@@ -31,8 +31,8 @@ class Assessment:
         """JSON values: those of the report, and the slices and first stages."""
         return {
             **self.report.to_dict(),
-            "slices": [one.to_dict() for one in self.slices],
-            "by_first_stage": [one.to_dict() for one in self.by_first_stage],
+            "slices": [part.to_dict() for part in self.slices],
+            "by_first_stage": [stage.to_dict() for stage in self.by_first_stage],
         }
 
 

@@ -53,16 +53,16 @@ def stage_gains(
     them. The p values are corrected for all of these comparisons together (Holm).
     """
     present = [name for name in FIRST_STAGES if (first_stages["system"] == name).any()]
-    found = [
+    stages = [
         _stage_gain(
             name, first_stages[first_stages["system"] == name], scored, judgments, calibration, tiers, depth, settings
         )
         for name in present
     ]
-    corrected = iter(holm([gain.p_value for one in found for gain in one.gains.values()]).tolist())
+    corrected = iter(holm([gain.p_value for stage in stages for gain in stage.gains.values()]).tolist())
     return [
-        replace(one, gains={name: replace(gain, p_corrected=next(corrected)) for name, gain in one.gains.items()})
-        for one in found
+        replace(stage, gains={name: replace(gain, p_corrected=next(corrected)) for name, gain in stage.gains.items()})
+        for stage in stages
     ]
 
 

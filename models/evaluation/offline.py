@@ -95,7 +95,7 @@ def evaluate_offline(
         judgments,
         texts,
         title="Offline evaluation",
-        facts={one.asset: one.data_version for one in made_from},
+        facts={artifact.asset: artifact.data_version for artifact in made_from},
         plot=folder / QUALITY_COST,
     )
     gain = report.gains["tiered"]

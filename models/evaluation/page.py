@@ -65,7 +65,7 @@ def write_evaluation_page(
         pairs=_both_ways(values["pairs"]),
         by_first_stage=values["by_first_stage"],
         slices=values["slices"],
-        worst=[one.to_dict() for one in worst(assessment.slices)],
+        worst=[part.to_dict() for part in worst(assessment.slices)],
         bars=apart["difference"].tolist()[::-1],
         losers=show.of(losers.head(_QUERIES)),
         winners=show.of(winners.head(_QUERIES)),
@@ -84,17 +84,17 @@ def _differences(assessment: Assessment) -> pd.DataFrame:
     per_query = assessment.report.per_query
     main = per_query[per_query["measure"] == MAIN_MEASURE]
     table = main.pivot(index="query_id", columns="system", values="value")
-    found = pd.DataFrame({"baseline": table[assessment.report.best_first_stage], "candidate": table[JUDGED]})
-    found["difference"] = found["candidate"] - found["baseline"]
-    return found.sort_values(["difference", "candidate"], kind="stable")
+    differences = pd.DataFrame({"baseline": table[assessment.report.best_first_stage], "candidate": table[JUDGED]})
+    differences["difference"] = differences["candidate"] - differences["baseline"]
+    return differences.sort_values(["difference", "candidate"], kind="stable")
 
 
 def _both_ways(pairs: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
-    found = {}
+    comparisons = {}
     for pair in pairs:
-        found[pair["first"], pair["second"]] = dict(pair)
-        found[pair["second"], pair["first"]] = {**pair, "difference": -pair["difference"]}
-    return found
+        comparisons[pair["first"], pair["second"]] = dict(pair)
+        comparisons[pair["second"], pair["first"]] = {**pair, "difference": -pair["difference"]}
+    return comparisons
 
 
 def _scale(rows: Sequence[Mapping[str, Any]]) -> float:
@@ -123,8 +123,8 @@ class _Examples:
             self._example(query_id, baseline, candidate, {name: run.get(query_id) for name, run in runs.items()})
             for query_id, baseline, candidate in zip(ids, values["baseline"], values["candidate"], strict=True)
         ]
-        wanted = {document["document_id"] for one in shown for _, ranked in one["sides"] for document in ranked}
-        wanted |= {document["document_id"] for one in shown for document in one["missed"]}
+        wanted = {document["document_id"] for example in shown for _, ranked in example["sides"] for document in ranked}
+        wanted |= {document["document_id"] for example in shown for document in example["missed"]}
         self._describe(shown, wanted)
         return shown
 
@@ -135,7 +135,13 @@ class _Examples:
         grades = dict(zip(judged["document_id"], judged["grade"].astype(int), strict=True))
         ordered = {name: [] if run is None else run["document_id"].tolist() for name, run in runs.items()}
         sides = [
-            (name, [{"document_id": one, "grade": grades.get(one, 0)} for one in documents[:_DOCUMENTS]])
+            (
+                name,
+                [
+                    {"document_id": document_id, "grade": grades.get(document_id, 0)}
+                    for document_id in documents[:_DOCUMENTS]
+                ],
+            )
             for name, documents in ordered.items()
         ]
         missed = [
@@ -158,8 +164,8 @@ class _Examples:
     def _describe(self, shown: Sequence[dict[str, Any]], wanted: set[str]) -> None:
         rows = self._passages[self._passages["document_id"].isin(wanted)].drop_duplicates("document_id")
         known = dict(zip(rows["document_id"], zip(rows["title"], rows["text"], strict=True), strict=True))
-        for one in shown:
-            documents = [document for _, ranked in one["sides"] for document in ranked] + one["missed"]
+        for example in shown:
+            documents = [document for _, ranked in example["sides"] for document in ranked] + example["missed"]
             for document in documents:
                 title, text = known.get(document["document_id"], ("", ""))
                 document["title"] = title
@@ -170,5 +176,5 @@ def _of_queries(ranking: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
     return collapse_to_documents(ranking[ranking["query_id"].isin(ids)])
 
 
-def _ordinal(place: int) -> str:
-    return f"at {place + 1}"
+def _ordinal(index: int) -> str:
+    return f"at {index + 1}"

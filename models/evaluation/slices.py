@@ -73,15 +73,15 @@ def query_facts(queries: pd.DataFrame, judgments: pd.DataFrame, passages: pd.Dat
 
     positive = judgments[(judgments["grade"] > 0) & judgments["query_id"].isin(queries["query_id"])]
     texts = dict(zip(queries["query_id"], queries["text"], strict=True))
-    terms = {query_id: set(found) for query_id, found in zip(texts, tokenize(list(texts.values())), strict=True)}
+    terms = {query_id: set(words) for query_id, words in zip(texts, tokenize(list(texts.values())), strict=True)}
     relevant = set(positive["document_id"])
     of_document: dict[str, set[str]] = {}
     frequency: Counter[str] = Counter()
     wanted = set().union(*terms.values()) if terms else set()
     rows = zip(passages["document_id"], passages["title"], passages["text"], strict=True)
     for block in _blocks(rows, _BLOCK):
-        found = tokenize([passage_text(title, text) for _, title, text in block])
-        for (document_id, *_), words in zip(block, found, strict=True):
+        tokenized = tokenize([passage_text(title, text) for _, title, text in block])
+        for (document_id, *_), words in zip(block, tokenized, strict=True):
             asked = wanted.intersection(words)
             frequency.update(asked)
             if document_id in relevant:
@@ -122,13 +122,13 @@ def slice_gains(
     values = main.pivot(index="query_id", columns="system", values="value")[[candidate, baseline]]
     parts = [(by, value, ids) for by, value, ids in _parts(facts) if len(ids) >= MIN_QUERIES]
     slices = [_slice(by, value, values.loc[ids], candidate, baseline, texts, settings) for by, value, ids in parts]
-    corrected = holm([one["p_value"] for one in slices]) if slices else []
-    return [Slice(**one, p_corrected=float(p)) for one, p in zip(slices, corrected, strict=True)]
+    corrected = holm([part["p_value"] for part in slices]) if slices else []
+    return [Slice(**part, p_corrected=float(p)) for part, p in zip(slices, corrected, strict=True)]
 
 
 def worst(slices: Iterable[Slice], count: int = 5) -> list[Slice]:
     """The slices with the lowest gain, lowest first."""
-    return sorted(slices, key=lambda one: (one.difference, one.candidate))[:count]
+    return sorted(slices, key=lambda part: (part.difference, part.candidate))[:count]
 
 
 def _slice(
@@ -191,8 +191,8 @@ def _bands(by: str, values: pd.Series, name: Any) -> Iterable[tuple[str, str, li
     places = np.searchsorted(cuts, values.to_numpy(), side="left")
     if len(set(places.tolist())) < 2:
         return
-    for place in range(len(cuts) + 1):
-        inside = values[places == place]
+    for band in range(len(cuts) + 1):
+        inside = values[places == band]
         if len(inside):
             yield by, name(inside.min(), inside.max()), inside.index.tolist()
 

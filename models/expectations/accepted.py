@@ -42,10 +42,10 @@ def accept_corpus(store: ArtifactStore, bundle: Artifact) -> bool:
 def accepted_tables(store: ArtifactStore) -> dict[str, Artifact]:
     """The accepted version of each table that has a suite; empty before the first release."""
     try:
-        found = {name: store.current(name, ACCEPTED) for name in SUITE_OF}
+        accepted = {name: store.current(name, ACCEPTED) for name in SUITE_OF}
     except ArtifactError:  # deleted since
         return {}
-    artifacts = {name: artifact for name, artifact in found.items() if artifact is not None}
+    artifacts = {name: artifact for name, artifact in accepted.items() if artifact is not None}
     return artifacts if len(artifacts) == len(SUITE_OF) else {}
 
 

@@ -39,12 +39,13 @@ def require_contracts(store: ArtifactStore, artifact: Artifact) -> None:
     """Raise `ContractError` naming offending rows if a table of `artifact` breaks its contract."""
     for file in artifact.manifest.files:
         if file in TABLES:
-            found = contract_violations(store, artifact, file)
-            if found["count"]:
+            violations = contract_violations(store, artifact, file)
+            if violations["count"]:
                 rows = "\n".join(
-                    f"  row {e['row']}: {e['column']}: {e['check']} (got {e['value']!r})" for e in found["examples"]
+                    f"  row {e['row']}: {e['column']}: {e['check']} (got {e['value']!r})"
+                    for e in violations["examples"]
                 )
                 raise ContractError(
-                    f"{artifact.asset}/{file} breaks its contract in {found['count']} places:\n{rows}",
+                    f"{artifact.asset}/{file} breaks its contract in {violations['count']} places:\n{rows}",
                     "Mend the asset that makes it, or the source rows, and materialize it again.",
                 )

@@ -30,7 +30,9 @@ def profiled_suite(suite_name: str, table: pd.DataFrame, margin: float) -> dict[
     the file where it shall stop a run. The table is that of `models.expectations.tables.table_of`.
     """
     suite = json.loads(suite_file(suite_name).read_text(encoding="utf-8"))
-    kept = [one for one in suite["expectations"] if not one["meta"]["name"].startswith(PROFILED)]
+    kept = [
+        expectation for expectation in suite["expectations"] if not expectation["meta"]["name"].startswith(PROFILED)
+    ]
     return {**suite, "expectations": [*kept, *_expectations(table, margin)]}
 
 

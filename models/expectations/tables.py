@@ -62,12 +62,14 @@ def passage_table(passages: pd.DataFrame) -> pd.DataFrame:
     sampled = alike_sample(texts, _DUPLICATES_SAMPLE)
     others = near_duplicate_of([texts[row] for row in sampled])
     ids = table["passage_id"].tolist()
-    found = {row: "" if other is None else ids[sampled[other]] for row, other in zip(sampled, others, strict=True)}
+    duplicate_of = {
+        row: "" if other is None else ids[sampled[other]] for row, other in zip(sampled, others, strict=True)
+    }
     return table.assign(
         span_minus_text=spans - table["text"].str.len(),
         characters=table["text"].str.len(),
         language=_languages(table.rename(columns={"passage_id": "query_id"})[["query_id", "text"]]),
-        near_duplicate_of=_column(found, len(table)),
+        near_duplicate_of=_column(duplicate_of, len(table)),
     )
 
 
@@ -114,7 +116,7 @@ def evaluation_table(queries: pd.DataFrame, judgments: pd.DataFrame) -> pd.DataF
     table = queries[["query_id", "split"]].assign(
         normalized_text=[" ".join(text.casefold().split()) for text in queries["text"]],
         words=[len(text.split()) for text in queries["text"]],
-        near_duplicate_of=pd.Series(["" if one is None else ids[one] for one in others], index=queries.index),
+        near_duplicate_of=pd.Series(["" if row is None else ids[row] for row in others], index=queries.index),
     )
     joined = table.merge(judged, how="left", left_on="query_id", right_index=True)
     numbers = ["positives", "lowest_grade", "highest_grade"]
@@ -133,13 +135,13 @@ def facts(table: pd.DataFrame) -> dict[str, Any]:
     `accepted_languages` (those of at least 1 % of the sampled rows) and `accepted_main_languages` (30 %).
     """
     numbers = table.select_dtypes("number")
-    found: dict[str, Any] = {"accepted_rows": len(table)}
-    found |= {f"accepted_mean_{name}": float(numbers[name].mean()) for name in numbers if len(table)}
+    accepted: dict[str, Any] = {"accepted_rows": len(table)}
+    accepted |= {f"accepted_mean_{name}": float(numbers[name].mean()) for name in numbers if len(table)}
     if "language" in table:
         shares = table["language"].value_counts(normalize=True)
-        found["accepted_languages"] = sorted(map(str, shares[shares >= _FEW].index))
-        found["accepted_main_languages"] = sorted(map(str, shares[shares >= min(_MANY, shares.max())].index))
-    return found
+        accepted["accepted_languages"] = sorted(map(str, shares[shares >= _FEW].index))
+        accepted["accepted_main_languages"] = sorted(map(str, shares[shares >= min(_MANY, shares.max())].index))
+    return accepted
 
 
 def _languages(texts: pd.DataFrame) -> pd.Series:

@@ -138,13 +138,13 @@ def validate_with_page(
     """
     suite = json.loads(suite_file(suite_name).read_text(encoding="utf-8"))
     kept = [expectation for expectation in suite["expectations"] if not _lacks_accepted(expectation, parameters)]
-    left_out = [one["meta"]["name"] for one in suite["expectations"] if one not in kept]
+    left_out = [expectation["meta"]["name"] for expectation in suite["expectations"] if expectation not in kept]
     suite["expectations"] = kept
     _require_parameters(suite, parameters)
     _require_columns(suite, table)
     with _quiet():
         validation = _run(table, suite, parameters)
-        order = {expectation["meta"]["name"]: place for place, expectation in enumerate(kept)}
+        order = {expectation["meta"]["name"]: number for number, expectation in enumerate(kept)}
         outcomes = sorted((_outcome(result) for result in validation.results), key=lambda outcome: order[outcome.name])
         page = _data_docs(validation)
     return ExpectationReport(suite_name, len(table), tuple(outcomes), tuple(left_out)), page
@@ -225,7 +225,7 @@ def _problem(exception_info: Mapping[str, Any] | None) -> str:
 
 def _outcome(result: ExpectationValidationResult) -> ExpectationOutcome:
     config = _config(result)
-    kwargs, found = config["kwargs"], result.result
+    kwargs, outcome = config["kwargs"], result.result
     pair = [*(kwargs[name] for name in ("column_A", "column_B") if name in kwargs), *kwargs.get("column_list", ())]
     bounds = {
         name: value
@@ -235,10 +235,10 @@ def _outcome(result: ExpectationValidationResult) -> ExpectationOutcome:
     condition = kwargs.get("row_condition")
     if condition:
         bounds["where"] = f"{condition['column']['name']} {condition['operator']} {condition['parameter']}"
-    if "observed_value" in found:
-        observed = _short(found["observed_value"])
+    if "observed_value" in outcome:
+        observed = _short(outcome["observed_value"])
     else:
-        observed = f"{found.get('unexpected_count', 0)} of {found.get('element_count', 0)} rows outside"
+        observed = f"{outcome.get('unexpected_count', 0)} of {outcome.get('element_count', 0)} rows outside"
     return ExpectationOutcome(
         name=config["meta"]["name"],
         description=str(config.get("description") or ""),
@@ -247,13 +247,13 @@ def _outcome(result: ExpectationValidationResult) -> ExpectationOutcome:
         success=bool(result.success),
         observed=observed,
         expected=", ".join(f"{name} {_short(value)}" for name, value in bounds.items()),
-        unexpected_count=int(found.get("unexpected_count") or 0),
-        examples=() if result.success else tuple(_examples(found)),
+        unexpected_count=int(outcome.get("unexpected_count") or 0),
+        examples=() if result.success else tuple(_examples(outcome)),
     )
 
 
-def _examples(found: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    for row in found.get("partial_unexpected_index_list") or []:
+def _examples(outcome: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    for row in outcome.get("partial_unexpected_index_list") or []:
         yield {str(name): _short(value) for name, value in row.items()}
 
 

@@ -125,11 +125,11 @@ def _decoded(text: str, known: Collection[str]) -> str:
     return text if text in known else unquote(text)
 
 
-def _number(text: str, place: str) -> float:
+def _number(text: str, position: str) -> float:
     try:
         score = float(text)
     except ValueError:
         score = math.nan
     if not math.isfinite(score):
-        raise SourceError(f"{place}: the score {text!r} is not a number", _FORMAT)
+        raise SourceError(f"{position}: the score {text!r} is not a number", _FORMAT)
     return score

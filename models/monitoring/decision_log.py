@@ -56,9 +56,9 @@ def read_day(database: Database, day: date) -> pd.DataFrame:
     return decision_table(decisions.read(database, start, start + timedelta(days=1), exclude_callers=[PROBE_CALLER]))
 
 
-def decision_table(found: Iterable[Decision]) -> pd.DataFrame:
+def decision_table(decisions: Iterable[Decision]) -> pd.DataFrame:
     """One row of `models.contracts.tables.DecisionLog` per decision, in the given order."""
-    return pd.DataFrame([_row(decision) for decision in found], columns=list(_TYPES)).astype(_TYPES)
+    return pd.DataFrame([_row(decision) for decision in decisions], columns=list(_TYPES)).astype(_TYPES)
 
 
 def log_digest(log: pd.DataFrame) -> str:

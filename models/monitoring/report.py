@@ -98,8 +98,8 @@ def find_windows(
     before: dict[str, Artifact] = {}
     if settings.reference == "previous_days":
         days = [(day - timedelta(days=back)).isoformat() for back in range(settings.reference_days, 0, -1)]
-        found = {name: store.current(DECISION_LOG, name) for name in days}
-        before = {f"{DECISION_LOG}/{name}": artifact for name, artifact in found.items() if artifact is not None}
+        logs = {name: store.current(DECISION_LOG, name) for name in days}
+        before = {f"{DECISION_LOG}/{name}": artifact for name, artifact in logs.items() if artifact is not None}
     for artifact in before.values():
         require_contracts(store, artifact)
     bundles = _bundles(ledger, [log, *before.values()])
@@ -177,8 +177,8 @@ def columns_table(summary: DriftSummary) -> str:
 def _bundles(ledger: Ledger, logs: Iterable[Artifact]) -> dict[str, str]:
     """The bundle behind each release that answered in `logs`; releases that the ledger does not know are left out."""
     ids = {release_id for log in logs for release_id in log.read_table(LOG_FILE, ["release_id"])["release_id"]}
-    found = {release_id: ledger.get(release_id) for release_id in sorted(ids)}
-    return {release_id: release.bundle_version for release_id, release in found.items() if release is not None}
+    releases = {release_id: ledger.get(release_id) for release_id in sorted(ids)}
+    return {release_id: release.bundle_version for release_id, release in releases.items() if release is not None}
 
 
 def _busiest(bundles: Mapping[str, str], log: Artifact) -> str:

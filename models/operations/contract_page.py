@@ -69,26 +69,26 @@ def render() -> str:
 
 def _raw_kinds() -> dict[type[RawRow], list[str]]:
     """The kinds of raw rows, with the sources and tables that have them."""
-    found: dict[type[RawRow], list[str]] = {}
+    kinds: dict[type[RawRow], list[str]] = {}
     for source, raw_tables in RAW_CONTRACTS.items():
         for table, kind in raw_tables.items():
-            found.setdefault(kind, []).append(f"`{source}` ({table})")
-    return found
+            kinds.setdefault(kind, []).append(f"`{source}` ({table})")
+    return kinds
 
 
 def _columns(schema: Any) -> list[str]:
     """The columns of a pandera schema as a table, and the rules that look at several of them."""
-    made = schema.to_schema()
+    built = schema.to_schema()
     rows = []
-    for name, column in made.columns.items():
+    for name, column in built.columns.items():
         rules = [_rule(check) for check in column.checks] + (["unique"] if column.unique else [])
         unit = (column.metadata or {}).get("unit", "")
         kind = _PANDAS.get(str(column.dtype).partition("[")[0], "time")
         empty = "may be missing" if column.nullable else "required"
         rows.append((f"`{name}`", kind, unit, empty, "; ".join(rules), column.description or ""))
     lines = table_lines(("column", "type", "unit", "", "rule", "what it is"), rows)
-    whole = [check.name.replace("_", " ") for check in made.checks]
-    whole += [f"{' and '.join(made.unique)} together are unique"] if made.unique else []
+    whole = [check.name.replace("_", " ") for check in built.checks]
+    whole += [f"{' and '.join(built.unique)} together are unique"] if built.unique else []
     return [*lines, "", f"Of the whole: {'; '.join(whole)}."] if whole else lines
 
 

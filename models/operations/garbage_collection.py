@@ -90,13 +90,13 @@ class Plan:
             "delete": {
                 "artifacts": [
                     {
-                        "asset": one.ref.asset,
-                        "data_version": one.ref.data_version,
-                        "bytes": one.bytes,
-                        "last_used": one.last_used and one.last_used.isoformat(timespec="seconds"),
-                        "whole": one.whole,
+                        "asset": artifact.ref.asset,
+                        "data_version": artifact.ref.data_version,
+                        "bytes": artifact.bytes,
+                        "last_used": artifact.last_used and artifact.last_used.isoformat(timespec="seconds"),
+                        "whole": artifact.whole,
                     }
-                    for one in self.artifacts
+                    for artifact in self.artifacts
                 ],
                 "steps": len(self.steps),
                 "results": len(self.results),
@@ -184,12 +184,12 @@ def _kept_releases(ledger: Ledger, retention: RetentionSettings, since: datetime
     current = ledger.current()
     if current is not None:
         yield current, "champion"
-    one, depth = current, 0
-    while one is not None and one.previous_release_id is not None:
-        one, depth = ledger.get(one.previous_release_id), depth + 1
-        if one is None or 0 < retention.releases < depth:
+    kept, depth = current, 0
+    while kept is not None and kept.previous_release_id is not None:
+        kept, depth = ledger.get(kept.previous_release_id), depth + 1
+        if kept is None or 0 < retention.releases < depth:
             break
-        yield one, "rollback to"
+        yield kept, "rollback to"
     for release in ledger.history(_ALL):
         if release.state == "pending":
             yield release, "pending"
@@ -207,11 +207,11 @@ def plan(store: ArtifactStore, refers: References, days: int, now: datetime | No
         keeper.keep(pointer.ref, f"current{f' of {pointer.partition}' if pointer.partition else ''}", pointer.step)
     for ref, reason in refers.artifacts.items():
         keeper.keep(ref, reason)
-    for step, made in catalog.steps.items():
-        ref = Ref(made.asset, made.data_version)
-        if made.asset == _DECISION and (reason := refers.decisions.get(made.inputs.get("record", ""))):
+    for step, manifest in catalog.steps.items():
+        ref = Ref(manifest.asset, manifest.data_version)
+        if manifest.asset == _DECISION and (reason := refers.decisions.get(manifest.inputs.get("record", ""))):
             keeper.keep(ref, reason, step)
-        if _last_use(catalog, made) >= since:
+        if _last_use(catalog, manifest) >= since:
             keeper.keep(ref, f"used by a run of the last {days} days", step)
     keeper.close()
     unused = tuple(_unused(store, catalog, keeper.reasons, min(since, now - _GRACE)))
@@ -227,7 +227,9 @@ def plan(store: ArtifactStore, refers: References, days: int, now: datetime | No
         results=tuple(_results(store, alive, since)),
         leftovers=tuple(_leftovers(store, now)),
         folders=(*store.workspace.abandoned(), *store.abandoned_scratch(), *_copies(store, catalog.whole, unused)),
-        freed_bytes=_freed(store, [place for one in unused for place in catalog.objects[one.ref]], unused),
+        freed_bytes=_freed(
+            store, [file_key for artifact in unused for file_key in catalog.objects[artifact.ref]], unused
+        ),
     )
 
 
@@ -237,8 +239,8 @@ def collect(store: ArtifactStore, refers: Callable[[], References], days: int, n
     `refers` is asked twice: before and after the content is taken away.
     """
     before = plan(store, refers(), days, now)
-    for one in before.artifacts:
-        _move_to_trash(store, one.ref)
+    for artifact in before.artifacts:
+        _move_to_trash(store, artifact.ref)
     after = plan(store, refers(), days, now)
     gone = set()
     for ref in _list_trash(store):
@@ -247,23 +249,23 @@ def collect(store: ArtifactStore, refers: Callable[[], References], days: int, n
         else:
             _delete_for_good(store, ref)
             gone.add(ref)
-    for one in before.artifacts:
-        if not one.whole and one.ref not in after.kept:
-            _delete_incomplete(store, one.ref)
-            gone.add(one.ref)
+    for artifact in before.artifacts:
+        if not artifact.whole and artifact.ref not in after.kept:
+            _delete_incomplete(store, artifact.ref)
+            gone.add(artifact.ref)
     times = step_times(store)
-    for place, last_used in after.steps.items():
-        if place in before.steps and times.get(place) == last_used:
-            store.files.delete(place)
-    for place in (*after.results, *after.leftovers):
-        store.files.delete(place)
+    for step_key, last_used in after.steps.items():
+        if step_key in before.steps and times.get(step_key) == last_used:
+            store.files.delete(step_key)
+    for step_key in (*after.results, *after.leftovers):
+        store.files.delete(step_key)
     store.workspace.remove_abandoned()
     for folder in (*store.abandoned_scratch(), *_copies(store, stored_objects(store)[1], ())):
         _remove_folder(store, folder)
     return Plan(
         after.kept,
         after.kept_bytes,
-        tuple(one for one in before.artifacts if one.ref in gone),
+        tuple(artifact for artifact in before.artifacts if artifact.ref in gone),
         after.steps,
         after.results,
         after.leftovers,
@@ -283,9 +285,9 @@ def _unused(
             continue
         whole = ref in catalog.whole
         makers = catalog.makers(ref)
-        times = [_last_use(catalog, made) for made in makers]
+        times = [_last_use(catalog, manifest) for manifest in makers]
         if not makers:  # An upload that was cut short, or is still going on.
-            times = [at for place in files if (at := store.files.modified(place)) is not None]
+            times = [at for file_key in files if (at := store.files.modified(file_key)) is not None]
         last = max(times, default=None)
         if last is None or last < since:
             yield Unused(ref, sum(files.values()), last, whole)
@@ -293,14 +295,14 @@ def _unused(
 
 def _results(store: ArtifactStore, alive: set[str], since: datetime) -> Iterator[str]:
     """Remembered results that are about an artifact which goes, or do not say what they are about and are old."""
-    places = (place for place in store.files.find("memo") if not is_being_written(place))
-    for place, data in store.files.read_all(places).items():
+    places = (memo_key for memo_key in store.files.find("memo") if not is_being_written(memo_key))
+    for memo_key, data in store.files.read_all(places).items():
         value = json.loads(data)
         if isinstance(value, dict) and value.keys() == {"key", "result"}:
             if not _versions(value["key"]) <= alive:
-                yield place
-        elif (at := store.files.modified(place)) is not None and at < since:
-            yield place
+                yield memo_key
+        elif (at := store.files.modified(memo_key)) is not None and at < since:
+            yield memo_key
 
 
 def _versions(value: Any) -> set[str]:
@@ -308,70 +310,70 @@ def _versions(value: Any) -> set[str]:
     if isinstance(value, str):
         return {value} if _VERSION.fullmatch(value) else set()
     inner: Iterable[Any] = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return {version for one in inner for version in _versions(one)}
+    return {version for item in inner for version in _versions(item)}
 
 
 def _leftovers(store: ArtifactStore, now: datetime) -> Iterator[str]:
     for top in ("steps", "current", "memo"):
-        for place in store.files.find(top):
-            if is_being_written(place) and (at := store.files.modified(place)) is not None and at < now - _GRACE:
-                yield place
+        for file_key in store.files.find(top):
+            if is_being_written(file_key) and (at := store.files.modified(file_key)) is not None and at < now - _GRACE:
+                yield file_key
 
 
 def _copies(store: ArtifactStore, whole: Iterable[Ref], unused: Iterable[Unused]) -> list[Path]:
     """Fetched copies on this machine of artifacts that are gone from a remote root, or go now."""
     if store.is_local or not store.cache.is_dir():
         return []
-    stay = {*whole} - {one.ref for one in unused}
+    stay = {*whole} - {artifact.ref for artifact in unused}
     folders = [path.parent for path in store.cache.glob(f"*/*/*/{MANIFEST}")]
     return sorted(path for path in folders if Ref(f"{path.parts[-3]}/{path.parts[-2]}", path.name) not in stay)
 
 
 def _freed(store: ArtifactStore, places: list[str], unused: Iterable[Unused]) -> int:
     if not store.is_local:
-        return sum(one.bytes for one in unused)
+        return sum(artifact.bytes for artifact in unused)
     links: dict[tuple[int, int], list[os.stat_result]] = {}
-    for place in places:
-        found = store.files.path(place).stat()
-        links.setdefault((found.st_dev, found.st_ino), []).append(found)
-    return sum(found[0].st_size for found in links.values() if found[0].st_nlink <= len(found))
+    for file_key in places:
+        stat = store.files.path(file_key).stat()
+        links.setdefault((stat.st_dev, stat.st_ino), []).append(stat)
+    return sum(stats[0].st_size for stats in links.values() if stats[0].st_nlink <= len(stats))
 
 
 def _used_since(store: ArtifactStore, ref: Ref, steps: Mapping[str, datetime | None]) -> bool:
     """Whether a run has asked for one of the steps that gave an artifact since `steps` were looked at."""
-    return any(place in steps and at != steps[place] for place, at in step_times(store, ref.asset).items())
+    return any(step_key in steps and at != steps[step_key] for step_key, at in step_times(store, ref.asset).items())
 
 
 def _move_to_trash(store: ArtifactStore, ref: Ref) -> None:
-    place, trash = object_place(*ref), f"trash/{ref.asset}/{ref.data_version}"
+    object_key, trash = object_place(*ref), f"trash/{ref.asset}/{ref.data_version}"
     if store.is_local:
         target = store.files.path(trash)
         shutil.rmtree(target, ignore_errors=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # another call has taken it
-            os.replace(store.files.path(place), target)
-    elif (manifest := store.files.read(f"{place}/{MANIFEST}")) is not None:
+            os.replace(store.files.path(object_key), target)
+    elif (manifest := store.files.read(f"{object_key}/{MANIFEST}")) is not None:
         store.files.write(f"{trash}/{MANIFEST}", manifest)
-        store.files.delete(f"{place}/{MANIFEST}")
+        store.files.delete(f"{object_key}/{MANIFEST}")
 
 
 def _list_trash(store: ArtifactStore) -> list[Ref]:
     """What is in the trash, also what a killed call has left there."""
-    parts = [place.split("/") for place in store.files.find("trash")]
-    found = {Ref(f"{group}/{noun}", version) for _, group, noun, version, *_ in parts}
-    return sorted(found)
+    parts = [file_key.split("/") for file_key in store.files.find("trash")]
+    refs = {Ref(f"{group}/{noun}", version) for _, group, noun, version, *_ in parts}
+    return sorted(refs)
 
 
 def _restore(store: ArtifactStore, ref: Ref) -> None:
     """Undo `_move_to_trash`, unless a run has made the artifact anew."""
-    place, trash = object_place(*ref), f"trash/{ref.asset}/{ref.data_version}"
+    object_key, trash = object_place(*ref), f"trash/{ref.asset}/{ref.data_version}"
     if store.is_local:
         try:
-            os.replace(store.files.path(trash), store.files.path(place))
+            os.replace(store.files.path(trash), store.files.path(object_key))
         except OSError:
             shutil.rmtree(store.files.path(trash), ignore_errors=True)
     elif (manifest := store.files.read(f"{trash}/{MANIFEST}")) is not None:
-        store.files.write(f"{place}/{MANIFEST}", manifest)
+        store.files.write(f"{object_key}/{MANIFEST}", manifest)
         store.files.delete(f"{trash}/{MANIFEST}")
 
 
@@ -386,10 +388,10 @@ def _delete_for_good(store: ArtifactStore, ref: Ref) -> None:
 
 def _delete_incomplete(store: ArtifactStore, ref: Ref) -> None:
     """Delete the files of an artifact without a manifest; those of one that a run has made anew stay."""
-    for place in store.files.find(object_place(*ref)):
+    for file_key in store.files.find(object_place(*ref)):
         if store.has(*ref):
             return
-        store.files.delete(place)
+        store.files.delete(file_key)
 
 
 def _remove_folder(store: ArtifactStore, folder: Path) -> None:
@@ -398,9 +400,9 @@ def _remove_folder(store: ArtifactStore, folder: Path) -> None:
         os.replace(folder, temporary / folder.name)
 
 
-def _step_place(made: Manifest) -> str:
-    return f"steps/{made.asset}/{made.step}.json"
+def _step_place(manifest: Manifest) -> str:
+    return f"steps/{manifest.asset}/{manifest.step}.json"
 
 
-def _last_use(catalog: Catalog, made: Manifest) -> datetime:
-    return catalog.used.get(made.step) or datetime.fromisoformat(made.created_at)
+def _last_use(catalog: Catalog, manifest: Manifest) -> datetime:
+    return catalog.used.get(manifest.step) or datetime.fromisoformat(manifest.created_at)

@@ -51,13 +51,13 @@ def trace(name: str, store: ArtifactStore, ledger: Ledger, tracking: Tracking) -
     """
     catalog = Catalog.read(store)
     if (release := _release(name, ledger)) is not None:
-        made = catalog.maker(Ref(BUNDLE, release.bundle_version))
-        return _lineage(catalog, Ref(BUNDLE, release.bundle_version), made, release=_of_release(release))
+        manifest = catalog.maker(Ref(BUNDLE, release.bundle_version))
+        return _lineage(catalog, Ref(BUNDLE, release.bundle_version), manifest, release=_of_release(release))
     if (version := _registered(name, tracking)) is not None:
         ref = Ref(version.asset, version.data_version)
         return _lineage(catalog, ref, catalog.maker(ref), model=version.to_dict())
-    ref, made = _artifact(name, catalog, lambda: _names(catalog, ledger, tracking))
-    return _lineage(catalog, ref, made)
+    ref, manifest = _artifact(name, catalog, lambda: _names(catalog, ledger, tracking))
+    return _lineage(catalog, ref, manifest)
 
 
 def _release(name: str, ledger: Ledger) -> Release | None:
@@ -65,13 +65,13 @@ def _release(name: str, ledger: Ledger) -> Release | None:
         return ledger.current() or _no(f"there is no {CHAMPION} yet", "Run `rerankops run` first.")
     if name == PREVIOUS:
         return ledger.previous() or _no("there is no release before the champion", "The champion is the first.")
-    found = ledger.get(name)
-    if found is None and re.match(r"r-\d", name):
-        beginning = [one for one in ledger.history(1_000_000) if one.release_id.startswith(name)]
+    release = ledger.get(name)
+    if release is None and re.match(r"r-\d", name):
+        beginning = [entry for entry in ledger.history(1_000_000) if entry.release_id.startswith(name)]
         if len(beginning) > 1:
-            _no(f"{name} is the beginning of several releases", _list(one.release_id for one in beginning))
+            _no(f"{name} is the beginning of several releases", _list(entry.release_id for entry in beginning))
         return beginning[0] if beginning else None
-    return found
+    return release
 
 
 def _registered(name: str, tracking: Tracking) -> RegisteredVersion | None:
@@ -93,10 +93,10 @@ def _artifact(name: str, catalog: Catalog, names: Any) -> tuple[Ref, Manifest | 
         asset = same_noun.pop()
     versions = [ref for ref in known if ref.asset == asset]
     if versions and not at:
-        pointers = [one for one in catalog.pointers if one.ref.asset == asset]
-        whole = [one for one in pointers if one.partition is None]
+        pointers = [pointer for pointer in catalog.pointers if pointer.ref.asset == asset]
+        whole = [pointer for pointer in pointers if pointer.partition is None]
         if not whole and pointers:
-            days = sorted(one.partition or "" for one in pointers)
+            days = sorted(pointer.partition or "" for pointer in pointers)
             _no(f"{asset} is made for one day at a time", f"Name one: {asset}@{days[-1]}. {_list(days)}")
         if not whole:
             _no(f"{asset} has no current version", f"Name one: {_list(map(str, versions))}")
@@ -105,11 +105,11 @@ def _artifact(name: str, catalog: Catalog, names: Any) -> tuple[Ref, Manifest | 
         if pointer.ref.asset == asset and pointer.partition == version:
             return pointer.ref, catalog.steps.get(pointer.step) or catalog.maker(pointer.ref)
     if _HEX.fullmatch(version if at else name):
-        found = [ref for ref in (versions if at else known) if ref.data_version.startswith(version if at else name)]
-        if len(found) > 1:
-            _no(f"{name} is the beginning of several versions", _list(map(str, found)))
-        if found:
-            return found[0], catalog.maker(found[0])
+        matches = [ref for ref in (versions if at else known) if ref.data_version.startswith(version if at else name)]
+        if len(matches) > 1:
+            _no(f"{name} is the beginning of several versions", _list(map(str, matches)))
+        if matches:
+            return matches[0], catalog.maker(matches[0])
     everything = names()
     near = difflib.get_close_matches(name, everything, n=_NEAR, cutoff=0.5)
     near = near or difflib.get_close_matches(name.rpartition("/")[2].partition("@")[0], everything, n=_NEAR, cutoff=0.5)
@@ -119,36 +119,36 @@ def _artifact(name: str, catalog: Catalog, names: Any) -> tuple[Ref, Manifest | 
     )
 
 
-def _lineage(catalog: Catalog, ref: Ref, made: Manifest | None, **of: Any) -> Lineage:
-    nodes: dict[str, dict[str, Any]] = {str(ref): _node(catalog, ref, made)}
-    if made is not None:
-        for consumer, needed, maker in catalog.upstream([made]):
+def _lineage(catalog: Catalog, ref: Ref, manifest: Manifest | None, **of: Any) -> Lineage:
+    nodes: dict[str, dict[str, Any]] = {str(ref): _node(catalog, ref, manifest)}
+    if manifest is not None:
+        for consumer, needed, maker in catalog.upstream([manifest]):
             name = str(Ref(consumer.asset, consumer.data_version))
             nodes[name]["inputs"].append(str(needed))
             nodes.setdefault(str(needed), _node(catalog, needed, maker))
     return Lineage(str(ref), nodes, **of)
 
 
-def _node(catalog: Catalog, ref: Ref, made: Manifest | None) -> dict[str, Any]:
+def _node(catalog: Catalog, ref: Ref, manifest: Manifest | None) -> dict[str, Any]:
     node: dict[str, Any] = {
         "asset": ref.asset,
         "data_version": ref.data_version,
         "stored": ref in catalog.whole,
-        "known": made is not None,
+        "known": manifest is not None,
         "inputs": [],
     }
-    if made is not None:
-        of_assets = {needed.data_version for needed in catalog.inputs(made)}
+    if manifest is not None:
+        of_assets = {needed.data_version for needed in catalog.inputs(manifest)}
         node |= {
-            "code_version": made.code_version,
-            "step": made.step,
-            "created_at": made.created_at,
-            "seconds": made.seconds,
-            "rows": made.summary.get("dagster/row_count"),
-            "bytes": sum(entry.bytes for entry in made.files.values()),
-            "settings": dict(made.settings),
-            "outside": {name: value for name, value in made.inputs.items() if value not in of_assets},
-            "source": made.summary.get("source"),
+            "code_version": manifest.code_version,
+            "step": manifest.step,
+            "created_at": manifest.created_at,
+            "seconds": manifest.seconds,
+            "rows": manifest.summary.get("dagster/row_count"),
+            "bytes": sum(entry.bytes for entry in manifest.files.values()),
+            "settings": dict(manifest.settings),
+            "outside": {name: value for name, value in manifest.inputs.items() if value not in of_assets},
+            "source": manifest.summary.get("source"),
         }
     return node
 
@@ -172,15 +172,15 @@ def _of_release(release: Release) -> dict[str, Any]:
 def _names(catalog: Catalog, ledger: Ledger, tracking: Tracking) -> list[str]:
     """What can be asked for: assets, releases and registered models."""
     assets = sorted({step.asset for step in catalog.steps.values()})
-    releases = [one.release_id for one in ledger.history()]
+    releases = [release.release_id for release in ledger.history()]
     roles = [CHAMPION, PREVIOUS] if releases else []
     return [*roles, *assets, *(asset.partition("/")[2] for asset in assets), *releases, *tracking.names()]
 
 
 def _list(names: Iterable[str]) -> str:
-    found = sorted(names)
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return f"{', '.join(found[:_SHOWN])}{more}"
+    listed = sorted(names)
+    more = f" and {len(listed) - _SHOWN} more" if len(listed) > _SHOWN else ""
+    return f"{', '.join(listed[:_SHOWN])}{more}"
 
 
 def _no(message: str, hint: str) -> Any:

@@ -72,14 +72,14 @@ def served_objectives(settings: Settings, database: Database) -> dict[str, Any]:
     """Served latency and error budgets, `from` the running `service` or, where none answers, from the `decisions` of
     the last `objectives.window_minutes`."""
     try:
-        found = call_service(settings, "GET", "/v1/objectives", timeout_s=_SERVICE_S)
+        objectives = call_service(settings, "GET", "/v1/objectives", timeout_s=_SERVICE_S)
     except RerankOpsError:
         pass  # None runs, or it is not ours to ask.
     else:
-        return {"from": "service", **found}
+        return {"from": "service", **objectives}
     now, window = datetime.now(UTC), timedelta(minutes=settings.objectives.window_minutes)
     stored = decisions.read(database, now - window, now, exclude_callers=[PROBE_CALLER])
-    answers = ((one.stage_ms["total"], one.degraded) for one in stored if "total" in one.stage_ms)
+    answers = ((decision.stage_ms["total"], decision.degraded) for decision in stored if "total" in decision.stage_ms)
     wanted = settings.objectives
     return {
         "from": "decisions",

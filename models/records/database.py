@@ -110,13 +110,13 @@ class Database:
         from alembic.runtime.migration import MigrationContext
 
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        found = context.get_current_revision()
-        if found is not None and found not in {revision.revision for revision in script.walk_revisions()}:
+        applied = context.get_current_revision()
+        if applied is not None and applied not in {revision.revision for revision in script.walk_revisions()}:
             raise DatabaseError(
-                f"{self.name}: the schema is at revision {found}, which this version of RerankOps does not know",
+                f"{self.name}: the schema is at revision {applied}, which this version of RerankOps does not know",
                 "A newer version has migrated it: run that version, or restore a backup from before.",
             )
-        return found == script.get_current_head()
+        return applied == script.get_current_head()
 
     def _prepare_file(self) -> None:
         file = Path(self._engine.url.database or "")

@@ -142,15 +142,15 @@ class DecisionWriter:
 
     def _collect(self) -> list[Decision]:
         """The next batch: waits for its first decision, then at most `flush_s` for more."""
-        found: list[Decision] = []
+        decisions: list[Decision] = []
         deadline = time.monotonic() + self._flush_s
-        while len(found) < self._batch:
+        while len(decisions) < self._batch:
             left = 0.0 if self._closing.is_set() else max(0.0, deadline - time.monotonic())
             try:
-                found.append(self._queue.get(timeout=left) if left else self._queue.get_nowait())
+                decisions.append(self._queue.get(timeout=left) if left else self._queue.get_nowait())
             except queue.Empty:
                 break
-        return found
+        return decisions
 
     def _save(self) -> None:
         count = len(self._in_hand)

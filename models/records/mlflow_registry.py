@@ -99,9 +99,9 @@ class Tracking:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        found = client.search_model_versions(f"name = '{name}' and tags.`{VERSION_TAG}` = '{artifact.data_version}'")
-        if found:
-            return str(max(int(version.version) for version in found))
+        versions = client.search_model_versions(f"name = '{name}' and tags.`{VERSION_TAG}` = '{artifact.data_version}'")
+        if versions:
+            return str(max(int(version.version) for version in versions))
         tags = {VERSION_TAG: artifact.data_version, ASSET_TAG: artifact.asset}
         created = client.create_model_version(name, artifact.folder.absolute().as_uri(), run_id=run_id, tags=tags)
         return str(created.version)
@@ -133,15 +133,17 @@ class Tracking:
 
         client = self._client()
         try:
-            found = client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+            registered = (
+                client.get_model_version_by_alias(name, alias) if alias else client.get_model_version(name, number)
+            )
         except MlflowException:
             return None
-        data_version = found.tags.get(VERSION_TAG)
+        data_version = registered.tags.get(VERSION_TAG)
         if data_version is None:
             return None
-        aliases = tuple(sorted(found.aliases))
+        aliases = tuple(sorted(registered.aliases))
         return RegisteredVersion(
-            name, str(found.version), aliases, found.tags[ASSET_TAG], data_version, found.run_id or None
+            name, str(registered.version), aliases, registered.tags[ASSET_TAG], data_version, registered.run_id or None
         )
 
     def aliases(self) -> dict[str, str]:
@@ -155,8 +157,8 @@ class Tracking:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return {}
-        found = {alias: client.get_model_version(self.model_name, str(number)) for alias, number in aliases.items()}
-        return {alias: version.tags[VERSION_TAG] for alias, version in found.items() if VERSION_TAG in version.tags}
+        versions = {alias: client.get_model_version(self.model_name, str(number)) for alias, number in aliases.items()}
+        return {alias: version.tags[VERSION_TAG] for alias, version in versions.items() if VERSION_TAG in version.tags}
 
     def describe_version(self, version: str, text: str, name: str = "") -> None:
         """Give a version of the bundle model, or of model `name`, its description, cut at a line where the registry's
@@ -173,9 +175,9 @@ class Tracking:
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def _experiment(self, client: MlflowClient) -> str:
-        found = client.get_experiment_by_name(_EXPERIMENT)
+        experiment = client.get_experiment_by_name(_EXPERIMENT)
         return (
-            found.experiment_id
-            if found
+            experiment.experiment_id
+            if experiment
             else client.create_experiment(_EXPERIMENT, artifact_location=self.artifact_root)
         )

@@ -30,18 +30,18 @@ def golden_queries(
     """The first `count` test queries with the best ten passages that the offline evaluation gave them."""
     tiered = rankings[(rankings["system"] == "tiered") & (rankings["rank"] <= _GOLDEN_DEPTH)].sort_values("rank")
     test = queries[queries["split"] == "test"].sort_values("query_id").head(count)
-    found = dict(iter(tiered.groupby("query_id")))
+    ranked = dict(iter(tiered.groupby("query_id")))
     access = dict(zip(passages["passage_id"], passages["access"], strict=True))
     return [
         GoldenQuery(
             query_id=query_id,
             query=text,
-            passage_ids=found[query_id]["passage_id"].tolist(),
-            logits=found[query_id]["score"].tolist(),
-            labels=sorted({str(access[name][0]) for name in found[query_id]["passage_id"] if len(access[name])}),
+            passage_ids=ranked[query_id]["passage_id"].tolist(),
+            logits=ranked[query_id]["score"].tolist(),
+            labels=sorted({str(access[name][0]) for name in ranked[query_id]["passage_id"] if len(access[name])}),
         )
         for query_id, text in zip(test["query_id"], test["text"], strict=True)
-        if query_id in found
+        if query_id in ranked
     ]
 
 
@@ -55,7 +55,7 @@ class GoldenComparison:
 
 
 def compare_golden(
-    golden: Sequence[GoldenQuery], found: Sequence[Mapping[str, float]], tolerance: float
+    golden: Sequence[GoldenQuery], reproduced: Sequence[Mapping[str, float]], tolerance: float
 ) -> GoldenComparison:
     """Compare golden queries with `found`, for each the calibrated scores by passage id of the reloaded bundle.
 
@@ -67,7 +67,7 @@ def compare_golden(
     from models.cascade.calibration import probability
 
     largest, order_equal = 0.0, True
-    for entry, scores in zip(golden, found, strict=True):
+    for entry, scores in zip(golden, reproduced, strict=True):
         expected = probability(np.array(entry.logits, dtype=np.float64))
         actual = np.array([scores.get(passage_id, np.inf) for passage_id in entry.passage_ids])
         difference = np.where(np.isfinite(actual), np.abs(actual - expected), 1.0)

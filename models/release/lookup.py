@@ -47,10 +47,10 @@ def find_bundle(settings: Settings, name: str | None = None) -> NamedBundle:
         raise ReleaseError("nothing has been released yet", "Run `rerankops run`, or name a version with --model.")
     tracking = Tracking.of(settings)
     model = tracking.model_name
-    found = tracking.registered(model, alias=name) or tracking.registered(model, number=name)
+    registered = tracking.registered(model, alias=name) or tracking.registered(model, number=name)
     try:
-        artifact = store.open(RELEASE_CANDIDATE, found.data_version if found else name)
-        return NamedBundle(artifact, model_version=found.version if found else "")
+        artifact = store.open(RELEASE_CANDIDATE, registered.data_version if registered else name)
+        return NamedBundle(artifact, model_version=registered.version if registered else "")
     except ArtifactError as error:
         raise ReleaseError(
             f"no bundle is named {name!r}",

@@ -68,16 +68,16 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
         )
         for name, gain in evaluation["gains"].items()
     ]
-    worst = sorted(evaluation.get("slices", ()), key=lambda one: one["difference"])[:_WORST]
+    worst = sorted(evaluation.get("slices", ()), key=lambda part: part["difference"])[:_WORST]
     slices = [
         (
-            f"{one['by']}: {one['value']}",
-            one["queries"],
-            f"{one['candidate']:.3f}",
-            f"{one['difference']:+.4f}",
-            f"{one['low']:+.4f} to {one['high']:+.4f}",
+            f"{part['by']}: {part['value']}",
+            part["queries"],
+            f"{part['candidate']:.3f}",
+            f"{part['difference']:+.4f}",
+            f"{part['low']:+.4f} to {part['high']:+.4f}",
         )
-        for one in worst
+        for part in worst
     ]
     power = evaluation.get("power")
     errors = parts.score_calibration.read_json("calibration.json")["expected_calibration_error"]
@@ -166,10 +166,12 @@ def training_card(artifact: Artifact, size: str, training: Mapping[str, Any]) ->
         "",
         *table_lines(("", "count"), counts),
         "",
-        *table_lines(("made from", "version"), [(name, f"`{one}`") for name, one in artifact.manifest.inputs.items()]),
+        *table_lines(
+            ("made from", "version"), [(name, f"`{version}`") for name, version in artifact.manifest.inputs.items()]
+        ),
         "",
         *table_lines(
-            ("setting", "value"), [(f"`{key}`", f"`{one}`") for key, one in artifact.manifest.settings.items()]
+            ("setting", "value"), [(f"`{key}`", f"`{setting}`") for key, setting in artifact.manifest.settings.items()]
         ),
         "",
         *table_lines(("file", "SHA-256"), digests),
@@ -186,8 +188,8 @@ def weights_licence(folder: Path) -> str | None:
     text = readme.read_text(encoding="utf-8", errors="replace")
     if not text.startswith("---"):
         return None
-    found = _LICENSE.search(text.split("\n---", 1)[0])
-    return found[1].strip("'\"") if found else None
+    match = _LICENSE.search(text.split("\n---", 1)[0])
+    return match[1].strip("'\"") if match else None
 
 
 def _licence(large: Artifact | None, base_model: str) -> str:
@@ -198,13 +200,13 @@ def _licence(large: Artifact | None, base_model: str) -> str:
     if not base_model:
         return unknown
     try:
-        place = resolve_weights(base_model)
+        location = resolve_weights(base_model)
         made_from = large and large.manifest.inputs.get("weights")
-        if not isinstance(place, Path) or (made_from and weights_digest(place) != made_from):
+        if not isinstance(location, Path) or (made_from and weights_digest(location) != made_from):
             return unknown
     except ModelFileError:
         return unknown
-    return weights_licence(place) or unknown
+    return weights_licence(location) or unknown
 
 
 def _models(parts: BundleParts) -> list[tuple[str, ...]]:

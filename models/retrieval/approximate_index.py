@@ -124,8 +124,8 @@ class Approximate:
             parameters = library.SearchParametersHNSW(efSearch=max(min(effort.ef, len(self.rows)), count), **options)
         else:
             parameters = library.SearchParametersIVF(nprobe=min(effort.probes, self._index.nlist), **options)
-        found = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), count, params=parameters)[1]
-        return np.where(found >= 0, self.rows[found], -1)
+        labels = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), count, params=parameters)[1]
+        return np.where(labels >= 0, self.rows[labels], -1)
 
 
 def choose_kind(count: int, dimensions: int, settings: IndexSettings) -> Kind:
@@ -224,8 +224,8 @@ def carried_rows(
 
     Both corpora are (passage ids [n], vectors [n, d]). Passages are the same by their id and every bit of their vector.
     """
-    place = {name: row for row, name in enumerate(new[0])}
-    moved = np.array([place.get(name, -1) for name in old[0]], dtype=np.int64)
+    row_of = {name: row for row, name in enumerate(new[0])}
+    moved = np.array([row_of.get(name, -1) for name in old[0]], dtype=np.int64)
     for start in range(0, len(moved), _BLOCK):
         targets = moved[start : start + _BLOCK]
         kept = np.flatnonzero(targets >= 0)

@@ -103,31 +103,31 @@ def build_candidates(
 
     `vectors` [n, d] are those of the queries, where they are known.
     """
-    found = retriever.retrieve_batch(queries["text"].tolist(), top_k, progress=progress, vectors=vectors)
-    return _candidates(queries, retriever, found, top_k)
+    retrievals = retriever.retrieve_batch(queries["text"].tolist(), top_k, progress=progress, vectors=vectors)
+    return _candidates(queries, retriever, retrievals, top_k)
 
 
 def _candidates(
-    queries: pd.DataFrame, retriever: HybridRetriever, found: Sequence[Retrieval], top_k: int
+    queries: pd.DataFrame, retriever: HybridRetriever, retrievals: Sequence[Retrieval], top_k: int
 ) -> pd.DataFrame:
-    table = _ranking(queries, retriever, [one.rows[:top_k] for one in found])
+    table = _ranking(queries, retriever, [retrieval.rows[:top_k] for retrieval in retrievals])
     return table.assign(
-        retriever_score=_joined([one.retriever_scores[:top_k] for one in found]),
-        dense_score=_joined([one.dense_scores[:top_k] for one in found]),
-        lexical_score=_joined([one.lexical_scores[:top_k] for one in found]),
+        retriever_score=_joined([retrieval.retriever_scores[:top_k] for retrieval in retrievals]),
+        dense_score=_joined([retrieval.dense_scores[:top_k] for retrieval in retrievals]),
+        lexical_score=_joined([retrieval.lexical_scores[:top_k] for retrieval in retrievals]),
     )
 
 
 def _training_candidates(
-    queries: pd.DataFrame, retriever: HybridRetriever, found: Sequence[Retrieval], top_k: int
+    queries: pd.DataFrame, retriever: HybridRetriever, retrievals: Sequence[Retrieval], top_k: int
 ) -> pd.DataFrame:
     """Table of `contracts.TrainingCandidates`: candidates with their ranks in both searches, 0 where one missed it."""
-    table = _candidates(queries, retriever, found, top_k)
+    table = _candidates(queries, retriever, retrievals, top_k)
     ranks: dict[str, list[int]] = {"dense_rank": [], "lexical_rank": []}
-    for one in found:
-        for name, (rows, _) in (("dense_rank", one.dense), ("lexical_rank", one.lexical)):
+    for retrieval in retrievals:
+        for name, (rows, _) in (("dense_rank", retrieval.dense), ("lexical_rank", retrieval.lexical)):
             rank_of = {row: rank for rank, row in enumerate(rows.tolist(), 1)}
-            ranks[name] += [rank_of.get(row, 0) for row in one.rows[:top_k].tolist()]
+            ranks[name] += [rank_of.get(row, 0) for row in retrieval.rows[:top_k].tolist()]
     return table.assign(**{name: np.array(values, dtype=np.int64) for name, values in ranks.items()})
 
 
@@ -139,17 +139,17 @@ def first_stage_rankings(
     At most `depth` passages of a query; BM25 has fewer where fewer passages share a word with the query. `vectors`
     [n, d] are those of the queries, where they are known.
     """
-    found = retriever.retrieve_batch(queries["text"].tolist(), depth, vectors=vectors)
-    return _rankings(queries, retriever, found, depth)
+    retrievals = retriever.retrieve_batch(queries["text"].tolist(), depth, vectors=vectors)
+    return _rankings(queries, retriever, retrievals, depth)
 
 
 def _rankings(
-    queries: pd.DataFrame, retriever: HybridRetriever, found: Sequence[Retrieval], depth: int
+    queries: pd.DataFrame, retriever: HybridRetriever, retrievals: Sequence[Retrieval], depth: int
 ) -> Mapping[str, pd.DataFrame]:
     stages = {
-        "bm25": [one.lexical for one in found],
-        "dense": [one.dense for one in found],
-        "hybrid": [(one.rows, one.retriever_scores) for one in found],
+        "bm25": [retrieval.lexical for retrieval in retrievals],
+        "dense": [retrieval.dense for retrieval in retrievals],
+        "hybrid": [(retrieval.rows, retrieval.retriever_scores) for retrieval in retrievals],
     }
     return {
         name: _ranking(queries, retriever, [rows[:depth] for rows, _ in lists]).assign(
@@ -188,19 +188,19 @@ def seconds_per_query(
 def _timed(work: Callable[[], Made], count: int) -> tuple[Made, float]:
     """What `work` returns, and its seconds for each of `count`."""
     started = time.perf_counter()
-    made = work()
-    return made, (time.perf_counter() - started) / max(count, 1)
+    result = work()
+    return result, (time.perf_counter() - started) / max(count, 1)
 
 
 def _ranking(queries: pd.DataFrame, retriever: HybridRetriever, rows: Sequence[NDArray[np.int64]]) -> pd.DataFrame:
-    counts = [len(one) for one in rows]
+    counts = [len(ranked) for ranked in rows]
     # Many queries find the same passages, whose ids are read once each.
-    found, places = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *rows]), return_inverse=True)
+    unique, places = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *rows]), return_inverse=True)
     return pd.DataFrame(
         {
             "query_id": pd.Series(np.repeat(queries["query_id"].to_numpy(dtype=object), counts), dtype="str"),
-            "passage_id": np.array(retriever.passage_ids.take(found), dtype=object)[places],
-            "document_id": np.array(retriever.document_ids.take(found).to_pylist(), dtype=object)[places],
+            "passage_id": np.array(retriever.passage_ids.take(unique), dtype=object)[places],
+            "document_id": np.array(retriever.document_ids.take(unique).to_pylist(), dtype=object)[places],
             "rank": np.concatenate([np.empty(0, dtype=np.int64), *(np.arange(1, count + 1) for count in counts)]),
         }
     ).astype({"passage_id": "str", "document_id": "str"})
@@ -243,13 +243,15 @@ def build_all_candidates(
     trained, evaluated = (
         vectors[[row_of[query_id] for query_id in of_split["query_id"]]] for of_split in (train, evaluation_queries)
     )
-    found = retriever.retrieve_batch(train["text"].tolist(), depth, progress=progress, vectors=trained)
-    for_training = _training_candidates(train, retriever, found, depth)
+    retrievals = retriever.retrieve_batch(train["text"].tolist(), depth, progress=progress, vectors=trained)
+    for_training = _training_candidates(train, retriever, retrievals, depth)
     write_table(for_training, folder / "training_candidates.parquet")
-    found = retriever.retrieve_batch(evaluation_queries["text"].tolist(), max(candidates, depth), vectors=evaluated)
-    table = _candidates(evaluation_queries, retriever, found, candidates)
+    retrievals = retriever.retrieve_batch(
+        evaluation_queries["text"].tolist(), max(candidates, depth), vectors=evaluated
+    )
+    table = _candidates(evaluation_queries, retriever, retrievals, candidates)
     write_table(table, folder / "candidates.parquet")
-    rankings = _rankings(evaluation_queries, retriever, found, depth)
+    rankings = _rankings(evaluation_queries, retriever, retrievals, depth)
     known = None if embedded or encoding_seconds is None else (evaluated, encoding_seconds)
     seconds = seconds_per_query(evaluation_queries, retriever, depth, known)
     stages = pd.concat([ranking.assign(system=name) for name, ranking in rankings.items()], ignore_index=True)

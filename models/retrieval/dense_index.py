@@ -305,13 +305,13 @@ class DenseIndex:
         allowed: NDArray[np.bool_] | None,
         effort: Effort,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        found = approximate.nearest(queries, max(k * effort.rescore, k + _TIE_MARGIN), allowed, effort)
+        nearest = approximate.nearest(queries, max(k * effort.rescore, k + _TIE_MARGIN), allowed, effort)
         if approximate.has_added:
             added = approximate.added if allowed is None else approximate.added & allowed
             wanted = min(k + _TIE_MARGIN, int(np.count_nonzero(added)))
             if wanted:
-                found = np.concatenate([found, self._nearest(queries, wanted, added)], axis=1)
-        rows, scores = self._ranked(queries, found)
+                nearest = np.concatenate([nearest, self._nearest(queries, wanted, added)], axis=1)
+        rows, scores = self._ranked(queries, nearest)
         return rows[:, :k], scores[:, :k]
 
     def _search_exactly(
@@ -324,23 +324,23 @@ class DenseIndex:
         pending = np.arange(len(queries))
         fetch = k + _TIE_MARGIN
         while len(pending) and size:
-            found, exact = self._ranked(queries[pending], self._nearest(queries[pending], min(fetch, size), allowed))
+            ranked, exact = self._ranked(queries[pending], self._nearest(queries[pending], min(fetch, size), allowed))
             kept = min(k, size)
             last = exact[:, -1]
             tied_beyond = (last >= exact[:, kept - 1] - _EPSILON) & np.isfinite(last) & (fetch < size)
             settled = pending[~tied_beyond]
-            rows[settled, :kept], scores[settled, :kept] = found[~tied_beyond, :kept], exact[~tied_beyond, :kept]
+            rows[settled, :kept], scores[settled, :kept] = ranked[~tied_beyond, :kept], exact[~tied_beyond, :kept]
             pending = pending[tied_beyond]
             fetch *= 4
         return rows, scores
 
     def _ranked(
-        self, queries: NDArray[np.float32], found: NDArray[np.int64]
+        self, queries: NDArray[np.float32], nearest: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """`found` [n, m] and its scores, best first, equal ones by id, rows of -1 last."""
-        exact = self.score(queries, found)
-        order = np.lexsort((self.passage_ids.order[found], -exact), axis=-1)
-        return np.take_along_axis(found, order, axis=-1), np.take_along_axis(exact, order, axis=-1)
+        exact = self.score(queries, nearest)
+        order = np.lexsort((self.passage_ids.order[nearest], -exact), axis=-1)
+        return np.take_along_axis(nearest, order, axis=-1), np.take_along_axis(exact, order, axis=-1)
 
     def _nearest(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None) -> NDArray[np.int64]:
         import faiss
@@ -368,8 +368,8 @@ def recall(
     k = min(RECALL_DEPTH, len(index))
     if not k or not len(queries):
         return 1.0
-    _, found = index.search(queries, k, effort=effort)
-    return float(np.mean(found >= (worst_of_best(index, queries) if worst is None else worst)))
+    _, scores = index.search(queries, k, effort=effort)
+    return float(np.mean(scores >= (worst_of_best(index, queries) if worst is None else worst)))
 
 
 def worst_of_best(index: DenseIndex, queries: NDArray[np.float32]) -> NDArray[np.float32]:

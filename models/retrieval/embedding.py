@@ -114,14 +114,14 @@ def embed_corpus(
         for start in range(0, len(wanted), shard):
             contents = wanted[start : start + shard]
             rows = [new_rows[content] for content in contents]
-            found = encoder.encode_passages(
+            embedded = encoder.encode_passages(
                 [titles[row] for row in rows],
                 [texts[row] for row in rows],
                 settings.batch_size,
                 _shifted(progress, start, len(wanted)),
             )
-            shards.write(contents, found)
-            vectors.update(zip(contents, found, strict=True))
+            shards.write(contents, embedded)
+            vectors.update(zip(contents, embedded, strict=True))
         seconds = time.perf_counter() - started
 
     out = np.lib.format.open_memmap(

@@ -118,8 +118,8 @@ class Encoder:
         times = [ceil(_ROWS / (counts[rows[0]] * len(rows) or _ROWS)) for rows in batches]
         work = [[texts[row] for row in rows] * count for rows, count in zip(batches, times, strict=True)]
         done = 0
-        for number, (rows, found) in enumerate(zip(batches, self._compute(work, task), strict=True), start=1):
-            vectors[rows] = found[: len(rows)]
+        for number, (rows, computed) in enumerate(zip(batches, self._compute(work, task), strict=True), start=1):
+            vectors[rows] = computed[: len(rows)]
             done += len(rows)
             if progress is not None and (number % _BATCHES_PER_REPORT == 0 or number == len(batches)):
                 progress(done, len(texts))

@@ -141,9 +141,9 @@ class LexicalIndex:
         """Rows [n, k] and scores [n, k], best first; where fewer passages share a word, row -1 and score 0."""
         rows = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.zeros((len(queries), k), dtype=np.float32)
-        for place, query in enumerate(queries):
-            found, values = self.top(self.scores(query), k)
-            rows[place, : len(found)], scores[place, : len(found)] = found, values
+        for number, query in enumerate(queries):
+            best, values = self.top(self.scores(query), k)
+            rows[number, : len(best)], scores[number, : len(best)] = best, values
         return rows, scores
 
     def score(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -224,13 +224,13 @@ class _Counts:
         for lengths, different in zip(self._lengths, self._different, strict=True):
             terms, counts = self._batches.pop(0)
             order = np.argsort(columns[terms], kind="stable")
-            found = columns[terms][order]
+            passage_terms = columns[terms][order]
             passages = np.repeat(np.arange(len(lengths)), different)[order]
-            of_term = np.bincount(found, minlength=len(numbers))
-            places = np.arange(len(found)) + np.repeat(filled - np.cumsum(of_term) + of_term, of_term)
+            of_term = np.bincount(passage_terms, minlength=len(numbers))
+            places = np.arange(len(passage_terms)) + np.repeat(filled - np.cumsum(of_term) + of_term, of_term)
             frequency = counts[order].astype(np.float32)
             saturation = frequency / (k1 * (1 - b + b * lengths[passages] / average) + frequency)
-            data[places] = idf[found] * saturation
+            data[places] = idf[passage_terms] * saturation
             indices[places] = first + passages
             filled += of_term
             first += len(lengths)

@@ -97,7 +97,7 @@ def _with_others(
     parts = []
     others_of = {str(query_id): rows for query_id, rows in others.groupby("query_id")}
     hybrid_of = {str(query_id): rows for query_id, rows in hybrid.groupby("query_id")}
-    for place, (query_id, text) in enumerate(zip(queries["query_id"], queries["text"], strict=True)):
+    for number, (query_id, text) in enumerate(zip(queries["query_id"], queries["text"], strict=True)):
         given = hybrid_of[query_id] if query_id in hybrid_of else hybrid.iloc[:0]
         more = others_of[query_id] if query_id in others_of else others.iloc[:0]
         more = pd.DataFrame(more, columns=columns).drop_duplicates("passage_id")
@@ -106,7 +106,7 @@ def _with_others(
         more = more.assign(
             rank=np.arange(len(given) + 1, len(given) + 1 + len(more)),
             retriever_score=0.0,
-            dense_score=dense.score(vectors[place : place + 1], rows[None, :])[0].astype(np.float64),
+            dense_score=dense.score(vectors[number : number + 1], rows[None, :])[0].astype(np.float64),
             lexical_score=lexical.score_rows(text, rows).astype(np.float64),
         )
         parts += [given.assign(hybrid=True), more.assign(hybrid=False)]

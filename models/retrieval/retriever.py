@@ -168,9 +168,9 @@ class HybridRetriever:
     ) -> Iterator[Retrieval]:
         depth = max(self._settings.depth, top_k)
         dense_rows, dense_scores = self._dense.search(vectors, depth, mask)
-        for place, query in enumerate(queries):
-            found = dense_rows[place] >= 0
-            dense = dense_rows[place][found], dense_scores[place][found]
+        for number, query in enumerate(queries):
+            valid = dense_rows[number] >= 0
+            dense = dense_rows[number][valid], dense_scores[number][valid]
             word_scores = self._lexical.scores(query)
             lexical = self._lexical.top(word_scores, depth, mask)
             order = self.passage_ids.order
@@ -179,7 +179,7 @@ class HybridRetriever:
             yield Retrieval(
                 rows=rows,
                 retriever_scores=fused_scores[:top_k],
-                dense_scores=self._dense.score(vectors[place : place + 1], rows[None, :])[0],
+                dense_scores=self._dense.score(vectors[number : number + 1], rows[None, :])[0],
                 lexical_scores=word_scores[rows],
                 dense=dense,
                 lexical=lexical,

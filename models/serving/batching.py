@@ -281,26 +281,26 @@ class Batcher:
         if cost.predict(length) > slack_ms:
             return []
         others = [
-            (padded * abs(len(pairs.encoded[place]) - length), pairs.deadline, pairs.number, rank, pairs, place)
+            (padded * abs(len(pairs.encoded[index]) - length), pairs.deadline, pairs.number, rank, pairs, index)
             for pairs in self._work
             if isinstance(pairs, _Pairs) and pairs.engine == urgent.engine and not pairs.claim.withdrawn
-            for rank, place in enumerate(pairs.waiting)
-            if pairs is not urgent or place != first
+            for rank, index in enumerate(pairs.waiting)
+            if pairs is not urgent or index != first
         ]
         batch, longest, tokens = [(urgent, first)], length, length
-        for *_, pairs, place in sorted(others, key=lambda other: other[:4]):
-            size = len(pairs.encoded[place])
+        for *_, pairs, pair_index in sorted(others, key=lambda other: other[:4]):
+            size = len(pairs.encoded[pair_index])
             computed = max(longest, size) * (len(batch) + 1) if padded else tokens + size
             if computed > self._batch_tokens or cost.predict(computed) > slack_ms:
                 break
             if computed - tokens - size > MAX_PADDING * computed:
                 continue
-            batch.append((pairs, place))
+            batch.append((pairs, pair_index))
             longest, tokens = max(longest, size), tokens + size
         return batch
 
     def _score(self, engine: str, batch: Sequence[tuple[_Pairs, int]]) -> None:
-        encoded = [pairs.encoded[place] for pairs, place in batch]
+        encoded = [pairs.encoded[index] for pairs, index in batch]
         padded, sizes = self._engines[engine].padded, [len(encoding) for encoding in encoded]
         computed = _computed_tokens(sizes, padded=padded)
         cost = self._costs[engine]
@@ -318,9 +318,9 @@ class Batcher:
         self.padded_tokens += computed
         self.tokens += sum(sizes)
         finished = []
-        for (pairs, place), size, logit in zip(batch, sizes, logits, strict=True):
-            pairs.logits[place], pairs.scored[place] = logit, True
-            pairs.waiting.remove(place)
+        for (pairs, index), size, logit in zip(batch, sizes, logits, strict=True):
+            pairs.logits[index], pairs.scored[index] = logit, True
+            pairs.waiting.remove(index)
             pairs.claim.spend(ms_of[size])
             if not pairs.waiting:
                 finished.append(pairs)

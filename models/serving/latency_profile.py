@@ -40,14 +40,14 @@ def profile_bundle(
     golden = loaded.reproduce_golden(settings.gate.max_golden_difference)
     queries = [entry.query for entry in loaded.golden] or ["how is this used"]
     samples, degraded = [], 0
-    for place in range(_PROFILED):
-        query = queries[place % len(queries)]
+    for number in range(_PROFILED):
+        query = queries[number % len(queries)]
         began = time.perf_counter()
-        found = loaded.retrieve(query, settings.serving.candidates, None)
-        degraded += loaded.rank_candidates(query, found, settings.tiers.budget_ms).degraded
+        candidates = loaded.retrieve(query, settings.serving.candidates, None)
+        degraded += loaded.rank_candidates(query, candidates, settings.tiers.budget_ms).degraded
         samples.append(1000 * (time.perf_counter() - began))
         if progress is not None:
-            progress(place + 1, _PROFILED)
+            progress(number + 1, _PROFILED)
     summary = summarize(samples)
     loaded.close()
     facts = {

@@ -263,13 +263,13 @@ class LoadedBundle:
     def reproduce_golden(self, tolerance: float) -> GoldenComparison:
         """Rank the golden queries again, without a deadline, and compare with the stored scores."""
         golden = self.golden
-        found = []
+        scores = []
         for entry in golden:
             ranking = self.rank_candidates(
                 entry.query, self.retrieve(entry.query, self._bundle.facts.candidates, None), _NO_LIMIT_MS
             )
-            found.append({str(item.passage_id): item.score for item in ranking.items})
-        return compare_golden(golden, found, tolerance)
+            scores.append({str(item.passage_id): item.score for item in ranking.items})
+        return compare_golden(golden, scores, tolerance)
 
     def close(self) -> None:
         """End the thread of the models, drop them and the indexes; no call follows."""
@@ -317,13 +317,13 @@ class LoadedBundle:
         stored = np.flatnonzero(rows >= 0)
         if len(stored):
             scores[stored] = self._dense.score(vector, rows[None, stored])[0]
-        fresh = sorted(np.flatnonzero(rows < 0).tolist(), key=lambda place: (-lexical[place], place))
+        fresh = sorted(np.flatnonzero(rows < 0).tolist(), key=lambda index: (-lexical[index], index))
         done = 0
         for start in range(0, len(fresh), _ENCODE_BATCH):
             batch = fresh[start : start + _ENCODE_BATCH]
             vectors = self._batcher.compute(
                 lambda batch=batch: self._encoder.encode_passages(
-                    [""] * len(batch), [documents[place] for place in batch], _ENCODE_BATCH
+                    [""] * len(batch), [documents[index] for index in batch], _ENCODE_BATCH
                 ),
                 self._encode_ms * len(batch),
                 until,
@@ -338,4 +338,4 @@ class LoadedBundle:
 
 def _place_ids(documents: Sequence[str]) -> list[str]:
     """Ids that order the caller's texts as given."""
-    return [f"{place:08d}" for place in range(len(documents))]
+    return [f"{index:08d}" for index in range(len(documents))]

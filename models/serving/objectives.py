@@ -77,12 +77,12 @@ class RollingLatency:
         with self._lock:
             self._forget(int(self._clock() // _SLICE_S))
             counts: dict[int, int] = {}
-            for one in self._slices:
-                for bucket, count in one.counts.items():
+            for part in self._slices:
+                for bucket, count in part.counts.items():
                     counts[bucket] = counts.get(bucket, 0) + count
-            over_p95 = sum(one.over_p95 for one in self._slices)
-            over_p99 = sum(one.over_p99 for one in self._slices)
-            degraded = sum(one.degraded for one in self._slices)
+            over_p95 = sum(part.over_p95 for part in self._slices)
+            over_p99 = sum(part.over_p99 for part in self._slices)
+            degraded = sum(part.degraded for part in self._slices)
         requests = sum(counts.values())
         share = 1 / max(requests, 1)
         return ServedLatency(

@@ -205,10 +205,10 @@ class ArtifactStore:
             # (models/operations/garbage_collection.py).
             self.files.write(_step_place(asset, manifest.step), manifest.to_json())
             self._commit(folder, manifest)
-        made = self._made_by(manifest)
-        if made is None:
+        artifact = self._made_by(manifest)
+        if artifact is None:
             raise ArtifactError(f"{asset} {manifest.data_version} was deleted while it was made", "Run again.")
-        return made
+        return artifact
 
     def scratch(self, name: str) -> Path:
         """A folder on this machine for what a killed computation can go on from; deleted a day after its last use."""
@@ -216,10 +216,10 @@ class ArtifactStore:
 
     def open(self, asset: str, data_version: str) -> Artifact:
         """Return an artifact by name and version, fetched to this machine. Raises `ArtifactError` if there is none."""
-        found = self._find(asset, data_version)
-        if found is None:
+        artifact = self._find(asset, data_version)
+        if artifact is None:
             raise ArtifactError(f"no artifact {asset} {data_version}", "Run `rerankops run` to make it.")
-        return found
+        return artifact
 
     def has(self, asset: str, data_version: str) -> bool:
         """Whether the content is stored, whole."""
@@ -232,14 +232,14 @@ class ArtifactStore:
 
     def current(self, asset: str, partition: str | None = None) -> Artifact | None:
         """The artifact that downstream assets read, or None before the first one."""
-        place = _pointer(asset, partition)
-        pointer = self.files.read_json(f"{self._own}{place}") if self._own else None
-        pointer = pointer or self.files.read_json(place)
+        pointer_key = _pointer(asset, partition)
+        pointer = self.files.read_json(f"{self._own}{pointer_key}") if self._own else None
+        pointer = pointer or self.files.read_json(pointer_key)
         if pointer is None:
             return None
         data = self.files.read(_step_place(asset, pointer.get("step", "")))
-        made = None if data is None else self._made_by(Manifest.from_json(data))
-        return made or self.open(asset, pointer["data_version"])
+        artifact = None if data is None else self._made_by(Manifest.from_json(data))
+        return artifact or self.open(asset, pointer["data_version"])
 
     def use(self, artifact: Artifact) -> None:
         """Mark an artifact as used now, so that `models.operations.garbage_collection` leaves it alone for a while."""
@@ -250,16 +250,16 @@ class ArtifactStore:
 
         Each pointer moves by itself. Of a process killed between two, the next run on the same version moves the rest.
         """
-        for place, data in self.files.read_all(self._own_pointers()).items():
-            self.files.write(place.removeprefix(self._own), data)
+        for pointer_key, data in self.files.read_all(self._own_pointers()).items():
+            self.files.write(pointer_key.removeprefix(self._own), data)
         self.forget_run()
         # A run that only reused has not looked yet.
         self.workspace.remove_abandoned()
 
     def forget_run(self) -> None:
         """Drop what this run points at."""
-        for place in self._own_pointers():
-            self.files.delete(place)
+        for pointer_key in self._own_pointers():
+            self.files.delete(pointer_key)
 
     def made(self, asset: str) -> list[Artifact]:
         """What the computations of an asset gave, as far as it is stored."""
@@ -268,8 +268,10 @@ class ArtifactStore:
 
     def made_alike(self, artifact: Artifact, asset: str) -> Artifact | None:
         """What `asset` became by the same code, inputs and settings as `artifact`; None if it is not stored."""
-        made = artifact.manifest
-        data = self.files.read(_step_place(asset, _step(asset, made.code_version, made.inputs, made.settings_digest)))
+        manifest = artifact.manifest
+        data = self.files.read(
+            _step_place(asset, _step(asset, manifest.code_version, manifest.inputs, manifest.settings_digest))
+        )
         return None if data is None else self._made_by(Manifest.from_json(data))
 
     def _own_pointers(self) -> list[str]:
@@ -286,23 +288,23 @@ class ArtifactStore:
 
     def remember(self, kind: str, key: Mapping[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the JSON result of a deterministic computation, computed once per `key`."""
-        place = f"memo/{kind}/{digest_json(key)}.json"
-        known = self.files.read_json(place)
+        memo_key = f"memo/{kind}/{digest_json(key)}.json"
+        known = self.files.read_json(memo_key)
         # The key says whose result it is, when that is deleted. Entries of earlier versions have none.
         if known is None or known.keys() != {"key", "result"}:
             known = {"key": dict(key), "result": compute()}
-            self.files.write(place, canonical_json(known))
+            self.files.write(memo_key, canonical_json(known))
         return known["result"]
 
     def _reuse(self, asset: str, step: str) -> Artifact | None:
         """What a computation gave, None if it was never done or its content was deleted."""
-        place = _step_place(asset, step)
-        data = self.files.read(place)
+        step_key = _step_place(asset, step)
+        data = self.files.read(step_key)
         if data is None:
             return None
         # First used, then looked for: whoever deletes it looks at these two in the other order
         # (models/operations/garbage_collection.py).
-        self.files.touch(place, data)
+        self.files.touch(step_key, data)
         return self._made_by(Manifest.from_json(data))
 
     def _made_by(self, manifest: Manifest) -> Artifact | None:
@@ -311,20 +313,20 @@ class ArtifactStore:
         return stored and Artifact(replace(manifest, files=stored.manifest.files), stored.folder)
 
     def _find(self, asset: str, data_version: str) -> Artifact | None:
-        place = object_place(asset, data_version)
-        data = self.files.read(f"{place}/{MANIFEST}")
+        object_key = object_place(asset, data_version)
+        data = self.files.read(f"{object_key}/{MANIFEST}")
         if data is None:
             return None
         manifest = Manifest.from_json(data)
         if self.is_local:
-            return Artifact(manifest, self.files.path(place))
+            return Artifact(manifest, self.files.path(object_key))
         folder = self.cache / asset / data_version
         if not (folder / MANIFEST).exists():
-            self._fetch(place, manifest, folder)
+            self._fetch(object_key, manifest, folder)
         return Artifact(manifest, folder)
 
     def _commit(self, folder: Path, manifest: Manifest) -> None:
-        place = object_place(manifest.asset, manifest.data_version)
+        object_key = object_place(manifest.asset, manifest.data_version)
         if self.has(manifest.asset, manifest.data_version):
             return
         write_atomically(folder / MANIFEST, manifest.to_json())
@@ -332,20 +334,22 @@ class ArtifactStore:
             if path.is_file():
                 path.chmod(0o444)
         if self.is_local:
-            _move(folder, self.files.path(place))
+            _move(folder, self.files.path(object_key))
             return
         for name in manifest.files:
-            self.files.upload(folder / name, f"{place}/{name}")
-        self.files.write(f"{place}/{MANIFEST}", manifest.to_json())
+            self.files.upload(folder / name, f"{object_key}/{name}")
+        self.files.write(f"{object_key}/{MANIFEST}", manifest.to_json())
         # What was being deleted under the same name may have taken a file along.
-        for name in manifest.files.keys() - {found.removeprefix(f"{place}/") for found in self.files.find(place)}:
-            self.files.upload(folder / name, f"{place}/{name}")
+        for name in manifest.files.keys() - {
+            file_key.removeprefix(f"{object_key}/") for file_key in self.files.find(object_key)
+        }:
+            self.files.upload(folder / name, f"{object_key}/{name}")
 
-    def _fetch(self, place: str, manifest: Manifest, folder: Path) -> None:
+    def _fetch(self, object_key: str, manifest: Manifest, folder: Path) -> None:
         with self.workspace.folder("fetch") as temporary:
             for name in manifest.files:
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                self.files.download(f"{place}/{name}", temporary / name)
+                self.files.download(f"{object_key}/{name}", temporary / name)
             Artifact(manifest, temporary).verify()
             write_atomically(temporary / MANIFEST, manifest.to_json())
             _move(temporary, folder)

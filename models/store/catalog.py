@@ -55,14 +55,14 @@ class Catalog:
         steps = {}
         used = {}
         times = step_times(store)
-        for place, data in store.files.read_all(times).items():
+        for step_key, data in store.files.read_all(times).items():
             manifest = Manifest.from_json(data)
             steps[manifest.step] = manifest
-            used[manifest.step] = times[place]
+            used[manifest.step] = times[step_key]
         objects, whole = stored_objects(store)
         pointers = tuple(_pointers(store))
-        made = {Ref(manifest.asset, manifest.data_version) for manifest in steps.values()}
-        for ref in whole - made:  # An artifact whose step was deleted still says what made it first.
+        described = {Ref(manifest.asset, manifest.data_version) for manifest in steps.values()}
+        for ref in whole - described:  # An artifact whose step was deleted still says what made it first.
             data = store.files.read(f"objects/{ref.asset}/{ref.data_version}/{MANIFEST}")
             if data is not None:
                 manifest = Manifest.from_json(data)
@@ -77,10 +77,10 @@ class Catalog:
 
     @cached_property
     def _makers(self) -> dict[Ref, list[Manifest]]:
-        found = defaultdict(list)
+        makers = defaultdict(list)
         for step in sorted(self.steps.values(), key=lambda step: step.created_at):
-            found[Ref(step.asset, step.data_version)].append(step)
-        return dict(found)
+            makers[Ref(step.asset, step.data_version)].append(step)
+        return dict(makers)
 
     def makers(self, ref: Ref) -> list[Manifest]:
         """The computations that gave this content, oldest first."""
@@ -94,17 +94,17 @@ class Catalog:
         """
         makers = self.makers(ref)
         if consumer is not None:
-            agreeing = [one for one in makers if _agree(one.inputs, consumer.inputs)] or makers
-            earlier = [one for one in agreeing if one.created_at <= consumer.created_at]
+            agreeing = [manifest for manifest in makers if _agree(manifest.inputs, consumer.inputs)] or makers
+            earlier = [manifest for manifest in agreeing if manifest.created_at <= consumer.created_at]
             makers = earlier or agreeing[:1]
         return makers[-1] if makers else None
 
     def inputs(self, manifest: Manifest) -> list[Ref]:
         """The artifacts that a computation was made from: inputs that are assets, and outside ones named by version."""
         versions = self.versions
-        found = [Ref(name, version) for name, version in manifest.inputs.items() if "/" in name]
-        found += [versions[value] for name, value in manifest.inputs.items() if "/" not in name and value in versions]
-        return sorted(set(found))
+        refs = [Ref(name, version) for name, version in manifest.inputs.items() if "/" in name]
+        refs += [versions[value] for name, value in manifest.inputs.items() if "/" not in name and value in versions]
+        return sorted(set(refs))
 
     def upstream(self, roots: Iterable[Manifest]) -> Iterator[tuple[Manifest, Ref, Manifest | None]]:
         """Every (consumer, input, maker of the input) that the roots go back to, each consumer once."""
@@ -129,11 +129,11 @@ def stored_objects(store: ArtifactStore) -> tuple[dict[Ref, dict[str, int]], fro
     """`Catalog.objects` and `Catalog.whole` of a store."""
     objects: dict[Ref, dict[str, int]] = defaultdict(dict)
     whole = set()
-    for place, stored in store.files.find("objects").items():
-        parts = place.split("/")
+    for file_key, stored in store.files.find("objects").items():
+        parts = file_key.split("/")
         if len(parts) > _PARTS:
             ref = Ref(f"{parts[1]}/{parts[2]}", parts[3])
-            objects[ref][place] = stored.bytes
+            objects[ref][file_key] = stored.bytes
             if parts[_PARTS:] == [MANIFEST]:
                 whole.add(ref)
     return dict(objects), frozenset(whole)
@@ -143,21 +143,21 @@ def step_times(store: ArtifactStore, asset: str = "") -> dict[str, datetime | No
     """The time of the last use of each step, of all assets or of one, by place."""
     listed = store.files.find(f"steps/{asset}" if asset else "steps")
     return {
-        place: stored.modified or store.files.modified(place)
-        for place, stored in listed.items()
-        if not is_being_written(place)
+        step_key: stored.modified or store.files.modified(step_key)
+        for step_key, stored in listed.items()
+        if not is_being_written(step_key)
     }
 
 
-def is_being_written(place: str) -> bool:
+def is_being_written(key: str) -> bool:
     """Whether a file of the store has no name yet: its name begins with a dot."""
-    return place.rpartition("/")[2].startswith(".")
+    return key.rpartition("/")[2].startswith(".")
 
 
 def _pointers(store: ArtifactStore) -> Iterator[Pointer]:
-    places = (place for place in store.files.find("current") if not is_being_written(place))
-    for place, data in store.files.read_all(places).items():
+    places = (pointer_key for pointer_key in store.files.find("current") if not is_being_written(pointer_key))
+    for pointer_key, data in store.files.read_all(places).items():
         value = json.loads(data)
-        _, group, noun, *partition = place.removesuffix(".json").split("/")
+        _, group, noun, *partition = pointer_key.removesuffix(".json").split("/")
         ref = Ref(f"{group}/{noun}", value["data_version"])
         yield Pointer(ref, value.get("step", ""), partition[0] if partition else None)

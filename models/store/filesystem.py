@@ -52,32 +52,32 @@ class StoreFiles:
         self.is_local = isinstance(self._fs, LocalFileSystem)
         self._workspace = Workspace(self.path(TEMPORARY))
 
-    def path(self, place: str = "") -> Path:
+    def path(self, key: str = "") -> Path:
         """Where a place is on this machine; only for a local root."""
-        return Path(self._root) / place
+        return Path(self._root) / key
 
-    def exists(self, place: str) -> bool:
+    def exists(self, key: str) -> bool:
         """Whether there is a file or folder."""
         with self._reaching():
-            return bool(self._fs.exists(self._full(place)))
+            return bool(self._fs.exists(self._full(key)))
 
-    def read(self, place: str) -> bytes | None:
+    def read(self, key: str) -> bytes | None:
         """The content of a file, None if there is none."""
         with self._reaching():
             try:
-                return bytes(self._fs.cat_file(self._full(place)))
+                return bytes(self._fs.cat_file(self._full(key)))
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
-    def read_json(self, place: str) -> Any:
+    def read_json(self, key: str) -> Any:
         """The JSON value of a file, None if there is none."""
-        data = self.read(place)
+        data = self.read(key)
         return None if data is None else json.loads(data)
 
-    def write(self, place: str, data: bytes) -> None:
+    def write(self, key: str, data: bytes) -> None:
         """Write a file whole, over what was there. What a kill leaves of it is an abandoned folder of the workspace."""
         if self.is_local:
-            target = self.path(place)
+            target = self.path(key)
             target.parent.mkdir(parents=True, exist_ok=True)
             with self._workspace.folder("write") as folder:
                 write_atomically(folder / target.name, data)
@@ -85,70 +85,70 @@ class StoreFiles:
             return
         with self._reaching():
             try:
-                self._fs.pipe_file(self._full(place), data)
+                self._fs.pipe_file(self._full(key), data)
             except FileNotFoundError as error:
                 raise self._unreachable(error) from None
 
-    def touch(self, place: str, data: bytes) -> None:
+    def touch(self, key: str, data: bytes) -> None:
         """Make a file with this very content as new as one written now."""
         if self.is_local:
             try:
-                os.utime(self.path(place))
+                os.utime(self.path(key))
                 return
             except FileNotFoundError:
                 pass
-        self.write(place, data)
+        self.write(key, data)
 
-    def modified(self, place: str) -> datetime | None:
+    def modified(self, key: str) -> datetime | None:
         """When a file was last written or touched, UTC; None if there is none."""
         with self._reaching():
             try:
-                found = self._fs.modified(self._full(place))
+                modified = self._fs.modified(self._full(key))
             except FileNotFoundError:
                 return None
-        return found if found.tzinfo else found.replace(tzinfo=UTC)
+        return modified if modified.tzinfo else modified.replace(tzinfo=UTC)
 
-    def upload(self, path: Path, place: str) -> None:
+    def upload(self, path: Path, key: str) -> None:
         """Copy a file of this machine to a remote root."""
         with self._reaching():
             try:
-                self._fs.put_file(str(path), self._full(place))
+                self._fs.put_file(str(path), self._full(key))
             except FileNotFoundError as error:
                 raise self._unreachable(error) from None
 
-    def download(self, place: str, path: Path) -> None:
+    def download(self, key: str, path: Path) -> None:
         """Copy a file of a remote root to this machine."""
         with self._reaching():
-            self._fs.get_file(self._full(place), str(path))
+            self._fs.get_file(self._full(key), str(path))
 
     def read_all(self, places: Iterable[str]) -> dict[str, bytes]:
         """The content of several files, at once where the file system can; those that are gone are left out."""
         wanted = [*places]
         if self.is_local or not wanted:
-            return {place: data for place in wanted if (data := self.read(place)) is not None}
+            return {key: data for key in wanted if (data := self.read(key)) is not None}
         with self._reaching():
-            found = self._fs.cat([self._full(place) for place in wanted], on_error="return")
-        for error in found.values():
+            contents = self._fs.cat([self._full(key) for key in wanted], on_error="return")
+        for error in contents.values():
             if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
                 raise self._unreachable(error) from error
         start = self._start
-        return {name[start:]: data for name, data in found.items() if isinstance(data, bytes)}
+        return {name[start:]: data for name, data in contents.items() if isinstance(data, bytes)}
 
     def find(self, folder: str) -> dict[str, Stored]:
         """Every file below a folder, by place; empty if there is no such folder."""
         with self._reaching():
             try:
-                found = self._fs.find(self._full(folder), detail=True)
+                listed = self._fs.find(self._full(folder), detail=True)
             except FileNotFoundError:
                 return {}
         start = self._start
-        return {name[start:]: Stored(int(info.get("size") or 0), _modified(info)) for name, info in found.items()}
+        return {name[start:]: Stored(int(info.get("size") or 0), _modified(info)) for name, info in listed.items()}
 
-    def delete(self, place: str) -> None:
+    def delete(self, key: str) -> None:
         """Delete a file, if it is there."""
         with self._reaching():
             try:
-                self._fs.rm_file(self._full(place))
+                self._fs.rm_file(self._full(key))
             except FileNotFoundError:
                 return
 
@@ -156,8 +156,8 @@ class StoreFiles:
     def _start(self) -> int:
         return len(self._root.rstrip("/")) + 1
 
-    def _full(self, place: str) -> str:
-        return f"{self._root.rstrip('/')}/{place}" if place else self._root
+    def _full(self, key: str) -> str:
+        return f"{self._root.rstrip('/')}/{key}" if key else self._root
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:

@@ -58,10 +58,10 @@ class Workspace:
         try:
             if not _lock(gate, fcntl.LOCK_EX | fcntl.LOCK_NB):
                 return []
-            found = self.abandoned()
-            for folder in found:
+            folders = self.abandoned()
+            for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
-            return found
+            return folders
         finally:
             os.close(gate)
 

@@ -52,7 +52,7 @@ def near_duplicates(
     """
     terms, other_terms = _term_matrices(texts, others)
     sizes, other_sizes = terms.sum(axis=1), other_terms.sum(axis=1)
-    found: list[tuple[int, int, float, float]] = []
+    near_pairs: list[tuple[int, int, float, float]] = []
     for start in range(0, len(texts) if len(others) else 0, _ROWS_AT_ONCE):
         block = slice(start, start + _ROWS_AT_ONCE)
         shared = (terms[block] @ other_terms.T).toarray()
@@ -64,8 +64,8 @@ def near_duplicates(
         rows = np.flatnonzero(near.any(axis=1))
         best = strength[rows].argmax(axis=1)
         pairs = zip(rows + start, best, overlap[rows, best], cosine[rows, best], strict=True)
-        found += [(int(row), int(other), float(o), float(c)) for row, other, o, c in pairs]
-    return pd.DataFrame(found, columns=PAIR_COLUMNS)
+        near_pairs += [(int(row), int(other), float(o), float(c)) for row, other, o, c in pairs]
+    return pd.DataFrame(near_pairs, columns=PAIR_COLUMNS)
 
 
 def overlap(text: str, other: str) -> float:
@@ -81,19 +81,21 @@ def near_duplicate_of(texts: Sequence[str], min_resemblance: float = 0.8, shingl
     values miss 2 in 10,000.
     """
     sets = [_shingles(text, shingle) for text in texts]
-    signatures = np.array([_signature(one) for one in sets], dtype=np.uint64).reshape(len(sets), _BANDS, _BAND_VALUES)
-    found: list[int | None] = [None] * len(texts)
+    signatures = np.array([_signature(shingles) for shingles in sets], dtype=np.uint64).reshape(
+        len(sets), _BANDS, _BAND_VALUES
+    )
+    nearest: list[int | None] = [None] * len(texts)
     for band in range(_BANDS):
         buckets: dict[bytes, list[int]] = {}
         for row, values in enumerate(signatures[:, band]):
             bucket = buckets.setdefault(values.tobytes(), [])
             for other in bucket[:_COMPARED] if sets[row] else []:
                 if _resemblance(sets[row], sets[other]) >= min_resemblance:
-                    found[row] = other if found[row] is None else found[row]
-                    found[other] = row if found[other] is None else found[other]
+                    nearest[row] = other if nearest[row] is None else nearest[row]
+                    nearest[other] = row if nearest[other] is None else nearest[other]
                     break
             bucket.append(row)
-    return found
+    return nearest
 
 
 def alike_sample(texts: Sequence[str], count: int) -> list[int]:
@@ -132,8 +134,8 @@ def _hashes() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     return tuple(random.integers(1, 2**31, size=_BANDS * _BAND_VALUES, dtype=np.uint64) for _ in range(2))  # pyright: ignore[reportReturnType]
 
 
-def _resemblance(one: frozenset[int], other: frozenset[int]) -> float:
-    return len(one & other) / len(one | other)
+def _resemblance(left: frozenset[int], other: frozenset[int]) -> float:
+    return len(left & other) / len(left | other)
 
 
 def _content_terms(texts: Sequence[str]) -> list[frozenset[str]]:

@@ -53,16 +53,16 @@ class TrainingCheckpoints(TrainerCallback):
 
     def latest(self) -> Path | None:
         """The last whole checkpoint, read into memory; those that are damaged are deleted."""
-        for place in sorted(self._folder.glob("step-*"), reverse=True):
+        for folder in sorted(self._folder.glob("step-*"), reverse=True):
             try:
-                facts = json.loads((place / _FACTS).read_text(encoding="utf-8"))
-                if any(digest_file(place / name) != digest for name, digest in facts["digests"].items()):
-                    raise ValueError(place)
-                self._facts, self._tensors = facts, load_file(place / _TENSORS)
+                facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+                if any(digest_file(folder / name) != digest for name, digest in facts["digests"].items()):
+                    raise ValueError(folder)
+                self._facts, self._tensors = facts, load_file(folder / _TENSORS)
             except (OSError, ValueError, KeyError, SafetensorError):
-                shutil.rmtree(place, ignore_errors=True)
+                shutil.rmtree(folder, ignore_errors=True)
                 continue
-            return place
+            return folder
         return None
 
     def restore_model(self, model: nn.Module) -> None:

@@ -72,7 +72,7 @@ class EarlyStopping(TrainerCallback):
         model.train(was_training)
         ends = np.cumsum([len(item["passages"]) for item in self._lists])
         relevance = [np.array(item["labels"]) for item in self._lists]
-        return float(np.mean([ndcg(*one) for one in zip(np.split(scores, ends[:-1]), relevance, strict=True)]))
+        return float(np.mean([ndcg(*of_list) for of_list in zip(np.split(scores, ends[:-1]), relevance, strict=True)]))
 
     def restore_best(self, model: nn.Module) -> None:
         """Put the weights of the best measurement back, if there was any."""
@@ -105,5 +105,5 @@ def ndcg(scores: NDArray[np.floating], relevance: NDArray[np.floating], cut: int
     """nDCG of one list with the relevance itself as gain; 0 where nothing is relevant. Ties keep the list's order."""
     discounts = 1 / np.log2(np.arange(2, min(cut, len(scores)) + 2))
     ideal = np.sort(relevance)[::-1][:cut] @ discounts
-    found = relevance[np.argsort(-scores, kind="stable")][:cut] @ discounts
-    return float(found / ideal) if ideal > 0 else 0.0
+    gained = relevance[np.argsort(-scores, kind="stable")][:cut] @ discounts
+    return float(gained / ideal) if ideal > 0 else 0.0

@@ -89,23 +89,23 @@ def parity_sample(
     return ParitySample(pairs, table, judgments[judgments["query_id"].isin(chosen["query_id"])])
 
 
-def compare(reference: NDArray[np.float32], found: NDArray[np.float32], sample: ParitySample) -> Parity:
+def compare(reference: NDArray[np.float32], logits: NDArray[np.float32], sample: ParitySample) -> Parity:
     """Compare logits [pairs] of two engines query by query."""
     from scipy.stats import kendalltau
 
     taus, overlaps = [], []
     for rows in sample.candidates.groupby("query_id").indices.values():
-        first, second = reference[rows], found[rows]
+        first, second = reference[rows], logits[rows]
         if len(rows) > 1:
             tau, _ = kendalltau(first, second)
             taus.append(float(np.asarray(tau)))
         best = [set(np.argsort(-scores, kind="stable")[:_TOP].tolist()) for scores in (first, second)]
         overlaps.append(len(best[0] & best[1]) / len(best[0]))
-    changes = _ndcg(found, sample) - _ndcg(reference, sample)
+    changes = _ndcg(logits, sample) - _ndcg(reference, sample)
     return Parity(
         queries=len(overlaps),
         pairs=len(reference),
-        largest_difference=float(np.abs(reference - found).max(initial=0.0)),
+        largest_difference=float(np.abs(reference - logits).max(initial=0.0)),
         kendall_tau=float(np.nanmean(taus)) if taus else 1.0,
         top_10_overlap=float(np.mean(overlaps)) if overlaps else 1.0,
         ndcg_change=float(changes.mean()),
@@ -156,8 +156,8 @@ def build_engine(
     reference = CrossEncoderScorer.load(model, max_tokens).logits(sample.pairs)
     refused = []
     for kind in kinds:
-        found = _make(kind, model, folder, max_tokens).logits(sample.pairs)
-        parity = compare(reference, found, sample)
+        logits = _make(kind, model, folder, max_tokens).logits(sample.pairs)
+        parity = compare(reference, logits, sample)
         if parity.accepted(settings):
             write_facts(folder, kind)
             graph = folder / MODEL

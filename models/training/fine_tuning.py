@@ -123,8 +123,8 @@ def require_layers(settings: TrainingSettings) -> None:
 
     It only reads the model's configuration, so that this shows before the large model is trained.
     """
-    place = local_weights(settings.base_model) / "config.json"
-    config = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else {}
+    config_file = local_weights(settings.base_model) / "config.json"
+    config = json.loads(config_file.read_text(encoding="utf-8")) if config_file.is_file() else {}
     count = next((config[name] for name in ("num_hidden_layers", "n_layers", "num_layers") if name in config), None)
     if count is None:
         return
@@ -270,8 +270,8 @@ def _read_once(student: CrossEncoder, teacher: CrossEncoder, count: int) -> None
         return
     read: dict[str, Any] = {}
 
-    def keep(module: Any, inputs: Any, found: Any) -> None:
-        read["found"] = found
+    def keep(module: Any, inputs: Any, states: Any) -> None:
+        read["found"] = states
 
     def give(*args: Any, **kwargs: Any) -> Any:
         return read["found"]
@@ -295,8 +295,8 @@ def _lists(examples: pd.DataFrame, max_pairs: int, skip_pairs: int = 0) -> list[
     queries, passages, labels = (examples[name].tolist() for name in ("query", "passage", "label"))
     items: list[dict[str, Any]] = []
     pairs = 0
-    for place in [*range(first, len(starts)), *range(first)]:
-        start, size = int(starts[place]), int(sizes[place])
+    for number in [*range(first, len(starts)), *range(first)]:
+        start, size = int(starts[number]), int(sizes[number])
         if pairs + size > max_pairs:
             break
         pairs += size

@@ -97,7 +97,7 @@ def mine_examples(
     hashes = passages.read(candidates["passage_id"], ["content_hash"])
     candidates = candidates.merge(hashes, on="passage_id").merge(relevant, on=["query_id", "document_id"], how="left")
     candidates = candidates.assign(grade=candidates["grade"].fillna(0).astype(int))
-    found = candidates[candidates["grade"] > 0].drop_duplicates(["query_id", "document_id"])
+    retrieved = candidates[candidates["grade"] > 0].drop_duplicates(["query_id", "document_id"])
 
     rows: list[pd.DataFrame] = []
     filtered = lists = 0
@@ -121,7 +121,7 @@ def mine_examples(
         queries_offered=len(train),
         queries_used=examples["query_id"].nunique(),
         lists=len(wanted),
-        positives_missed=len(relevant) - len(found),
+        positives_missed=len(relevant) - len(retrieved),
         false_negatives_filtered=filtered,
         short_lists=int((wanted < settings.negatives).sum()),
     )
@@ -141,7 +141,7 @@ def development_lists(
     table = candidates[candidates["query_id"].isin(dev["query_id"])]
     table = table.merge(graded, on=["query_id", "document_id"], how="left").fillna({"grade": 0})
     table = table[table.groupby("query_id")["grade"].transform("max") > 0]
-    places = {query_id: place for place, query_id in enumerate(dev["query_id"])}
+    places = {query_id: number for number, query_id in enumerate(dev["query_id"])}
     table = table.assign(list=table["query_id"].map(places).astype(int)).sort_values(["list", "rank"])
     table = table.assign(kind=np.where(table["grade"] > 0, "positive", "hard"))
     top_grade = max(int(judgments["grade"].max()) if len(judgments) else 1, 1)
@@ -231,10 +231,12 @@ def _draw(pool: pd.DataFrame, count: int, settings: TrainingSettings) -> pd.Data
     if pool.empty or count == 0:
         return pool.iloc[:0]
     by_list = pool.groupby("list", sort=False)
-    place, size = by_list.cumcount().to_numpy(), by_list["list"].transform("size").to_numpy()
+    rank_in_list, size = by_list.cumcount().to_numpy(), by_list["list"].transform("size").to_numpy()
     third = np.maximum(count, size // 3)
     lot = _lots(pool, settings.seed, "third")
-    top = _first_by_lot(pool["list"], np.where(place < third, lot, np.inf), ceil(settings.negative_top_share * count))
+    top = _first_by_lot(
+        pool["list"], np.where(rank_in_list < third, lot, np.inf), ceil(settings.negative_top_share * count)
+    )
     rest = np.where(top, np.inf, _lots(pool, settings.seed, "rest"))
     return pool[top | _first_by_lot(pool["list"], rest, count - ceil(settings.negative_top_share * count))]
 
@@ -294,8 +296,8 @@ def _with_texts(rows: pd.DataFrame, queries: pd.DataFrame, passages: PassageTabl
 
 
 def _texts(passage_ids: pd.Series, passages: PassageTable) -> dict[str, str]:
-    found = passages.read(passage_ids, ["title", "text"])
-    return dict(zip(found["passage_id"], map(passage_text, found["title"], found["text"]), strict=True))
+    rows = passages.read(passage_ids, ["title", "text"])
+    return dict(zip(rows["passage_id"], map(passage_text, rows["title"], rows["text"]), strict=True))
 
 
 def _no_rows(candidates: pd.DataFrame) -> pd.DataFrame:

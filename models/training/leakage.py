@@ -38,7 +38,7 @@ def leaks(
     that holds: `same_id`, `same_text` (`models.corpus.splits.normalize_query`), `same_words` or `same_meaning`
     (`models.text.near_duplicates`); of several evaluation queries the nearest is named.
     """
-    found = near_duplicates(
+    pairs = near_duplicates(
         queries["text"].tolist(),
         evaluation_queries["text"].tolist(),
         min_overlap,
@@ -46,14 +46,14 @@ def leaks(
         vectors,
         evaluation_vectors,
     )
-    nearest = dict(zip(found["row"], found["other"], strict=True))
+    nearest = dict(zip(pairs["row"], pairs["other"], strict=True))
     ids, texts = evaluation_queries["query_id"].tolist(), evaluation_queries["text"].tolist()
-    by_id = {query_id: place for place, query_id in enumerate(ids)}
-    by_text = {normalize_query(text): place for place, text in enumerate(texts)}
+    by_id = {query_id: row for row, query_id in enumerate(ids)}
+    by_text = {normalize_query(text): row for row, text in enumerate(texts)}
     rows = []
     for row, (query_id, text) in enumerate(zip(queries["query_id"], queries["text"], strict=True)):
         exact = {"same_id": by_id.get(query_id), "same_text": by_text.get(normalize_query(text))}
-        reason, other = next(((kind, place) for kind, place in exact.items() if place is not None), ("", None))
+        reason, other = next(((kind, row) for kind, row in exact.items() if row is not None), ("", None))
         if other is None and (other := nearest.get(row)) is None:
             continue
         shared = overlap(text, texts[other])
@@ -166,10 +166,10 @@ def vectors_of(
     """Vectors [n, d] of queries: those `known` by hash, the others by `encode`, which is not called without need."""
     hashes = [query_hash(text) for text in texts]
     missing = {name: text for name, text in zip(hashes, texts, strict=True) if name not in known}
-    found = dict(known)
+    vectors = dict(known)
     if missing:
-        found.update(zip(missing, encode(list(missing.values())), strict=True))
-    return np.array([found[name] for name in hashes], dtype=np.float32)
+        vectors.update(zip(missing, encode(list(missing.values())), strict=True))
+    return np.array([vectors[name] for name in hashes], dtype=np.float32)
 
 
 def _no_encoder(texts: list[str]) -> NDArray[np.float32]:

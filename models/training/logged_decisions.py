@@ -29,17 +29,17 @@ def read_logged(database: Database, evaluated: Collection[str], count: int, befo
     may be learned from what is tested.
     """
     tested = {normalize_query(text) for text in evaluated}
-    found: dict[str, LoggedList] = {}
+    lists: dict[str, LoggedList] = {}
     for decision in decisions.read(database, before - timedelta(days=_DAYS), before, exclude_callers=[PROBE_CALLER]):
         text = normalize_query(decision.query)
         if not text or text in tested:
             continue
-        found.pop(text, None)
+        lists.pop(text, None)
         ids = tuple(dict.fromkeys(str(candidate.get("passage_id", "")) for candidate in decision.candidates))
-        found[text] = LoggedList(decision.decision_id, decision.query, ids)
-        if len(found) > count:
-            del found[next(iter(found))]
-    return list(found.values())
+        lists[text] = LoggedList(decision.decision_id, decision.query, ids)
+        if len(lists) > count:
+            del lists[next(iter(lists))]
+    return list(lists.values())
 
 
 def logged_until_today(database: Database, queries: Artifact, count: int) -> list[LoggedList]:

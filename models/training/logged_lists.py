@@ -25,7 +25,7 @@ class LoggedList:
 
 def logged_digest(lists: Sequence[LoggedList]) -> str:
     """SHA-256 (hex) of the lists: it stands for them where the texts of the passages are given."""
-    return digest_json([[one.decision_id, one.query, one.passage_ids] for one in lists])
+    return digest_json([[logged.decision_id, logged.query, logged.passage_ids] for logged in lists])
 
 
 def logged_table(lists: Sequence[LoggedList], passages: PassageTable, length: int) -> pd.DataFrame:
@@ -34,11 +34,11 @@ def logged_table(lists: Sequence[LoggedList], passages: PassageTable, length: in
     Passages that the corpus does not have (any more), as a caller's own texts, are left out, and lists of fewer than
     two. `query_id` is the id of the decision.
     """
-    texts = passages.read({name for one in lists for name in one.passage_ids}, ["title", "text"])
+    texts = passages.read({name for logged in lists for name in logged.passage_ids}, ["title", "text"])
     text_of = dict(zip(texts["passage_id"], map(passage_text, texts["title"], texts["text"]), strict=True))
     rows = []
-    for one in lists:
-        known = [name for name in one.passage_ids if name in text_of][:length]
+    for logged in lists:
+        known = [name for name in logged.passage_ids if name in text_of][:length]
         if len(known) >= _MIN_PASSAGES:
-            rows += [(one.decision_id, one.query, name, text_of[name]) for name in known]
+            rows += [(logged.decision_id, logged.query, name, text_of[name]) for name in known]
     return pd.DataFrame(rows, columns=["query_id", "query", "passage_id", "passage"]).astype("str")

@@ -85,16 +85,16 @@ class RankingLoss(nn.Module):
         sizes = [len(passages) for passages in lists]
         parts, taught = torch.split(logits, sizes), torch.split(taught, sizes)
         relevance = [of_list.to(logits.device).float() for of_list in labels]
-        judged = [place for place, of_list in enumerate(relevance) if not of_list.isnan().any()]
-        unjudged = [place for place in range(len(parts)) if place not in judged]
+        judged = [index for index, of_list in enumerate(relevance) if not of_list.isnan().any()]
+        unjudged = [index for index in range(len(parts)) if index not in judged]
         weight = self.teacher_weight
         terms = []
         if judged and weight < 1:
-            loss = self._objective([parts[place] for place in judged], [relevance[place] for place in judged])
+            loss = self._objective([parts[index] for index in judged], [relevance[index] for index in judged])
             terms.append((1 - weight) * len(judged) * loss)
         for places, share in ((judged, weight), (unjudged, 1.0)):
             if places and share:
-                loss = self._distillation([parts[place] for place in places], [taught[place] for place in places])
+                loss = self._distillation([parts[index] for index in places], [taught[index] for index in places])
                 terms.append(share * len(places) * loss)
         return torch.stack(terms).sum() / len(parts)
 
@@ -112,11 +112,11 @@ class RankingLoss(nn.Module):
         chunk = self.chunk_pairs or len(encoded)
         order = sorted(range(len(encoded)), key=lambda row: len(encoded[row])) if chunk < len(encoded) else None
         rows = order or list(range(len(encoded)))
-        found = []
+        outputs = []
         for start in range(0, len(rows), chunk):
             part = rows[start : start + chunk]
-            found.append(self._forward([pairs[row] for row in part], [encoded[row] for row in part]))
-        logits, taught = (torch.cat(column) for column in zip(*found, strict=True))
+            outputs.append(self._forward([pairs[row] for row in part], [encoded[row] for row in part]))
+        logits, taught = (torch.cat(column) for column in zip(*outputs, strict=True))
         if order is None:
             return logits, taught
         places = torch.empty(len(order), dtype=torch.long)
@@ -145,8 +145,8 @@ class RankingLoss(nn.Module):
     def _distillation(self, parts: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         if self.distillation == "listwise":
             return _mean_cross_entropy(parts, [scores.softmax(dim=0) for scores in teacher])
-        found, wanted = (torch.cat([scores[0] - scores[1:] for scores in lists]) for lists in (parts, teacher))
-        return nn.functional.mse_loss(found, wanted)
+        margins, wanted = (torch.cat([scores[0] - scores[1:] for scores in lists]) for lists in (parts, teacher))
+        return nn.functional.mse_loss(margins, wanted)
 
 
 class _Scored(nn.Module):
@@ -187,5 +187,5 @@ def _scores(features: dict[str, Tensor]) -> Tensor:
 
 
 def _mean_cross_entropy(parts: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    found = [nn.functional.cross_entropy(part, target) for part, target in zip(parts, targets, strict=True)]
-    return torch.stack(found).mean()
+    losses = [nn.functional.cross_entropy(part, target) for part, target in zip(parts, targets, strict=True)]
+    return torch.stack(losses).mean()

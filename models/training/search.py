@@ -80,11 +80,11 @@ def search(
     while time.monotonic() < deadline and (not settings.trials or done < settings.trials):
         trial = study.ask()
         values = {name: suggest(trial, name, getattr(training, name)) for name, suggest in space.items()}
-        found = _try(training, values, settings, examples, development, trial.number, deadline)
-        _tell(study, trial, found)
-        _log(tracking, study.study_name, found)
-        score = "out of time" if found.ndcg_at_10 is None else f"nDCG@10 {found.ndcg_at_10:.4f}"
-        say(f"trial {found.number}: {score} in {found.seconds:.0f} s, {values}")
+        tried = _try(training, values, settings, examples, development, trial.number, deadline)
+        _tell(study, trial, tried)
+        _log(tracking, study.study_name, tried)
+        score = "out of time" if tried.ndcg_at_10 is None else f"nDCG@10 {tried.ndcg_at_10:.4f}"
+        say(f"trial {tried.number}: {score} in {tried.seconds:.0f} s, {values}")
         done += 1
     trials = [_of_study(trial) for trial in study.trials if trial.params]
     finished = [trial for trial in trials if trial.ndcg_at_10 is not None]
@@ -139,14 +139,14 @@ def _try(
     return Trial(number, values, max(value for _, value in report.development), time.monotonic() - started)
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, found: Trial) -> None:
+def _tell(study: optuna.Study, trial: optuna.Trial, tried: Trial) -> None:
     import optuna
 
-    trial.set_user_attr("seconds", found.seconds)
-    if found.ndcg_at_10 is None:
+    trial.set_user_attr("seconds", tried.seconds)
+    if tried.ndcg_at_10 is None:
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
     else:
-        study.tell(trial, found.ndcg_at_10)
+        study.tell(trial, tried.ndcg_at_10)
 
 
 def _of_study(trial: optuna.trial.FrozenTrial) -> Trial:
@@ -154,12 +154,12 @@ def _of_study(trial: optuna.trial.FrozenTrial) -> Trial:
     return Trial(trial.number, dict(trial.params), score, float(trial.user_attrs.get("seconds", 0.0)))
 
 
-def _log(tracking: Tracking, study: str, found: Trial) -> None:
-    metrics = {"seconds": found.seconds}
-    if found.ndcg_at_10 is not None:
-        metrics[METRIC] = found.ndcg_at_10
-    tags = {"rerankops.search": study, "rerankops.trial": str(found.number)}
-    tracking.log_run(f"search trial {found.number}", params=found.values, metrics=metrics, tags=tags)
+def _log(tracking: Tracking, study: str, tried: Trial) -> None:
+    metrics = {"seconds": tried.seconds}
+    if tried.ndcg_at_10 is not None:
+        metrics[METRIC] = tried.ndcg_at_10
+    tags = {"rerankops.search": study, "rerankops.trial": str(tried.number)}
+    tracking.log_run(f"search trial {tried.number}", params=tried.values, metrics=metrics, tags=tags)
 
 
 def _number(low: float, high: float, log: bool = False) -> _Suggest:

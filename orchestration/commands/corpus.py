@@ -30,13 +30,13 @@ def versions(overrides: Set = None, as_json: Json = False) -> None:
 
         with open_database(settings) as database:
             releases = Ledger(database).history()
-        found = corpus_versions(ArtifactStore.of(settings), releases)
+        listed = corpus_versions(ArtifactStore.of(settings), releases)
     if as_json:
-        print_json([asdict(one) for one in found])
+        print_json([asdict(entry) for entry in listed])
         return
     table = Table("", "version", "read at", "documents", "passages", "queries", "quarantined", "releases")
-    for one in found:
-        rows = (str(one.rows.get(name, "-")) for name in ("documents", "passages", "queries", "quarantined_rows"))
-        table.add_row("*" if one.current else "", one.data_version, one.read_at, *rows, ", ".join(one.releases))
+    for entry in listed:
+        rows = (str(entry.rows.get(name, "-")) for name in ("documents", "passages", "queries", "quarantined_rows"))
+        table.add_row("*" if entry.current else "", entry.data_version, entry.read_at, *rows, ", ".join(entry.releases))
     out.print(table)
     out.print("`rerankops backfill VERSION` makes the indexes of one of them again.")

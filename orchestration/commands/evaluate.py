@@ -91,17 +91,17 @@ def evaluate(
                     lines.said(f"wrote {path}")
             ablation = None if ablate is None else _ablate(ablate, bundle.artifact, judged, settings, corpus, lines)
     values = assessment.to_dict()
-    found = {
+    report = {
         "model": bundle.to_dict(),
         "corpus": judged.facts,
         "runs": [
             {
-                "name": one.name,
-                "lines": one.lines,
-                "other_queries": one.other_queries,
-                "unknown_documents": one.unknown_documents,
+                "name": imported_run.name,
+                "lines": imported_run.lines,
+                "other_queries": imported_run.other_queries,
+                "unknown_documents": imported_run.unknown_documents,
             }
-            for one in imported
+            for imported_run in imported
         ],
         "report": page.as_uri(),
         "evaluation": values.pop("systems"),
@@ -109,18 +109,18 @@ def evaluate(
         **({} if ablation is None else {"ablation": ablation}),
     }
     if as_json:
-        print_json(found)
+        print_json(report)
     else:
-        _show(found)
+        _show(report)
 
 
 def _source(corpus: str, settings: Settings) -> tuple[CorpusSource, str]:
-    kind, _, place = corpus.partition(":")
-    if kind != "beir" or not place:
+    kind, _, path = corpus.partition(":")
+    if kind != "beir" or not path:
         raise SettingsError(f"--corpus {corpus!r} is not a corpus", "Write it as beir:FOLDER.")
     from models.corpus.sources.beir import BeirSource
 
-    folder = Path(place).expanduser()
+    folder = Path(path).expanduser()
     return BeirSource(folder, settings.corpus.max_decompressed_bytes), folder.resolve().name
 
 
@@ -134,9 +134,9 @@ def _ablate(
     tiers, calibration = opened.facts.settings.tiers, opened.calibration
     given = judged.scored[judged.scored["hybrid"]]
     lines.said("ablations of the scores")
-    found = ablate_scores(given, judged.judgments, calibration, tiers, settings.evaluation)
+    ablations = ablate_scores(given, judged.judgments, calibration, tiers, settings.evaluation)
     told = {
-        "scores": [one.to_dict() for one in found],
+        "scores": [ablation.to_dict() for ablation in ablations],
         "expected_calibration_error": calibration_errors(given, judged.judgments, calibration),
     }
     if how == "fast":
@@ -152,7 +152,7 @@ def _ablate(
     retrained = compare_retrained(tables, baseline, settings.evaluation)
     return {
         **told,
-        "retrained": [one.to_dict() for one in retrained],
+        "retrained": [ablation.to_dict() for ablation in retrained],
         "settings": {name: list(overrides) for name, overrides in RETRAINED.items()},
     }
 
@@ -178,10 +178,10 @@ def _reporter(lines: Lines) -> Callable[[str, int, int], None]:
     return report
 
 
-def _show(found: dict[str, Any]) -> None:
-    corpus = found["corpus"]
+def _show(report: dict[str, Any]) -> None:
+    corpus = report["corpus"]
     table = Table("system", *_MEASURES, "interval", "ms/query", title=f"{corpus['name']}, {corpus['split']} queries")
-    for name, result in found["evaluation"].items():
+    for name, result in report["evaluation"].items():
         low, high = result["interval"]
         values = [f"{result[measure]:.3f}" for measure in _MEASURES]
         seconds = result["seconds_per_query"]
@@ -189,51 +189,51 @@ def _show(found: dict[str, Any]) -> None:
         table.add_row(escape(name), *values, f"{low:.3f} to {high:.3f}", time)
     out.print(table)
     gains = Table("system", "nDCG@10 gained", "interval", "p", "corrected", "improved", "hurt")
-    gains.title = f"Over {found['best_first_stage']}, the best first stage"
-    for name, gain in found["gains"].items():
+    gains.title = f"Over {report['best_first_stage']}, the best first stage"
+    for name, gain in report["gains"].items():
         gains.add_row(escape(name), *_gain(gain))
     out.print(gains)
     behind = Table("first stage", "reranker", "nDCG@10 gained", "interval", "p", "corrected", "improved", "hurt")
     behind.title = f"Behind each first stage, its best {corpus['candidates']} passages reranked"
-    for stage in found["by_first_stage"]:
+    for stage in report["by_first_stage"]:
         for name, gain in stage["gains"].items():
             behind.add_row(f"{stage['stage']}, {stage['coverage']:.0%} scored", name, *_gain(gain))
     out.print(behind)
-    worst = sorted(found["slices"], key=lambda one: one["difference"])[:_WORST]
+    worst = sorted(report["slices"], key=lambda part: part["difference"])[:_WORST]
     slices = Table("slice", "queries", *_MEASURES[:1], "nDCG@10 gained", "interval", "corrected p", "as in")
     slices.title = "Where tiered gains least"
-    for one in worst:
+    for part in worst:
         slices.add_row(
-            escape(f"{one['by']}: {one['value']}"),
-            str(one["queries"]),
-            f"{one['candidate']:.3f}",
-            f"{one['difference']:+.4f}",
-            f"{one['low']:+.4f} to {one['high']:+.4f}",
-            f"{one['p_corrected']:.4f}",
-            escape(one["examples"][0]["text"][:_SHOWN]),
+            escape(f"{part['by']}: {part['value']}"),
+            str(part["queries"]),
+            f"{part['candidate']:.3f}",
+            f"{part['difference']:+.4f}",
+            f"{part['low']:+.4f} to {part['high']:+.4f}",
+            f"{part['p_corrected']:.4f}",
+            escape(part["examples"][0]["text"][:_SHOWN]),
         )
     out.print(slices)
-    if "ablation" in found:
-        _show_ablation(found["ablation"])
-    power = found["power"]
+    if "ablation" in report:
+        _show_ablation(report["ablation"])
+    power = report["power"]
     out.print(
         f"{corpus['queries_evaluated']} queries show a difference from {power['detectable']:.4f} nDCG@10 up with "
         f"{power['power']:.0%} power; for 0.01 it would take {power['queries_for_a_point']:,}"
     )
-    out.print(f"The page is {found['report']}", soft_wrap=True)
+    out.print(f"The page is {report['report']}", soft_wrap=True)
     out.print(f"{corpus['queries_not_sampled']} queries not sampled")
     if "quarantined_rows" in corpus:
         out.print(f"{corpus['quarantined_rows']} rows quarantined")
 
 
-def _show_ablation(found: dict[str, Any]) -> None:
+def _show_ablation(report: dict[str, Any]) -> None:
     table = Table("without", "instead", "of", "nDCG@10 changed", "interval", "p", "corrected", "improved", "hurt")
     table.title = "Ablations"
-    for one in (*found["scores"], *found.get("retrained", ())):
-        compared = one["comparison"]
-        table.add_row(one["ingredient"], one["variant"], compared["baseline"], *_gain(compared))
+    for ablation in (*report["scores"], *report.get("retrained", ())):
+        compared = ablation["comparison"]
+        table.add_row(ablation["ingredient"], ablation["variant"], compared["baseline"], *_gain(compared))
     out.print(table)
-    for kind, errors in found["expected_calibration_error"].items():
+    for kind, errors in report["expected_calibration_error"].items():
         shown = ", ".join(f"{name} {value:.3f}" for name, value in errors.items())
         out.print(f"expected calibration error on these queries, {kind}: {shown}")
 

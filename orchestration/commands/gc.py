@@ -47,55 +47,57 @@ def gc(
             def refers() -> References:
                 return references(Ledger(database), Tracking.of(settings), settings.retention, datetime.now(UTC))
 
-            found = collect(store, refers, days) if delete else plan(store, refers(), days)
+            planned = collect(store, refers, days) if delete else plan(store, refers(), days)
         evaluations = {
-            place: collect(one, lambda: NO_REFERENCES, days) if delete else plan(one, NO_REFERENCES, days)
-            for place, one in evaluation_stores(settings).items()
+            location: collect(evaluations_of, lambda: NO_REFERENCES, days)
+            if delete
+            else plan(evaluations_of, NO_REFERENCES, days)
+            for location, evaluations_of in evaluation_stores(settings).items()
         }
         pages = old_pages(settings)
         if delete:
             for page in pages:
                 page.unlink(missing_ok=True)
     if as_json:
-        others = {place: plan.to_dict() for place, plan in evaluations.items()}
-        told = {**found.to_dict(), "evaluations": others, "pages": [str(page) for page in pages]}
+        others = {location: plan.to_dict() for location, plan in evaluations.items()}
+        told = {**planned.to_dict(), "evaluations": others, "pages": [str(page) for page in pages]}
         print_json({"deleted": delete, **told})
         return
-    something = [_show(found, deleted=delete)]
-    for place, one in evaluations.items():
-        out.print(f"\n{settings.home / place}: of `rerankops evaluate`", markup=False, soft_wrap=True)
-        something.append(_show(one, deleted=delete))
+    something = [_show(planned, deleted=delete)]
+    for location, evaluation in evaluations.items():
+        out.print(f"\n{settings.home / location}: of `rerankops evaluate`", markup=False, soft_wrap=True)
+        something.append(_show(evaluation, deleted=delete))
     for page in pages:
         out.print(f"{page}: {'deleted' if delete else 'would be deleted'}", markup=False, soft_wrap=True)
     if not delete and (any(something) or pages):
         out.print("Nothing was changed. `rerankops gc --yes` deletes; --json gives the reason for each artifact.")
 
 
-def _show(found: Plan, *, deleted: bool) -> bool:
+def _show(planned: Plan, *, deleted: bool) -> bool:
     """Print a plan; returns whether there is something to delete."""
-    if found.artifacts:
+    if planned.artifacts:
         table = Table("artifact", "version", "MiB", "last used", title="Deleted" if deleted else "Would be deleted")
-        for one in found.artifacts:
-            last = f"{one.last_used:%Y-%m-%d %H:%M}" if one.last_used else "never"
-            table.add_row(one.ref.asset, one.ref.data_version, f"{one.bytes / _MIB:.2f}", last)
+        for artifact in planned.artifacts:
+            last = f"{artifact.last_used:%Y-%m-%d %H:%M}" if artifact.last_used else "never"
+            table.add_row(artifact.ref.asset, artifact.ref.data_version, f"{artifact.bytes / _MIB:.2f}", last)
         out.print(table)
-    for folder in found.folders:
+    for folder in planned.folders:
         out.print(f"{folder}: of a process that is gone", markup=False, soft_wrap=True)
     kept = Table("kept because", "artifacts", "MiB", title="Kept")
     counted: dict[str, list[int]] = defaultdict(list)
-    for ref, reason in found.kept.items():
-        counted[_kind(reason)].append(found.kept_bytes.get(ref, 0))
+    for ref, reason in planned.kept.items():
+        counted[_kind(reason)].append(planned.kept_bytes.get(ref, 0))
     for reason, sizes in sorted(counted.items()):
         kept.add_row(reason, str(len(sizes)), f"{sum(sizes) / _MIB:.2f}")
     out.print(kept)
     verb = "deleted" if deleted else "to delete"
     counts = (
-        (len(found.artifacts), "artifacts"),
-        (len(found.steps), "steps"),
-        (len(found.results), "results of checks"),
-        (len(found.leftovers) + len(found.folders), "leftovers"),
+        (len(planned.artifacts), "artifacts"),
+        (len(planned.steps), "steps"),
+        (len(planned.results), "results of checks"),
+        (len(planned.leftovers) + len(planned.folders), "leftovers"),
     )
-    out.print(f"{verb}: {', '.join(f'{n} {what}' for n, what in counts)}; {found.freed_bytes / _MIB:.2f} MiB of disk")
+    out.print(f"{verb}: {', '.join(f'{n} {what}' for n, what in counts)}; {planned.freed_bytes / _MIB:.2f} MiB of disk")
     return any(number for number, _ in counts)
 
 

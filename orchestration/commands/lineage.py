@@ -40,45 +40,45 @@ def lineage(
         from models.store.artifacts import ArtifactStore
 
         with open_database(settings) as database:
-            found = trace(name, ArtifactStore.of(settings), Ledger(database), Tracking.of(settings))
+            traced = trace(name, ArtifactStore.of(settings), Ledger(database), Tracking.of(settings))
     if as_json:
-        print_json(found.to_dict())
+        print_json(traced.to_dict())
     else:
-        out.print(_tree(found), soft_wrap=True)
+        out.print(_tree(traced), soft_wrap=True)
 
 
-def _tree(found: Lineage) -> Tree:
+def _tree(traced: Lineage) -> Tree:
     top = None
-    if found.release is not None:
-        one = found.release
+    if traced.release is not None:
+        release = traced.release
         top = Tree(
-            f"[bold]release {one['release_id']}[/] {one['action']}, {one['state']}, MLflow version "
-            f"{one['model_version']}, by {escape(one['actor'])} {one['created_at']}, "
-            f"gate decision {one['gate_decision_id']}, settings {one['settings_digest'][:_DIGEST]}"
+            f"[bold]release {release['release_id']}[/] {release['action']}, {release['state']}, MLflow version "
+            f"{release['model_version']}, by {escape(release['actor'])} {release['created_at']}, "
+            f"gate decision {release['gate_decision_id']}, settings {release['settings_digest'][:_DIGEST]}"
         )
-    elif found.model is not None:
-        one = found.model
-        aliases = f" ({', '.join(one['aliases'])})" if one["aliases"] else ""
-        run = f", run {one['run_id']}" if one["run_id"] else ""
-        top = Tree(f"[bold]model {escape(one['name'])}/{one['version']}[/]{aliases}{run}")
-    root = Tree(_line(found.nodes[found.root])) if top is None else top.add(_line(found.nodes[found.root]))
-    _grow(root, found, found.root, set())
+    elif traced.model is not None:
+        release = traced.model
+        aliases = f" ({', '.join(release['aliases'])})" if release["aliases"] else ""
+        run = f", run {release['run_id']}" if release["run_id"] else ""
+        top = Tree(f"[bold]model {escape(release['name'])}/{release['version']}[/]{aliases}{run}")
+    root = Tree(_line(traced.nodes[traced.root])) if top is None else top.add(_line(traced.nodes[traced.root]))
+    _grow(root, traced, traced.root, set())
     return top or root
 
 
-def _grow(tree: Tree, found: Lineage, name: str, shown: set[str]) -> None:
-    node = found.nodes[name]
+def _grow(tree: Tree, traced: Lineage, name: str, shown: set[str]) -> None:
+    node = traced.nodes[name]
     shown.add(name)
     if node["known"] and node["settings"]:
         tree.add(f"[dim]settings {escape(', '.join(f'{key}={value}' for key, value in node['settings'].items()))}[/]")
     for outside, digest in node.get("outside", {}).items():
-        place = f" {escape(node['source'])}" if outside == "source" and node["source"] else ""
-        tree.add(f"[cyan]{outside}[/]{place} {digest[:_DIGEST] or '-'}")
+        source = f" {escape(node['source'])}" if outside == "source" and node["source"] else ""
+        tree.add(f"[cyan]{outside}[/]{source} {digest[:_DIGEST] or '-'}")
     for needed in node["inputs"]:
         if needed in shown:
-            tree.add(f"{found.nodes[needed]['asset']} {found.nodes[needed]['data_version']} [dim](above)[/]")
+            tree.add(f"{traced.nodes[needed]['asset']} {traced.nodes[needed]['data_version']} [dim](above)[/]")
         else:
-            _grow(tree.add(_line(found.nodes[needed])), found, needed, shown)
+            _grow(tree.add(_line(traced.nodes[needed])), traced, needed, shown)
 
 
 def _line(node: Mapping[str, Any]) -> str:

@@ -108,7 +108,7 @@ def readmit(
     settings = settings_with(overrides)
     artifact = _quarantine(settings)
     with _database(settings) as database:
-        found = take(
+        readmission = take(
             path,
             settings.corpus.source,
             artifact,
@@ -121,20 +121,20 @@ def readmit(
         print_json(
             {
                 "dry_run": dry_run,
-                "accepted": [_plain(asdict(correction)) for correction in found.accepted],
-                "unchanged": found.unchanged,
-                "known": found.known,
+                "accepted": [_plain(asdict(correction)) for correction in readmission.accepted],
+                "unchanged": readmission.unchanged,
+                "known": readmission.known,
             }
         )
         return
-    for correction in found.accepted:
+    for correction in readmission.accepted:
         line = f"{correction.correction_id}: {correction.table} row of {correction.position}"
         out.print(line, markup=False, soft_wrap=True)
     out.print(
-        f"{len(found.accepted)} rows {'would be' if dry_run else 'are'} re-admitted, {found.unchanged} are as they "
-        f"were, {found.known} were re-admitted before."
+        f"{len(readmission.accepted)} rows {'would be' if dry_run else 'are'} re-admitted, "
+        f"{readmission.unchanged} are as they were, {readmission.known} were re-admitted before."
     )
-    if found.accepted and not dry_run:
+    if readmission.accepted and not dry_run:
         out.print("The next `rerankops run` reads them.")
 
 
@@ -152,9 +152,9 @@ def corrections(
     artifact = _store(settings).current("corpus/quarantined_rows")
     done = {} if artifact is None else outcomes(artifact)
     with _database(settings) as database:
-        found = corrections_of(database, settings.corpus.source, withdrawn=withdrawn)
+        stored = corrections_of(database, settings.corpus.source, withdrawn=withdrawn)
     told = []
-    for correction in found:
+    for correction in stored:
         unread = {"state": "unread", "message": "the next run reads it"}
         if correction.withdrawn_at is not None:
             words = f"by {correction.withdrawn_by}: {correction.withdrawn_note}".rstrip(": ")
@@ -163,12 +163,20 @@ def corrections(
             state = done.get(correction.correction_id, unread)
         told.append({**asdict(correction), "state": state["state"], "message": state["message"]})
     if as_json:
-        print_json([_plain(one) for one in told])
+        print_json([_plain(correction) for correction in told])
         return
     table = Table("correction", "table", "position", "by", "at", "state", "")
-    for one in told:
-        at = f"{one['created_at']:%Y-%m-%d %H:%M}"
-        values = (one["correction_id"], one["table"], one["position"], one["actor"], at, one["state"], one["message"])
+    for entry in told:
+        at = f"{entry['created_at']:%Y-%m-%d %H:%M}"
+        values = (
+            entry["correction_id"],
+            entry["table"],
+            entry["position"],
+            entry["actor"],
+            at,
+            entry["state"],
+            entry["message"],
+        )
         table.add_row(*map(escape, values))
     out.print(table if told else "No corrections.")
 
@@ -185,11 +193,11 @@ def withdraw(
 
     settings = settings_with(overrides)
     with _database(settings) as database:
-        found = take_back(database, correction_ids, actor=getpass.getuser(), note=note)
+        withdrawn = take_back(database, correction_ids, actor=getpass.getuser(), note=note)
     if as_json:
-        print_json([_plain(asdict(correction)) for correction in found])
+        print_json([_plain(asdict(correction)) for correction in withdrawn])
         return
-    for correction in found:
+    for correction in withdrawn:
         line = f"{correction.correction_id}: the next run reads the source's row of {correction.position} again"
         out.print(line, markup=False, soft_wrap=True)
 

@@ -60,23 +60,23 @@ async def answer(
         lambda bundle, claim: find_answer(bundle, body, settings, deadline, claim),
         lambda bundle, bypass, _: find_answer(bundle, body, settings, deadline, bypass=bypass),
     )
-    found = await context.watcher.run(work, deadline, caller_left(request))
+    answered = await context.watcher.run(work, deadline, caller_left(request))
     decision = decide(
         request,
         endpoint="/v1/answer",
         query=body.query,
-        candidates=passage_candidates(found.candidates),
-        ranking=found.ranking,
-        versions=found.versions,
-        stage_ms={**found.stage_ms, "total": deadline.elapsed_ms},
-        answer=found.answer.text,
-        citations=found.answer.citations,
+        candidates=passage_candidates(answered.candidates),
+        ranking=answered.ranking,
+        versions=answered.versions,
+        stage_ms={**answered.stage_ms, "total": deadline.elapsed_ms},
+        answer=answered.answer.text,
+        citations=answered.answer.citations,
     )
-    publish(request, response, context, found.ranking, decision)
+    publish(request, response, context, answered.ranking, decision)
     return AnswerResponse(
         decision_id=decision.decision_id,
-        answer=found.answer.text,
-        citations=found.answer.citations,
+        answer=answered.answer.text,
+        citations=answered.answer.citations,
         passages=[
             AnswerPassage(
                 passage_id=passage.passage_id,
@@ -87,11 +87,11 @@ async def answer(
                 tier=item.tier,
                 rank=rank,
             )
-            for rank, (passage, item) in enumerate(found.passages[: body.max_passages or _PASSAGES], 1)
+            for rank, (passage, item) in enumerate(answered.passages[: body.max_passages or _PASSAGES], 1)
         ],
         degraded=decision.degraded,
         degraded_reason=decision.degraded_reason,
-        versions=found.versions,
+        versions=answered.versions,
         stage_ms={stage: round(milliseconds, 2) for stage, milliseconds in decision.stage_ms.items()},
     )
 

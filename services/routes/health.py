@@ -46,11 +46,11 @@ def ready(request: Request, response: Response, context: Context) -> HealthRespo
 
     While the models are away it stays ready, since every request is answered in time; `status` is `lean` then.
     """
-    found = health(request, context)
-    if not found.ready:
+    state = health(request, context)
+    if not state.ready:
         response.status_code = 503
         response.headers["Retry-After"] = "5"
-    return found
+    return state
 
 
 @router.get("/v1/objectives")

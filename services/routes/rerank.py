@@ -130,8 +130,8 @@ def rank_without_models(
     ranking = bundle.keep_order(documents) if hurry else bundle.rank_documents(query, documents, 0.0)
     if fault := ranking_fault(ranking, len(documents)):
         raise RankingFault(f"The engine failed: {fault}")
-    found = Ranking(ranking.items, degraded=True, degraded_reason=bypass.degraded_reason)
-    return RankedDocuments(found, versions_of(bundle), {"queue": queued, "lean": deadline.elapsed_ms - queued})
+    degraded = Ranking(ranking.items, degraded=True, degraded_reason=bypass.degraded_reason)
+    return RankedDocuments(degraded, versions_of(bundle), {"queue": queued, "lean": deadline.elapsed_ms - queued})
 
 
 def _check_size(body: RerankRequest, context: ServiceContext) -> None:

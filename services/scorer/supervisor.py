@@ -131,7 +131,7 @@ class ScorerProcess:
                 raise ScorerLost(self.outage)
             try:
                 send(child.channel, header, body)
-                answer, found = receive(child.channel)
+                answer, payload = receive(child.channel)
             except TimeoutError as error:
                 self._lose(child)
                 raise ScorerLost(f"the models did not answer for {self._timeout_s:.0f} s") from error
@@ -140,7 +140,7 @@ class ScorerProcess:
                 raise ScorerLost("the process that runs the models ended") from error
         if "error" in answer:
             raise RuntimeError(f"the scoring process raised {answer['error']}")
-        return found
+        return payload
 
     def close(self) -> None:
         """End the process; no `ask` may follow."""

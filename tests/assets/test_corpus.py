@@ -75,8 +75,8 @@ def test_a_folder_becomes_tables_and_what_cannot_be_read_is_quarantined(
     [event] = result.asset_materializations_for_node("corpus__read")[:1]
     assert event.metadata["dagster/row_count"].value == 2
     assert len(_table(deployment, keys.EVALUATION_SET, "queries")) == 1
-    made = {path.name for path in (tmp_path / "home" / "artifacts" / "tmp").glob("*/*")}
-    assert not made
+    built = {path.name for path in (tmp_path / "home" / "artifacts" / "tmp").glob("*/*")}
+    assert not built
 
     files = {path: digest_file(path) for path in (tmp_path / "home" / "artifacts" / "objects").rglob("*.parquet")}
     _materialize(deployment)
@@ -119,8 +119,8 @@ def test_a_corrected_row_is_read_by_the_next_run_and_shown(
 
 
 def _quarantine_metadata(result: dg.ExecuteInProcessResult) -> Any:
-    found = result.asset_materializations_for_node("corpus__read")
-    return next(event.metadata for event in found if event.asset_key == keys.QUARANTINED_ROWS)
+    observed = result.asset_materializations_for_node("corpus__read")
+    return next(event.metadata for event in observed if event.asset_key == keys.QUARANTINED_ROWS)
 
 
 def test_without_judgments_there_are_passages_and_what_evaluates_says_what_it_needs(
@@ -192,9 +192,11 @@ def test_evaluated_queries_stay_as_the_corpus_grows_and_a_past_corpus_gets_its_s
 
 
 def _add_machines(handbook: Path, places: range) -> None:
-    for place in places:
-        text = f"# Machine number {place}\n\nThe machine {place} stands in hall {place % 7}. It weighs {place} tons."
-        (handbook / f"machine{place}.md").write_text(text)
+    for number in places:
+        text = (
+            f"# Machine number {number}\n\nThe machine {number} stands in hall {number % 7}. It weighs {number} tons."
+        )
+        (handbook / f"machine{number}.md").write_text(text)
 
 
 def _queries(evaluation_set: Artifact) -> pd.DataFrame:

@@ -29,8 +29,8 @@ Refresh = Callable[..., dict[str, Artifact]]
 def handbook() -> dict[str, str]:
     """Texts by document id."""
     return {
-        f"{place:02}-{machine}": f"Clean the {machine} with soda number {place}. Then dry it with a cloth of linen."
-        for place, machine in enumerate(MACHINES)
+        f"{index:02}-{machine}": f"Clean the {machine} with soda number {index}. Then dry it with a cloth of linen."
+        for index, machine in enumerate(MACHINES)
     }
 
 
@@ -72,33 +72,33 @@ def refresh(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Re
             resources={"deployment": deployment, "io_manager": ArtifactIOManager(deployment=deployment)},
         )
         assert result.success
-        made = [result.output_for_node(name) for name in ("index__passage_embeddings", "index__dense_index")]
+        built = [result.output_for_node(name) for name in ("index__passage_embeddings", "index__dense_index")]
         store = deployment.store()
-        found = {name: store.require(name) for name in ASSETS}
-        assert [one.data_version for one in made] == [found[one.asset].data_version for one in made]
-        return found
+        observed = {name: store.require(name) for name in ASSETS}
+        assert [item.data_version for item in built] == [observed[item.asset].data_version for item in built]
+        return observed
 
     return run
 
 
-def versions(found: Mapping[str, Artifact]) -> dict[str, str]:
-    return {name: artifact.data_version for name, artifact in found.items()}
+def versions(result: Mapping[str, Artifact]) -> dict[str, str]:
+    return {name: artifact.data_version for name, artifact in result.items()}
 
 
-def counts(found: Mapping[str, Artifact]) -> tuple[int, ...]:
-    summary = found["index/passage_embeddings"].summary
+def counts(result: Mapping[str, Artifact]) -> tuple[int, ...]:
+    summary = result["index/passage_embeddings"].summary
     return tuple(int(summary[name]) for name in ("embedded", "taken_over", "removed"))
 
 
-def retriever_of(found: Mapping[str, Artifact]) -> HybridRetriever:
+def retriever_of(result: Mapping[str, Artifact]) -> HybridRetriever:
     from models.settings import load_settings
 
-    embeddings = found["index/passage_embeddings"]
+    embeddings = result["index/passage_embeddings"]
     return open_retriever(
-        found["corpus/passages"].path("passages.parquet"),
+        result["corpus/passages"].path("passages.parquet"),
         embeddings=embeddings.folder,
-        dense=found["index/dense_index"].folder,
-        lexical=found["index/lexical_index"].folder,
+        dense=result["index/dense_index"].folder,
+        lexical=result["index/lexical_index"].folder,
         settings=load_settings().index,
     )
 
@@ -126,9 +126,9 @@ def test_a_removed_document_is_gone_from_what_is_retrieved(refresh: Refresh) -> 
     del documents["02-pump"]
     after = refresh(documents)
     assert counts(after) == (0, 15, 1)
-    found = retriever_of(after).retrieve(question, 50)
-    assert len(found) == 15
-    assert "02-pump" not in {one.document_id for one in found}
+    result = retriever_of(after).retrieve(question, 50)
+    assert len(result) == 15
+    assert "02-pump" not in {item.document_id for item in result}
     assert not any("02-pump" in path.read_text(errors="ignore") for path in after["index/dense_index"].folder.iterdir())
 
 
@@ -144,7 +144,7 @@ def test_an_index_is_replaced_by_pointer_and_who_has_it_open_goes_on(refresh: Re
         assert all(path.stat().st_mode & 0o222 == 0 for path in before[name].folder.glob("*.npy"))
     question = "how do I clean the pump"
     assert opened.retrieve(question, 3)[0].document_id == "02-pump"
-    assert "02-pump" not in {one.document_id for one in retriever_of(after).retrieve(question, 50)}
+    assert "02-pump" not in {item.document_id for item in retriever_of(after).retrieve(question, 50)}
 
 
 def test_an_older_state_of_the_source_brings_back_its_artifacts_at_once(
@@ -206,10 +206,10 @@ def test_an_approximate_index_is_carried_on_and_checked(refresh: Refresh) -> Non
     second = refresh(documents, **chosen)
     summary = second["index/dense_index"].summary
     assert (summary["carried"], summary["tombstones"], summary["additions"]) == (True, 2, 1)
-    same = (one.path("approximate.faiss").stat().st_ino for one in (first, second["index/dense_index"]))
+    same = (item.path("approximate.faiss").stat().st_ino for item in (first, second["index/dense_index"]))
     assert next(same) == next(same)
-    found = retriever_of(second).retrieve("note 7", 1117)
-    assert "x0007" not in {one.document_id for one in found}
+    result = retriever_of(second).retrieve("note 7", 1117)
+    assert "x0007" not in {item.document_id for item in result}
     assert retriever_of(second).retrieve("Another note.", 1)[0].document_id == "x0008"
 
 

@@ -76,7 +76,7 @@ def metadata(result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> dict[str, A
 
 
 def check_of(result: dg.ExecuteInProcessResult, name: str) -> dg.AssetCheckEvaluation:
-    return next(found for found in result.get_asset_check_evaluations() if found.check_name == name)
+    return next(observed for observed in result.get_asset_check_evaluations() if observed.check_name == name)
 
 
 def test_a_day_like_the_reference_passes(deployment: Deployment, served: Release, materialize: Day) -> None:

@@ -28,13 +28,13 @@ def materialize(home: Path, root: str, source: Path, monkeypatch: pytest.MonkeyP
             resources={"deployment": deployment, "io_manager": ArtifactIOManager(deployment=deployment)},
         )
     assert result.success
-    found = {}
+    observed = {}
     for event in result.get_asset_materialization_events():
         materialization = event.materialization
         name = materialization.asset_key.to_user_string()
         version = deployment.store().require(name).data_version
-        found[name] = (version, bool(materialization.metadata["reused"].value))
-    return found
+        observed[name] = (version, bool(materialization.metadata["reused"].value))
+    return observed
 
 
 def test_two_machines_share_what_one_has_made(
@@ -52,4 +52,4 @@ def test_two_machines_share_what_one_has_made(
     }
     store = ArtifactStore(root, tmp_path / "third")
     places = [*store.files.find("steps"), *store.files.find("objects")]
-    assert not any(SECRET.encode() in (store.files.read(place) or b"") for place in places)
+    assert not any(SECRET.encode() in (store.files.read(location) or b"") for location in places)

@@ -42,15 +42,15 @@ def engines() -> Iterator[list[str]]:
 
 def open_files(deployment: Deployment) -> list[str]:
     """What this process holds open of the records database."""
-    found = []
+    result = []
     for descriptor in Path("/proc/self/fd").iterdir():
         try:
             target = str(descriptor.readlink())
         except FileNotFoundError:  # That of the listing itself.
             continue
         if target.startswith(str(deployment.settings().home / "rerankops.db")):
-            found.append(target)
-    return found
+            result.append(target)
+    return result
 
 
 @dg.asset

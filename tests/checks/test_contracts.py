@@ -74,8 +74,8 @@ _CASES = {
 
 
 def _check_of(key: dg.AssetKey, table: str) -> dg.AssetChecksDefinition:
-    place = [(asset, file) for asset, file, _ in contracts.CONTRACTS].index((key, table))
-    return contracts.CHECKS[place]
+    index = [(asset, file) for asset, file, _ in contracts.CONTRACTS].index((key, table))
+    return contracts.CHECKS[index]
 
 
 def test_every_contract_has_a_case() -> None:
@@ -90,15 +90,17 @@ def test_a_good_table_passes_and_a_bad_row_stops_the_run(case, tmp_path, monkeyp
     deployment = use_home(tmp_path, monkeypatch)
     check = _check_of(key, file)
 
-    result, found = run_checks(deployment, [table_asset(key, {file: good})], [check])
-    (evaluation,) = found.values()
+    result, observed = run_checks(deployment, [table_asset(key, {file: good})], [check])
+    (evaluation,) = observed.values()
     assert result.success
     assert evaluation.passed
     assert shown(evaluation)["violations"] == 0
 
     below = dg.AssetKey("below")
-    result, found = run_checks(deployment, [table_asset(key, {file: bad}), table_asset(below, {}, deps=[key])], [check])
-    (evaluation,) = found.values()
+    result, observed = run_checks(
+        deployment, [table_asset(key, {file: bad}), table_asset(below, {}, deps=[key])], [check]
+    )
+    (evaluation,) = observed.values()
     assert not result.success
     assert not evaluation.passed
     assert shown(evaluation)["violations"] == 1
@@ -116,8 +118,8 @@ def test_an_unchanged_artifact_is_checked_once(tmp_path, monkeypatch) -> None:
         raise AssertionError("the table was checked again")
 
     monkeypatch.setattr("models.expectations.contract_results.violations", refuse)
-    _, found = run_checks(deployment, [asset], [check])
-    assert found["contract"].passed
+    _, result = run_checks(deployment, [asset], [check])
+    assert result["contract"].passed
 
 
 def _corpus(refused: int) -> dg.AssetsDefinition:
@@ -141,16 +143,16 @@ def _corpus(refused: int) -> dg.AssetsDefinition:
 
 def test_rejected_share_is_held_against_its_setting(tmp_path, monkeypatch) -> None:
     deployment = use_home(tmp_path, monkeypatch, CORPUS__MAX_REJECTED_SHARE="0.02")
-    _, found = run_checks(deployment, [_corpus(refused=2)], [contracts.rejected_share])
-    assert found["rejected_share"].passed
-    assert shown(found["rejected_share"])["value"] == pytest.approx(0.02)
+    _, observed = run_checks(deployment, [_corpus(refused=2)], [contracts.rejected_share])
+    assert observed["rejected_share"].passed
+    assert shown(observed["rejected_share"])["value"] == pytest.approx(0.02)
 
-    result, found = run_checks(deployment, [_corpus(refused=3)], [contracts.rejected_share])
+    result, observed = run_checks(deployment, [_corpus(refused=3)], [contracts.rejected_share])
     assert not result.success
-    assert not found["rejected_share"].passed
-    assert shown(found["rejected_share"])["value"] == pytest.approx(3 / 101)
-    assert shown(found["rejected_share"])["threshold"] == 0.02
-    assert "corpus.jsonl:2" in shown(found["rejected_share"])["examples"]
+    assert not observed["rejected_share"].passed
+    assert shown(observed["rejected_share"])["value"] == pytest.approx(3 / 101)
+    assert shown(observed["rejected_share"])["threshold"] == 0.02
+    assert "corpus.jsonl:2" in shown(observed["rejected_share"])["examples"]
 
     monkeypatch.setenv("RERANKOPS_CORPUS__MAX_REJECTED_SHARE", "0.05")
     assert run_checks(deployment, [_corpus(refused=3)], [contracts.rejected_share])[1]["rejected_share"].passed
@@ -161,8 +163,8 @@ def test_too_many_refused_rows_stop_what_is_made_from_the_passages(tmp_path, mon
     deployment = use_home(tmp_path, monkeypatch)
     below = table_asset(dg.AssetKey("below"), {}, deps=[keys.PASSAGES])
     assets, checks = [_corpus(refused=9), below], [contracts.rejected_share, *leakage.CHECKS[:2]]
-    result, found = run_checks(deployment, assets, checks)
-    assert {name: evaluation.passed for name, evaluation in found.items()} == {
+    result, observed = run_checks(deployment, assets, checks)
+    assert {name: evaluation.passed for name, evaluation in observed.items()} == {
         "rejected_share": False,
         "splits_are_disjoint": True,
     }

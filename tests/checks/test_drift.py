@@ -40,8 +40,8 @@ def _report(summaries: dict[str, DriftSummary]) -> dg.AssetsDefinition:
 def test_share_is_held_against_the_gate(drifted: int, passes: bool, tmp_path: Path, monkeypatch) -> None:
     deployment = use_home(tmp_path, monkeypatch, GATE__MAX_DRIFT_SHARE="0.5")
     asset = _report({"2026-01-02": _summary(drifted)})
-    result, found = run_checks(deployment, [asset], [drift_share], partition_key="2026-01-02")
-    evaluation = found["drift_share"]
+    result, observed = run_checks(deployment, [asset], [drift_share], partition_key="2026-01-02")
+    evaluation = observed["drift_share"]
     assert result.success
     assert evaluation.passed is passes
     assert evaluation.severity == dg.AssetCheckSeverity.WARN
@@ -57,8 +57,8 @@ def test_share_is_held_against_the_gate(drifted: int, passes: bool, tmp_path: Pa
 def test_too_few_decisions_pass_unjudged(tmp_path: Path, monkeypatch) -> None:
     few = DriftSummary(False, "The current window has 3 rows; at least 30 are needed.", {}, {}, None, 300, 3)
     asset = _report({"2026-01-02": few})
-    _, found = run_checks(use_home(tmp_path, monkeypatch), [asset], [drift_share], partition_key="2026-01-02")
-    evaluation = found["drift_share"]
+    _, result = run_checks(use_home(tmp_path, monkeypatch), [asset], [drift_share], partition_key="2026-01-02")
+    evaluation = result["drift_share"]
     assert evaluation.passed
     assert shown(evaluation)["judged"] is False
     assert evaluation.metadata["value"] == dg.MetadataValue.null()
@@ -70,8 +70,8 @@ def test_each_day_is_checked_for_itself(tmp_path: Path, monkeypatch) -> None:
     deployment = use_home(tmp_path, monkeypatch)
     asset = _report({"2026-01-02": _summary(4), "2026-01-03": _summary(0)})
     for day, passes in (("2026-01-02", False), ("2026-01-03", True), ("2026-01-02", False)):
-        _, found = run_checks(deployment, [asset], [drift_share], partition_key=day)
-        assert found["drift_share"].passed is passes
+        _, result = run_checks(deployment, [asset], [drift_share], partition_key=day)
+        assert result["drift_share"].passed is passes
 
 
 def test_alone_it_looks_at_the_report_made_last(tmp_path: Path, monkeypatch) -> None:
@@ -81,14 +81,14 @@ def test_alone_it_looks_at_the_report_made_last(tmp_path: Path, monkeypatch) -> 
     with dg.DagsterInstance.ephemeral() as instance:
         for day, passes in (("2026-01-03", True), ("2026-01-02", False)):
             run_checks(deployment, [asset], [], partition_key=day, instance=instance)
-            result, found = run_checks(deployment, [asset], [drift_share], instance=instance, selection=selection)
+            result, observed = run_checks(deployment, [asset], [drift_share], instance=instance, selection=selection)
             assert result.success
-            assert found["drift_share"].passed is passes
+            assert observed["drift_share"].passed is passes
 
 
 def test_alone_before_any_report_it_is_an_error_and_no_verdict(tmp_path: Path, monkeypatch) -> None:
     deployment = use_home(tmp_path, monkeypatch)
     selection = dg.AssetSelection.checks(drift_share)
-    result, found = run_checks(deployment, [_report({})], [drift_share], selection=selection)
+    result, observed = run_checks(deployment, [_report({})], [drift_share], selection=selection)
     assert not result.success
-    assert found == {}
+    assert observed == {}

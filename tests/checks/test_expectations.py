@@ -22,8 +22,8 @@ _BELOW = dg.AssetKey("below")
 
 def _run(deployment, passages, check=_PASSAGES):
     assets = [table_asset(keys.PASSAGES, {"passages.parquet": passages}), table_asset(_BELOW, {}, deps=[keys.PASSAGES])]
-    result, found = run_checks(deployment, assets, [check])
-    (evaluation,) = found.values()
+    result, observed = run_checks(deployment, assets, [check])
+    (evaluation,) = observed.values()
     return result, evaluation
 
 
@@ -87,10 +87,10 @@ def test_evaluation_set_needs_positives(tmp_path, monkeypatch) -> None:
     queries, judgments = corpus_tables.queries(train=0), corpus_tables.judgments(70)
     for table, passes in ((judgments, True), (judgments.assign(grade=[0, *[1] * 69]), False)):
         asset = table_asset(keys.EVALUATION_SET, {"queries.parquet": queries, "judgments.parquet": table})
-        result, found = run_checks(deployment, [asset], [_EVALUATION_SET])
-        assert result.success is found["expectations"].passed is passes
-    assert "every_query_has_a_positive" in shown(found["expectations"])["examples"]
-    assert "query_id=q0" in shown(found["expectations"])["examples"]
+        result, observed = run_checks(deployment, [asset], [_EVALUATION_SET])
+        assert result.success is observed["expectations"].passed is passes
+    assert "every_query_has_a_positive" in shown(observed["expectations"])["examples"]
+    assert "query_id=q0" in shown(observed["expectations"])["examples"]
 
 
 def _corpus(passages, queries, judgments):
@@ -106,8 +106,8 @@ def test_a_later_corpus_is_held_against_the_one_that_was_released(tmp_path, monk
     store = deployment.store()
     tables = corpus_tables.passages(), corpus_tables.queries(), corpus_tables.judgments()
     run_checks(deployment, _corpus(*tables), [])
-    _, found = run_checks(deployment, _corpus(*tables), [_PASSAGES, _JUDGMENTS])
-    assert found["expectations"].passed
+    _, observed = run_checks(deployment, _corpus(*tables), [_PASSAGES, _JUDGMENTS])
+    assert observed["expectations"].passed
     assert run_checks(deployment, _corpus(*tables), [_QUERIES])[1]["expectations"].passed
     names = ("corpus/passages", "corpus/queries", "corpus/judgments")
     inputs = {name: store.require(name).data_version for name in names}
@@ -117,16 +117,16 @@ def test_a_later_corpus_is_held_against_the_one_that_was_released(tmp_path, monk
     bundle_inputs = {"corpus/evaluation_set": evaluation_set.data_version, names[0]: inputs[names[0]]}
     assert accept_corpus(store, write_artifact(store, "release/release_candidate", {}, inputs=bundle_inputs))
 
-    result, found = run_checks(deployment, _corpus(corpus_tables.passages(30), *tables[1:]), [_PASSAGES])
+    result, observed = run_checks(deployment, _corpus(corpus_tables.passages(30), *tables[1:]), [_PASSAGES])
     assert not result.success
-    assert "rows_as_accepted" in shown(found["expectations"])["examples"]
-    assert "corpus.hold_against_accepted=false" in (found["expectations"].description or "")
+    assert "rows_as_accepted" in shown(observed["expectations"])["examples"]
+    assert "corpus.hold_against_accepted=false" in (observed["expectations"].description or "")
     monkeypatch.setenv("RERANKOPS_CORPUS__HOLD_AGAINST_ACCEPTED", "false")
     assert run_checks(deployment, _corpus(corpus_tables.passages(30), *tables[1:]), [_PASSAGES])[0].success
     monkeypatch.setenv("RERANKOPS_CORPUS__HOLD_AGAINST_ACCEPTED", "true")
-    result, found = run_checks(deployment, _corpus(*tables), [_PASSAGES])
+    result, observed = run_checks(deployment, _corpus(*tables), [_PASSAGES])
     assert result.success, "the accepted version itself"
-    assert found["expectations"].passed
+    assert observed["expectations"].passed
 
     other = {"corpus/evaluation_set": "another", names[0]: inputs[names[0]]}
     assert not accept_corpus(store, write_artifact(store, "release/release_candidate", {}, inputs=other))

@@ -59,7 +59,7 @@ def test_each_number_of_a_decision_is_shown_by_one_check(deployment: Deployment,
     assert set(evaluations) == set(CHECKS)
     for check in decision.checks:
         row = f"| {check.name} |"
-        assert [name for name, found in evaluations.items() if row in shown(found)["examples"]] == [check.group]
+        assert [name for name, result in evaluations.items() if row in shown(result)["examples"]] == [check.group]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_rule_that_refuses_fails_its_check_alone(
     decision = decide(changed(change), SETTINGS)
     result, evaluations = checks_of(deployment, decision)
     assert not result.success
-    assert [name for name, found in evaluations.items() if not found.passed] == [failing]
+    assert [name for name, result in evaluations.items() if not result.passed] == [failing]
     assert evaluations[failing].description == "; ".join(decision.reasons)
     assert shown(evaluations[failing])["violations"] == 1
 
@@ -93,7 +93,7 @@ def test_a_check_of_which_nothing_was_judged_says_so(deployment: Deployment) -> 
     first = {"champion": None, "champion_version": None, "drift_share": None}
     result, evaluations = checks_of(deployment, decide(changed(first), SETTINGS))
     assert result.success
-    judged = {name: shown(found)["judged"] for name, found in evaluations.items()}
+    judged = {name: shown(result)["judged"] for name, result in evaluations.items()}
     assert [name for name, whether in judged.items() if not whether] == [
         "not_inferior_to_champion",
         "drift_within_limit",
@@ -117,7 +117,7 @@ def test_a_decision_by_other_rules_does_not_pass(deployment: Deployment) -> None
     fewer = replace(decision, checks=tuple(check for check in decision.checks if check.group != "not_rolled_back"))
     result, evaluations = checks_of(deployment, fewer)
     assert not result.success
-    assert [name for name, found in evaluations.items() if not found.passed] == ["not_rolled_back"]
+    assert [name for name, result in evaluations.items() if not result.passed] == ["not_rolled_back"]
     assert "before it had these rules" in str(evaluations["not_rolled_back"].description)
 
     strange = GateCheck("beauty", "beautiful", True, 1.0, 0.5, ">=", "It is.")

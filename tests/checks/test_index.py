@@ -37,9 +37,9 @@ def test_an_approximate_index_must_reach_the_recall_that_is_set(
     recall: float, wanted: str, passes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployment = use_home(tmp_path, monkeypatch, INDEX__MIN_RECALL=wanted)
-    result, found = run_checks(deployment, [index_asset(measured(recall))], index.CHECKS)
+    result, observed = run_checks(deployment, [index_asset(measured(recall))], index.CHECKS)
     assert result.success == passes
-    evaluation = found["recall"]
+    evaluation = observed["recall"]
     assert evaluation.passed == passes
     assert (shown(evaluation)["value"], shown(evaluation)["threshold"]) == (recall, float(wanted))
     assert "| ef | probes | rescore |" in shown(evaluation)["examples"]
@@ -48,6 +48,6 @@ def test_an_approximate_index_must_reach_the_recall_that_is_set(
 
 def test_an_exact_index_needs_no_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deployment = use_home(tmp_path, monkeypatch, INDEX__MIN_RECALL="1.0")
-    result, found = run_checks(deployment, [index_asset({"kind": "flat"})], index.CHECKS)
+    result, observed = run_checks(deployment, [index_asset({"kind": "flat"})], index.CHECKS)
     assert result.success
-    assert shown(found["recall"])["value"] == 1.0
+    assert shown(observed["recall"])["value"] == 1.0

@@ -31,10 +31,10 @@ def _assets(*, passages=None, queries=None, judgments=None):
 
 
 def test_a_sound_corpus_passes(tmp_path, monkeypatch) -> None:
-    result, found = run_checks(use_home(tmp_path, monkeypatch), _assets(), leakage.CHECKS[:2])
+    result, observed = run_checks(use_home(tmp_path, monkeypatch), _assets(), leakage.CHECKS[:2])
     assert result.success
-    assert all(evaluation.passed for evaluation in found.values())
-    assert set(found) == {"references_resolve", "splits_are_disjoint"}
+    assert all(evaluation.passed for evaluation in observed.values())
+    assert set(observed) == {"references_resolve", "splits_are_disjoint"}
 
 
 def test_judgments_of_unknown_queries_and_documents_are_named(tmp_path, monkeypatch) -> None:
@@ -43,8 +43,8 @@ def test_judgments_of_unknown_queries_and_documents_are_named(tmp_path, monkeypa
         query_id=["gone", *table["query_id"].tolist()[1:]],
         document_id=["d0", "nowhere", *table["document_id"].tolist()[2:]],
     )
-    result, found = run_checks(use_home(tmp_path, monkeypatch), _assets(judgments=broken), leakage.CHECKS[:1])
-    evaluation = found["references_resolve"]
+    result, observed = run_checks(use_home(tmp_path, monkeypatch), _assets(judgments=broken), leakage.CHECKS[:1])
+    evaluation = observed["references_resolve"]
     assert not result.success
     assert shown(evaluation)["violations"] == 2
     assert "| gone | d0 | query |" in shown(evaluation)["examples"]
@@ -56,14 +56,14 @@ def test_one_text_in_two_splits_fails_and_twice_in_one_split_passes(tmp_path, mo
     texts = table["text"].tolist()
     deployment = use_home(tmp_path, monkeypatch)
     leaking = table.assign(text=[*texts[:-1], f"  {texts[0].upper()}? "])
-    result, found = run_checks(deployment, _assets(queries=leaking), [leakage.splits_are_disjoint])
+    result, observed = run_checks(deployment, _assets(queries=leaking), [leakage.splits_are_disjoint])
     assert not result.success
-    assert "| q79 | q0 | same_text |" in shown(found["splits_are_disjoint"])["examples"]
+    assert "| q79 | q0 | same_text |" in shown(observed["splits_are_disjoint"])["examples"]
 
     repeated = table.assign(text=[*texts[:-1], texts[-2]])
-    result, found = run_checks(deployment, _assets(queries=repeated), [leakage.splits_are_disjoint])
+    result, observed = run_checks(deployment, _assets(queries=repeated), [leakage.splits_are_disjoint])
     assert result.success
-    assert found["splits_are_disjoint"].passed
+    assert observed["splits_are_disjoint"].passed
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_an_evaluated_query_in_training_stops_the_run(query_id, text, reason, em
     def candidates(folder: Path) -> dict[str, int]:
         encoder = Encoder.load(embedded / "encoder", EncoderSettings().max_tokens)
         texts = evaluation_queries["text"].tolist()
-        np.save(folder / "query_hashes.npy", np.array([query_hash(one) for one in texts], dtype="S64"))
+        np.save(folder / "query_hashes.npy", np.array([query_hash(item) for item in texts], dtype="S64"))
         np.save(folder / "query_vectors.npy", encoder.encode_queries(texts))
         return {}
 
@@ -113,8 +113,8 @@ def test_an_evaluated_query_in_training_stops_the_run(query_id, text, reason, em
         ),
         table_asset(keys.TRAINING_EXAMPLES, {"training_examples.parquet": examples}),
     ]
-    result, found = run_checks(deployment, assets, [leakage.no_evaluation_query_in_training])
-    evaluation = found["no_evaluation_query_in_training"]
+    result, observed = run_checks(deployment, assets, [leakage.no_evaluation_query_in_training])
+    evaluation = observed["no_evaluation_query_in_training"]
     assert result.success is evaluation.passed is (reason is None)
     if reason:
         assert (

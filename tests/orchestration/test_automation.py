@@ -57,7 +57,7 @@ class World:
     _versions: dict[dg.AssetKey, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        assets = [self._asset(made) for made in defs.assets or () if isinstance(made, dg.AssetsDefinition)]
+        assets = [self._asset(built) for built in defs.assets or () if isinstance(built, dg.AssetsDefinition)]
         checks = [self._check(key) for key in sorted(GRAPH.asset_check_keys, key=str) if key.asset_key in ALL]
         self.defs = dg.Definitions(
             assets=[asset for asset in assets if asset.keys <= ALL],
@@ -79,10 +79,10 @@ class World:
         """What the automation requests now."""
         return set(self.automation.tick())
 
-    def _asset(self, made: dg.AssetsDefinition) -> dg.AssetsDefinition:
-        specs = list(made.specs)
+    def _asset(self, built: dg.AssetsDefinition) -> dg.AssetsDefinition:
+        specs = list(built.specs)
 
-        @dg.multi_asset(specs=specs, name=made.op.name, can_subset=len(specs) > 1)
+        @dg.multi_asset(specs=specs, name=built.op.name, can_subset=len(specs) > 1)
         def body(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
             for spec in specs:
                 if spec.key in context.selected_asset_keys:
@@ -275,7 +275,7 @@ def test_reading_the_corpus_is_one_step_whose_tables_change_on_their_own(
 
         result, first = read()
         assert result.success
-        assert {found.asset_check_key for found in result.get_asset_check_evaluations()} == set(checks)
+        assert {observed.asset_check_key for observed in result.get_asset_check_evaluations()} == set(checks)
         assert automation.tick() == {}
         assert read()[1] == first
         assert automation.tick() == {}
@@ -288,7 +288,7 @@ def test_reading_the_corpus_is_one_step_whose_tables_change_on_their_own(
         corpus_files(data, {4: "Document 4 was written anew as well, and many of the other lines broke."}, rejected=40)
         result, third = read()
         assert not result.success
-        failed = {one.check_name for one in result.get_asset_check_evaluations() if not one.passed}
+        failed = {item.check_name for item in result.get_asset_check_evaluations() if not item.passed}
         assert failed == {"rejected_share"}
         assert third["passages"] != second["passages"], "the data is there to be looked at"
         assert automation.tick() == {}
@@ -321,6 +321,6 @@ def test_the_drift_report_follows_the_log_of_the_running_day(tmp_path: Path, mon
 
 
 def test_a_part_of_the_corpus_can_be_read_alone() -> None:
-    (read,) = [made for made in corpus.ASSETS if made.keys == set(READ)]
+    (read,) = [built for built in corpus.ASSETS if built.keys == set(READ)]
     assert read.can_subset
     assert read.subset_for({keys.QUERIES}, None).keys == {keys.QUERIES}

@@ -87,11 +87,11 @@ def test_an_expected_failure_is_told_in_words_and_as_json(
     rerankops: Rerankops, arguments: tuple[str, ...], error: str, hint: str
 ) -> None:
     done = rerankops(*arguments, "--json")
-    found = one_value(done)
-    assert (done.returncode, found["exit_code"]) == (1, 1)
-    assert found["error"].startswith(error)
-    assert hint in found["hint"]
-    assert f"error: {found['error']}\n{found['hint']}" in done.stderr
+    result = one_value(done)
+    assert (done.returncode, result["exit_code"]) == (1, 1)
+    assert result["error"].startswith(error)
+    assert hint in result["hint"]
+    assert f"error: {result['error']}\n{result['hint']}" in done.stderr
     assert not NOISE.search(done.stderr)
 
 
@@ -116,9 +116,9 @@ def test_a_home_that_cannot_be_used_is_named(rerankops: Rerankops, tmp_path: Pat
 
 def test_the_status_before_anything_was_made(rerankops: Rerankops) -> None:
     done = rerankops("status", "--json")
-    found = one_value(done)
+    result = one_value(done)
     assert done.returncode == 0
-    assert (found["champion"], found["gate"], found["evaluation"], found["incidents"]) == (None, None, {}, [])
+    assert (result["champion"], result["gate"], result["evaluation"], result["incidents"]) == (None, None, {}, [])
     assert "No release yet." in rerankops("status").stdout
 
 
@@ -135,18 +135,18 @@ def test_a_demo_does_not_start_beside_something_else(rerankops: Rerankops) -> No
 
 def test_a_part_of_the_lifecycle_as_json(rerankops: Rerankops, on_docs: list[str], tmp_path: Path) -> None:
     done = rerankops("run", "--json", "--select", "group:corpus", *on_docs)
-    found = one_value(done)
-    assert (done.returncode, found["exit_code"], found["outcome"], found["failures"]) == (0, 0, "made", {})
-    assert found["champion"] is None
+    result = one_value(done)
+    assert (done.returncode, result["exit_code"], result["outcome"], result["failures"]) == (0, 0, "made", {})
+    assert result["champion"] is None
     assert "corpus/passages" in done.stderr, "progress goes to standard error"
     assert not NOISE.search(done.stderr)
     (log,) = (tmp_path / "home" / "logs").glob("run-*.log")
-    assert found["run_id"] in log.read_text(), "Dagster's own lines are in the log"
+    assert result["run_id"] in log.read_text(), "Dagster's own lines are in the log"
 
     lost = rerankops("run", "--json", "--select", "group:corpus", *on_docs, "--set", "corpus.files.queries=q.jsonl")
-    found = one_value(lost)
-    assert (lost.returncode, found["exit_code"], found["outcome"]) == (1, 1, "failed")
-    assert "corpus.files.queries" in found["failures"]["corpus__read"]
+    result = one_value(lost)
+    assert (lost.returncode, result["exit_code"], result["outcome"]) == (1, 1, "failed")
+    assert "corpus.files.queries" in result["failures"]["corpus__read"]
     assert "corpus__read: " in lost.stderr
     assert not NOISE.search(lost.stderr)
 

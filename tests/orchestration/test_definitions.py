@@ -57,8 +57,8 @@ NOT_BLOCKING = {
 }
 
 
-def names(found: Iterable[dg.AssetKey]) -> set[str]:
-    return {key.to_user_string() for key in found}
+def names(result: Iterable[dg.AssetKey]) -> set[str]:
+    return {key.to_user_string() for key in result}
 
 
 def spec_of(key: dg.AssetKey) -> dg.AssetSpec:
@@ -76,12 +76,12 @@ def test_the_assets_are_those_of_the_design_and_nothing_else() -> None:
 
 def test_nothing_refers_to_an_asset_that_nobody_defines() -> None:
     """Dagster takes a misspelt key in `deps`, `ins` or a check for an asset of someone else, and loads."""
-    made = {key for assets in defs.resolve_asset_graph().assets_defs for key in assets.keys}
-    asked = {key: GRAPH.get(key).parent_keys for key in made}
-    assert {key: names(parents - made) for key, parents in asked.items() if parents - made} == {}
-    assert names({check.asset_key for check in GRAPH.asset_check_keys} - made) == set()
-    for check in (check for one in defs.asset_checks or () for check in getattr(one, "check_specs", ())):
-        assert names({dep.asset_key for dep in check.additional_deps} - made) == set(), check.name
+    built = {key for assets in defs.resolve_asset_graph().assets_defs for key in assets.keys}
+    asked = {key: GRAPH.get(key).parent_keys for key in built}
+    assert {key: names(parents - built) for key, parents in asked.items() if parents - built} == {}
+    assert names({check.asset_key for check in GRAPH.asset_check_keys} - built) == set()
+    for check in (check for item in defs.asset_checks or () for check in getattr(item, "check_specs", ())):
+        assert names({dep.asset_key for dep in check.additional_deps} - built) == set(), check.name
 
 
 @each_asset
@@ -115,10 +115,10 @@ def test_no_asset_or_check_lists_modules_by_hand() -> None:
 
 @each_asset
 def test_the_checks_of_each_asset(key: dg.AssetKey) -> None:
-    found = {check.name: GRAPH.get(check) for check in GRAPH.asset_check_keys if check.asset_key == key}
-    assert set(found) == BLOCKING.get(key, set()) | NOT_BLOCKING.get(key, set())
-    assert {name for name, node in found.items() if node.blocking} == BLOCKING.get(key, set())
-    assert all(len(node.description or "") > 10 for node in found.values())
+    response = {check.name: GRAPH.get(check) for check in GRAPH.asset_check_keys if check.asset_key == key}
+    assert set(response) == BLOCKING.get(key, set()) | NOT_BLOCKING.get(key, set())
+    assert {name for name, node in response.items() if node.blocking} == BLOCKING.get(key, set())
+    assert all(len(node.description or "") > 10 for node in response.values())
 
 
 def test_freshness_pools_and_retries_are_where_they_are_meant_to_be() -> None:
@@ -132,7 +132,7 @@ def test_freshness_pools_and_retries_are_where_they_are_meant_to_be() -> None:
             pools.setdefault(pool, set()).update(assets.keys)
         if assets.keys and assets.op.retry_policy is not None:
             retried |= set(assets.keys)
-    assert {pool: names(found) for pool, found in pools.items()} == {
+    assert {pool: names(result) for pool, result in pools.items()} == {
         "models": names(
             {
                 keys.PASSAGE_EMBEDDINGS, keys.CANDIDATES, *keys.RERANKERS,
@@ -172,21 +172,21 @@ def test_the_jobs_and_what_each_materializes() -> None:
 
 def test_the_schedules_follow_the_settings() -> None:
     wanted = load_settings().schedules
-    found = {schedule.name: schedule for schedule in defs.get_repository_def().schedule_defs}
-    assert {name: (one.job_name, one.cron_schedule) for name, one in found.items()} == {
+    result = {schedule.name: schedule for schedule in defs.get_repository_def().schedule_defs}
+    assert {name: (item.job_name, item.cron_schedule) for name, item in result.items()} == {
         "retraining": ("lifecycle", wanted.retrain),
         "monitoring": ("monitor", wanted.monitor),
     }
-    for schedule in found.values():
+    for schedule in result.values():
         assert ZoneInfo(schedule.execution_timezone or "").key == wanted.timezone
         assert len(schedule.description or "") > 20
 
 
 def test_the_sensors() -> None:
-    found = {sensor.name: sensor for sensor in defs.get_repository_def().sensor_defs}
-    assert set(found) == {"automation", "corpus_changed", "incident_on_failure", "killed_runs"}
-    assert all(len(sensor.description or "") > 20 for sensor in found.values())
-    running = {name for name, sensor in found.items() if sensor.default_status is dg.DefaultSensorStatus.RUNNING}
+    result = {sensor.name: sensor for sensor in defs.get_repository_def().sensor_defs}
+    assert set(result) == {"automation", "corpus_changed", "incident_on_failure", "killed_runs"}
+    assert all(len(sensor.description or "") > 20 for sensor in result.values())
+    running = {name for name, sensor in result.items() if sensor.default_status is dg.DefaultSensorStatus.RUNNING}
     assert running == {"incident_on_failure", "killed_runs"}, "what starts work is switched on by a person"
 
 

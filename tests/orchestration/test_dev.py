@@ -87,11 +87,11 @@ def ask(port: int, query: str, **variables: Any) -> dict[str, Any]:
 def made(home: Path, run_id: str) -> dict[str, dict[str, Any]]:
     with dg.DagsterInstance.from_config(str(home / "dagster")) as instance:
         events = instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-    found = [event.asset_materialization for event in events]
+    result = [event.asset_materialization for event in events]
     return {
-        one.asset_key.path[-1]: {name: value.value for name, value in one.metadata.items()}
-        for one in found
-        if one is not None
+        item.asset_key.path[-1]: {name: value.value for name, value in item.metadata.items()}
+        for item in result
+        if item is not None
     }
 
 
@@ -133,5 +133,5 @@ def test_a_run_from_the_launchpad_is_one_of_the_command_line(
     assert done.returncode == 0, done.stderr
     from_command_line = made(home, json.loads(done.stdout)["run_id"])
     assert all(metadata["reused"] for metadata in from_command_line.values())
-    uris = [{name: one["dagster/uri"] for name, one in run.items()} for run in (from_launchpad, from_command_line)]
+    uris = [{name: item["dagster/uri"] for name, item in run.items()} for run in (from_launchpad, from_command_line)]
     assert uris[0] == uris[1]

@@ -71,7 +71,7 @@ def current(home: Path, key: dg.AssetKey) -> Artifact:
 
 
 def metadata(result: dg.ExecuteInProcessResult, key: dg.AssetKey) -> dict[str, Any]:
-    (event,) = (one for one in result.get_asset_materialization_events() if one.asset_key == key)
+    (event,) = (item for item in result.get_asset_materialization_events() if item.asset_key == key)
     return {name: value.value for name, value in event.materialization.metadata.items()}
 
 
@@ -236,8 +236,8 @@ def test_an_edit_holds_for_the_checks_of_the_run(home: Path, monkeypatch: pytest
     monkeypatch.setenv("RERANKOPS_CORPUS__PATH", str(tmp_path / "rejects"))
 
     def share(sections: Mapping[str, Any]) -> dg.AssetCheckEvaluation:
-        (found,) = materialize(sections, (corpus.read, contracts.rejected_share)).get_asset_check_evaluations()
-        return found
+        (result,) = materialize(sections, (corpus.read, contracts.rejected_share)).get_asset_check_evaluations()
+        return result
 
     strict, lax = share({}), share({"corpus": {"max_rejected_share": 0.5}})
     assert (strict.passed, strict.metadata["threshold"].value) == (False, DEFAULTS.corpus.max_rejected_share)
@@ -337,9 +337,9 @@ def test_no_bundle_is_made_of_parts_with_different_settings(
     }
     for key in PARTS:
         make_part(home, key, {**settings.get(key, {}), **edited.get(key, {})})
-    found = make_bundle(configuration)
-    assert named in found
-    assert "Run `rerankops run`" in found
+    result = make_bundle(configuration)
+    assert named in result
+    assert "Run `rerankops run`" in result
 
 
 def test_no_bundle_is_made_of_parts_that_were_not_made_from_each_other(home: Path) -> None:
@@ -349,5 +349,5 @@ def test_no_bundle_is_made_of_parts_that_were_not_made_from_each_other(home: Pat
             uses = key in {COMPACT_RERANKER, keys.SCORED_CANDIDATES}
             make_part(home, key, {}, {old.asset: old.data_version} if uses else {})
     new = make_part(home, keys.LARGE_RERANKER, {"training.seed": 2})
-    found = make_bundle({})
-    assert f"training/large_reranker {old.data_version}, the current one is {new.data_version}" in found
+    result = make_bundle({})
+    assert f"training/large_reranker {old.data_version}, the current one is {new.data_version}" in result

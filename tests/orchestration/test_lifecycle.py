@@ -117,9 +117,9 @@ def test_a_part_of_the_lifecycle_is_made_and_told(run: Run, tmp_path: Path) -> N
     store = ArtifactStore(str(tmp_path / "artifacts"), tmp_path / "cache")
     assert len(store.require("corpus/passages").read_table("passages.parquet")) >= 120
     with dg.DagsterInstance.get() as instance:
-        found = instance.get_run_by_id(outcome.run_id)
-        assert found is not None
-        assert (found.job_name, found.status) == ("lifecycle", dg.DagsterRunStatus.SUCCESS)
+        result = instance.get_run_by_id(outcome.run_id)
+        assert result is not None
+        assert (result.job_name, result.status) == ("lifecycle", dg.DagsterRunStatus.SUCCESS)
 
     again, seen = run("group:corpus")
     assert again.verdict == "made"

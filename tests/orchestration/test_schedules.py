@@ -76,10 +76,10 @@ def test_cron_and_time_zone_come_from_the_settings(tmp_path: Path) -> None:
         "RERANKOPS_SCHEDULES__MONITOR": "15 6 * * *",
         "RERANKOPS_SCHEDULES__TIMEZONE": "Europe/Berlin",
     }
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, env=os.environ | given, capture_output=True, text=True, check=True
     )
-    assert found.stdout.splitlines() == [
+    assert completed.stdout.splitlines() == [
         "('retraining', '5 4 * * 1', 'Europe/Berlin')",
         "('monitoring', '15 6 * * *', 'Europe/Berlin')",
     ]

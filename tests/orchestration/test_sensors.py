@@ -24,8 +24,8 @@ from tests.models.release.test_gate import GAIN, SETTINGS, changed
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as made:
-        yield made
+    with dg.DagsterInstance.ephemeral() as built:
+        yield built
 
 
 def failed_run(instance: dg.DagsterInstance, job: dg.JobDefinition) -> dg.RunFailureSensorContext:
@@ -84,8 +84,8 @@ def test_a_blocking_check_that_fails_a_run_is_named(
     def contract() -> dg.AssetCheckResult:
         return dg.AssetCheckResult(passed=False)
 
-    made = dg.Definitions(assets=[passages], asset_checks=[contract])
-    incident_on_failure(failed_run(instance, made.resolve_implicit_global_asset_job_def()))
+    built = dg.Definitions(assets=[passages], asset_checks=[contract])
+    incident_on_failure(failed_run(instance, built.resolve_implicit_global_asset_job_def()))
     (incident,) = open_incidents(deployment.database())
     assert "passages: contract" in incident.evidence["error"]
 
@@ -100,13 +100,13 @@ def test_a_refused_candidate_is_an_incident_of_the_gate(
     def gate_decision(deployment: Deployment) -> Artifact:
         return write_artifact(deployment.store(), "release/gate_decision", {}, {"decision.json": decided})
 
-    made = dg.Definitions(
+    built = dg.Definitions(
         assets=[gate_decision],
         asset_checks=[gate],
         resources={"deployment": deployment, "io_manager": ArtifactIOManager(deployment=deployment)},
         executor=dg.in_process_executor,
     )
-    incident_on_failure(failed_run(instance, made.resolve_implicit_global_asset_job_def()))
+    incident_on_failure(failed_run(instance, built.resolve_implicit_global_asset_job_def()))
     (incident,) = open_incidents(deployment.database())
     assert incident.kind == "gate"
     assert "significant_gain" in incident.evidence["error"]
@@ -124,8 +124,8 @@ def test_a_run_that_never_reached_a_step_is_an_incident_too(
     @dg.asset
     def passages(store: Broken) -> None: ...
 
-    made = dg.Definitions(assets=[passages], resources={"store": Broken()})
-    incident_on_failure(failed_run(instance, made.resolve_implicit_global_asset_job_def()))
+    built = dg.Definitions(assets=[passages], resources={"store": Broken()})
+    incident_on_failure(failed_run(instance, built.resolve_implicit_global_asset_job_def()))
     (incident,) = open_incidents(deployment.database())
     assert incident.evidence["step"] is None
     assert incident.evidence["error"]
@@ -174,8 +174,8 @@ def read_again() -> None:
     deployment = Deployment()
     settings, store = deployment.settings(), deployment.store()
     fingerprint = open_source(settings.corpus, settings.corpus_path).fingerprint()
-    made = write_artifact(store, "corpus/passages", {}, {"note": fingerprint.encode()}, inputs={"source": fingerprint})
-    store.point(made)
+    built = write_artifact(store, "corpus/passages", {}, {"note": fingerprint.encode()}, inputs={"source": fingerprint})
+    store.point(built)
 
 
 def test_before_the_first_corpus_there_is_nothing_to_compare(instance: dg.DagsterInstance, corpus: Path) -> None:
@@ -223,9 +223,9 @@ def test_a_tick_that_was_lost_behind_its_request_does_not_request_again(
 def test_it_asks_for_the_job_that_refreshes_the_index() -> None:
     assert corpus_changed.job_name == "refresh_index"
     job = defs.resolve_job_def("refresh_index")
-    made = set(job.asset_layer.executable_asset_keys)
-    assert {keys.PASSAGES, keys.QUARANTINED_ROWS, keys.CANDIDATES} <= made
-    assert keys.LARGE_RERANKER not in made
+    built = set(job.asset_layer.executable_asset_keys)
+    assert {keys.PASSAGES, keys.QUARANTINED_ROWS, keys.CANDIDATES} <= built
+    assert keys.LARGE_RERANKER not in built
 
 
 def test_sensors_are_described_and_only_the_watch_over_failures_is_on() -> None:

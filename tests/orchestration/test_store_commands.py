@@ -27,7 +27,7 @@ def make(store: ArtifactStore, asset: str, text: str, *inputs: Artifact) -> Arti
         (folder / "words.txt").write_text(f"{asset} {text}")
         return {"dagster/row_count": 7, "source": "beir /data/scifact"}
 
-    versions = {one.asset: one.data_version for one in inputs} or {"source": f"digest of {text}"}
+    versions = {item.asset: item.data_version for item in inputs} or {"source": f"digest of {text}"}
     return store.get_or_create(asset, code_version="c1", inputs=versions, settings={"index.k": text}, build=build)
 
 
@@ -81,13 +81,13 @@ def test_gc_tells_first_and_deletes_when_told(home: Path) -> None:
 
     value = json.loads(rerankops(home, "gc", "--json").stdout)
     assert not value["deleted"]
-    doomed = {one["data_version"] for one in value["delete"]["artifacts"]}
+    doomed = {item["data_version"] for item in value["delete"]["artifacts"]}
     assert len(doomed) == 2
-    assert {one["data_version"] for one in value["keep"]}.isdisjoint(doomed)
+    assert {item["data_version"] for item in value["keep"]}.isdisjoint(doomed)
 
     done = rerankops(home, "gc", "--yes", "--json")
     assert done.returncode == 0, done.stderr
-    assert {one["data_version"] for one in json.loads(done.stdout)["delete"]["artifacts"]} == doomed
+    assert {item["data_version"] for item in json.loads(done.stdout)["delete"]["artifacts"]} == doomed
     left = files(home)
     assert left < before
     assert not any(version in name for version in doomed for name in left)
@@ -111,18 +111,18 @@ def test_gc_deletes_what_evaluations_made_and_no_recent_one_used(home: Path) -> 
     told = json.loads(rerankops(home, "gc", "--json").stdout)
     places = ["evaluations", "evaluations/ablations/artifacts"]
     assert [*told["evaluations"]] == places
-    for place in places:
-        named = [one["data_version"] for one in told["evaluations"][place]["delete"]["artifacts"]]
+    for index in places:
+        named = [item["data_version"] for item in told["evaluations"][index]["delete"]["artifacts"]]
         assert named == [old[0].data_version]
     assert told["pages"] == [str(page)]
-    assert all(one.folder.is_dir() for one in old)
+    assert all(item.folder.is_dir() for item in old)
 
     shown = rerankops(home, "gc", "--yes").stdout
     assert f"{folder}: of `rerankops evaluate`" in shown
-    assert not any(one.folder.exists() for one in old)
+    assert not any(item.folder.exists() for item in old)
     assert not page.exists()
     assert (page.parent / "new.html").is_file()
-    assert all(one.folder.is_dir() for one in (*recent, last))
+    assert all(item.folder.is_dir() for item in (*recent, last))
     assert json.loads(rerankops(home, "gc", "--json").stdout)["pages"] == []
 
 

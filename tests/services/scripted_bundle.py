@@ -21,7 +21,7 @@ PASSAGE = Passage("p1", "d1", "Loom", "Oil the loom every week.", 0, 24, "handbo
 
 def in_given_order(count: int) -> Ranking:
     """A valid ranking of `count` texts."""
-    return Ranking([Ranked(place, None, 1 / (2 + place), 0.0, "lean", 0.0, 0.0) for place in range(count)])
+    return Ranking([Ranked(index, None, 1 / (2 + index), 0.0, "lean", 0.0, 0.0) for index in range(count)])
 
 
 @dataclass

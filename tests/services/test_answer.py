@@ -20,43 +20,43 @@ ALSO_ASKED = [
 ]
 
 
-def passage_ids(found: Any) -> list[str]:
-    return [passage["passage_id"] for passage in found["passages"]]
+def passage_ids(result: Any) -> list[str]:
+    return [passage["passage_id"] for passage in result["passages"]]
 
 
 @pytest.mark.parametrize("question", [QUESTION, *ALSO_ASKED])
 def test_every_citation_quotes_the_document_where_it_says(running: Running, question: str) -> None:
-    found = running.answer(question)
-    assert found["citations"]
-    for citation in found["citations"]:
+    result = running.answer(question)
+    assert result["citations"]
+    for citation in result["citations"]:
         text = Handbook().text_of(citation["document_id"])
         assert text[citation["start"] : citation["end"]] == citation["quote"]
-        assert citation["passage_id"] in passage_ids(found)
-        assert citation["quote"] in found["answer"]
-    marks = [int(mark) for mark in re.findall(r"\[(\d+)\]", found["answer"])]
-    assert marks == list(range(1, len(found["citations"]) + 1))
+        assert citation["passage_id"] in passage_ids(result)
+        assert citation["quote"] in result["answer"]
+    marks = [int(mark) for mark in re.findall(r"\[(\d+)\]", result["answer"])]
+    assert marks == list(range(1, len(result["citations"]) + 1))
 
 
 def test_offsets_count_from_the_start_of_the_document_not_of_the_passage(running: Running) -> None:
-    found = running.answer("who sweeps bench 9 of the workshop")
-    later = [citation for citation in found["citations"] if citation["document_id"] == "rules"]
+    result = running.answer("who sweeps bench 9 of the workshop")
+    later = [citation for citation in result["citations"] if citation["document_id"] == "rules"]
     assert later
     assert max(citation["start"] for citation in later) > 200
 
 
 def test_the_answer_comes_from_the_edition_in_force(running: Running) -> None:
-    found = running.answer(QUESTION)
-    assert found["citations"][0]["document_id"] == f"water filter/cleaning/{in_force('water filter', 'cleaning')}"
+    result = running.answer(QUESTION)
+    assert result["citations"][0]["document_id"] == f"water filter/cleaning/{in_force('water filter', 'cleaning')}"
 
 
 def test_the_ranking_is_that_of_the_bundle(running: Running, loaded: LoadedBundle) -> None:
-    found = running.answer(QUESTION)
+    result = running.answer(QUESTION)
     candidates = loaded.retrieve(QUESTION, running.service.settings.serving.candidates)
     direct = loaded.rank_candidates(QUESTION, candidates, BUDGET_MS)
-    assert passage_ids(found) == [item.passage_id for item in direct.items]
-    assert [p["score"] for p in found["passages"]] == pytest.approx([item.score for item in direct.items], abs=1e-6)
-    assert [p["rank"] for p in found["passages"]] == list(range(1, len(direct.items) + 1))
-    assert found["versions"] == {
+    assert passage_ids(result) == [item.passage_id for item in direct.items]
+    assert [p["score"] for p in result["passages"]] == pytest.approx([item.score for item in direct.items], abs=1e-6)
+    assert [p["rank"] for p in result["passages"]] == list(range(1, len(direct.items) + 1))
+    assert result["versions"] == {
         name: getattr(running.release, name)
         for name in ("release_id", "bundle_version", "model_version", "index_version", "corpus_version")
     }
@@ -66,18 +66,18 @@ def test_the_ranking_is_that_of_the_bundle(running: Running, loaded: LoadedBundl
 def test_a_labelled_passage_is_neither_shown_nor_quoted_to_others(
     running: Running, small: Small, labels: list[str]
 ) -> None:
-    found = running.answer(KEY_QUESTION, labels=labels, top_k=1000, max_passages=1000)
+    result = running.answer(KEY_QUESTION, labels=labels, top_k=1000, max_passages=1000)
     passages = small.artifacts["corpus/passages"].read_table("passages.parquet")
     readable = passages[passages["access"].map(len) == 0]
     assert len(readable) == len(passages) - 1
-    assert sorted(passage_ids(found)) == sorted(readable["passage_id"])
-    assert SECRET not in str(found)
+    assert sorted(passage_ids(result)) == sorted(readable["passage_id"])
+    assert SECRET not in str(result)
 
 
 def test_a_labelled_passage_is_found_by_who_holds_the_label(running: Running) -> None:
-    found = running.answer(KEY_QUESTION, labels=["guests", STAFF])
-    assert SECRET in str(found["citations"])
-    assert SECRET in [passage["text"] for passage in found["passages"]]
+    result = running.answer(KEY_QUESTION, labels=["guests", STAFF])
+    assert SECRET in str(result["citations"])
+    assert SECRET in [passage["text"] for passage in result["passages"]]
 
 
 def test_how_many_are_retrieved_and_returned_is_the_callers_choice(running: Running) -> None:
@@ -90,20 +90,20 @@ def test_how_many_are_retrieved_and_returned_is_the_callers_choice(running: Runn
 
 def test_without_time_the_first_stage_answers(running: Running) -> None:
     response = running.client.post("/v1/answer", json={"query": QUESTION, "timeout_ms": 0.001})
-    found = response.json()
+    result = response.json()
     assert response.status_code == 200
-    assert found["degraded"] is True
-    assert {passage["tier"] for passage in found["passages"]} == {"lean"}
-    assert found["degraded_reason"] == "budget: the time budget has no room for the models"
+    assert result["degraded"] is True
+    assert {passage["tier"] for passage in result["passages"]} == {"lean"}
+    assert result["degraded_reason"] == "budget: the time budget has no room for the models"
     assert response.headers["X-Degraded"] == "true"
-    assert found["citations"]
+    assert result["citations"]
 
 
 def test_a_question_about_something_else_is_not_answered(running: Running) -> None:
-    found = running.answer("xylophone quartet")
-    assert found["answer"] == NO_ANSWER
-    assert found["citations"] == []
-    assert found["passages"]
+    result = running.answer("xylophone quartet")
+    assert result["answer"] == NO_ANSWER
+    assert result["citations"] == []
+    assert result["passages"]
 
 
 def test_stages_are_timed_once_each_and_fit_into_the_total(running: Running) -> None:
@@ -116,25 +116,25 @@ def test_stages_are_timed_once_each_and_fit_into_the_total(running: Running) -> 
 
 def test_the_decision_is_stored_and_returned_whole(running: Running) -> None:
     response = running.client.post("/v1/answer", json={"query": QUESTION, "labels": [STAFF]})
-    found = response.json()
-    record = Decision.model_validate(running.client.get(f"/v1/decisions/{found['decision_id']}").json())
+    result = response.json()
+    record = Decision.model_validate(running.client.get(f"/v1/decisions/{result['decision_id']}").json())
     assert response.headers["X-Decision-Id"] == record.decision_id
     assert response.headers["X-Trace-Id"] == record.trace_id
-    assert (record.endpoint, record.query, record.answer) == ("/v1/answer", QUESTION, found["answer"])
-    assert [citation.model_dump() for citation in record.citations] == found["citations"]
+    assert (record.endpoint, record.query, record.answer) == ("/v1/answer", QUESTION, result["answer"])
+    assert [citation.model_dump() for citation in record.citations] == result["citations"]
     assert sorted(candidate["rank"] for candidate in record.candidates) == list(range(1, 9))
-    assert all({"dense_score", "lexical_score", "retriever_score"} <= set(one) for one in record.candidates)
-    assert [entry["passage_id"] for entry in record.ranking] == passage_ids(found)
+    assert all({"dense_score", "lexical_score", "retriever_score"} <= set(item) for item in record.candidates)
+    assert [entry["passage_id"] for entry in record.ranking] == passage_ids(result)
     for entry in record.ranking:
         assert record.candidates[entry["index"]]["passage_id"] == entry["passage_id"]
-    assert [(e["score"], e["tier"]) for e in record.ranking] == [(p["score"], p["tier"]) for p in found["passages"]]
+    assert [(e["score"], e["tier"]) for e in record.ranking] == [(p["score"], p["tier"]) for p in result["passages"]]
     assert record.release_id == running.release.release_id
-    assert {stage: round(ms, 2) for stage, ms in record.stage_ms.items()} == found["stage_ms"]
+    assert {stage: round(ms, 2) for stage, ms in record.stage_ms.items()} == result["stage_ms"]
 
 
 def test_a_decision_is_for_who_has_the_key(running: Running) -> None:
-    found = running.answer(QUESTION)
-    assert running.stranger.get(f"/v1/decisions/{found['decision_id']}").status_code == 401
+    result = running.answer(QUESTION)
+    assert running.stranger.get(f"/v1/decisions/{result['decision_id']}").status_code == 401
 
 
 @pytest.mark.parametrize("name", ["x" * 32, "0" * 31, "0" * 33, "A" * 32, "%2e%2e", "0" * 31 + "%00", "' OR 1=1 --"])

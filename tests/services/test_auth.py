@@ -30,9 +30,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """An app that takes small bodies only."""
     folder = tmp_path_factory.mktemp("auth")
     settings = small_settings(folder, serving={"max_request_bytes": LIMIT, "poll_seconds": 3600})
-    with service_in(folder, settings, Loader()) as made:
-        release_bundle(made.ledger, "b1")
-        yield made
+    with service_in(folder, settings, Loader()) as built:
+        release_bundle(built.ledger, "b1")
+        yield built
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +146,8 @@ def test_the_running_service_does_not_keep_the_key(service: Service) -> None:
 
 
 def test_the_caller_is_recorded_under_a_name_that_is_not_the_key(client: TestClient, service: Service) -> None:
-    found = client.post("/v2/rerank", json=BODY, headers=AUTHORIZED).json()
-    record = client.get(f"/v1/decisions/{found['id']}", headers=AUTHORIZED).json()
+    response = client.post("/v2/rerank", json=BODY, headers=AUTHORIZED).json()
+    record = client.get(f"/v1/decisions/{response['id']}", headers=AUTHORIZED).json()
     assert record["caller"] == caller_name(KEY)
     assert KEY not in str(record)
 
@@ -187,7 +187,7 @@ def test_a_body_of_exactly_the_limit_passes(client: TestClient) -> None:
 
 def test_a_body_in_many_parts_is_put_together(service: Service, client: TestClient) -> None:
     body = b'{"model":"champion","query":"q","documents":["one","two"]}'
-    parts = [body[place : place + 7] for place in range(0, len(body), 7)]
+    parts = [body[index : index + 7] for index in range(0, len(body), 7)]
     sent, taken = call(service.app, "/v2/rerank", parts, {**AUTHORIZED, "Content-Type": "application/json"})
     assert sent[0]["status"] == 200
     assert taken >= len(parts)
@@ -223,9 +223,9 @@ def test_each_answer_has_a_trace_of_its_own_and_takes_the_callers(client: TestCl
     assert all(re.fullmatch("[0-9a-f]{32}", trace) for trace in traces)
     given = "4bf92f3577b34da6a3ce929d0e0e4736"
     parent = {"traceparent": f"00-{given}-00f067aa0ba902b7-01"}
-    found = client.post("/v2/rerank", json=BODY, headers={**AUTHORIZED, **parent})
-    assert found.headers["X-Trace-Id"] == given
-    record = client.get(f"/v1/decisions/{found.json()['id']}", headers=AUTHORIZED).json()
+    response = client.post("/v2/rerank", json=BODY, headers={**AUTHORIZED, **parent})
+    assert response.headers["X-Trace-Id"] == given
+    record = client.get(f"/v1/decisions/{response.json()['id']}", headers=AUTHORIZED).json()
     assert record["trace_id"] == given
     bad = client.get("/health", headers={"traceparent": "00-<script>-1-01"})
     assert re.fullmatch("[0-9a-f]{32}", bad.headers["X-Trace-Id"])

@@ -26,9 +26,9 @@ def loader() -> Loader:
 
 @pytest.fixture
 def service(tmp_path: Path, loader: Loader) -> Iterator[Service]:
-    with service_in(tmp_path, small_settings(tmp_path), loader) as made:
-        release_bundle(made.ledger, "b1")
-        yield made
+    with service_in(tmp_path, small_settings(tmp_path), loader) as built:
+        release_bundle(built.ledger, "b1")
+        yield built
 
 
 def test_texts_are_recorded_by_digest_and_length() -> None:
@@ -74,5 +74,5 @@ def test_asking_for_a_decision_waits_until_it_is_written(tmp_path: Path) -> None
         release_bundle(service.ledger, "b1")
         with TestClient(service.app, headers=AUTHORIZED) as client:
             for _ in range(5):
-                found = client.post("/v2/rerank", json=RERANK).json()
-                assert client.get(f"/v1/decisions/{found['id']}").json()["decision_id"] == found["id"]
+                response = client.post("/v2/rerank", json=RERANK).json()
+                assert client.get(f"/v1/decisions/{response['id']}").json()["decision_id"] == response["id"]

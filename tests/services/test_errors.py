@@ -45,9 +45,9 @@ def loader() -> Loader:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, loader: Loader) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("errors")
-    with service_in(folder, small_settings(folder), loader) as made:
-        release_bundle(made.ledger, "b1", "3")
-        yield made
+    with service_in(folder, small_settings(folder), loader) as built:
+        release_bundle(built.ledger, "b1", "3")
+        yield built
 
 
 @pytest.fixture(scope="module")
@@ -155,9 +155,9 @@ def test_what_a_caller_gets_wrong_is_named_and_not_repeated(
     content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     response = client.request(method, path, content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == status, response.text
-    found = response.json()
-    message = check_body(found, status)
-    assert (found["error"]["code"], found["error"]["param"]) == (code, param)
+    result = response.json()
+    message = check_body(result, status)
+    assert (result["error"]["code"], result["error"]["param"]) == (code, param)
     assert SECRET not in response.text
     assert len(message) < 500
     if param is not None:
@@ -245,13 +245,13 @@ def test_a_database_that_is_away_is_a_503_while_answers_go_on(tmp_path: Path) ->
         with TestClient(service.app, headers=AUTHORIZED, raise_server_exceptions=False) as client:
             service.database.close()
             (tmp_path / "records").rename(tmp_path / "away")
-            found = client.post("/v2/rerank", json=RERANK)
-            assert found.status_code == 200
-            lost = client.get(f"/v1/decisions/{found.json()['id']}")
+            response = client.post("/v2/rerank", json=RERANK)
+            assert response.status_code == 200
+            lost = client.get(f"/v1/decisions/{response.json()['id']}")
             assert lost.status_code == 503
             assert lost.headers["Retry-After"] == "5"
             assert lost.json()["error"]["code"] == "database_unavailable"
             assert str(tmp_path) not in check_body(lost.json(), 503)
             (tmp_path / "away").rename(tmp_path / "records")
             until(lambda: service.writer.spooled == 0)
-            assert client.get(f"/v1/decisions/{found.json()['id']}").json()["query"] == "q"
+            assert client.get(f"/v1/decisions/{response.json()['id']}").json()["query"] == "q"

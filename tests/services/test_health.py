@@ -29,8 +29,8 @@ def loader() -> Loader:
 
 @pytest.fixture
 def service(tmp_path: Path, loader: Loader) -> Iterator[Service]:
-    with service_in(tmp_path, small_settings(tmp_path), loader) as made:
-        yield made
+    with service_in(tmp_path, small_settings(tmp_path), loader) as built:
+        yield built
 
 
 def samples(client: TestClient) -> dict[tuple[str, ...], float]:
@@ -58,10 +58,10 @@ def test_a_ready_service_says_what_it_serves(running: Running) -> None:
     for path in ("/health", "/health/ready"):
         response = running.stranger.get(path)
         assert response.status_code == 200
-        found = response.json()
-        assert (found["status"], found["ready"], found["load_failure"]) == ("ok", True, None)
-        assert found["served"] == {name: getattr(running.release, name) for name in VERSIONS}
-        assert found["ledger_reachable"] is True
+        result = response.json()
+        assert (result["status"], result["ready"], result["load_failure"]) == ("ok", True, None)
+        assert result["served"] == {name: getattr(running.release, name) for name in VERSIONS}
+        assert result["ledger_reachable"] is True
 
 
 def test_a_newer_release_that_fails_makes_it_stale_and_only_the_key_shows_why(service: Service, loader: Loader) -> None:
@@ -94,9 +94,9 @@ def test_a_first_release_that_fails_is_not_ready(service: Service, loader: Loade
 def test_requests_rankings_and_decisions_are_counted(service: Service) -> None:
     release = release_bundle(service.ledger, "b1", "4")
     with TestClient(service.app, headers=AUTHORIZED) as client:
-        found = client.post("/v2/rerank", json=RERANK).json()
+        response = client.post("/v2/rerank", json=RERANK).json()
         client.post("/v2/rerank", json={})
-        client.get(f"/v1/decisions/{found['id']}")
+        client.get(f"/v1/decisions/{response['id']}")
         client.get("/unknown/path")
         client.request("BREW", "/v2/rerank")
         counted = samples(client)
@@ -116,10 +116,10 @@ def test_requests_rankings_and_decisions_are_counted(service: Service) -> None:
 def test_metrics_hold_no_text_no_key_and_no_ids_of_requests(service: Service) -> None:
     release_bundle(service.ledger, "b1")
     with TestClient(service.app, headers=AUTHORIZED) as client:
-        found = client.post("/v2/rerank", json=RERANK).json()
-        client.get(f"/v1/decisions/{found['id']}")
+        response = client.post("/v2/rerank", json=RERANK).json()
+        client.get(f"/v1/decisions/{response['id']}")
         text = client.get("/metrics").text
-    for secret in ("secret", KEY, found["id"]):
+    for secret in ("secret", KEY, response["id"]):
         assert secret not in text
 
 
@@ -143,12 +143,12 @@ def test_what_was_served_stands_beside_the_objectives(tmp_path: Path) -> None:
             client.post("/v2/rerank", json={**RERANK, "timeout_ms": 0.001})
             client.post("/v2/rerank", json=RERANK, headers={PROBE_HEADER: "1"})
             client.post("/v2/rerank", json={})
-            found, counted = client.get("/v1/objectives").json(), samples(client)
+            result, counted = client.get("/v1/objectives").json(), samples(client)
             assert client.get("/v1/objectives", headers={"Authorization": "Bearer other"}).status_code == 401
     assert (before["requests"], before["p99_ms"], before["p95_budget_left"]) == (0, None, 1.0)
-    assert (found["requests"], found["degraded_share"], found["window_minutes"]) == (2, 0.5, 60)
-    assert (found["over_p95_share"], found["over_p99_share"], found["p99_budget_left"]) == (1.0, 0.0, 1.0)
-    assert counted["rerankops_latency_seconds", "0.99"] == pytest.approx(found["p99_ms"] / 1000)
+    assert (result["requests"], result["degraded_share"], result["window_minutes"]) == (2, 0.5, 60)
+    assert (result["over_p95_share"], result["over_p99_share"], result["p99_budget_left"]) == (1.0, 0.0, 1.0)
+    assert counted["rerankops_latency_seconds", "0.99"] == pytest.approx(result["p99_ms"] / 1000)
     assert counted["rerankops_objective_seconds", "0.99"] == 60
     assert counted["rerankops_error_budget_left", "0.95"] == pytest.approx(-19)
     assert counted[("rerankops_degraded_share",)] == 0.5

@@ -63,9 +63,9 @@ class Bench:
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    found = Bench()
-    yield found
-    found.go()
+    result = Bench()
+    yield result
+    result.go()
 
 
 def test_the_most_urgent_runs_first_and_of_those_alike_who_came_first(bench: Bench) -> None:
@@ -115,7 +115,7 @@ def test_the_queue_is_bounded_in_predicted_time() -> None:
 
 def test_the_queue_is_bounded_in_memory_for_requests_that_cost_nothing(bench: Bench) -> None:
     admitted = [bench.enter(n, 0.0, 60_000.0) for n in range(MAX_WAITING)]
-    assert all(isinstance(one, Ticket) for one in admitted)
+    assert all(isinstance(item, Ticket) for item in admitted)
     assert bench.enter(-1, 0.0, 60_000.0) == Bypass("full", f"{MAX_WAITING} requests wait for the models")
 
 
@@ -151,9 +151,9 @@ def test_all_who_are_admitted_end_in_time_when_the_predictions_hold(requests: li
     admitted = {}
     for name, (predicted_ms, deadline_ms) in enumerate(requests):
         if 2 * predicted_ms <= deadline_ms:  # Others are cut to their time by the reranker.
-            found = bench.enter(name, predicted_ms, deadline_ms)
-            if isinstance(found, Ticket):
-                admitted[name] = found
+            result = bench.enter(name, predicted_ms, deadline_ms)
+            if isinstance(result, Ticket):
+                admitted[name] = result
     ended: dict[int, float] = {}
     for name, ticket in admitted.items():
         ticket.future.add_done_callback(lambda _, name=name: ended.update({name: bench.clock.now}))
@@ -178,7 +178,7 @@ def test_the_fallback_lane_runs_in_order_and_hurries_when_work_piles_up_or_time_
 
     alone = lane.submit(job("alone"), 1e6)
     assert held.wait(PATIENCE_S)
-    found = [lane.submit(job(str(n)), 1e6) for n in range(60)]
+    result = [lane.submit(job(str(n)), 1e6) for n in range(60)]
     out_of_time = lane.submit(job("late"), 0.0)
     cancelled = lane.submit(lambda hurry: pytest.fail("cancelled"), 1e6)
     cancelled.cancel()
@@ -186,7 +186,7 @@ def test_the_fallback_lane_runs_in_order_and_hurries_when_work_piles_up_or_time_
     gate.set()
     lane.close()
     lane.join()
-    answers = [one.result(0) for one in found]
+    answers = [item.result(0) for item in result]
     assert [name for name, _ in answers] == [str(n) for n in range(60)]
     assert alone.result(0) == ("alone", False)
     assert answers[0][1] is True

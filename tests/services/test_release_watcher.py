@@ -49,9 +49,9 @@ def watcher(tmp_path: Path, ledger: Ledger, loader: Loader) -> Iterator[ReleaseW
     """A watcher that looks at the ledger when it is told to, and once at its start."""
     serving = {"poll_seconds": 3600, "workers": WORKERS, "max_queue_ms": QUEUE_MS}
     settings = small_settings(tmp_path, serving=serving, tiers={"reserve_ms": RESERVE_MS})
-    made = ReleaseWatcher(settings, ledger, loader, Telemetry(settings.objectives))
-    yield made
-    made.stop()
+    built = ReleaseWatcher(settings, ledger, loader, Telemetry(settings.objectives))
+    yield built
+    built.stop()
 
 
 def work_of(job: Callable[[Any], T], cost_ms: float = 0.0) -> Work[T | Bypass]:
@@ -75,7 +75,7 @@ def test_a_swap_under_load_fails_nothing_and_mixes_nothing(small: Small, loaded:
         "1": {item.index: item.score for item in loaded.rank_documents(QUERY, DOCUMENTS, BUDGET_MS).items},
         "2": {item.index: item.score for item in other.rank_documents(QUERY, DOCUMENTS, BUDGET_MS).items},
     }
-    assert min(abs(expected["1"][place] - expected["2"][place]) for place in (0, 1)) > 0.01
+    assert min(abs(expected["1"][index] - expected["2"][index]) for index in (0, 1)) > 0.01
     with service_in(tmp_path, small.settings) as service:
         releases = {"1": put_in_service(service.ledger, small.first, "1")}
 
@@ -115,11 +115,11 @@ def test_a_swap_under_load_fails_nothing_and_mixes_nothing(small: Small, loaded:
         served = []
         for answer in answers:
             assert answer.status_code == 200, answer.text
-            found = answer.json()
-            version = found["meta"]["model_version"]
+            observed = answer.json()
+            version = observed["meta"]["model_version"]
             served.append(version)
-            assert found["meta"]["release_id"] == answer.headers["X-Release-Id"] == releases[version].release_id
-            scores = {result["index"]: result["relevance_score"] for result in found["results"]}
+            assert observed["meta"]["release_id"] == answer.headers["X-Release-Id"] == releases[version].release_id
+            scores = {result["index"]: result["relevance_score"] for result in observed["results"]}
             assert scores == pytest.approx(expected[version], abs=1e-5)
         assert served == sorted(served), "no caller falls back to the release before"
         assert (served[0], served[-1]) == ("1", "2")

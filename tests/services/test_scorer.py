@@ -55,9 +55,9 @@ def restarts() -> ScorerRestarts:
 
 @pytest.fixture
 def scorer(small: Small, restarts: ScorerRestarts) -> Iterator[ScorerProcess]:
-    made = ScorerProcess(files_of(small), PATIENCE_S, restarts)
-    yield made
-    made.close()
+    built = ScorerProcess(files_of(small), PATIENCE_S, restarts)
+    yield built
+    built.close()
 
 
 def pid_of(scorer: ScorerProcess) -> int:
@@ -69,10 +69,10 @@ def pid_of(scorer: ScorerProcess) -> int:
 def test_its_scores_are_those_of_the_models_in_this_process(scorer: ScorerProcess, small: Small, size: str) -> None:
     here, there = LocalEngines(files_of(small)).scorers[size], scorer.scorers[size]
     expected = here.logits_of(here.encode(PAIRS), len(PAIRS))
-    found = there.logits_of(there.encode(PAIRS), len(PAIRS))
+    result = there.logits_of(there.encode(PAIRS), len(PAIRS))
     assert there.padded == here.padded
-    assert found.dtype == expected.dtype
-    assert found.tolist() == expected.tolist()
+    assert result.dtype == expected.dtype
+    assert result.tolist() == expected.tolist()
 
 
 def test_a_killed_process_is_replaced_and_scores_again(scorer: ScorerProcess, restarts: ScorerRestarts) -> None:

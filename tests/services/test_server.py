@@ -74,26 +74,26 @@ def test_the_cohere_client_gets_the_bundles_ranking(
     served: ServiceProcess, release: Release, expected: list[tuple[int, float]]
 ) -> None:
     with cohere.ClientV2(base_url=served.url, api_key=served.key) as client:
-        found = client.rerank(model="champion", query=QUERY, documents=DOCUMENTS)
-    assert [result.index for result in found.results] == [index for index, _ in expected]
-    assert [r.relevance_score for r in found.results] == pytest.approx([score for _, score in expected], abs=1e-5)
-    assert found.results[0].index == 1
-    assert found.id
-    assert found.meta is not None
-    assert found.meta.api_version is not None
-    assert found.meta.billed_units is not None
-    assert (found.meta.api_version.version, found.meta.billed_units.search_units) == ("2", 1)
-    assert found.meta.warnings is None
+        observed = client.rerank(model="champion", query=QUERY, documents=DOCUMENTS)
+    assert [result.index for result in observed.results] == [index for index, _ in expected]
+    assert [r.relevance_score for r in observed.results] == pytest.approx([score for _, score in expected], abs=1e-5)
+    assert observed.results[0].index == 1
+    assert observed.id
+    assert observed.meta is not None
+    assert observed.meta.api_version is not None
+    assert observed.meta.billed_units is not None
+    assert (observed.meta.api_version.version, observed.meta.billed_units.search_units) == ("2", 1)
+    assert observed.meta.warnings is None
 
 
 def test_the_cohere_client_takes_top_n_and_shows_our_warnings(
     served: ServiceProcess, expected: list[tuple[int, float]]
 ) -> None:
     with cohere.ClientV2(base_url=served.url, api_key=served.key) as client:
-        found = client.rerank(model="7", query=QUERY, documents=DOCUMENTS, top_n=2, max_tokens_per_doc=4096)
-    assert [result.index for result in found.results] == [index for index, _ in expected[:2]]
-    assert found.meta is not None
-    assert found.meta.warnings == ["max_tokens_per_doc is not applied: documents are cut to the model's length"]
+        observed = client.rerank(model="7", query=QUERY, documents=DOCUMENTS, top_n=2, max_tokens_per_doc=4096)
+    assert [result.index for result in observed.results] == [index for index, _ in expected[:2]]
+    assert observed.meta is not None
+    assert observed.meta.warnings == ["max_tokens_per_doc is not applied: documents are cut to the model's length"]
 
 
 def test_the_asynchronous_cohere_client_may_ask_many_things_at_once(
@@ -104,9 +104,9 @@ def test_the_asynchronous_cohere_client_may_ask_many_things_at_once(
             calls = [client.rerank(model="champion", query=QUERY, documents=DOCUMENTS) for _ in range(6)]
             return list(await asyncio.gather(*calls))
 
-    for found in asyncio.run(ask()):
-        assert [result.index for result in found.results] == [index for index, _ in expected]
-        assert [r.relevance_score for r in found.results] == pytest.approx([s for _, s in expected], abs=1e-5)
+    for observed in asyncio.run(ask()):
+        assert [result.index for result in observed.results] == [index for index, _ in expected]
+        assert [r.relevance_score for r in observed.results] == pytest.approx([s for _, s in expected], abs=1e-5)
 
 
 def test_the_cohere_client_raises_its_own_errors_with_our_words(served: ServiceProcess) -> None:

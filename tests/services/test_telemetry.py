@@ -20,9 +20,9 @@ DOCUMENT = "XYZZY-document about the loom"
 
 def test_no_text_of_a_request_and_no_key_is_logged(running: Running, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        found = running.rerank(QUESTION, [DOCUMENT, "other"])
+        result = running.rerank(QUESTION, [DOCUMENT, "other"])
         running.answer(QUESTION, labels=["XYZZY-label"])
-        running.client.get(f"/v1/decisions/{found['id']}")
+        running.client.get(f"/v1/decisions/{result['id']}")
         running.client.post("/v2/rerank", json={"model": "XYZZY", "query": QUESTION, "documents": [DOCUMENT]})
         running.client.post("/v1/answer", json={"query": 3, QUESTION: DOCUMENT})
         running.client.get("/XYZZY-path?query=XYZZY")

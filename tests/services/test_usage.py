@@ -18,8 +18,8 @@ def ended(spent_ms: float, *, cut: bool = False, withdrawn: bool = False) -> Cla
 def test_it_settles_at_what_requests_take() -> None:
     usage = Usage()
     assert usage.share == 1
-    for place in range(400):
-        usage.observe(100.0, ended(10.0 if place % 2 else 30.0))
+    for index in range(400):
+        usage.observe(100.0, ended(10.0 if index % 2 else 30.0))
     assert usage.share == pytest.approx(0.2, abs=0.01)
 
 

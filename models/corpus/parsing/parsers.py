@@ -180,7 +180,7 @@ def _parse_html(text: str) -> tuple[str, str]:
 
     tree = LexborHTMLParser(text)
     titles = [node for tag in ("title", "h1") if (node := tree.css_first(tag)) is not None]
-    title = next((found for node in titles if (found := _one_line(node.text()))), "")
+    title = next((line for node in titles if (line := _one_line(node.text()))), "")
     for node in tree.css(_LEFT_OUT):
         node.decompose()
     root = tree.css_first("main") or tree.body

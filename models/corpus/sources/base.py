@@ -65,8 +65,8 @@ def rejected_row(
     """A well-formed row as a `RejectedRow`, at its own place if it has one, else at `position`."""
     values: dict[str, Any] = asdict(row)
     values.pop("place")
-    place, digest = row.place or (position, row_digest(values))
-    return rejected(table, reason, place, values, rule=rule, digest=digest)
+    origin, digest = row.place or (position, row_digest(values))
+    return rejected(table, reason, origin, values, rule=rule, digest=digest)
 
 
 def row_digest(row: object) -> str:

@@ -92,9 +92,9 @@ class Corrections:
                 held[row.digest].append(row)
             else:
                 yield row
-        for digest, found in held.items():
+        for digest, held_rows in held.items():
             waiting = [item for item in by_digest[digest] if item.correction_id not in applied]
-            for row in found:
+            for row in held_rows:
                 of_file = [item for item in waiting if _file(item.position) == _file(row.position)]
                 if not of_file:
                     yield row

@@ -141,8 +141,8 @@ class FolderSource:
         while pending:
             folder = pending.pop()
             try:
-                with os.scandir(folder) as found:
-                    entries = sorted(found, key=lambda entry: entry.name)
+                with os.scandir(folder) as scanned:
+                    entries = sorted(scanned, key=lambda entry: entry.name)
             except OSError as error:
                 raise unreadable(folder, error) from error
             for entry in entries:

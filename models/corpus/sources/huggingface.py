@@ -100,14 +100,14 @@ class HuggingFaceSource:
         return place_judgments(self._rows("judgments", split))
 
     def _require(self, table: str) -> None:
-        place, key = getattr(self.settings, table), f"corpus.huggingface.{table}"
-        if not place.path:
+        dataset, key = getattr(self.settings, table), f"corpus.huggingface.{table}"
+        if not dataset.path:
             if table == "documents":
                 raise SourceError(f"{key}.path is empty", "Name a data set of the Hub or a folder.")
             return
-        if self._folder(table) is None and not _COMMIT.fullmatch(place.revision):
+        if self._folder(table) is None and not _COMMIT.fullmatch(dataset.revision):
             raise SourceError(
-                f"{key}: {place.path} is no folder below {self.folder}, and on the Hub it needs a commit",
+                f"{key}: {dataset.path} is no folder below {self.folder}, and on the Hub it needs a commit",
                 f"Correct {key}.path, or set {key}.revision to the 40 hex digits of a commit of the data set.",
             )
 
@@ -150,11 +150,11 @@ class HuggingFaceSource:
         """The files of a split of a folder if all of them are JSON Lines, else none."""
         from datasets import load_dataset_builder
 
-        place, folder = getattr(self.settings, table), self._folder(table)
+        dataset, folder = getattr(self.settings, table), self._folder(table)
         if folder is None or _is_saved(folder):
             return []
         with self._naming(table):
-            builder = load_dataset_builder(str(folder), place.config or None)
+            builder = load_dataset_builder(str(folder), dataset.config or None)
             files = [Path(str(name)) for name in (builder.config.data_files or {}).get(split, [])]
         return files if all(file.name.endswith((".jsonl", ".jsonl.gz")) and is_file(file) for file in files) else []
 
@@ -168,30 +168,30 @@ class HuggingFaceSource:
     @contextmanager
     def _naming(self, table: str) -> Iterator[None]:
         """Turn what the library raises into a `SourceError` that names the table."""
-        place = getattr(self.settings, table)
+        dataset = getattr(self.settings, table)
         try:
             yield
         except SourceError:
             raise
         except Exception as error:  # what builders, file systems, parsers and the network raise, of every kind
             raise SourceError(
-                f"corpus.huggingface.{table}: {place.path} cannot be read: {type(error).__name__}: {error}",
+                f"corpus.huggingface.{table}: {dataset.path} cannot be read: {type(error).__name__}: {error}",
                 "Check path, config, split and revision; without a network, point path at a folder.",
             ) from error
 
     def _open(self, table: str, split: str) -> Any:
         from datasets import DatasetDict, load_dataset, load_from_disk
 
-        place, folder = getattr(self.settings, table), self._folder(table)
+        dataset, folder = getattr(self.settings, table), self._folder(table)
         if folder is None or not _is_saved(folder):
-            source = place.path if folder is None else str(folder)
-            revision = place.revision if folder is None else None
-            return load_dataset(source, place.config or None, split=split, revision=revision, streaming=True)
+            source = dataset.path if folder is None else str(folder)
+            revision = dataset.revision if folder is None else None
+            return load_dataset(source, dataset.config or None, split=split, revision=revision, streaming=True)
         saved = load_from_disk(str(folder))
         if isinstance(saved, DatasetDict):
             if split not in saved:
                 raise SourceError(
-                    f"corpus.huggingface.{table}.split: {place.path} has no split {split!r}",
+                    f"corpus.huggingface.{table}.split: {dataset.path} has no split {split!r}",
                     f"It has: {', '.join(map(str, saved))}.",
                 )
             saved = saved[split]

@@ -114,8 +114,8 @@ class PythonDocsSource:
     def _load(self) -> list[_Object]:
         if self._objects is None:
             with _without_collection():
-                found = [item for package in self.settings.packages for item in _read_package(package)]
-            unique = {item.identity: item for item in sorted(found, key=lambda item: item.name, reverse=True)}
+                documented = [item for package in self.settings.packages for item in _read_package(package)]
+            unique = {item.identity: item for item in sorted(documented, key=lambda item: item.name, reverse=True)}
             named = {item.name: item for item in unique.values()}
             order = sorted(named, key=lambda name: hashlib.sha256(name.encode()).digest())
             self._objects = [named[name] for name in sorted(order[: self.settings.max_documents])]

@@ -84,7 +84,7 @@ class SqlSource:
             columns = names.require(f"corpus.sql.{table}", table, list(rows.keys()))
             places = {ours: list(rows.keys()).index(theirs) for ours, theirs in columns.items()}
             for number, row in enumerate(rows, 1):
-                yield f"{table} row {number}", {name: row[place] for name, place in places.items()}
+                yield f"{table} row {number}", {name: row[index] for name, index in places.items()}
 
     def _digest(self, table: str) -> str:
         """A digest of the rows of a statement that is the same in any order: the sum of theirs."""

@@ -121,7 +121,7 @@ def _csv_rows(path: Path, table: str, names: ColumnNames, max_decompressed: int)
 
 def _json_rows(path: Path, table: str, names: ColumnNames, max_decompressed: int) -> Iterator[Row | RejectedRow]:
     unnamed: list[RejectedRow] | None = []
-    found: list[str] = []
+    columns: list[str] = []
     for item in read_json_lines(path, table, max_decompressed):
         if isinstance(item, RejectedRow):
             yield item
@@ -137,12 +137,12 @@ def _json_rows(path: Path, table: str, names: ColumnNames, max_decompressed: int
         if unnamed is None:
             yield row
             continue
-        found = found or list(record)
+        columns = columns or list(record)
         unnamed.append(row)
         if len(unnamed) > _UNNAMED_ROWS:
-            names.require(path, table, found)
+            names.require(path, table, columns)
     if unnamed:
-        names.require(path, table, found)
+        names.require(path, table, columns)
 
 
 def _parquet_rows(path: Path, table: str, names: ColumnNames, max_decompressed: int) -> Iterator[Row | RejectedRow]:
@@ -178,7 +178,7 @@ def _parquet_rows(path: Path, table: str, names: ColumnNames, max_decompressed: 
 def _sizes(metadata: pq.FileMetaData, columns: Sequence[str]) -> list[int]:
     """Bytes, uncompressed, of each chunk of `columns` and of what is nested in them."""
     groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
-    chunks = (group.column(place) for group in groups for place in range(group.num_columns))
+    chunks = (group.column(index) for group in groups for index in range(group.num_columns))
     return [chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema.partition(".")[0] in columns]
 
 

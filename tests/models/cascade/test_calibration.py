@@ -32,13 +32,13 @@ def scored(queries: int, seed: int = 0, *, lexical: float | None = None) -> tupl
     rows, judged = [], []
     for query in range(queries):
         relevant = int(rng.integers(CANDIDATES))
-        for place in range(CANDIDATES):
-            hit = float(place == relevant)
+        for index in range(CANDIDATES):
+            hit = float(index == relevant)
             rows.append(
                 (
                     f"q{query:03d}",
-                    f"p{query}-{place}",
-                    f"d{query}-{place}",
+                    f"p{query}-{index}",
+                    f"d{query}-{index}",
                     0.4 + 0.1 * hit + 0.1 * rng.normal(),
                     max(0.0, 5 + 2 * hit + 3 * rng.normal()) if lexical is None else lexical,
                     2 * hit + rng.normal(),
@@ -65,9 +65,9 @@ def fitted() -> Calibration:
 
 def test_better_informed_tiers_rank_better_on_queries_they_were_not_fitted_on(fitted: Calibration) -> None:
     table, judgments = scored(200, seed=1)
-    found = {tier: quality(fitted, tier, table, judgments) for tier in NAMES}
-    assert found["lean"] < found["compact"] < found["large"]
-    assert found["lean"] > quality(_only(fitted, "dense"), "dense", table, judgments)
+    result = {tier: quality(fitted, tier, table, judgments) for tier in NAMES}
+    assert result["lean"] < result["compact"] < result["large"]
+    assert result["lean"] > quality(_only(fitted, "dense"), "dense", table, judgments)
 
 
 def _only(fitted: Calibration, feature: str) -> Calibration:
@@ -158,8 +158,8 @@ def test_higher_grades_weigh_more() -> None:
     table.loc[table["document_id"].isin(second["document_id"]), "dense_score"] += 0.5
     heavy = fit_calibration(table, both).tiers["lean"]
     light = fit_calibration(table, judgments).tiers["lean"]
-    place = heavy.features.index("dense")
-    assert heavy.weights[place] > light.weights[place]
+    index = heavy.features.index("dense")
+    assert heavy.weights[index] > light.weights[index]
 
 
 def test_queries_whose_positives_were_missed_count_for_the_probability_only() -> None:
@@ -170,7 +170,7 @@ def test_queries_whose_positives_were_missed_count_for_the_probability_only() ->
     assert both.queries == alone.queries == 60
     inputs = candidate_inputs(table)
     assert both.tiers["lean"].weights == pytest.approx(alone.tiers["lean"].weights)
-    means = [probability(one.tiers["lean"].logits(inputs)).mean() for one in (both, alone)]
+    means = [probability(item.tiers["lean"].logits(inputs)).mean() for item in (both, alone)]
     assert means[0] < means[1]
 
 
@@ -185,9 +185,9 @@ def test_without_a_relevant_candidate_there_is_nothing_to_fit() -> None:
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30))
 def test_probabilities_stay_inside_and_never_swap(logits: list[float]) -> None:
     values = np.array(sorted(logits))
-    found = probability(values)
-    assert ((found > 0) & (found < 1)).all()
-    assert (np.diff(found) >= 0).all()
+    result = probability(values)
+    assert ((result > 0) & (result < 1)).all()
+    assert (np.diff(result) >= 0).all()
 
 
 def test_probability_is_the_sigmoid() -> None:

@@ -106,7 +106,7 @@ def test_a_walk_keeps_its_promises(
     rows: list[tuple[float, ...]], limits: tuple[int, int, int], windows: dict[str, float], skipped: frozenset[str]
 ) -> None:
     names = ("dense", "compact", "medium", "large")
-    inputs = {name: [row[place] for row in rows] for place, name in enumerate(names)}
+    inputs = {name: [row[index] for row in rows] for index, name in enumerate(names)}
     early_exit = EarlyExit(windows, skipped)
     standings, scored = walked(inputs, early_exit, limits)
     by_tier = dict(zip((tier.name for tier in THREE), limits, strict=True))

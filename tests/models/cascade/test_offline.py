@@ -41,8 +41,8 @@ def table(values: Sequence[tuple[float, float, float]], query: str = "q") -> pd.
     """Scored candidates of one query, given as (dense, compact logit, large logit)."""
     return pd.DataFrame(
         [
-            (query, f"p{place:02d}", f"d{place}", dense, 0.0, compact, large)
-            for place, (dense, compact, large) in enumerate(values)
+            (query, f"p{index:02d}", f"d{index}", dense, 0.0, compact, large)
+            for index, (dense, compact, large) in enumerate(values)
         ],
         columns=[
             "query_id",
@@ -59,25 +59,25 @@ def table(values: Sequence[tuple[float, float, float]], query: str = "q") -> pd.
 def test_each_ranking_sorts_by_its_scorer_and_tiered_by_what_serving_knows() -> None:
     scored = table([(0.9, 1.0, 9.0), (0.8, 3.0, 1.0), (0.7, 2.0, 5.0), (0.1, 9.0, 99.0)])
     tiers = TiersSettings(compact_candidates=3, large_candidates=2)
-    found = rerank(scored, CALIBRATION, tiers)
-    order = {name: ranking["passage_id"].tolist() for name, ranking in found.items()}
+    result = rerank(scored, CALIBRATION, tiers)
+    order = {name: ranking["passage_id"].tolist() for name, ranking in result.items()}
     assert order["lean"] == ["p00", "p01", "p02", "p03"]
     assert order["compact"] == ["p03", "p01", "p02", "p00"]
     assert order["large"] == ["p03", "p00", "p02", "p01"]
     assert order["tiered"] == ["p02", "p01", "p00", "p03"]
-    tiered = found["tiered"]
+    tiered = result["tiered"]
     assert tiered["tier"].tolist() == ["large", "large", "compact", "lean"]
     assert tiered["score"].tolist() == pytest.approx([5.35, 1.4, 1.09, 0.1])
-    assert list(found["lean"].columns) == RANKING_COLUMNS
+    assert list(result["lean"].columns) == RANKING_COLUMNS
     assert list(tiered.columns) == [*RANKING_COLUMNS, "tier", "dense_score", "lexical_score"]
-    for ranking in found.values():
+    for ranking in result.values():
         assert ranking["rank"].tolist() == [1, 2, 3, 4]
 
 
 def test_queries_are_ranked_apart_and_ties_by_id() -> None:
     scored = pd.concat([table([(0.5, 1.0, 1.0)] * 3, "q2"), table([(0.5, 1.0, 1.0), (0.6, 1.0, 1.0)], "q1")])
-    found = rerank(scored, CALIBRATION, TiersSettings())["lean"]
-    assert list(zip(found["query_id"], found["passage_id"], found["rank"], strict=True)) == [
+    result = rerank(scored, CALIBRATION, TiersSettings())["lean"]
+    assert list(zip(result["query_id"], result["passage_id"], result["rank"], strict=True)) == [
         ("q1", "p01", 1),
         ("q1", "p00", 2),
         ("q2", "p00", 1),
@@ -112,13 +112,13 @@ def test_tiered_is_what_serving_does_without_a_deadline(
             self.column = column
 
         def logits_of(self, encoded: Sequence[Any], batch_size: int = 32) -> Any:
-            return np.array([values[int(one.text)][self.column] for one in encoded])
+            return np.array([values[int(item.text)][self.column] for item in encoded])
 
     costs = {"compact": CostModel(0.0), "large": CostModel(0.0)}
     batcher = Batcher({"compact": Known(1), "large": Known(2)}, costs, batch_tokens=30, clock=clock)
     online = TieredReranker(batcher, calibration, tiers).rank(
         "q",
-        [str(place) for place in range(len(values))],
+        [str(index) for index in range(len(values))],
         scored["passage_id"].tolist(),
         scored["dense_score"].to_numpy(),
         scored["lexical_score"].to_numpy(),

@@ -48,7 +48,7 @@ def test_the_compact_model_is_asked_where_it_earns_its_time(
 ) -> None:
     """Dear and blind it is left out; cheap and as good as the large one, it finds the few for that one."""
     rng = np.random.default_rng(0)
-    rows = [(f"q{query}", f"p{place:02d}") for query in range(40) for place in range(20)]
+    rows = [(f"q{query}", f"p{index:02d}") for query in range(40) for index in range(20)]
     large = rng.normal(size=len(rows)) * 3
     scored = pd.DataFrame(rows, columns=["query_id", "passage_id"]).assign(
         document_id=lambda table: table["passage_id"],

@@ -273,8 +273,8 @@ def good(schema: Any) -> pd.DataFrame:
 
 
 def broken_rules(table: pd.DataFrame, schema: Any) -> set[tuple[str, str]]:
-    found = violations(table, schema)
-    return {(str(row["column"]), str(row["check"]).partition("(")[0]) for row in found.to_dict("records")}
+    result = violations(table, schema)
+    return {(str(row["column"]), str(row["check"]).partition("(")[0]) for row in result.to_dict("records")}
 
 
 @pytest.mark.parametrize("schema", GOOD)
@@ -359,7 +359,7 @@ def test_columns_are_exactly_the_contracted_ones(schema: Any) -> None:
 )
 def test_types_are_checked_and_never_coerced(schema: Any, column: str, values: list[Any]) -> None:
     table = good(schema).assign(**{column: values})
-    assert any(place == column and rule.startswith("dtype") for place, rule in broken_rules(table, schema))
+    assert any(location == column and rule.startswith("dtype") for location, rule in broken_rules(table, schema))
 
 
 def test_only_the_first_offending_rows_are_shown() -> None:

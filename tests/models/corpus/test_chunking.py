@@ -130,7 +130,7 @@ def test_passages_cover_the_text_within_the_limit(text: str, max_tokens: int, ov
         assert row.text == row.text.strip()
         assert _count(row.text) <= max_tokens
         covered.update(range(row.start, row.end))
-    assert covered >= {place for place, character in enumerate(text) if not character.isspace()}
+    assert covered >= {index for index, character in enumerate(text) if not character.isspace()}
     starts = [row.start for row in rows]
     assert starts == sorted(set(starts))
     assert [row.end for row in rows] == sorted({row.end for row in rows})

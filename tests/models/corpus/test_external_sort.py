@@ -59,7 +59,7 @@ def test_rows_come_back_sorted_whatever_their_order(tmp_path: Path, count: int) 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.text(max_size=3), st.integers(-(2**63), 2**63 - 1) | st.integers(0, 2)), max_size=30))
 def test_any_keys_are_sorted_as_python_sorts_them_and_equal_ones_stay_in_order(keys: list[tuple[str, int]]) -> None:
-    rows = [_Row(name, number, (str(place),)) for place, (name, number) in enumerate(keys)]
+    rows = [_Row(name, number, (str(index),)) for index, (name, number) in enumerate(keys)]
     with TemporaryDirectory() as folder, SortedSpill(_Row, Path(folder) / "rows.sqlite", _key) as spill:
         spill.add(rows)
         assert list(spill) == sorted(rows, key=_key)

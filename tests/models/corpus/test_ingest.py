@@ -397,8 +397,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Any]]:
 
 def test_a_reading_that_is_killed_is_made_whole_by_the_next_one(stored: dict[str, list[Any]]) -> None:
     assert stored["undisturbed"][1].endswith(" False")
-    for place in (0, 400, 1000):
-        code, _, files = stored[f"killed at {place}"]
+    for location in (0, 400, 1000):
+        code, _, files = stored[f"killed at {location}"]
         assert code == -signal.SIGKILL
         assert not [name for name in files if name.endswith((".parquet", ".json"))]
     assert stored["resumed"] == stored["undisturbed"]

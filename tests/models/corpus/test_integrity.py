@@ -11,10 +11,10 @@ def test_unresolved_references_say_what_is_missing() -> None:
     judgments = pd.DataFrame(
         {"query_id": ["a", "a", "x", "x"], "document_id": ["1", "9", "1", "9"], "grade": [1, 1, 1, 1]}
     )
-    found = unresolved_references(
+    result = unresolved_references(
         judgments, pd.DataFrame({"query_id": ["a"]}), pd.DataFrame({"document_id": ["1", "1"]})
     )
-    assert found.to_dict("records") == [
+    assert result.to_dict("records") == [
         {"query_id": "a", "document_id": "9", "missing": "document"},
         {"query_id": "x", "document_id": "1", "missing": "query"},
         {"query_id": "x", "document_id": "9", "missing": "query and document"},

@@ -42,16 +42,16 @@ def test_passages_are_mapped_as_the_table_has_them(tmp_path: Path, monkeypatch: 
         ("Saw", "Sharpen it."),
         ("", "é"),
     ]
-    found = mapped(tmp_path, pairs)
-    assert found.table["text"].num_chunks > 1
-    assert [found.passage(row) for row in range(len(found))] == passages_of(pairs)
-    assert [found.text(row) for row in range(len(found))] == [passage_text(*pair) for pair in pairs]
+    result = mapped(tmp_path, pairs)
+    assert result.table["text"].num_chunks > 1
+    assert [result.passage(row) for row in range(len(result))] == passages_of(pairs)
+    assert [result.text(row) for row in range(len(result))] == [passage_text(*pair) for pair in pairs]
 
 
 def test_the_columns_are_views_of_the_file(tmp_path: Path) -> None:
     before = pa.total_allocated_bytes()
-    found = mapped(tmp_path, [("Loom", "Oil it every week. " * 500)] * 2000)
-    assert len(found.text(1999)) > 9000
+    result = mapped(tmp_path, [("Loom", "Oil it every week. " * 500)] * 2000)
+    assert len(result.text(1999)) > 9000
     assert pa.total_allocated_bytes() - before < 1_000_000, "of 19 MB of text"
 
 
@@ -59,15 +59,15 @@ def test_the_columns_are_views_of_the_file(tmp_path: Path) -> None:
 def test_a_text_is_known_with_its_title_and_alone_where_one_title_has_it(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]
 ) -> None:
-    found = mapped(tmp_path_factory.mktemp("passages"), pairs)
+    result = mapped(tmp_path_factory.mktemp("passages"), pairs)
     titles: dict[str, set[str]] = {}
     for title, text in pairs:
         titles.setdefault(text, set()).add(title)
     whole = [passage_text(*pair) for pair in pairs]
-    assert [found.text(row) for row in found.rows_of(whole).tolist()] == whole
-    for text, row in zip(titles, found.rows_of(list(titles)).tolist(), strict=True):
+    assert [result.text(row) for row in result.rows_of(whole).tolist()] == whole
+    for text, row in zip(titles, result.rows_of(list(titles)).tolist(), strict=True):
         if text in whole:
-            assert found.text(row) == text
+            assert result.text(row) == text
         elif len(titles[text]) > 1:
             assert row == -1
         else:
@@ -75,19 +75,19 @@ def test_a_text_is_known_with_its_title_and_alone_where_one_title_has_it(
 
 
 def test_a_text_that_is_no_passage_is_unknown(tmp_path: Path) -> None:
-    found = mapped(tmp_path, [("Loom", "Oil it."), ("", "Thunder.")])
-    assert found.rows_of(["Oil it", "Oil it. ", "\udfff", "", "Thunder."]).tolist() == [-1, -1, -1, -1, 1]
-    assert found.rows_of([]).tolist() == []
+    result = mapped(tmp_path, [("Loom", "Oil it."), ("", "Thunder.")])
+    assert result.rows_of(["Oil it", "Oil it. ", "\udfff", "", "Thunder."]).tolist() == [-1, -1, -1, -1, 1]
+    assert result.rows_of([]).tolist() == []
     assert mapped(tmp_path / "empty", []).rows_of(["Oil it."]).tolist() == [-1]
 
 
 def test_a_text_with_the_digest_of_a_passage_is_not_taken_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = mapped(tmp_path, [("Loom", "Oil it.")])
+    result = mapped(tmp_path, [("Loom", "Oil it.")])
     digests = mapped_passages._digests
     monkeypatch.setattr(mapped_passages, "_digests", lambda texts: digests(["Oil it."] * len(texts)))
-    assert found.rows_of(["Oil it.", "forged"]).tolist() == [0, -1]
+    assert result.rows_of(["Oil it.", "forged"]).tolist() == [0, -1]
 
 
 def test_equal_passages_give_equal_files(tmp_path: Path) -> None:

@@ -27,9 +27,9 @@ NOTICE = "This handbook is printed on paper from managed forests."
 
 def write(folder: Path, documents: dict[str, tuple[str, list[str]]], judged: bool = False) -> None:
     rows = [
-        (f"{name}#{place}", name, title, text)
+        (f"{name}#{index}", name, title, text)
         for name, (title, pieces) in sorted(documents.items())
-        for place, text in enumerate(pieces)
+        for index, text in enumerate(pieces)
     ]
     write_table(pd.DataFrame(rows, columns=["passage_id", "document_id", "title", "text"]), folder / "passages.parquet")
     queries = [("q1", "What moves water?", "test")] if judged else []
@@ -42,11 +42,11 @@ def write(folder: Path, documents: dict[str, tuple[str, list[str]]], judged: boo
 
 def handbook(count: int) -> dict[str, tuple[str, list[str]]]:
     return {
-        f"d{place:03d}": (
-            f"Machine number {place}",
-            [f"The machine of number {place} stands in hall {place % 7}. It weighs {place} tons and needs no oil."],
+        f"d{index:03d}": (
+            f"Machine number {index}",
+            [f"The machine of number {index} stands in hall {index % 7}. It weighs {index} tons and needs no oil."],
         )
-        for place in range(count)
+        for index in range(count)
     }
 
 
@@ -56,15 +56,15 @@ def made(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def test_a_document_gives_a_title_a_heading_its_first_sentence_and_another(tmp_path: Path) -> None:
     write(tmp_path, {"pump": ("Pumps and their care", [PUMP]), "x": ("Pump", ["No. 4711 0815"])})
-    found = {query.query_id.split("/")[1]: query.text for query, _ in make_queries(_table(tmp_path), 9)}
-    assert found["title"] == "Pumps and their care"
-    assert found["heading"] == "Before the first use"
-    assert found["sentence"] == "A pump moves a liquid from a low place to a high one."
-    assert found["cloze"] in {
+    result = {query.query_id.split("/")[1]: query.text for query, _ in make_queries(_table(tmp_path), 9)}
+    assert result["title"] == "Pumps and their care"
+    assert result["heading"] == "Before the first use"
+    assert result["sentence"] == "A pump moves a liquid from a low place to a high one."
+    assert result["cloze"] in {
         "Fill the housing with water, or the seal runs dry within a minute.",
         "The shaft turns at 1,450 revolutions per minute under load.",
     }
-    assert len(found) == 4, "a title of one word and numbers are no queries"
+    assert len(result) == 4, "a title of one word and numbers are no queries"
 
 
 def _table(folder: Path) -> PassageTable:
@@ -132,7 +132,7 @@ def test_the_documents_are_a_stable_sample(tmp_path: Path) -> None:
     "text", ["", "\n\n", "a", "?" * 50, "word " * 500, "\u202e\x00 \ufffd. " * 9, "水は低い。" * 40]
 )
 def test_any_text_gives_queries_under_the_contract(tmp_path: Path, text: str) -> None:
-    write(tmp_path, {f"d{place}": (f"{text[:40]} {place}", [text or " "]) for place in range(4)})
+    write(tmp_path, {f"d{index}": (f"{text[:40]} {index}", [text or " "]) for index in range(4)})
     add_pseudo_queries(tmp_path, "auto", 9, 0.2, 0.2)
     queries, judgments = made(tmp_path)
     check_table(queries, Queries, "queries")

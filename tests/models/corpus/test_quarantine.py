@@ -60,8 +60,8 @@ class Corpus:
     def correct(self, artifact: Artifact, rows: dict[str, Any], **options: Any) -> Any:
         """Re-admit rows by their position."""
         path = self.folder.parent / "corrected.jsonl"
-        found = {row.position: row.row_id for row in quarantined_rows(artifact)}
-        lines = [json.dumps({"row_id": found[position], "row": row}) for position, row in rows.items()]
+        result = {row.position: row.row_id for row in quarantined_rows(artifact)}
+        lines = [json.dumps({"row_id": result[position], "row": row}) for position, row in rows.items()]
         path.write_text("\n".join(lines))
         return readmit(path, "beir", artifact, self.database, actor="ann", **options)
 
@@ -128,7 +128,7 @@ def test_corrected_rows_are_read_by_the_next_reading_and_the_others_stay_in_quar
     second = corpus.read()
     assert not second.reused
     assert [row.position for row in quarantined_rows(second)] == ["corpus.jsonl:4"]
-    assert {found["state"] for found in outcomes(second).values()} == {"applied"}
+    assert {result["state"] for result in outcomes(second).values()} == {"applied"}
     passages = second.read_table("passages.parquet")
     assert dict(zip(passages["document_id"], passages["text"], strict=True)) == {
         "d1": "A pump moves a liquid.",
@@ -155,9 +155,9 @@ def test_a_correction_lapses_with_the_row_that_it_is_of(corpus: Corpus) -> None:
     corpus.correct(corpus.read(), {"corpus.jsonl:2": {"_id": "d2", "text": "A valve."}})
     mended = CORPUS.replace('"d2", "text": ""', '"d2", "text": "A valve stops a flow."')
     (corpus.folder / "corpus.jsonl").write_text(mended)
-    found = corpus.read()
-    assert "A valve stops a flow." in set(found.read_table("passages.parquet")["text"])
-    [outcome] = outcomes(found).values()
+    rows = corpus.read()
+    assert "A valve stops a flow." in set(rows.read_table("passages.parquet")["text"])
+    [outcome] = outcomes(rows).values()
     assert (outcome["state"], outcome["message"]) == ("lapsed", "corpus.jsonl:2 has another row now")
 
 
@@ -214,16 +214,16 @@ def test_a_dry_run_keeps_nothing(corpus: Corpus) -> None:
 
 def test_a_withdrawn_correction_is_read_no_more_and_kept_for_the_record(corpus: Corpus) -> None:
     before = corpus.read()
-    [made] = corpus.correct(before, {"corpus.jsonl:2": {"_id": "d2", "text": "A valve."}}).accepted
+    [built] = corpus.correct(before, {"corpus.jsonl:2": {"_id": "d2", "text": "A valve."}}).accepted
     with pytest.raises(RerankOpsError, match="no correction c-none is in force"):
-        withdraw(corpus.database, [made.correction_id, "c-none"], actor="bob")
+        withdraw(corpus.database, [built.correction_id, "c-none"], actor="bob")
     assert len(corrections_of(corpus.database, "beir")) == 1
-    withdraw(corpus.database, [made.correction_id], actor="bob", note="wrong text")
+    withdraw(corpus.database, [built.correction_id], actor="bob", note="wrong text")
     after = corpus.read()
     assert after.reused
     assert after.data_version == before.data_version
     [kept] = corrections_of(corpus.database, "beir", withdrawn=True)
-    assert (kept.withdrawn_by, kept.withdrawn_note, kept.row) == ("bob", "wrong text", made.row)
+    assert (kept.withdrawn_by, kept.withdrawn_note, kept.row) == ("bob", "wrong text", built.row)
     corpus.correct(before, {"corpus.jsonl:2": {"_id": "d2", "text": "A valve."}})
     assert len(corrections_of(corpus.database, "beir", withdrawn=True)) == 2
 

@@ -23,9 +23,9 @@ class Watcher:
         self.cursor: str | None = None
 
     def look(self) -> Look:
-        found = look(self.settings, self.folder, self.read_from, Seen.from_json(self.cursor))
-        self.cursor = found.seen.to_json()
-        return found
+        result = look(self.settings, self.folder, self.read_from, Seen.from_json(self.cursor))
+        self.cursor = result.seen.to_json()
+        return result
 
     def changes(self, looks: int = 3) -> int:
         """How many of the next looks tell a change."""
@@ -58,14 +58,14 @@ def test_the_source_that_was_read_is_no_change(watcher: Watcher) -> None:
 def test_a_change_is_told_once_after_the_files_have_rested(watcher: Watcher, folder: Path) -> None:
     watcher.changes()
     write(folder, "second")
-    found = watcher.look()
-    assert not found.changed
-    assert "waiting until they rest" in found.message
+    result = watcher.look()
+    assert not result.changed
+    assert "waiting until they rest" in result.message
     write(folder, "second, and more")
     assert not watcher.look().changed, "it is still being written"
-    found = watcher.look()
-    assert found.changed
-    assert found.seen.fingerprint == open_source(BEIR, folder).fingerprint() != watcher.read_from
+    result = watcher.look()
+    assert result.changed
+    assert result.seen.fingerprint == open_source(BEIR, folder).fingerprint() != watcher.read_from
     assert watcher.changes() == 0
     assert "requested already" in watcher.look().message
 
@@ -98,10 +98,10 @@ def test_a_change_that_is_read_taken_back_and_made_again_is_told_each_time(watch
     told: list[str] = []
     for text in ("second", "first", "second", "first"):
         write(folder, text)
-        found = [watcher.look() for _ in range(2)][-1]
-        assert found.changed
-        told.append(f"{found.seen.changes}:{found.seen.fingerprint}")
-        watcher.read_from = found.seen.fingerprint
+        result = [watcher.look() for _ in range(2)][-1]
+        assert result.changed
+        told.append(f"{result.seen.changes}:{result.seen.fingerprint}")
+        watcher.read_from = result.seen.fingerprint
         assert watcher.changes() == 0
     assert len(set(told)) == 4
 

@@ -20,7 +20,7 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 def read(store: ArtifactStore, source: str, passages: str, tables: tuple[str, ...] = TABLES) -> dict[str, Artifact]:
     """One reading of a source, whose passages are the text `passages`."""
-    found = {}
+    result = {}
     for asset in tables:
 
         def build(folder: Path, asset: str = asset) -> dict[str, Any]:
@@ -28,10 +28,10 @@ def read(store: ArtifactStore, source: str, passages: str, tables: tuple[str, ..
             (folder / "table.txt").write_text(content)
             return {"documents": 2, "passages": len(passages)}
 
-        found[asset] = store.get_or_create(
+        result[asset] = store.get_or_create(
             asset, code_version="1", inputs={"source": source}, settings={"corpus.passage_tokens": 192}, build=build
         )
-    return found
+    return result
 
 
 def versions(tables: dict[str, Artifact]) -> dict[str, str]:
@@ -52,11 +52,11 @@ def test_versions_are_listed_with_their_rows_and_releases(store: ArtifactStore) 
     monday, tuesday = read(store, "monday", "abc"), read(store, "tuesday", "abcd")
     store.point(monday[TABLES[0]])
     names = [tables[TABLES[0]].data_version for tables in (monday, tuesday)]
-    found = {one.data_version: one for one in corpus_versions(store, [release_of(names[1], "r7")])}
-    assert set(found) == set(names)
-    assert [found[name].rows for name in names] == [{"documents": 2, "passages": 3}, {"documents": 2, "passages": 4}]
-    assert [found[name].current for name in names] == [True, False]
-    assert [found[name].releases for name in names] == [(), ("r7",)]
+    result = {item.data_version: item for item in corpus_versions(store, [release_of(names[1], "r7")])}
+    assert set(result) == set(names)
+    assert [result[name].rows for name in names] == [{"documents": 2, "passages": 3}, {"documents": 2, "passages": 4}]
+    assert [result[name].current for name in names] == [True, False]
+    assert [result[name].releases for name in names] == [(), ("r7",)]
 
 
 def test_the_tables_of_a_version_are_those_of_one_reading(store: ArtifactStore) -> None:
@@ -74,7 +74,7 @@ def test_of_two_readings_with_the_same_passages_the_last_is_taken(store: Artifac
     later = replace(manifest, created_at="2100-01-01T00:00:00+00:00")
     store.files.write(f"steps/{TABLES[0]}/{manifest.step}.json", later.to_json())
     assert versions(tables_of(store, manifest.data_version)) == versions(tuesday)
-    assert [one.read_at for one in corpus_versions(store)] == [later.created_at]
+    assert [item.read_at for item in corpus_versions(store)] == [later.created_at]
 
 
 def test_unknown_ambiguous_and_incomplete_versions_are_refused(store: ArtifactStore) -> None:
@@ -88,7 +88,7 @@ def test_unknown_ambiguous_and_incomplete_versions_are_refused(store: ArtifactSt
     incomplete = read(store, "wednesday", "abcde", TABLES[:2])[TABLES[0]]
     with pytest.raises(ArtifactError, match="were deleted"):
         tables_of(store, incomplete.data_version)
-    assert incomplete.data_version not in {one.data_version for one in corpus_versions(store)}
+    assert incomplete.data_version not in {item.data_version for item in corpus_versions(store)}
 
 
 def test_what_a_run_points_at_is_current_for_it_alone_until_it_is_promoted(tmp_path: Path) -> None:

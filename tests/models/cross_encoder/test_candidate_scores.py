@@ -34,12 +34,12 @@ def test_every_candidate_of_the_queries_is_scored_with_its_title() -> None:
     passages = pd.DataFrame({"passage_id": ["a", "b"], "title": ["", "T"], "text": ["text", "text"]})
     told: list[tuple[int, int]] = []
     lengths = Lengths()
-    found = score_candidates(
+    result = score_candidates(
         candidates, queries, passages, dict.fromkeys(("compact", "large"), lengths), lambda *now: told.append(now)
     )
-    assert found.table["query_id"].tolist() == ["q2", "q1", "q1"]
-    assert found.table["compact_logit"].tolist() == found.table["large_logit"].tolist() == [204.0, 106.0, 104.0]
-    assert set(found.seconds_per_pair) == {"compact", "large"}
+    assert result.table["query_id"].tolist() == ["q2", "q1", "q1"]
+    assert result.table["compact_logit"].tolist() == result.table["large_logit"].tolist() == [204.0, 106.0, 104.0]
+    assert set(result.seconds_per_pair) == {"compact", "large"}
     assert told == [(3, 6), (6, 6)]
 
 
@@ -48,17 +48,17 @@ def test_no_candidates_give_an_empty_table() -> None:
     queries = pd.DataFrame({"query_id": ["q1"], "text": ["x"]})
     passages = pd.DataFrame({"passage_id": ["a"], "title": [""], "text": ["text"]})
     lengths = Lengths()
-    found = score_candidates(candidates, queries, passages, {"compact": lengths, "large": lengths})
-    assert len(found.table) == 0
-    assert found.seconds_per_pair == {"compact": pytest.approx(0, abs=1), "large": pytest.approx(0, abs=1)}
+    result = score_candidates(candidates, queries, passages, {"compact": lengths, "large": lengths})
+    assert len(result.table) == 0
+    assert result.seconds_per_pair == {"compact": pytest.approx(0, abs=1), "large": pytest.approx(0, abs=1)}
 
 
 def test_times_add_up_from_the_seconds_of_a_pair() -> None:
     first = {"bm25": 0.001, "dense": 0.004, "hybrid": 0.006}
     pair = {"compact": 0.01, "large": 0.03}
     tiered = {"compact": 10.0, "large": 5.0}
-    found = seconds_per_query(pair, first, 20.0, tiered)
-    assert found == pytest.approx(
+    result = seconds_per_query(pair, first, 20.0, tiered)
+    assert result == pytest.approx(
         {**first, "lean": 0.006, "compact": 0.206, "large": 0.606, "tiered": 0.006 + 0.1 + 0.15}
     )
 
@@ -68,11 +68,11 @@ def test_real_models_score_a_table_as_they_score_pairs(small: Small) -> None:
     candidates = small.artifacts["index/candidates"].read_table("candidates.parquet")
     queries = small.artifacts["corpus/evaluation_set"].read_table("queries.parquet").tail(2)
     passages = small.artifacts["corpus/passages"].read_table("passages.parquet")
-    found = score_candidates(candidates, queries, passages, {"compact": scorer, "large": scorer}).table
-    assert len(found) == 16
+    result = score_candidates(candidates, queries, passages, {"compact": scorer, "large": scorer}).table
+    assert len(result) == 16
     text = dict(zip(queries["query_id"], queries["text"], strict=True))
     body = passages.set_index("passage_id")
-    row = found.iloc[-1]
+    row = result.iloc[-1]
     passage = body.loc[row["passage_id"]]
     alone = scorer.logits([(text[row["query_id"]], f"{passage['title']}\n{passage['text']}")])
     assert row["large_logit"] == row["compact_logit"] == pytest.approx(float(alone[0]), abs=1e-4)

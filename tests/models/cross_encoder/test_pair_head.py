@@ -26,14 +26,14 @@ def tokens() -> torch.Tensor:
 
 
 def test_untrained_it_is_the_scaled_cosine_of_the_two_means(tokens: torch.Tensor) -> None:
-    found = head().score(tokens, IDS, MASK)
+    result = head().score(tokens, IDS, MASK)
     expected = torch.stack(
         [
             10 * cosine_similarity(tokens[0, 1:3].mean(0), tokens[0, 4:7].mean(0), dim=0),
             10 * cosine_similarity(tokens[1, 1], tokens[1, 3], dim=0),
         ]
     )
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(result, expected)
     torch.testing.assert_close(head(3.0).score(tokens, IDS, MASK), 0.3 * expected)
 
 
@@ -63,8 +63,8 @@ def test_padding_and_special_tokens_decide_nothing(tokens: torch.Tensor) -> None
 @pytest.mark.parametrize("ids", [[CLS, SEP, 9, SEP], [CLS, 7, SEP, SEP], [CLS, SEP, SEP, PAD]])
 def test_an_empty_query_or_passage_scores_zero(ids: list[int]) -> None:
     table = torch.tensor([ids])
-    found = head().score(torch.randn((1, 4, 4)), table, (table != PAD).long())
-    assert found.tolist() == [0.0]
+    result = head().score(torch.randn((1, 4, 4)), table, (table != PAD).long())
+    assert result.tolist() == [0.0]
 
 
 def test_as_a_module_it_adds_scores_in_float32(tokens: torch.Tensor) -> None:

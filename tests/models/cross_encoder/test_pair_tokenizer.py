@@ -44,19 +44,19 @@ def test_a_pair_that_fits_is_framed_as_transformers_frames_it(tokenizer: Any) ->
 def roberta() -> PreTrainedTokenizerFast:
     """`<s> query </s></s> passage </s>`, all of one type."""
     words = ["<s>", "</s>", "<pad>", "<unk>", *f"{FILLER} {ANSWER}".split()]
-    backend = Tokenizer(models.WordLevel({word: place for place, word in enumerate(dict.fromkeys(words))}, "<unk>"))
+    backend = Tokenizer(models.WordLevel({word: index for index, word in enumerate(dict.fromkeys(words))}, "<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     backend.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0))
     return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>")
 
 
 def test_other_frames_are_kept() -> None:
-    made = roberta()
-    (encoding,) = PairTokenizer(made, 64).encode([("clean filter", ANSWER)])
-    assert encoding.ids.tolist() == made("clean filter", ANSWER)["input_ids"]
-    (short,) = PairTokenizer(made, 12, CUT).encode([("vinegar", f"{FILLER} {ANSWER} {FILLER}")])
+    built = roberta()
+    (encoding,) = PairTokenizer(built, 64).encode([("clean filter", ANSWER)])
+    assert encoding.ids.tolist() == built("clean filter", ANSWER)["input_ids"]
+    (short,) = PairTokenizer(built, 12, CUT).encode([("vinegar", f"{FILLER} {ANSWER} {FILLER}")])
     assert len(short) == 12
-    assert made.convert_ids_to_tokens(short.ids[:4].tolist()) == ["<s>", "vinegar", "</s>", "</s>"]
+    assert built.convert_ids_to_tokens(short.ids[:4].tolist()) == ["<s>", "vinegar", "</s>", "</s>"]
     assert short.ids[-1] == 1
 
 
@@ -79,11 +79,11 @@ def test_the_beginning_is_read_where_no_word_of_the_query_says_more(tokenizer: A
 
 def test_words_count_by_how_rare_they_are_and_as_their_stems() -> None:
     cut = PassageCut.fit(["filters of pumps", "a pump filter", *["the pump"] * 8, *["nothing"] * 10])
-    found = cut.weights("the Filtering zebra of the pump_filter")
-    assert found.keys() == {"the", "filter", "zebra", "of", "pump"}
-    assert found["the"] == found["pump"] == 0, "4 and 5 tenths of the passages have them"
-    assert found["zebra"] == pytest.approx(np.log(100)), "as a word of one passage in a hundred"
-    assert found["filter"] == pytest.approx(np.log(10))
+    result = cut.weights("the Filtering zebra of the pump_filter")
+    assert result.keys() == {"the", "filter", "zebra", "of", "pump"}
+    assert result["the"] == result["pump"] == 0, "4 and 5 tenths of the passages have them"
+    assert result["zebra"] == pytest.approx(np.log(100)), "as a word of one passage in a hundred"
+    assert result["filter"] == pytest.approx(np.log(10))
 
 
 WORDS = st.lists(st.sampled_from(["oil", "pump", "filter", "vinegar", "roof", "of"]), max_size=30)
@@ -96,7 +96,7 @@ def test_no_run_says_more_of_the_query(query: Any, passage: Any, first: int, siz
     weights = CUT.weights(" ".join(query))
     start = CUT.start(weights, text, offsets, first, size)
     worth = [weights.get(word[:6], 0.0) for word in passage]
-    sums = [round(sum(worth[place : place + size]), 6) for place in range(first, len(passage) - size + 1)]
+    sums = [round(sum(worth[index : index + size]), 6) for index in range(first, len(passage) - size + 1)]
     if not any(sums):
         assert start == first
         return
@@ -104,7 +104,7 @@ def test_no_run_says_more_of_the_query(query: Any, passage: Any, first: int, siz
     begin = sums.index(max(sums))
     assert set(sums[begin : start - first + 1]) == {max(sums)}, "of the first of the best runs"
     after = [*sums, -1][start - first :]
-    room = next(place for place, value in enumerate(after) if value != max(sums)) - 1
+    room = next(index for index, value in enumerate(after) if value != max(sums)) - 1
     assert start - first - begin in (room, room - 1), "with as much of them before it as behind it"
 
 

@@ -30,8 +30,8 @@ def test_each_ingredient_is_compared_with_what_has_it(
 ) -> None:
     report = read_report(small.first.evaluation.folder)
     settings: Settings = small.settings
-    found = ablate_scores(own.scored, own.judgments, calibration, settings.tiers, settings.evaluation)
-    by_variant = {one.variant: one.comparison for one in found}
+    observed = ablate_scores(own.scored, own.judgments, calibration, settings.tiers, settings.evaluation)
+    by_variant = {item.variant: item.comparison for item in observed}
     means = {name: result.means["nDCG@10"] for name, result in report.systems.items()}
     for variant, baseline in {"large logit alone": "large", "compact logit alone": "compact"}.items():
         assert by_variant[variant].baseline == baseline
@@ -40,8 +40,10 @@ def test_each_ingredient_is_compared_with_what_has_it(
     assert by_variant["large for all candidates"].candidate_mean == pytest.approx(means["large"])
     assert by_variant["compact tier last"].candidate_mean == pytest.approx(means["compact"]), "it scores all eight"
     assert by_variant["best 5 of 8"].candidate_mean <= means["tiered"]
-    assert all(one.comparison.queries == 25 for one in found)
-    assert all(one.comparison.p_corrected >= one.comparison.p_value for one in found if one.comparison.p_corrected)
+    assert all(item.comparison.queries == 25 for item in observed)
+    assert all(
+        item.comparison.p_corrected >= item.comparison.p_value for item in observed if item.comparison.p_corrected
+    )
 
 
 def test_probabilities_are_worse_without_calibration(own: JudgedCorpus, calibration: Calibration) -> None:
@@ -60,16 +62,16 @@ def test_a_retrained_variant_is_compared_query_by_query(small: Small) -> None:
     assert (same.comparison.difference, same.comparison.p_corrected) == (0, 1)
     assert changed.comparison.difference < 0
     assert changed.comparison.p_corrected == pytest.approx(2 * changed.comparison.p_value)
-    assert [(one.ingredient, one.comparison.baseline) for one in compare_retrained(tables, baseline, settings)] == [
+    assert [(item.ingredient, item.comparison.baseline) for item in compare_retrained(tables, baseline, settings)] == [
         (name, system) for name in tables for system in ("compact", "large", "tiered")
     ]
 
 
 def test_a_retrained_variant_names_its_settings_and_the_models_it_changes(small: Small) -> None:
     baseline = read_report(small.first.evaluation.folder).per_query
-    found = compare_retrained({"distillation": baseline}, baseline, small.settings.evaluation)
-    assert [one.comparison.baseline for one in found] == ["compact", "tiered"]
-    assert {one.variant for one in found} == {"training.distillation=none"}
+    result = compare_retrained({"distillation": baseline}, baseline, small.settings.evaluation)
+    assert [item.comparison.baseline for item in result] == ["compact", "tiered"]
+    assert {item.variant for item in result} == {"training.distillation=none"}
 
 
 def test_every_retrained_ablation_changes_settings_that_there_are(tmp_path: Path) -> None:

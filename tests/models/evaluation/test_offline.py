@@ -22,8 +22,8 @@ from tests.small_bundle import Small
 
 
 def judged(small: Small) -> tuple[Artifact, Artifact, Artifact]:
-    made = small.artifacts
-    return made["corpus/evaluation_set"], made["corpus/passages"], made["index/candidates"]
+    built = small.artifacts
+    return built["corpus/evaluation_set"], built["corpus/passages"], built["index/candidates"]
 
 
 def test_a_split_has_its_queries_and_their_judgments(small: Small) -> None:
@@ -56,10 +56,10 @@ def test_the_report_has_every_system_with_its_quality_and_time(small: Small) -> 
 def test_reranking_is_judged_with_what_retrieval_missed(small: Small) -> None:
     rankings = small.first.evaluation.read_table("rankings.parquet")
     candidates = small.artifacts["index/candidates"].read_table("candidates.parquet")
-    found = candidates.groupby("query_id")["passage_id"].apply(set).to_dict()
+    result = candidates.groupby("query_id")["passage_id"].apply(set).to_dict()
     for name in RERANKERS:
         for query_id, rows in rankings[rankings["system"] == name].groupby("query_id"):
-            assert set(rows["passage_id"]) == found[query_id]
+            assert set(rows["passage_id"]) == result[query_id]
     tiered = rankings[rankings["system"] == "tiered"]
     assert tiered.groupby("query_id")["tier"].agg(lambda tiers: (tiers == "large").sum()).tolist() == [4] * 25
 
@@ -117,11 +117,11 @@ def test_a_champion_on_other_candidates_is_scored_again_and_comes_to_the_same(sm
     assert facts["rescored"] == 1
     stored = small.first.evaluation.read_table("per_query.parquet")
     expected = stored[stored["system"] == "tiered"].sort_values(["query_id", "measure"], ignore_index=True)
-    found = pd.read_parquet(tmp_path / "again" / "per_query.parquet").sort_values(
+    result = pd.read_parquet(tmp_path / "again" / "per_query.parquet").sort_values(
         ["query_id", "measure"], ignore_index=True
     )
-    assert found["query_id"].tolist() == expected["query_id"].tolist()
-    np.testing.assert_allclose(found["value"], expected["value"])
+    assert result["query_id"].tolist() == expected["query_id"].tolist()
+    np.testing.assert_allclose(result["value"], expected["value"])
 
 
 def test_a_champion_whose_files_changed_is_not_scored(small: Small, tmp_path: Path) -> None:

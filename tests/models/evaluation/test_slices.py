@@ -71,18 +71,18 @@ def test_a_kind_of_query_that_is_hurt_shows_first_with_its_worst_queries() -> No
     assert first.low < first.difference < first.high < 0
     assert first.p_value <= first.p_corrected < 0.05
     lost = after - before
-    assert [one["query_id"] for one in first.examples] == [ids[row] for row in np.argsort(lost)[:3]]
-    assert {one.by for one in slices} == {"query length", "rarest word", "judged grade", "source"}
-    assert all(one.queries >= MIN_QUERIES for one in slices), "three queries of a source say nothing"
-    assert sum(one.queries for one in slices if one.by == "rarest word") == 60
+    assert [item["query_id"] for item in first.examples] == [ids[row] for row in np.argsort(lost)[:3]]
+    assert {item.by for item in slices} == {"query length", "rarest word", "judged grade", "source"}
+    assert all(item.queries >= MIN_QUERIES for item in slices), "three queries of a source say nothing"
+    assert sum(item.queries for item in slices if item.by == "rarest word") == 60
 
 
 def test_the_small_deployment_has_slices_in_its_evaluation(small: Small) -> None:
     values = small.first.evaluation.read_json("report/evaluation.json")
     report = read_report(small.first.evaluation.folder)
     gain = report.gains["tiered"]
-    whole = [one for one in values["slices"] if one["by"] == "judged grade"]
-    assert [one["queries"] for one in whole] == [25]
+    whole = [item for item in values["slices"] if item["by"] == "judged grade"]
+    assert [item["queries"] for item in whole] == [25]
     assert whole[0]["difference"] == pytest.approx(gain.difference)
     assert whole[0]["p_value"] == pytest.approx(gain.p_value)
 
@@ -90,7 +90,7 @@ def test_the_small_deployment_has_slices_in_its_evaluation(small: Small) -> None
 def test_behind_each_first_stage_its_own_passages_are_reranked(small: Small) -> None:
     values = small.first.evaluation.read_json("report/evaluation.json")
     report = read_report(small.first.evaluation.folder)
-    by_stage = {one["stage"]: one for one in values["by_first_stage"]}
+    by_stage = {item["stage"]: item for item in values["by_first_stage"]}
     assert list(by_stage) == list(FIRST_STAGES)
     assert by_stage["hybrid"]["coverage"] == 1.0
     assert 0 < by_stage["bm25"]["coverage"] < 1
@@ -99,8 +99,8 @@ def test_behind_each_first_stage_its_own_passages_are_reranked(small: Small) -> 
         assert stage["gains"]["large"]["baseline_mean"] == pytest.approx(report.systems[name].means["nDCG@10"])
     hybrid = by_stage["hybrid"]["gains"]["tiered"]
     assert hybrid["candidate_mean"] == pytest.approx(report.systems["tiered"].means["nDCG@10"], abs=0.02)
-    corrected = [gain["p_corrected"] for one in by_stage.values() for gain in one["gains"].values()]
-    plain = [gain["p_value"] for one in by_stage.values() for gain in one["gains"].values()]
+    corrected = [gain["p_corrected"] for item in by_stage.values() for gain in item["gains"].values()]
+    plain = [gain["p_value"] for item in by_stage.values() for gain in item["gains"].values()]
     assert all(p >= own for p, own in zip(corrected, plain, strict=True))
 
 
@@ -118,9 +118,9 @@ def test_what_has_no_score_keeps_its_place_and_nothing_scored_changes_nothing(sm
         "evaluation/scored_candidates", small.first.evaluation.manifest.inputs["evaluation/scored_candidates"]
     ).read_table("scored.parquet")
     none = stage_gains(stages, scored.iloc[:0], judgments, calibration, settings.tiers, 8, SETTINGS)
-    assert [(one.coverage, dict(one.gains)) for one in none] == [(0.0, {})] * 3
+    assert [(item.coverage, dict(item.gains)) for item in none] == [(0.0, {})] * 3
     first = scored[scored["rank"] == 1]
     single = stage_gains(stages, first, judgments, calibration, settings.tiers, 8, SETTINGS)
-    for one in single:
-        assert 0 < one.coverage < 1 / 6, "one passage of at most eight"
-        assert {gain.difference for gain in one.gains.values()} == {0.0}, "one passage alone has nowhere to go"
+    for item in single:
+        assert 0 < item.coverage < 1 / 6, "one passage of at most eight"
+        assert {gain.difference for gain in item.gains.values()} == {0.0}, "one passage alone has nowhere to go"

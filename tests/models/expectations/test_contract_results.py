@@ -54,15 +54,15 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_rows_that_break_the_contract_are_shown(store: ArtifactStore) -> None:
-    found = contract_violations(store, queries(store, "train", "exam", "dev"), "queries.parquet")
-    assert (found["count"], found["rows"]) == (1, 3)
-    (example,) = found["examples"]
+    result = contract_violations(store, queries(store, "train", "exam", "dev"), "queries.parquet")
+    assert (result["count"], result["rows"]) == (1, 3)
+    (example,) = result["examples"]
     assert (example["column"], example["value"], example["row"]) == ("split", "exam", "1")
 
 
 def test_at_most_twenty_are_shown_and_all_are_counted(store: ArtifactStore) -> None:
-    found = contract_violations(store, queries(store, *["exam"] * 30), "queries.parquet")
-    assert (found["count"], len(found["examples"])) == (30, 20)
+    result = contract_violations(store, queries(store, *["exam"] * 30), "queries.parquet")
+    assert (result["count"], len(result["examples"])) == (30, 20)
 
 
 def test_the_same_content_is_looked_at_once(store: ArtifactStore, tmp_path: Path, computed: list[int]) -> None:

@@ -212,7 +212,7 @@ def test_offending_rows_are_shown_with_the_passage_they_repeat() -> None:
     table = passages()
     table = retext(table, [*table["text"][:-4], *[f"{table['text'][0]} {n}" for n in range(4)]])
     report = validate(passage_table(table), "passages", PASSAGE_PARAMETERS)
-    outcome = next(one for one in report.results if one.name == "few_near_duplicates")
+    outcome = next(item for item in report.results if item.name == "few_near_duplicates")
     assert not outcome.success
     alike = {f"d{n}#0" for n in (0, 16, 17, 18, 19)}
     assert {row["passage_id"] for row in outcome.examples} == alike
@@ -223,9 +223,9 @@ def test_without_an_accepted_version_what_compares_with_it_is_left_out() -> None
     report = validate(passage_table(passages()), "passages", PASSAGE_PARAMETERS)
     suite = json.loads(suite_file("passages").read_text())
     comparing = [
-        one["meta"]["name"]
-        for one in suite["expectations"]
-        if any(name.startswith(ACCEPTED) for name in parameter_names(one))
+        item["meta"]["name"]
+        for item in suite["expectations"]
+        if any(name.startswith(ACCEPTED) for name in parameter_names(item))
     ]
     assert list(report.left_out) == comparing
     assert len(comparing) == 5

@@ -143,12 +143,12 @@ def test_the_detectable_difference_is_the_textbook_one() -> None:
 def test_the_test_finds_the_detectable_difference_with_the_stated_power() -> None:
     generator = np.random.default_rng(4)
     shift = smallest_detectable_difference(stats.norm.ppf((np.arange(60) + 0.5) / 60))
-    found = 0
+    result = 0
     for trial in range(200):
         sample = generator.normal(size=60) + shift
-        found += paired_randomization_test(sample, np.zeros(60), resamples=999, seed=trial) <= 0.05
+        result += paired_randomization_test(sample, np.zeros(60), resamples=999, seed=trial) <= 0.05
 
-    assert 0.72 <= found / 200 <= 0.88
+    assert 0.72 <= result / 200 <= 0.88
 
 
 def test_one_comparison_needs_no_correction() -> None:
@@ -191,7 +191,7 @@ def test_a_planted_difference_survives_the_correction_and_nothing_is_said_of_equ
 
 def test_tukey_hsd_controls_the_error_of_all_pairs_together() -> None:
     generator = np.random.default_rng(9)
-    found = 0
+    result = 0
     for trial in range(200):
         table = generator.normal(size=(1, 30)) + generator.normal(size=(5, 30))
         p_values, margin = randomized_tukey_hsd(table, resamples=300, seed=trial)
@@ -199,9 +199,9 @@ def test_tukey_hsd_controls_the_error_of_all_pairs_together() -> None:
         apart = np.abs(means[:, None] - means)
         assert np.array_equal(p_values, p_values.T)
         assert ((apart > margin) <= (p_values <= 0.06)).all()
-        found += p_values.min() <= 0.05
+        result += p_values.min() <= 0.05
 
-    assert 0.01 <= found / 200 <= 0.09
+    assert 0.01 <= result / 200 <= 0.09
 
 
 def test_tukey_hsd_finds_the_one_better_system() -> None:

@@ -36,23 +36,23 @@ def bm25(request: pytest.FixtureRequest) -> tuple[pd.DataFrame, pd.DataFrame]:
     if not (folder / "qrels").is_dir():
         pytest.skip(f"no BEIR folder {folder}; RERANKOPS_DATA names where they are")
     source = BeirSource(folder)
-    documents = [one for one in source.documents() if not isinstance(one, RejectedRow)]
-    queries = [one for one in source.queries() if not isinstance(one, RejectedRow) and one.split == "test"]
+    documents = [item for item in source.documents() if not isinstance(item, RejectedRow)]
+    queries = [item for item in source.queries() if not isinstance(item, RejectedRow) and item.split == "test"]
     asked = {query.query_id for query in queries}
-    judged = [one for one in source.judgments() if not isinstance(one, RejectedRow) and one.query_id in asked]
+    judged = [item for item in source.judgments() if not isinstance(item, RejectedRow) and item.query_id in asked]
     ids = sorted(document.document_id for document in documents)
-    texts = {one.document_id: passage_text(one.title, one.text) for one in documents}
+    texts = {item.document_id: passage_text(item.title, item.text) for item in documents}
     index = LexicalIndex.build([texts[name] for name in ids], ids)
     rows, scores = index.search([query.text for query in queries], DEPTH)
     table = [
         (query.query_id, ids[row], round(float(score), 1))
-        for query, found, values in zip(queries, rows, scores, strict=True)
-        for row, score in zip(found, values, strict=True)
+        for query, result, values in zip(queries, rows, scores, strict=True)
+        for row, score in zip(result, values, strict=True)
         if row >= 0
     ]
     run = pd.DataFrame(table, columns=["query_id", "document_id", "score"])
     columns = ["query_id", "document_id", "grade"]
-    judgments = pd.DataFrame([(one.query_id, one.document_id, one.grade) for one in judged], columns=columns)
+    judgments = pd.DataFrame([(item.query_id, item.document_id, item.grade) for item in judged], columns=columns)
     return run, judgments.drop_duplicates(columns[:2])
 
 
@@ -122,6 +122,6 @@ def test_an_exported_run_file_gives_the_same_numbers(bm25: tuple[pd.DataFrame, p
     export_trec_run(ranking, tmp_path / "bm25.run", "bm25")
     with (tmp_path / "bm25.run").open() as file:
         parsed = pytrec_eval.parse_run(file)
-    table = [(query_id, name, score) for query_id, found in parsed.items() for name, score in found.items()]
+    table = [(query_id, name, score) for query_id, result in parsed.items() for name, score in result.items()]
     read = pd.DataFrame(table, columns=["query_id", "document_id", "score"])
     assert_equal(evaluate_run(run, judgments), theirs(read, judgments))

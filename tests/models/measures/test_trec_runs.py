@@ -67,10 +67,10 @@ def test_pytrec_eval_measures_the_exported_file_as_we_do(tmp_path: Path) -> None
         }
         for query_id, rows in JUDGMENTS.groupby("query_id")
     }
-    found = pytrec_eval.RelevanceEvaluator(encoded, {"ndcg_cut.10"}).evaluate(theirs)
+    result = pytrec_eval.RelevanceEvaluator(encoded, {"ndcg_cut.10"}).evaluate(theirs)
     ours = evaluate_run(collapse_to_documents(ranking), JUDGMENTS, ["nDCG@10"])
     for query_id, value in zip(ours["query_id"], ours["value"], strict=True):
-        assert found[query_id.replace(" ", "%20")]["ndcg_cut_10"] == pytest.approx(value, abs=1e-9)
+        assert result[query_id.replace(" ", "%20")]["ndcg_cut_10"] == pytest.approx(value, abs=1e-9)
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_decisions_and_rankings_of_the_same_requests_have_the_same_features() ->
     )
     offline = features_from_rankings(queries, rankings)
     asked = [decision(), decision(1, query="nothing found", ranking=[], candidates=[])]
-    online = pd.DataFrame([decision_features(one) for one in asked]).astype(offline.dtypes)
+    online = pd.DataFrame([decision_features(item) for item in asked]).astype(offline.dtypes)
     pd.testing.assert_frame_equal(offline.drop(columns="latency_ms"), online.drop(columns="latency_ms"))
     assert np.isnan(offline["latency_ms"].to_numpy()).all()
     without_tier = features_from_rankings(queries, rankings.drop(columns="tier"))

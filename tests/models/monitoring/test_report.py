@@ -39,38 +39,38 @@ def store(tmp_path: Path) -> ArtifactStore:
 
 @pytest.fixture
 def records(tmp_path: Path) -> Database:
-    made = Database(f"sqlite:///{tmp_path / 'records.db'}")
-    made.migrate()
-    return made
+    built = Database(f"sqlite:///{tmp_path / 'records.db'}")
+    built.migrate()
+    return built
 
 
 def keep_log(store: ArtifactStore, records: Database, day: date) -> Artifact:
     """The log of a day in the store, as the asset makes it."""
     log = read_day(records, day)
-    made = store.get_or_create(
+    built = store.get_or_create(
         DECISION_LOG,
         code_version="1",
         inputs={"decisions": log_digest(log)},
         settings={},
         build=lambda folder: write_log(log, folder),
     )
-    store.point(made, day.isoformat())
-    return made
+    store.point(built, day.isoformat())
+    return built
 
 
 def keep_report(store: ArtifactStore, records: Database, day: date, **settings: Any) -> Artifact:
     """The drift report of a day in the store, as the asset makes it."""
     policy = SETTINGS.model_copy(update=settings)
     windows = find_windows(store, Ledger(records), keep_log(store, records, day), day, policy)
-    made = store.get_or_create(
+    built = store.get_or_create(
         DRIFT_REPORT,
         code_version="1",
         inputs={**windows.inputs, "log": windows.log.data_version, "day": day.isoformat()},
         settings=policy.model_dump(),
         build=lambda folder: write_report(windows, policy, folder),
     )
-    store.point(made, day.isoformat())
-    return made
+    store.point(built, day.isoformat())
+    return built
 
 
 def test_a_day_is_a_utc_day_in_time_order(database: Database) -> None:
@@ -140,7 +140,7 @@ def test_a_log_comes_back_from_its_file_and_counts(tmp_path: Path) -> None:
 
 def test_the_digest_changes_with_every_decision() -> None:
     two = [decision("a"), decision("b")]
-    digests = {log_digest(decision_table(found)) for found in ([], two[:1], two[1:], two)}
+    digests = {log_digest(decision_table(result)) for result in ([], two[:1], two[1:], two)}
     assert len(digests) == 4
     assert log_digest(decision_table(two)) == log_digest(decision_table(two))
 
@@ -354,10 +354,10 @@ def _report(store: ArtifactStore, served: Release, back: int, share: float | Non
         (folder / WINDOW_FILE).write_bytes(canonical_json(facts))
         return {}
 
-    made = store.get_or_create(
+    built = store.get_or_create(
         DRIFT_REPORT, code_version="1", inputs={**facts, "share": str(share)}, settings={}, build=build
     )
-    store.point(made, day)
+    store.point(built, day)
 
 
 def test_without_a_release_or_a_report_the_gate_hears_nothing(store: ArtifactStore, records: Database) -> None:

@@ -35,10 +35,10 @@ LATER = timedelta(days=DAYS + 1)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ArtifactStore]:
     """An empty store, once on each kind of root."""
     if request.param == "memory":
-        made = ArtifactStore(f"memory://store-{uuid.uuid4().hex}", tmp_path / "cache")
-        yield made
-        for place in made.files.find(""):
-            made.files.delete(place)
+        built = ArtifactStore(f"memory://store-{uuid.uuid4().hex}", tmp_path / "cache")
+        yield built
+        for location in built.files.find(""):
+            built.files.delete(location)
         return
     root = str(tmp_path / "root") if request.param == "local" else request.getfixturevalue("s3_root")()
     yield ArtifactStore(root, tmp_path / "cache")
@@ -54,7 +54,7 @@ def make(store: ArtifactStore, asset: str, text: str, *inputs: Artifact, **outsi
         (folder / "words.txt").write_text(f"{asset} {text}")
         return {}
 
-    versions = {**{one.asset: one.data_version for one in inputs}, **outside}
+    versions = {**{item.asset: item.data_version for item in inputs}, **outside}
     return store.get_or_create(asset, code_version="c", inputs=versions, settings={"text": text}, build=build)
 
 
@@ -78,11 +78,11 @@ def age(store: ArtifactStore, artifact: Artifact, days: float) -> None:
 
 
 def refs(artifacts: tuple[Artifact, ...]) -> set[Ref]:
-    return {Ref(one.asset, one.data_version) for one in artifacts}
+    return {Ref(item.asset, item.data_version) for item in artifacts}
 
 
-def gone(found: Plan) -> set[Ref]:
-    return {one.ref for one in found.artifacts}
+def gone(result: Plan) -> set[Ref]:
+    return {item.ref for item in result.artifacts}
 
 
 def release(ledger: Ledger, bundle: str, *, gate: bool = True) -> Release:
@@ -112,33 +112,33 @@ def test_what_nothing_refers_to_goes_and_the_rest_stays_with_what_it_was_made_fr
     assert told.kept[Ref(BUNDLE, served[2].data_version)] == "champion"
     assert told.kept[Ref(new[0].asset, new[0].data_version)] == "current"
     assert told.kept[Ref(served[0].asset, served[0].data_version)].startswith("made into ")
-    assert told.freed_bytes == sum(one.bytes for one in told.artifacts) > 0
+    assert told.freed_bytes == sum(item.bytes for item in told.artifacts) > 0
     assert (len(told.steps), len(told.results)) == (3, 1)
 
     assert gone(collect(store, lambda: refers, DAYS, then)) == refs(old)
-    for one in (*served, *new):
-        store.open(one.asset, one.data_version).verify()
-    for one in old:
+    for first in (*served, *new):
+        store.open(first.asset, first.data_version).verify()
+    for first in old:
         with pytest.raises(ArtifactError, match="no artifact"):
-            store.open(one.asset, one.data_version)
+            store.open(first.asset, first.data_version)
     left = "\n".join(store.files.find(""))
-    assert not any(one.data_version in left or one.manifest.step in left for one in old), left
+    assert not any(item.data_version in left or item.manifest.step in left for item in old), left
     assert len(store.files.find("memo")) == 2
-    assert [store.require(one.asset).data_version for one in new] == [one.data_version for one in new]
+    assert [store.require(item.asset).data_version for item in new] == [item.data_version for item in new]
     again = generation(store, "old")
-    assert [one.data_version for one in again] == [one.data_version for one in old]
-    assert not any(one.reused for one in again)
+    assert [item.data_version for item in again] == [item.data_version for item in old]
+    assert not any(item.reused for item in again)
 
 
 def test_what_a_recent_run_made_or_reused_stays(local: ArtifactStore) -> None:
-    made, reused, read, unused = (generation(local, text) for text in ("made", "reused", "read", "unused"))
-    for one in (*reused, *read, *unused):
-        age(local, one, DAYS + 1)
+    built, reused, read, unused = (generation(local, text) for text in ("made", "reused", "read", "unused"))
+    for first in (*reused, *read, *unused):
+        age(local, first, DAYS + 1)
     assert make(local, BUNDLE, "reused", *reused[:2]).reused
     local.use(read[1])
     told = plan(local, NOTHING, DAYS)
     assert gone(told) == refs(unused) | {Ref(BUNDLE, read[2].data_version)}
-    assert told.kept.keys() == refs(made) | refs(reused) | refs(read[:2])
+    assert told.kept.keys() == refs(built) | refs(reused) | refs(read[:2])
 
 
 def test_one_content_of_two_computations_holds_only_the_inputs_of_the_one_in_use(local: ArtifactStore) -> None:
@@ -151,16 +151,16 @@ def test_one_content_of_two_computations_holds_only_the_inputs_of_the_one_in_use
 
     sets = [
         local.get_or_create(
-            "corpus/evaluation_set", code_version="c", inputs={one.asset: one.data_version}, settings={}, build=same
+            "corpus/evaluation_set", code_version="c", inputs={item.asset: item.data_version}, settings={}, build=same
         )
-        for one in (first, second)
+        for item in (first, second)
     ]
     assert sets[0].data_version == sets[1].data_version
     bundle = make(local, BUNDLE, "new", second, sets[1])
     point(local, bundle)
     told = plan(local, NOTHING, DAYS, datetime.now(UTC) + LATER)
     assert gone(told) == refs((first,))
-    assert set(told.steps) == {f"steps/{one.asset}/{one.manifest.step}.json" for one in (first, sets[0])}
+    assert set(told.steps) == {f"steps/{item.asset}/{item.manifest.step}.json" for item in (first, sets[0])}
 
 
 def test_releases_of_the_rollback_stack_keep_their_bundles(ledger: Ledger, tracking: Tracking) -> None:
@@ -234,9 +234,9 @@ def test_what_a_run_reuses_while_it_is_deleted_is_there_for_the_run(store: Artif
         return NOTHING
 
     time.sleep(1.1)
-    found = collect(store, refers, DAYS, now + timedelta(seconds=0.5))
+    result = collect(store, refers, DAYS, now + timedelta(seconds=0.5))
     assert len(asked) == 1
-    assert gone(found) == set()
+    assert gone(result) == set()
     store.open(BUNDLE, bundle.data_version).verify()
     assert generation(store, "old")[2].reused
 
@@ -329,31 +329,31 @@ KILLED = textwrap.dedent(
 
 @pytest.mark.parametrize("root", ["local", "s3"])
 @pytest.mark.parametrize(
-    ("place", "count"), [("_move_to_trash", 1), ("_delete_for_good", 0), ("_delete_for_good", 1), ("delete", 1)]
+    ("killed_in", "count"), [("_move_to_trash", 1), ("_delete_for_good", 0), ("_delete_for_good", 1), ("delete", 1)]
 )
 def test_a_kill_in_the_middle_is_finished_by_the_next_call(
-    request: pytest.FixtureRequest, tmp_path: Path, root: str, place: str, count: int
+    request: pytest.FixtureRequest, tmp_path: Path, root: str, killed_in: str, count: int
 ) -> None:
     where = str(tmp_path / "root") if root == "local" else request.getfixturevalue("s3_root")()
     store = ArtifactStore(where, tmp_path / "cache")
     old, new = generation(store, "old"), generation(store, "new")
     point(store, *new)
-    program = [sys.executable, "-c", KILLED, where, str(tmp_path / "cache-2"), place, str(count)]
+    program = [sys.executable, "-c", KILLED, where, str(tmp_path / "cache-2"), killed_in, str(count)]
     killed = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    for one in new:
-        store.require(one.asset).verify()
+    for first in new:
+        store.require(first.asset).verify()
     if count:
         again = generation(store, "old")
-        assert [one.data_version for one in again] == [one.data_version for one in old]
-        for one in again:
-            one.verify()
+        assert [item.data_version for item in again] == [item.data_version for item in old]
+        for first in again:
+            first.verify()
     collect(store, lambda: NOTHING, DAYS, datetime.now(UTC) + LATER)
     assert Catalog.read(store).objects.keys() == refs(new)
     assert store.files.find("trash") == {}
     assert len(store.files.find("steps")) == len(new)
-    for one in new:
-        store.require(one.asset).verify()
+    for first in new:
+        store.require(first.asset).verify()
 
 
 def test_what_an_upload_left_half_way_goes_when_it_is_old(store: ArtifactStore) -> None:
@@ -361,9 +361,9 @@ def test_what_an_upload_left_half_way_goes_when_it_is_old(store: ArtifactStore) 
     left = Ref("corpus/passages", "0123456789abcdef01234567")
     now = datetime.now(UTC)
     assert gone(plan(store, NOTHING, DAYS, now)) == set(), "it may be going on"
-    found = collect(store, lambda: NOTHING, DAYS, now + LATER)
-    assert gone(found) == {left}
-    assert not found.artifacts[0].whole
+    result = collect(store, lambda: NOTHING, DAYS, now + LATER)
+    assert gone(result) == {left}
+    assert not result.artifacts[0].whole
     assert store.files.find("objects") == {}
 
 
@@ -395,9 +395,9 @@ def test_folders_and_files_of_dead_processes_go(local: ArtifactStore, tmp_path: 
         then = time.time() - 90_000
         os.utime(path, (then, then))
     with local.workspace.folder("alive") as alive:
-        found = collect(local, lambda: NOTHING, DAYS)
-        assert {*found.folders} == {dead, scratch}
-        assert found.leftovers == ("current/corpus/.passages.json.torn",)
+        result = collect(local, lambda: NOTHING, DAYS)
+        assert {*result.folders} == {dead, scratch}
+        assert result.leftovers == ("current/corpus/.passages.json.torn",)
         assert (dead.exists(), scratch.exists(), torn.exists(), alive.exists()) == (False, False, False, True)
 
 
@@ -405,22 +405,22 @@ def test_copies_on_this_machine_go_with_what_they_are_copies_of(s3_root: Callabl
     root, cache = s3_root(), tmp_path / "cache"
     old, new = (generation(ArtifactStore(root, tmp_path / "elsewhere"), text) for text in ("old", "new"))
     store = ArtifactStore(root, cache)
-    for one in (*old, *new):
-        store.open(one.asset, one.data_version)
+    for first in (*old, *new):
+        store.open(first.asset, first.data_version)
     point(store, *new)
     now = datetime.now(UTC) + LATER
     assert len(plan(store, NOTHING, DAYS, now).folders) == len(old)
     collect(store, lambda: NOTHING, DAYS, now)
-    assert {path.name for path in cache.glob("objects/*/*/*")} == {one.data_version for one in new}
+    assert {path.name for path in cache.glob("objects/*/*/*")} == {item.data_version for item in new}
 
 
 def test_a_rollback_to_a_bundle_that_was_deleted_is_refused(
     local: ArtifactStore, ledger: Ledger, tracking: Tracking
 ) -> None:
     bundles = [make(local, BUNDLE, text) for text in ("first", "second")]
-    for one in bundles:
-        tracking.ensure_version("reranker", one)
-        release(ledger, one.data_version)
+    for first in bundles:
+        tracking.ensure_version("reranker", first)
+        release(ledger, first.data_version)
     retention = RetentionSettings(days=DAYS, releases=0)
     now = datetime.now(UTC) + LATER
     collect(local, lambda: References({Ref(BUNDLE, bundles[1].data_version): "champion"}, {}), retention.days, now)

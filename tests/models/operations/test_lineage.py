@@ -43,18 +43,18 @@ def deployment(tmp_path: Path, tracking: Tracking) -> Iterator[Deployment]:
     database = Database(f"sqlite:///{tmp_path / 'records.db'}")
     database.migrate()
     store = ArtifactStore(str(tmp_path / "root"), tmp_path / "cache")
-    made = Deployment(store, Ledger(database), tracking, [], [], [], [])
+    built = Deployment(store, Ledger(database), tracking, [], [], [], [])
     for text in ("one", "two"):
         passages = make(store, "corpus/passages", text, source=f"digest of {text}")
-        made.passages.append(passages)
-        made.indexes.append(make(store, "index/dense_index", text, passages))
-        made.bundles.append(make(store, BUNDLE, text, passages, made.indexes[-1]))
-        version = tracking.ensure_version("reranker", made.bundles[-1])
+        built.passages.append(passages)
+        built.indexes.append(make(store, "index/dense_index", text, passages))
+        built.bundles.append(make(store, BUNDLE, text, passages, built.indexes[-1]))
+        version = tracking.ensure_version("reranker", built.bundles[-1])
         tracking.set_alias(CHAMPION, version)
-        made.releases.append(release(made.ledger, made.bundles[-1].data_version, version))
-        for artifact in (passages, made.indexes[-1], made.bundles[-1]):
+        built.releases.append(release(built.ledger, built.bundles[-1].data_version, version))
+        for artifact in (passages, built.indexes[-1], built.bundles[-1]):
             store.point(artifact)
-    yield made
+    yield built
     database.close()
 
 
@@ -63,7 +63,7 @@ def make(store: ArtifactStore, asset: str, text: str, *inputs: Artifact, **outsi
         (folder / "words.txt").write_text(f"{asset} {text}")
         return {"dagster/row_count": len(text), "source": SOURCE}
 
-    versions = {**{one.asset: one.data_version for one in inputs}, **outside}
+    versions = {**{item.asset: item.data_version for item in inputs}, **outside}
     return store.get_or_create(asset, code_version="c1", inputs=versions, settings={"corpus.k": text}, build=build)
 
 
@@ -80,15 +80,15 @@ def name_of(artifact: Artifact) -> str:
 
 
 def test_the_champion_goes_back_to_the_raw_source(deployment: Deployment) -> None:
-    found = deployment.trace("champion")
-    assert found.release is not None
-    assert (found.release["release_id"], found.release["actor"]) == (deployment.releases[1].release_id, "ana")
-    assert found.root == name_of(deployment.bundles[1])
+    lineage = deployment.trace("champion")
+    assert lineage.release is not None
+    assert (lineage.release["release_id"], lineage.release["actor"]) == (deployment.releases[1].release_id, "ana")
+    assert lineage.root == name_of(deployment.bundles[1])
     passages, index = name_of(deployment.passages[1]), name_of(deployment.indexes[1])
-    assert found.nodes.keys() == {found.root, passages, index}
-    assert found.nodes[found.root]["inputs"] == [passages, index]
-    assert found.nodes[index]["inputs"] == [passages]
-    node = found.nodes[passages]
+    assert lineage.nodes.keys() == {lineage.root, passages, index}
+    assert lineage.nodes[lineage.root]["inputs"] == [passages, index]
+    assert lineage.nodes[index]["inputs"] == [passages]
+    node = lineage.nodes[passages]
     assert (node["code_version"], node["rows"], node["settings"]) == ("c1", 3, {"corpus.k": "two"})
     assert (node["outside"], node["source"], node["stored"]) == ({"source": "digest of two"}, SOURCE, True)
     assert node["seconds"] == deployment.passages[1].manifest.seconds
@@ -99,11 +99,11 @@ def test_releases_and_models_are_found_by_their_names(deployment: Deployment) ->
     assert deployment.trace("previous").root == first
     assert deployment.trace(deployment.releases[0].release_id).root == first
     assert deployment.trace("reranker@champion").root == second
-    found = deployment.trace("reranker/1")
-    assert found.root == first
-    assert found.release is None
-    assert found.model is not None
-    assert (found.model["name"], found.model["version"], found.model["aliases"]) == ("reranker", "1", [])
+    lineage = deployment.trace("reranker/1")
+    assert lineage.root == first
+    assert lineage.release is None
+    assert lineage.model is not None
+    assert (lineage.model["name"], lineage.model["version"], lineage.model["aliases"]) == ("reranker", "1", [])
     deployment.tracking.set_alias(CHALLENGER, "1")
     assert deployment.trace("challenger").root == first
 
@@ -121,8 +121,8 @@ def test_a_day_of_a_daily_asset_is_named(deployment: Deployment) -> None:
     days = ["2026-11-01", "2026-11-02"]
     for day in days:
         deployment.store.point(make(deployment.store, "monitoring/drift_report", day), day)
-    found = deployment.trace("monitoring/drift_report@2026-11-01")
-    assert found.nodes[found.root]["settings"] == {"corpus.k": "2026-11-01"}
+    lineage = deployment.trace("monitoring/drift_report@2026-11-01")
+    assert lineage.nodes[lineage.root]["settings"] == {"corpus.k": "2026-11-01"}
     with pytest.raises(ArtifactError, match="one day at a time") as told:
         deployment.trace("drift_report")
     assert "drift_report@2026-11-02" in told.value.hint

@@ -36,12 +36,12 @@ def settings_of(small: Small, folder: Path) -> Settings:
 
 
 def test_an_empty_deployment_has_a_status_and_a_database(tmp_path: Path) -> None:
-    found = deployment_status(small_settings(tmp_path))
-    assert found["champion"] is found["gate"] is found["best_first_stage"] is None
-    assert found["evaluation"] == found["gains"] == {}
-    assert found["incidents"] == []
-    assert found["objectives"]["p95_ms"] > 0
-    json.dumps(found)
+    result = deployment_status(small_settings(tmp_path))
+    assert result["champion"] is result["gate"] is result["best_first_stage"] is None
+    assert result["evaluation"] == result["gains"] == {}
+    assert result["incidents"] == []
+    assert result["objectives"]["p95_ms"] > 0
+    json.dumps(result)
 
 
 def test_it_names_the_champion_the_gate_and_every_system(small: Small, tmp_path: Path, tracking: Tracking) -> None:
@@ -62,8 +62,8 @@ def test_it_names_the_champion_the_gate_and_every_system(small: Small, tmp_path:
     )
     small.store.point(gate)
     small.store.point(small.first.evaluation)
-    found = deployment_status(settings)
-    assert found["champion"] == {
+    observed = deployment_status(settings)
+    assert observed["champion"] == {
         "release_id": release.release_id,
         "version": "5",
         "bundle_version": small.first.bundle.data_version,
@@ -71,14 +71,14 @@ def test_it_names_the_champion_the_gate_and_every_system(small: Small, tmp_path:
         "corpus_version": small.artifacts["corpus/passages"].data_version,
         "action": "release",
     }
-    assert found["gate"]["decision"] == "released"
-    assert {check["name"] for check in found["gate"]["checks"]} >= {"gain", "champion_loss", "p95_ms"}
-    assert set(found["evaluation"]) == SYSTEMS
-    assert all(0 <= result["nDCG@10"] <= 1 for result in found["evaluation"].values())
-    assert found["gains"]["tiered"]["baseline"] == found["best_first_stage"]
-    assert [(one["kind"], one["evidence"]) for one in found["incidents"]] == [("drift", {"share": 0.9})]
-    assert found["incidents"][0]["id"] == incident.incident_id
-    json.dumps(found)
+    assert observed["gate"]["decision"] == "released"
+    assert {check["name"] for check in observed["gate"]["checks"]} >= {"gain", "champion_loss", "p95_ms"}
+    assert set(observed["evaluation"]) == SYSTEMS
+    assert all(0 <= result["nDCG@10"] <= 1 for result in observed["evaluation"].values())
+    assert observed["gains"]["tiered"]["baseline"] == observed["best_first_stage"]
+    assert [(item["kind"], item["evidence"]) for item in observed["incidents"]] == [("drift", {"share": 0.9})]
+    assert observed["incidents"][0]["id"] == incident.incident_id
+    json.dumps(observed)
 
 
 def test_a_release_that_a_crash_left_pending_is_finished_first(
@@ -89,8 +89,8 @@ def test_a_release_that_a_crash_left_pending_is_finished_first(
     database = Database(settings.database_url)
     database.migrate()
     begun = Ledger(database).begin(**release_facts(small.first, version))
-    found = deployment_status(settings)
-    assert found["champion"]["release_id"] == begun.release_id
+    result = deployment_status(settings)
+    assert result["champion"]["release_id"] == begun.release_id
     assert tracking.alias(CHAMPION) == version
     assert Ledger(database).pending() == []
     database.close()

@@ -58,9 +58,9 @@ def gate_row(decision_id: str, when: datetime = NOON) -> GateDecisionRow:
 def revisions(url: str) -> list[str]:
     engine = create_engine(url)
     with engine.connect() as connection:
-        found = list(connection.scalars(text(f"SELECT version_num FROM {VERSION_TABLE}")))
+        result = list(connection.scalars(text(f"SELECT version_num FROM {VERSION_TABLE}")))
     engine.dispose()
-    return found
+    return result
 
 
 def test_the_migrations_make_the_tables_that_the_models_say(database: Database, database_url: str) -> None:
@@ -79,7 +79,7 @@ def test_the_migrations_make_the_constraints_that_the_models_say(
     by_models = create_engine(new_database_url())
     Base.metadata.create_all(by_models)
     by_migrations = create_engine(database_url)
-    wanted, found = inspect(by_models), inspect(by_migrations)
+    wanted, result = inspect(by_models), inspect(by_migrations)
     for table in Base.metadata.tables:
         for reflect in (
             "get_check_constraints",
@@ -89,7 +89,7 @@ def test_the_migrations_make_the_constraints_that_the_models_say(
             "get_pk_constraint",
         ):
             said = json.dumps(getattr(wanted, reflect)(table), default=str, sort_keys=True)
-            assert json.dumps(getattr(found, reflect)(table), default=str, sort_keys=True) == said, (table, reflect)
+            assert json.dumps(getattr(result, reflect)(table), default=str, sort_keys=True) == said, (table, reflect)
         assert wanted.get_check_constraints(table) or table == "decisions"
     by_models.dispose()
     by_migrations.dispose()

@@ -67,7 +67,7 @@ def record(database: Database, decision: Decision) -> None:
 
 
 def stored_ids(database: Database) -> list[str]:
-    return [found.decision_id for found in read(database, NOON - DAY, NOON + DAY)]
+    return [result.decision_id for result in read(database, NOON - DAY, NOON + DAY)]
 
 
 @contextmanager
@@ -123,8 +123,12 @@ def test_reading_is_in_time_order_within_the_window_and_without_callers(database
         record(database, decision(f"d-{number}", NOON + timedelta(minutes=minutes)))
     record(database, decision("d-golden", NOON, caller="golden"))
     window = (NOON, NOON + timedelta(hours=1))
-    assert [found.decision_id for found in read(database, *window)] == ["d-1", "d-golden", "d-0", "d-4"]
-    assert [found.decision_id for found in read(database, *window, exclude_callers=["golden"])] == ["d-1", "d-0", "d-4"]
+    assert [result.decision_id for result in read(database, *window)] == ["d-1", "d-golden", "d-0", "d-4"]
+    assert [result.decision_id for result in read(database, *window, exclude_callers=["golden"])] == [
+        "d-1",
+        "d-0",
+        "d-4",
+    ]
     assert list(read(database, NOON + DAY, NOON + 2 * DAY)) == []
 
 
@@ -140,7 +144,9 @@ def test_reading_streams_one_snapshot_beside_a_writer(database: Database, tmp_pa
     stream = read(database, NOON, NOON + DAY)
     first = next(stream)
     record(database, decision("d-late", NOON + timedelta(seconds=1199, milliseconds=1)))
-    assert [first.decision_id, *(found.decision_id for found in stream)] == [f"d-{number:04}" for number in range(1200)]
+    assert [first.decision_id, *(result.decision_id for result in stream)] == [
+        f"d-{number:04}" for number in range(1200)
+    ]
 
 
 def test_a_naive_time_is_taken_as_utc(database: Database) -> None:
@@ -150,9 +156,9 @@ def test_a_naive_time_is_taken_as_utc(database: Database) -> None:
 
 def test_ids_and_keys_of_any_length_are_stored_or_refused(database: Database) -> None:
     record(database, decision("d-1", trace_id="é" * 5000))
-    found = get(database, "d-1")
-    assert found is not None
-    assert found.trace_id == "é" * 5000
+    response = get(database, "d-1")
+    assert response is not None
+    assert response.trace_id == "é" * 5000
     for wrong in ("d" * 513, "d\x00"):
         with pytest.raises(ValueError, match="decision id"):
             record(database, decision(wrong))

@@ -45,8 +45,8 @@ def test_an_open_incident_with_the_same_key_is_not_opened_twice(database: Databa
 
 
 def test_incidents_without_a_key_are_all_opened(database: Database) -> None:
-    made = [open_incident(database, "fault", {"error": "disk"}) for _ in range(2)]
-    assert open_incidents(database) == made
+    built = [open_incident(database, "fault", {"error": "disk"}) for _ in range(2)]
+    assert open_incidents(database) == built
 
 
 def test_incidents_opened_at_once_with_one_key_are_one(database: Database) -> None:
@@ -54,9 +54,9 @@ def test_incidents_opened_at_once_with_one_key_are_one(database: Database) -> No
         return open_incident(database, "gate", {"number": number}, dedupe_key="gate:b1")
 
     with ThreadPoolExecutor(4) as pool:
-        made = {incident.incident_id for incident in pool.map(work, range(8))}
-    assert len(made) == 1
-    assert [incident.incident_id for incident in open_incidents(database)] == list(made)
+        built = {incident.incident_id for incident in pool.map(work, range(8))}
+    assert len(built) == 1
+    assert [incident.incident_id for incident in open_incidents(database)] == list(built)
 
 
 def test_open_incidents_are_listed_by_kind(database: Database) -> None:

@@ -135,11 +135,11 @@ def test_a_release_serves_once_it_is_activated(database: Database) -> None:
 
 def test_gate_decisions_are_listed_newest_first(database: Database) -> None:
     ledger = Ledger(database)
-    made = [
+    built = [
         ledger.record_gate_decision(candidate_version=bundle, champion_version="b0", verdict="refused", checks={})
         for bundle in ("b1", "b2", "b3")
     ]
-    assert ledger.gate_decisions(limit=2) == [made[2], made[1]]
+    assert ledger.gate_decisions(limit=2) == [built[2], built[1]]
     assert ledger.gate_decision("g-none") is None
 
 

@@ -54,11 +54,11 @@ def test_an_artifact_has_one_version_however_often_it_is_registered(tracking: Tr
 def test_a_version_points_at_its_folder_and_names_its_content(
     tracking: Tracking, client: MlflowClient, tmp_path: Path
 ) -> None:
-    made = write_trained(tmp_path, "one")
-    found = client.get_model_version("reranker", tracking.ensure_version("reranker", made))
-    assert found.source == made.folder.absolute().as_uri()
-    assert found.tags["rerankops.data_version"] == made.data_version
-    assert found.tags["rerankops.asset"] == made.asset
+    built = write_trained(tmp_path, "one")
+    result = client.get_model_version("reranker", tracking.ensure_version("reranker", built))
+    assert result.source == built.folder.absolute().as_uri()
+    assert result.tags["rerankops.data_version"] == built.data_version
+    assert result.tags["rerankops.asset"] == built.asset
 
 
 def test_aliases_move_and_go(tracking: Tracking, tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_before_the_first_model_there_are_no_aliases(tracking: Tracking) -> None
 def test_a_model_made_now_has_a_run_with_its_loss_and_a_reused_one_keeps_its_version(
     tracking: Tracking, client: MlflowClient, tmp_path: Path
 ) -> None:
-    made = write_trained(tmp_path, "weights", "training/large_reranker")
-    assert register_model(tracking, made, "large", {"seed": 0}) == "1"
+    built = write_trained(tmp_path, "weights", "training/large_reranker")
+    assert register_model(tracking, built, "large", {"seed": 0}) == "1"
     run_id = client.get_model_version("reranker-large", "1").run_id
     assert run_id is not None
     run = client.get_run(run_id)
@@ -93,16 +93,16 @@ def test_a_model_made_now_has_a_run_with_its_loss_and_a_reused_one_keeps_its_ver
     assert [(point.step, point.value) for point in history] == [(1, 0.9), (2, 0.5)]
     measured = client.get_metric_history(run_id, "development_ndcg_at_10")
     assert [(point.step, point.value) for point in measured] == [(2, 0.7)]
-    assert register_model(tracking, replace(made, reused=True), "large", {"seed": 0}) == "1"
+    assert register_model(tracking, replace(built, reused=True), "large", {"seed": 0}) == "1"
     assert len(client.search_runs([run.info.experiment_id])) == 1
 
 
 def test_a_deployment_without_a_uri_has_its_store_in_its_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RERANKOPS_HOME", str(tmp_path / "home"))
-    found = Tracking.of(small_settings(tmp_path, storage={"mlflow_uri": "", "model_name": "mine"}))
+    result = Tracking.of(small_settings(tmp_path, storage={"mlflow_uri": "", "model_name": "mine"}))
     assert (tmp_path / "home" / "mlflow").is_dir()
-    assert found.uri == f"sqlite:///{tmp_path / 'home' / 'mlflow' / 'mlflow.db'}"
-    assert found.artifact_root == (tmp_path / "home" / "mlflow" / "artifacts").as_uri()
-    assert found.model_name == "mine"
+    assert result.uri == f"sqlite:///{tmp_path / 'home' / 'mlflow' / 'mlflow.db'}"
+    assert result.artifact_root == (tmp_path / "home" / "mlflow" / "artifacts").as_uri()
+    assert result.model_name == "mine"
     given = Tracking.of(small_settings(tmp_path, storage={"mlflow_uri": "http://mlflow:5000"}))
     assert (given.uri, given.artifact_root) == ("http://mlflow:5000", None)

@@ -159,9 +159,9 @@ def test_golden_queries_are_test_queries_with_their_best_ten() -> None:
     labels = {"p2": ["staff", "press"], "p9": ["legal"], "p12": ["board"]}
     names = [f"p{rank}" for rank in range(1, 15)]
     passages = pd.DataFrame({"passage_id": names, "access": [labels.get(name, []) for name in names]})
-    found = golden_queries(queries, rankings, passages, 3)
-    assert [(entry.query_id, entry.query) for entry in found] == [("q1", "one"), ("q3", "three")]
-    for entry in found:
+    result = golden_queries(queries, rankings, passages, 3)
+    assert [(entry.query_id, entry.query) for entry in result] == [("q1", "one"), ("q3", "three")]
+    for entry in result:
         assert entry.passage_ids == [f"p{rank}" for rank in range(1, 11)]
         assert entry.logits == [-float(rank) for rank in range(1, 11)]
         assert entry.labels == ["legal", "staff"], "one label of each labelled passage among the ten"
@@ -176,14 +176,14 @@ def scores(**logits: float) -> dict[str, float]:
 
 
 def test_equal_scores_compare_as_equal() -> None:
-    found = compare_golden([entry(a=2.0, b=0.0)], [scores(a=2.0, b=0.0, other=5.0)], 1e-3)
-    assert (found.queries, found.max_difference, found.order_equal) == (1, 0.0, True)
+    result = compare_golden([entry(a=2.0, b=0.0)], [scores(a=2.0, b=0.0, other=5.0)], 1e-3)
+    assert (result.queries, result.max_difference, result.order_equal) == (1, 0.0, True)
 
 
 def test_the_largest_difference_is_told_and_an_order_that_changed() -> None:
-    found = compare_golden([entry(a=2.0, b=0.0), entry(c=1.0)], [scores(a=-1.0, b=0.0), scores(c=1.0)], 1e-3)
-    assert found.max_difference == pytest.approx(1 / (1 + np.exp(-2.0)) - 1 / (1 + np.exp(1.0)))
-    assert not found.order_equal
+    result = compare_golden([entry(a=2.0, b=0.0), entry(c=1.0)], [scores(a=-1.0, b=0.0), scores(c=1.0)], 1e-3)
+    assert result.max_difference == pytest.approx(1 / (1 + np.exp(-2.0)) - 1 / (1 + np.exp(1.0)))
+    assert not result.order_equal
 
 
 def test_scores_closer_than_the_tolerance_may_change_places() -> None:
@@ -194,8 +194,8 @@ def test_scores_closer_than_the_tolerance_may_change_places() -> None:
 
 
 def test_a_passage_that_is_gone_is_a_whole_difference() -> None:
-    found = compare_golden([entry(a=2.0, b=0.0)], [scores(a=2.0)], 1e-3)
-    assert found.max_difference == 1.0
+    result = compare_golden([entry(a=2.0, b=0.0)], [scores(a=2.0)], 1e-3)
+    assert result.max_difference == 1.0
 
 
 def test_no_golden_queries_prove_nothing() -> None:
@@ -206,8 +206,8 @@ def test_no_golden_queries_prove_nothing() -> None:
 @given(st.lists(st.floats(-20, 20), min_size=1, max_size=8), st.floats(0, 1e-4))
 def test_noise_below_the_tolerance_passes(logits: list[float], noise: float) -> None:
     ordered = sorted(logits, reverse=True)
-    golden = GoldenQuery("q", "how?", [str(place) for place in range(len(ordered))], ordered, [])
+    golden = GoldenQuery("q", "how?", [str(index) for index in range(len(ordered))], ordered, [])
     moved = probability(np.array(ordered)) + noise * np.resize([1, -1], len(ordered))
-    found = compare_golden([golden], [{str(place): float(score) for place, score in enumerate(moved)}], 1e-3)
-    assert found.max_difference <= noise + 1e-12
-    assert found.order_equal
+    result = compare_golden([golden], [{str(index): float(score) for index, score in enumerate(moved)}], 1e-3)
+    assert result.max_difference <= noise + 1e-12
+    assert result.order_equal

@@ -159,7 +159,7 @@ def _champion_on(small: Small, evaluation_set: Artifact) -> Artifact:
             small.first.bundle, evaluation_set, passages, candidates, small.settings.evaluation, folder
         )
 
-    inputs = {one.asset: one.data_version for one in (evaluation_set, passages, candidates)}
+    inputs = {item.asset: item.data_version for item in (evaluation_set, passages, candidates)}
     return small.store.get_or_create(
         "evaluation/champion_evaluation", code_version="tests", inputs=inputs, settings={"anew": True}, build=build
     )
@@ -188,8 +188,8 @@ class _Other(ArtifactStore):
         self._small = small
         table = small.artifacts["corpus/judgments"].read_table("judgments.parquet")
 
-        def build(place: Path) -> dict[str, int]:
-            table.assign(grade=-1).to_parquet(place / "judgments.parquet")
+        def build(index: Path) -> dict[str, int]:
+            table.assign(grade=-1).to_parquet(index / "judgments.parquet")
             return {}
 
         self._broken = self.get_or_create("corpus/judgments", code_version="1", inputs={}, settings={}, build=build)

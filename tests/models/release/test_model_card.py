@@ -41,9 +41,9 @@ def test_the_registry_holds_as_much_of_it_as_it_can(small: Small, tracking: Trac
     client = MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
     for text in (card, "short", card * 5):
         tracking.describe_version(version, text)
-        found = str(client.get_model_version(tracking.model_name, version).description)
-        assert found == text[: len(found)]
-        assert len(found) == len(text) or 4000 < len(found) <= 5000
+        result = str(client.get_model_version(tracking.model_name, version).description)
+        assert result == text[: len(result)]
+        assert len(result) == len(text) or 4000 < len(result) <= 5000
 
 
 @pytest.mark.parametrize(

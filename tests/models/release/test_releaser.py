@@ -112,9 +112,9 @@ def test_releasing_the_champion_again_adds_nothing(releaser: Releaser) -> None:
 
 
 def test_rollback_goes_back_step_by_step_and_ends_with_an_error(releaser: Releaser) -> None:
-    made = [release(releaser, version) for version in ("1", "2", "3")]
+    built = [release(releaser, version) for version in ("1", "2", "3")]
     second = releaser.rollback(actor="me", reason="slow")
-    assert (second.bundle_version, second.action, second.restores_release_id) == ("b2", "rollback", made[1].release_id)
+    assert (second.bundle_version, second.action, second.restores_release_id) == ("b2", "rollback", built[1].release_id)
     assert (second.actor, second.reason) == ("me", "slow")
     (incident,) = open_incidents(releaser.ledger.database, "rollback")
     assert incident.evidence == {
@@ -132,8 +132,8 @@ def test_rollback_goes_back_step_by_step_and_ends_with_an_error(releaser: Releas
 
 
 def test_rollback_to_a_named_release(releaser: Releaser) -> None:
-    made = [release(releaser, version) for version in ("1", "2", "3")]
-    restored = releaser.rollback(actor="me", reason="known good", to=made[0].release_id)
+    built = [release(releaser, version) for version in ("1", "2", "3")]
+    restored = releaser.rollback(actor="me", reason="known good", to=built[0].release_id)
     assert restored.bundle_version == "b1"
     assert aliases(releaser.tracking) == ("1", None, None)
     with pytest.raises(ReleaseError, match="is not a release that has served"):

@@ -191,7 +191,7 @@ def change(
     ids = [ids[row] for row in kept] + fresh
     vectors = np.concatenate([vectors[kept], clustered(added, vectors.shape[1], seed=seed + 2)])
     order = np.argsort(ids)
-    return [ids[place] for place in order], vectors[order]
+    return [ids[index] for index in order], vectors[order]
 
 
 @given(
@@ -221,10 +221,10 @@ def test_a_carried_index_finds_what_one_built_whole_finds(
     whole = DenseIndex(build_flat(vectors), ids)
     allowed = None if share is None else np.random.default_rng(1).random(len(ids)) < share
     queries = clustered(12, 8, seed=8)
-    for found, expected in zip(
+    for result, expected in zip(
         index.search(queries, 30, allowed, effort=EVERYTHING), whole.search(queries, 30, allowed), strict=True
     ):
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(result, expected)
 
 
 def test_removed_passages_are_tombstones_and_new_ones_are_found(tmp_path: Path, base: Path) -> None:
@@ -284,12 +284,12 @@ def test_an_index_built_with_other_parameters_is_not_carried_on(tmp_path: Path, 
 def test_the_summary_counts_and_sizes_what_was_written(tmp_path: Path, base: Path) -> None:
     ids, vectors = change(names(BASE), clustered(BASE, 8), removed=5, edited=0, added=4, seed=1)
     queries = clustered(9, 8, seed=3)
-    found = build_index(tmp_path / "next", vectors, ids, "ivf_pq", SETTINGS, lambda: queries, ("v1", base))
-    assert {name: found[name] for name in ("dagster/row_count", "kind", "tombstones", "additions", "carried")} == {
+    result = build_index(tmp_path / "next", vectors, ids, "ivf_pq", SETTINGS, lambda: queries, ("v1", base))
+    assert {name: result[name] for name in ("dagster/row_count", "kind", "tombstones", "additions", "carried")} == {
         "dagster/row_count": BASE - 1, "kind": "ivf_pq", "tombstones": 5, "additions": 4, "carried": True,
     }  # fmt: skip
-    assert found["recall_queries"] == 9
-    assert found["bytes"] == sum(path.stat().st_size for path in (tmp_path / "next").glob("*.faiss"))
+    assert result["recall_queries"] == 9
+    assert result["bytes"] == sum(path.stat().st_size for path in (tmp_path / "next").glob("*.faiss"))
     flat = build_index(tmp_path / "flat", vectors, ids, "flat", SETTINGS, lambda: pytest.fail("no query is needed"))
     assert (flat["kind"], flat["recall"], flat["carried"]) == ("flat", 1.0, False)
     assert DenseIndex.load(tmp_path / "flat").kind == "flat"

@@ -69,10 +69,10 @@ def test_candidates_keep_their_contract_and_the_retrievers_order(retriever: Hybr
     check_table(table, Candidates, "candidates")
     for query in queries.itertuples():
         rows = table[table["query_id"] == query.query_id]
-        found = retriever.retrieve(str(query.text), 3, None)
+        retrieved = retriever.retrieve(str(query.text), 3, None)
         assert rows["rank"].tolist() == [1, 2, 3]
         for column in ("passage_id", "document_id", "retriever_score", "dense_score", "lexical_score"):
-            assert rows[column].tolist() == [getattr(one, column) for one in found]
+            assert rows[column].tolist() == [getattr(item, column) for item in retrieved]
     assert table["query_id"].drop_duplicates().tolist() == queries["query_id"].tolist()
 
 
@@ -108,8 +108,8 @@ def test_each_first_stage_is_ranked_by_its_own_score(retriever: HybridRetriever)
         assert [name.partition("#")[0] for name in table["passage_id"]] == table["document_id"].tolist()
     for row in rankings["bm25"].itertuples():
         query = queries.set_index("query_id").loc[str(row.query_id), "text"]
-        place = retriever.passage_ids.index(str(row.passage_id))
-        assert row.score == pytest.approx(float(lexical.scores(str(query))[place]), abs=1e-6)
+        index = retriever.passage_ids.index(str(row.passage_id))
+        assert row.score == pytest.approx(float(lexical.scores(str(query))[index]), abs=1e-6)
     assert "test-2" not in rankings["bm25"]["query_id"].tolist()
     dense = rankings["dense"].iloc[0]
     vectors = TopicEncoder().encode_queries(["bicycle chain", texts[dense["passage_id"]]])
@@ -169,9 +169,9 @@ def test_each_stage_alone_finds_what_it_finds_in_the_hybrid(retriever: HybridRet
         ("dense", retriever.search_dense(retriever.encode(texts), 3)),
         ("bm25", retriever.search_lexical(texts, 3)),
     ):
-        found = rows >= 0
-        assert [retriever.passage_ids[row] for row in rows[found]] == rankings[name]["passage_id"].tolist()
-        np.testing.assert_array_equal(scores[found], rankings[name]["score"].to_numpy())
+        result = rows >= 0
+        assert [retriever.passage_ids[row] for row in rows[result]] == rankings[name]["passage_id"].tolist()
+        np.testing.assert_array_equal(scores[result], rankings[name]["score"].to_numpy())
     assert retriever.search_dense(retriever.encode([]), 3)[0].shape == (0, 3)
 
 
@@ -208,9 +208,9 @@ def test_the_tables_of_a_run_hold_the_training_sample_and_the_evaluation_queries
     stages = first_stage_rankings(sampled, retriever, 4)
     for column, name in (("dense_rank", "dense"), ("lexical_rank", "bm25")):
         ranks = stages[name].set_index(["query_id", "passage_id"])["rank"]
-        found = [int(ranks.get(key, 0)) for key in zip(deep["query_id"], deep["passage_id"], strict=True)]
-        assert deep[column].tolist() == found
-        assert max(found) > 1
+        result = [int(ranks.get(key, 0)) for key in zip(deep["query_id"], deep["passage_id"], strict=True)]
+        assert deep[column].tolist() == result
+        assert max(result) > 1
         assert 0 in deep["lexical_rank"].tolist()
     assert all(facts[f"seconds_per_query_{name}"] > 0 for name in ("bm25", "dense", "hybrid"))
 

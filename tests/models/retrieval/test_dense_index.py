@@ -37,25 +37,25 @@ def test_what_was_written_is_loaded(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([INDEX_FILE, IDS_FILE, FACTS_FILE])
     loaded = DenseIndex.load(tmp_path)
     assert (len(loaded), loaded.dimensions, loaded.passage_ids[7]) == (50, 16, "p7")
-    for found, expected in zip(loaded.search(vectors[:9], 5), index_of(vectors).search(vectors[:9], 5), strict=True):
-        np.testing.assert_array_equal(found, expected)
+    for result, expected in zip(loaded.search(vectors[:9], 5), index_of(vectors).search(vectors[:9], 5), strict=True):
+        np.testing.assert_array_equal(result, expected)
 
 
 def test_equal_passages_come_in_the_order_of_their_ids() -> None:
-    one, other = unit_rows(2)
-    vectors = np.stack([one, other, one, one, other, one])
+    first, other = unit_rows(2)
+    vectors = np.stack([first, other, first, first, other, first])
     index = index_of(vectors, ["f", "b", "a", "z", "c", "m"])
-    rows, scores = index.search(one[None, :], 6)
+    rows, scores = index.search(first[None, :], 6)
     assert [index.passage_ids[row] for row in rows[0]] == ["a", "f", "m", "z", "b", "c"]
     assert scores[0, 0] == scores[0, 3]
 
 
 def test_ties_at_the_cut_are_resolved_however_many_there_are() -> None:
-    one, other = unit_rows(2)
+    first, other = unit_rows(2)
     ids = [f"p{number:03}" for number in np.random.default_rng(2).permutation(300)]
-    index = index_of(np.stack([one] * 299 + [other]), ids)
+    index = index_of(np.stack([first] * 299 + [other]), ids)
     expected = sorted(ids[:299])[:5]
-    for queries in (one[None, :], np.stack([other, one]), np.repeat(one[None, :], 30, axis=0)):
+    for queries in (first[None, :], np.stack([other, first]), np.repeat(first[None, :], 30, axis=0)):
         rows, _ = index.search(queries, 5)
         assert [index.passage_ids[row] for row in rows[-1]] == expected
 
@@ -64,10 +64,10 @@ def test_scores_do_not_depend_on_how_many_queries_are_searched_together() -> Non
     vectors, queries = unit_rows(300, 64), unit_rows(50, 64, seed=1)
     index = index_of(vectors)
     together = index.search(queries, 10)
-    for place in range(0, 50, 7):
-        alone = index.search(queries[place : place + 1], 10)
-        np.testing.assert_array_equal(alone[0][0], together[0][place])
-        np.testing.assert_array_equal(alone[1][0], together[1][place])
+    for number in range(0, 50, 7):
+        alone = index.search(queries[number : number + 1], 10)
+        np.testing.assert_array_equal(alone[0][0], together[0][number])
+        np.testing.assert_array_equal(alone[1][0], together[1][number])
     np.testing.assert_array_equal(index.score(queries, together[0]), together[1])
 
 

@@ -73,12 +73,12 @@ def texts_of_many_lengths(count: int) -> list[str]:
     return [" ".join(random.choice(WORDS, random.integers(1, 70))) for _ in range(count)]
 
 
-def equal(found: np.ndarray, expected: np.ndarray) -> None:
+def equal(result: np.ndarray, expected: np.ndarray) -> None:
     """The same bits where torch multiplies with MKL, the same to rounding where it does not."""
     if torch.backends.mkl.is_available():
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(result, expected)
     else:
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
 def test_a_vector_is_the_same_whatever_is_embedded_with_it(encoder: Encoder) -> None:
@@ -90,7 +90,7 @@ def test_a_vector_is_the_same_whatever_is_embedded_with_it(encoder: Encoder) -> 
         together = encoder.encode_passages(blank, texts, batch_size=8)
         torch.set_num_threads(3)
         order = np.random.default_rng(1).permutation(len(texts))
-        shuffled = encoder.encode_passages(blank, [texts[place] for place in order], batch_size=5)
+        shuffled = encoder.encode_passages(blank, [texts[index] for index in order], batch_size=5)
         alone = np.concatenate([encoder.encode_passages([""], [text]) for text in texts])
         queries = encoder.encode_queries(texts)
         singly = np.concatenate([encoder.encode_queries([text]) for text in texts])
@@ -103,15 +103,15 @@ def test_a_vector_is_the_same_whatever_is_embedded_with_it(encoder: Encoder) -> 
 
 def test_the_number_of_threads_changes_neither_bits_nor_the_setting(encoder: Encoder) -> None:
     texts, threads = texts_of_many_lengths(40), torch.get_num_threads()
-    found = []
+    result = []
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            found.append(encoder.encode_passages([""] * len(texts), texts))
+            result.append(encoder.encode_passages([""] * len(texts), texts))
             assert torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
-    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(result[0], result[1])
 
 
 def test_vectors_are_those_of_sentence_transformers_with_the_prompts_of_the_model(tmp_path: Path) -> None:
@@ -123,11 +123,11 @@ def test_vectors_are_those_of_sentence_transformers_with_the_prompts_of_the_mode
     ours = Encoder.load(tmp_path / "model", 64, device="cpu")
     theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     theirs.max_seq_length = 64
-    for found, expected in (
+    for result, expected in (
         (ours.encode_passages([""] * 4, TEXTS), theirs.encode_document(TEXTS, normalize_embeddings=True)),
         (ours.encode_queries(TEXTS), theirs.encode_query(TEXTS, normalize_embeddings=True)),
     ):
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        np.testing.assert_allclose(result, expected, atol=1e-6)
     plain = Encoder.load(BUNDLED, 64, device="cpu")
     assert np.abs(plain.encode_queries(TEXTS) - ours.encode_queries(TEXTS)).max() > 0.01
 
@@ -137,8 +137,8 @@ def test_a_batch_is_of_one_length_and_no_larger_than_asked(counts: list[int]) ->
     batches = batches_of_one_length(np.array(counts, dtype=np.int64), 3)
     assert sorted(row for rows in batches for row in rows) == list(range(len(counts)))
     lengths = [{counts[row] for row in rows} for rows in batches]
-    assert all(len(one) == 1 and len(rows) <= 3 for one, rows in zip(lengths, batches, strict=True))
-    assert [one.pop() for one in lengths] == sorted((counts[rows[0]] for rows in batches), reverse=True)
+    assert all(len(item) == 1 and len(rows) <= 3 for item, rows in zip(lengths, batches, strict=True))
+    assert [item.pop() for item in lengths] == sorted((counts[rows[0]] for rows in batches), reverse=True)
 
 
 def test_progress_counts_up_to_the_end(encoder: Encoder) -> None:
@@ -162,16 +162,16 @@ def test_a_title_is_needed_for_every_text(encoder: Encoder) -> None:
 def test_threads_may_share_an_encoder(encoder: Encoder) -> None:
     texts = [f"query number {number} " * (number + 1) for number in range(8)]
     expected = encoder.encode_queries(texts)
-    found: dict[int, np.ndarray] = {}
+    result: dict[int, np.ndarray] = {}
     threads = [
-        threading.Thread(target=lambda place=place: found.update({place: encoder.encode_queries([texts[place]])[0]}))
-        for place in range(8)
+        threading.Thread(target=lambda index=index: result.update({index: encoder.encode_queries([texts[index]])[0]}))
+        for index in range(8)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    np.testing.assert_allclose(np.stack([found[place] for place in range(8)]), expected, atol=1e-5)
+    np.testing.assert_allclose(np.stack([result[index] for index in range(8)]), expected, atol=1e-5)
 
 
 def test_more_tokens_than_the_model_reads_are_refused() -> None:

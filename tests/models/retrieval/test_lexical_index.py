@@ -109,9 +109,9 @@ def test_an_indexed_text_scores_the_same_as_a_free_text(index: LexicalIndex, que
 
 def test_a_free_text_is_scored_with_the_statistics_of_the_corpus(index: LexicalIndex) -> None:
     new = "A singular matrix that nobody indexed, of unknown vocabulary."
-    found = index.score("singular matrix", [new, "unrelated", ""])
-    assert found[0] == pytest.approx(bm25_by_hand("singular matrix", new, TEXTS, 0.9, 0.4), abs=1e-5)
-    assert found[1:].tolist() == [0, 0]
+    result = index.score("singular matrix", [new, "unrelated", ""])
+    assert result[0] == pytest.approx(bm25_by_hand("singular matrix", new, TEXTS, 0.9, 0.4), abs=1e-5)
+    assert result[1:].tolist() == [0, 0]
     assert index.score("singular", []).shape == (0,)
 
 
@@ -127,9 +127,9 @@ def test_queries_without_a_known_word_find_nothing(index: LexicalIndex, query: s
 def test_search_agrees_with_the_scores(index: LexicalIndex) -> None:
     rows, scores = index.search(["matrix arrays"], 10)
     every = index.scores("matrix arrays")
-    found = rows[0][rows[0] >= 0]
-    assert set(found.tolist()) == set(np.flatnonzero(every).tolist())
-    np.testing.assert_array_equal(index.score_rows("matrix arrays", found), scores[0, : len(found)])
+    result = rows[0][rows[0] >= 0]
+    assert set(result.tolist()) == set(np.flatnonzero(every).tolist())
+    np.testing.assert_array_equal(index.score_rows("matrix arrays", result), scores[0, : len(result)])
     assert (np.diff(scores[0]) <= 0).all()
     assert index.search([], 4)[0].shape == (0, 4)
 
@@ -174,7 +174,7 @@ def test_the_arrays_are_those_that_bm25s_builds(index: LexicalIndex) -> None:
     import bm25s
 
     tokenized = tokenize(TEXTS)
-    vocabulary = {term: place for place, term in enumerate(sorted(set().union(*tokenized)))}
+    vocabulary = {term: index for index, term in enumerate(sorted(set().union(*tokenized)))}
     theirs = bm25s.BM25(k1=0.9, b=0.4, method="lucene")
     ids = [[vocabulary[term] for term in text] for text in tokenized]
     theirs.index((ids, vocabulary), create_empty_token=False, show_progress=False)
@@ -237,8 +237,10 @@ def test_an_index_takes_no_memory_of_its_own_and_searches_keep_it_flat(index: Le
     size = sum(path.stat().st_size for path in (tmp_path / "large").iterdir())
     assert size > 20_000_000
     program = [sys.executable, "-c", _MEMORY, str(tmp_path / "large"), str(tmp_path / "small")]
-    found = subprocess.run(program, check=True, cwd=Path(__file__).resolve().parents[3], capture_output=True, text=True)
-    loaded, searched = map(int, found.stdout.split())
+    completed = subprocess.run(
+        program, check=True, cwd=Path(__file__).resolve().parents[3], capture_output=True, text=True
+    )
+    loaded, searched = map(int, completed.stdout.split())
     assert loaded < 1_000_000
     assert searched < 3_000_000
 

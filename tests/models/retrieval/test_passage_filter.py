@@ -24,7 +24,7 @@ def test_a_passage_passes_when_it_is_public_or_carries_a_label_of_the_caller(
     access: list[list[str]], labels: frozenset[str]
 ) -> None:
     mask = columns_of(access).mask(PassageFilter(labels))
-    expected = [not one or bool(labels & set(one)) for one in access]
+    expected = [not item or bool(labels & set(item)) for item in access]
     assert (np.ones(len(access), dtype=bool) if mask is None else mask).tolist() == expected
 
 

@@ -104,7 +104,7 @@ def test_fusion_is_sorted_and_complete(rankings: list[list[int]], k: int) -> Non
 
 @given(rankings=RANKINGS.filter(any), data=st.data())
 def test_moving_up_in_one_ranking_never_lowers_a_fused_place(rankings: list[list[int]], data: st.DataObject) -> None:
-    which = data.draw(st.sampled_from([place for place, ranking in enumerate(rankings) if ranking]))
+    which = data.draw(st.sampled_from([index for index, ranking in enumerate(rankings) if ranking]))
     rank = data.draw(st.integers(0, len(rankings[which]) - 1))
     better = data.draw(st.integers(0, rank))
     moved = [list(ranking) for ranking in rankings]
@@ -123,34 +123,34 @@ def test_rankings_that_agree_keep_their_order(ranking: list[int], copies: int) -
 def test_a_candidate_carries_both_scores_whichever_side_found_it() -> None:
     texts = [*TEXTS, "breed bred brad", "completely different zzz"]
     retriever = retriever_of(texts, settings=IndexSettings(depth=2))
-    found = retriever.retrieve("bread in the oven", 4)
+    retrieved = retriever.retrieve("bread in the oven", 4)
     vectors, query = LetterEncoder().encode_queries(texts), LetterEncoder().encode_queries(["bread in the oven"])[0]
     words = LexicalIndex.build(texts, [str(row) for row in range(len(texts))]).scores("bread in the oven")
-    assert {one.retriever for one in found} >= {"hybrid"}
-    assert [one.rank for one in found] == list(range(1, len(found) + 1))
-    for one in found:
-        assert one.dense_score == pytest.approx(float(vectors[one.row] @ query), abs=1e-6)
-        assert one.lexical_score == pytest.approx(float(words[one.row]), abs=1e-6)
-        assert (one.passage_id, one.document_id) == (f"p{one.row:03}", f"d-p{one.row:03}")
+    assert {item.retriever for item in retrieved} >= {"hybrid"}
+    assert [item.rank for item in retrieved] == list(range(1, len(retrieved) + 1))
+    for first in retrieved:
+        assert first.dense_score == pytest.approx(float(vectors[first.row] @ query), abs=1e-6)
+        assert first.lexical_score == pytest.approx(float(words[first.row]), abs=1e-6)
+        assert (first.passage_id, first.document_id) == (f"p{first.row:03}", f"d-p{first.row:03}")
 
 
 def test_a_query_without_known_words_is_answered_by_meaning_alone() -> None:
-    found = retriever_of(TEXTS).retrieve("thunderous lightnings", 2)
-    assert found[0].row == 4
-    assert {one.retriever for one in retriever_of(TEXTS).retrieve("zzzz", 3)} == {"dense"}
+    result = retriever_of(TEXTS).retrieve("thunderous lightnings", 2)
+    assert result[0].row == 4
+    assert {item.retriever for item in retriever_of(TEXTS).retrieve("zzzz", 3)} == {"dense"}
 
 
 def test_more_than_the_depth_may_be_asked_for() -> None:
     texts = [f"bread number {number}" for number in range(40)]
-    found = retriever_of(texts, settings=IndexSettings(depth=3)).retrieve("bread", 40)
-    assert sorted(one.row for one in found) == list(range(40))
+    result = retriever_of(texts, settings=IndexSettings(depth=3)).retrieve("bread", 40)
+    assert sorted(item.row for item in result) == list(range(40))
 
 
 def test_equal_passages_come_in_the_order_of_their_ids() -> None:
     ids = [f"p{number:02}" for number in np.random.default_rng(0).permutation(30)]
-    found = retriever_of(["the same bread"] * 30, ids, settings=IndexSettings(depth=5)).retrieve("bread", 5)
-    assert [one.passage_id for one in found] == sorted(ids)[:5]
-    assert len({one.retriever_score for one in found}) == 5
+    result = retriever_of(["the same bread"] * 30, ids, settings=IndexSettings(depth=5)).retrieve("bread", 5)
+    assert [item.passage_id for item in result] == sorted(ids)[:5]
+    assert len({item.retriever_score for item in result}) == 5
 
 
 def secret_retriever() -> HybridRetriever:
@@ -171,15 +171,15 @@ def secret_retriever() -> HybridRetriever:
 )
 def test_only_readable_passages_are_returned_and_top_k_is_filled(labels: set[str] | None, readable: set[int]) -> None:
     passage_filter = None if labels is None else PassageFilter(frozenset(labels))
-    found = secret_retriever().retrieve("bread recipe", 15, passage_filter)
-    assert len(found) == 15
-    assert {one.row % 3 for one in found} == readable
+    result = secret_retriever().retrieve("bread recipe", 15, passage_filter)
+    assert len(result) == 15
+    assert {item.row % 3 for item in result} == readable
 
 
 def test_without_labels_nothing_secret_is_returned_even_when_nothing_else_matches() -> None:
     retriever = retriever_of(["the secret bread", "bicycle"], access=[["hr"], []])
-    assert [one.row for one in retriever.retrieve("secret bread", 5)] == [1]
-    assert [one.row for one in retriever.retrieve("secret bread", 5, PassageFilter(frozenset({"hr"})))] == [0, 1]
+    assert [item.row for item in retriever.retrieve("secret bread", 5)] == [1]
+    assert [item.row for item in retriever.retrieve("secret bread", 5, PassageFilter(frozenset({"hr"})))] == [0, 1]
     assert retriever_of(["secret"], access=[["hr"]]).retrieve("secret", 5) == []
 
 
@@ -189,11 +189,11 @@ def test_a_batch_gives_what_single_queries_give() -> None:
     seen: list[tuple[int, int]] = []
     batch = retriever.retrieve_batch(queries, 7, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(64, 90), (90, 90)]
-    for query, one in zip(queries, batch, strict=True):
+    for query, first in zip(queries, batch, strict=True):
         single = retriever.retrieve(query, 7, None)
-        assert one.rows.tolist() == [passage.row for passage in single]
-        assert one.dense_scores.tolist() == [passage.dense_score for passage in single]
-        assert one.lexical_scores.tolist() == [passage.lexical_score for passage in single]
+        assert first.rows.tolist() == [passage.row for passage in single]
+        assert first.dense_scores.tolist() == [passage.dense_score for passage in single]
+        assert first.lexical_scores.tolist() == [passage.lexical_score for passage in single]
     assert retriever.retrieve_batch([], 7) == []
 
 
@@ -243,23 +243,23 @@ def recall_at_5(
     def mean(rows_of: dict[str, list[int]]) -> float:
         return float(np.mean([len(relevant[key] & set(rows)) / len(relevant[key]) for key, rows in rows_of.items()]))
 
-    found: dict[str, Retrieval] = {
-        query.query_id: one
-        for query, one in zip(asked, retriever.retrieve_batch([query.text for query in asked], 5), strict=True)
+    result: dict[str, Retrieval] = {
+        query.query_id: item
+        for query, item in zip(asked, retriever.retrieve_batch([query.text for query in asked], 5), strict=True)
     }
-    assert len(found) >= 40
+    assert len(result) >= 40
     return {
-        "hybrid": mean({key: one.rows.tolist() for key, one in found.items()}),
-        "dense": mean({key: one.dense[0][:5].tolist() for key, one in found.items()}),
-        "bm25": mean({key: one.lexical[0][:5].tolist() for key, one in found.items()}),
+        "hybrid": mean({key: item.rows.tolist() for key, item in result.items()}),
+        "dense": mean({key: item.dense[0][:5].tolist() for key, item in result.items()}),
+        "bm25": mean({key: item.lexical[0][:5].tolist() for key, item in result.items()}),
     }
 
 
 @pytest.mark.skipif(not (DATA / "squad-v1.1-dev").is_dir(), reason="needs the SQuAD folder below RERANKOPS_DATA")
 def test_questions_find_their_paragraph_among_those_of_the_same_articles(encoder: Encoder) -> None:
     source = BeirSource(DATA / "squad-v1.1-dev")
-    documents = [one for one in source.documents() if isinstance(one, Document)][:200]
-    queries = [one for one in source.queries() if isinstance(one, Query)][::7]
-    judgments = [one for one in source.judgments() if isinstance(one, Judgment)]
-    found = recall_at_5(encoder, documents, queries, judgments)
-    assert found["hybrid"] >= 0.9 * max(found["dense"], found["bm25"]) > 0.3
+    documents = [item for item in source.documents() if isinstance(item, Document)][:200]
+    queries = [item for item in source.queries() if isinstance(item, Query)][::7]
+    judgments = [item for item in source.judgments() if isinstance(item, Judgment)]
+    result = recall_at_5(encoder, documents, queries, judgments)
+    assert result["hybrid"] >= 0.9 * max(result["dense"], result["bm25"]) > 0.3

@@ -60,9 +60,9 @@ def test_the_scoring_callable_decides_between_equal_overlaps() -> None:
     def prefers_rows(query: str, sentences: Sequence[str]) -> list[float]:
         return [1.0 if "rows" in sentence else 0.0 for sentence in sentences]
 
-    one = GeneratorSettings(passages=1, max_sentences=1)
-    assert "columns" in extractive_answer("frames data", [(passage(text), 0.3)], one).text
-    assert "rows" in extractive_answer("frames data", [(passage(text), 0.3)], one, prefers_rows).text
+    first = GeneratorSettings(passages=1, max_sentences=1)
+    assert "columns" in extractive_answer("frames data", [(passage(text), 0.3)], first).text
+    assert "rows" in extractive_answer("frames data", [(passage(text), 0.3)], first, prefers_rows).text
 
 
 def test_a_callable_that_drops_a_sentence_is_refused() -> None:
@@ -79,8 +79,8 @@ def test_repeated_sentences_are_said_once() -> None:
 
 
 def test_only_the_best_passages_are_drawn_on() -> None:
-    one = GeneratorSettings(passages=1, max_sentences=5)
-    answer = extractive_answer("two frames columns", [(JOIN, 0.9), (MERGE, 0.9)], one)
+    first = GeneratorSettings(passages=1, max_sentences=5)
+    answer = extractive_answer("two frames columns", [(JOIN, 0.9), (MERGE, 0.9)], first)
 
     assert {citation.document_id for citation in answer.citations} == {"join"}
 

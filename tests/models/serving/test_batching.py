@@ -94,22 +94,22 @@ def made(batch_tokens: int = 100, ms_per_token: float = 1.0, *, padded: bool = T
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    found = made()
-    yield found
-    found.engine.gate.set()
-    found.batcher.close()
+    result = made()
+    yield result
+    result.engine.gate.set()
+    result.batcher.close()
 
 
-def names(found: Future[Scores]) -> list[int | None]:
-    scores = found.result(PATIENCE_S)
+def names(result: Future[Scores]) -> list[int | None]:
+    scores = result.result(PATIENCE_S)
     return [int(logit) if scored else None for logit, scored in zip(scores.logits.tolist(), scores.scored, strict=True)]
 
 
 def test_pairs_of_several_requests_share_a_batch_and_go_back_to_whom_they_belong(bench: Bench) -> None:
     bench.hold()
-    found = [bench.give([Pair(10 * n, 10), Pair(10 * n + 1, 10)], LATER) for n in range(3)]
+    result = [bench.give([Pair(10 * n, 10), Pair(10 * n + 1, 10)], LATER) for n in range(3)]
     assert [sorted(batch) for batch in bench.go()] == [[0, 1, 10, 11, 20, 21]]
-    assert [names(one) for one in found] == [[0, 1], [10, 11], [20, 21]]
+    assert [names(item) for item in result] == [[0, 1], [10, 11], [20, 21]]
 
 
 def test_the_earliest_deadline_comes_first_then_who_came_first(bench: Bench) -> None:
@@ -221,9 +221,9 @@ def test_a_fault_hurts_those_in_the_batch_and_nobody_else(bench: Bench) -> None:
     broken = bench.batcher.compute(lambda: 1 / 0, 0.0, LATER, Claim())
     bench.engine.fault = ValueError("broken")
     bench.engine.gate.set()
-    for one in inside:
+    for first in inside:
         with pytest.raises(ValueError, match="broken"):
-            one.result(PATIENCE_S)
+            first.result(PATIENCE_S)
     with pytest.raises(ZeroDivisionError):
         broken.result(PATIENCE_S)
     bench.engine.fault = None
@@ -258,11 +258,11 @@ def test_every_pair_is_scored_once_inside_the_budget_of_a_batch_with_little_padd
 ) -> None:
     bench = made(batch_tokens, padded=padded)
     bench.hold()
-    found = []
+    result = []
     for number, lengths in enumerate(requests):
-        found.append(bench.give([Pair(100 * number + n, size) for n, size in enumerate(lengths)], LATER))
+        result.append(bench.give([Pair(100 * number + n, size) for n, size in enumerate(lengths)], LATER))
     bench.go()
-    assert [names(one) for one in found] == [
+    assert [names(item) for item in result] == [
         [100 * number + n for n in range(len(lengths))] for number, lengths in enumerate(requests)
     ]
     for lengths in bench.engine.lengths:

@@ -111,16 +111,16 @@ def test_serving_ranks_as_the_offline_evaluation_did(loaded: LoadedBundle, small
     for query_id in sorted(set(tiered["query_id"]))[::5]:
         expected = tiered[tiered["query_id"] == query_id].sort_values("rank")
         query = str(queries[query_id])
-        found = loaded.rank_candidates(query, loaded.retrieve(query, 8, None), BUDGET_MS)
-        logits = {item.passage_id: item.logit for item in found.items}
+        result = loaded.rank_candidates(query, loaded.retrieve(query, 8, None), BUDGET_MS)
+        logits = {item.passage_id: item.logit for item in result.items}
         assert [logits[name] for name in expected["passage_id"]] == pytest.approx(expected["score"].tolist(), abs=1e-3)
-        assert [item.tier for item in found.items] == expected["tier"].tolist()
+        assert [item.tier for item in result.items] == expected["tier"].tolist()
 
 
 def test_what_was_learned_is_served(loaded: LoadedBundle) -> None:
     candidates = loaded.retrieve(QUESTION, 8)
-    found = loaded.rank_candidates(QUESTION, candidates, BUDGET_MS)
-    best = loaded.passage(candidates[found.items[0].index])
+    result = loaded.rank_candidates(QUESTION, candidates, BUDGET_MS)
+    best = loaded.passage(candidates[result.items[0].index])
     assert best.document_id == f"water filter/cleaning/{in_force('water filter', 'cleaning')}"
 
 
@@ -136,8 +136,8 @@ def test_a_candidate_carries_its_row_to_the_passage(loaded: LoadedBundle) -> Non
     candidates = loaded.retrieve(QUESTION, 3)
     assert [candidate.rank for candidate in candidates] == [1, 2, 3]
     passages = [loaded.passage(candidate) for candidate in candidates]
-    assert [(one.passage_id, one.document_id) for one in passages] == [
-        (one.passage_id, one.document_id) for one in candidates
+    assert [(item.passage_id, item.document_id) for item in passages] == [
+        (item.passage_id, item.document_id) for item in candidates
     ]
 
 
@@ -154,17 +154,17 @@ def test_access_labels_decide_what_is_retrieved(loaded: LoadedBundle) -> None:
 
 
 def test_passages_are_the_pieces_of_their_documents(loaded: LoadedBundle) -> None:
-    found = [loaded.passage(candidate) for candidate in loaded.retrieve("who sweeps bench 9", 100)]
-    assert len({passage.passage_id for passage in found if passage.document_id == "rules"}) > 1
-    for passage in found:
+    result = [loaded.passage(candidate) for candidate in loaded.retrieve("who sweeps bench 9", 100)]
+    assert len({passage.passage_id for passage in result if passage.document_id == "rules"}) > 1
+    for passage in result:
         assert Handbook().text_of(passage.document_id)[passage.start : passage.end] == passage.text
 
 
 def test_golden_scores_come_back(loaded: LoadedBundle, small: Small) -> None:
-    found = loaded.reproduce_golden(small.settings.gate.max_golden_difference)
-    assert found.queries == len(loaded.golden) == small.settings.serving.golden_queries
-    assert found.max_difference < 1e-4
-    assert found.order_equal
+    result = loaded.reproduce_golden(small.settings.gate.max_golden_difference)
+    assert result.queries == len(loaded.golden) == small.settings.serving.golden_queries
+    assert result.max_difference < 1e-4
+    assert result.order_equal
 
 
 def test_ranking_twice_gives_the_same_bytes(loaded: LoadedBundle, small: Small) -> None:
@@ -182,19 +182,19 @@ def test_a_text_of_the_corpus_is_known_with_and_without_its_title(loaded: Loaded
     first = loaded.retrieve(QUESTION, 1)[0]
     passage = loaded.passage(first)
     whole = f"{passage.title}\n{passage.text}"
-    found = loaded.rank_documents(QUESTION, [passage.text, whole, passage.text + " "], BUDGET_MS)
-    by_place = {item.index: item for item in found.items}
-    assert [by_place[place].passage_id for place in range(3)] == [first.passage_id, first.passage_id, None]
+    result = loaded.rank_documents(QUESTION, [passage.text, whole, passage.text + " "], BUDGET_MS)
+    by_place = {item.index: item for item in result.items}
+    assert [by_place[index].passage_id for index in range(3)] == [first.passage_id, first.passage_id, None]
     assert by_place[0].dense_score == by_place[1].dense_score == first.dense_score
     assert by_place[1].lexical_score == pytest.approx(first.lexical_score, abs=1e-6)
 
 
 def test_documents_are_embedded_while_a_share_of_the_budget_lasts(loaded: LoadedBundle) -> None:
     documents = [f"note {number} about the water filter" for number in range(200)]
-    found = loaded.rank_documents(QUESTION, documents, 1.0)
-    assert ranking_fault(found, 200) == ""
-    assert found.degraded_reason.startswith("0 of 200 documents embedded inside the budget; compact scored 0 of 8")
-    assert len({item.dense_score for item in found.items}) == 1, "the mean of the corpus"
+    result = loaded.rank_documents(QUESTION, documents, 1.0)
+    assert ranking_fault(result, 200) == ""
+    assert result.degraded_reason.startswith("0 of 200 documents embedded inside the budget; compact scored 0 of 8")
+    assert len({item.dense_score for item in result.items}) == 1, "the mean of the corpus"
     whole = loaded.rank_documents(QUESTION, documents[:5], BUDGET_MS)
     assert (whole.degraded, whole.degraded_reason) == (False, "")
     assert set(whole.stage_ms) == {"first_stage", "compact", "large"}
@@ -202,11 +202,11 @@ def test_documents_are_embedded_while_a_share_of_the_budget_lasts(loaded: Loaded
 
 def test_without_a_budget_words_order_the_documents_and_no_model_runs(loaded: LoadedBundle) -> None:
     documents = ["mice", "how do I clean the water filter", "mice", "the water filter", "x" * 300_000 + " water filter"]
-    found = loaded.rank_documents("clean the water filter", documents, 0.0)
-    assert [item.index for item in found.items] == [1, 3, 0, 2, 4]
-    assert {item.tier for item in found.items} == {"lean"}
-    assert (found.tokens, found.degraded) == (0, True)
-    assert len({item.dense_score for item in found.items}) == 1
+    result = loaded.rank_documents("clean the water filter", documents, 0.0)
+    assert [item.index for item in result.items] == [1, 3, 0, 2, 4]
+    assert {item.tier for item in result.items} == {"lean"}
+    assert (result.tokens, result.degraded) == (0, True)
+    assert len({item.dense_score for item in result.items}) == 1
     kept = loaded.keep_order(documents)
     assert ranking_fault(kept, 5) == ""
     assert [item.index for item in kept.items] == [0, 1, 2, 3, 4]
@@ -277,13 +277,13 @@ def test_a_bundle_of_a_later_format_is_refused(small: Small, tmp_path: Path) -> 
 
 
 def test_nothing_is_unpickled(small: Small, unpickled: _Unpickled) -> None:
-    with unpickled.watch() as found:
+    with unpickled.watch() as result:
         pickle.loads(pickle.dumps(Path("x")))
-    assert found, "the watch sees pickles"
-    with unpickled.watch() as found:
+    assert result, "the watch sees pickles"
+    with unpickled.watch() as result:
         bundle = load_bundle(small.first.bundle)
         bundle.rank_candidates(QUESTION, bundle.retrieve(QUESTION, 8), BUDGET_MS)
-    assert found == []
+    assert result == []
 
 
 @pytest.mark.parametrize("model", ["encoder", "large", "compact"])
@@ -299,17 +299,17 @@ def test_a_pickle_in_the_place_of_weights_is_refused_unread(
     (tmp_path / own).unlink()
     (tmp_path / own).with_name("pytorch_model.bin").write_bytes(pickle.dumps(Attack()))
     (tmp_path / own).write_bytes(pickle.dumps(Attack()))
-    with unpickled.watch() as found, pytest.raises(Exception, match=r"(?i)safetensors|header|deserializ|protobuf"):
+    with unpickled.watch() as result, pytest.raises(Exception, match=r"(?i)safetensors|header|deserializ|protobuf"):
         load_bundle(admitted(bundle, own))
-    assert found == []
+    assert result == []
     assert not (tmp_path / "attacked").exists()
 
 
 def test_two_passages_are_a_corpus(small: Small, tmp_path: Path) -> None:
     bundle = bundle_of(small, tmp_path, [("Loom", "Oil the loom every week."), ("", "Thunder follows lightning.")])
-    found = bundle.retrieve("how is the loom oiled", 20)
-    assert [one.passage_id for one in found] == ["p0", "p1"]
-    ranking = bundle.rank_candidates("how is the loom oiled", found, BUDGET_MS)
+    retrieved = bundle.retrieve("how is the loom oiled", 20)
+    assert [item.passage_id for item in retrieved] == ["p0", "p1"]
+    ranking = bundle.rank_candidates("how is the loom oiled", retrieved, BUDGET_MS)
     assert ranking_fault(ranking, 2) == ""
     assert ranking.items[0].passage_id == "p0"
     assert ranking_fault(bundle.rank_documents("x", ["a", "", "b"], BUDGET_MS), 3) == ""
@@ -321,7 +321,7 @@ def test_a_text_that_passages_of_other_titles_share_is_none_of_them(small: Small
     bundle = bundle_of(
         small, tmp_path, [("Loom", shared), ("Pump", shared), ("Saw", "Sharpen it."), ("Saw", "Sharpen it.")]
     )
-    found = bundle.rank_documents("oil", [shared, f"Pump\n{shared}", "Sharpen it."], BUDGET_MS)
-    known = {item.index: item.passage_id for item in found.items}
+    result = bundle.rank_documents("oil", [shared, f"Pump\n{shared}", "Sharpen it."], BUDGET_MS)
+    known = {item.index: item.passage_id for item in result.items}
     assert (known[0], known[1]) == (None, "p1")
     assert known[2] in ("p2", "p3"), "twins have one vector"

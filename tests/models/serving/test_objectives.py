@@ -20,18 +20,18 @@ def test_nothing_served_has_no_percentile_and_its_whole_budget() -> None:
 @settings(deadline=None)
 @given(st.lists(st.floats(0.2, 60_000), min_size=1, max_size=300))
 def test_percentiles_are_right_within_five_percent(latencies: list[float]) -> None:
-    found = served_latency([(one, False) for one in latencies], OBJECTIVES)
+    result = served_latency([(item, False) for item in latencies], OBJECTIVES)
     expected = np.percentile(latencies, [50, 95, 99], method="inverted_cdf")
-    for value, exact in zip((found.p50_ms, found.p95_ms, found.p99_ms), expected, strict=True):
+    for value, exact in zip((result.p50_ms, result.p95_ms, result.p99_ms), expected, strict=True):
         assert value is not None
         assert exact * 0.9999 <= value <= exact * 1.0501
 
 
 def test_the_budget_is_spent_by_requests_over_the_objective() -> None:
-    found = served_latency([(50.0, False)] * 95 + [(150.0, True)] * 4 + [(250.0, True)], OBJECTIVES)
-    assert (found.requests, found.over_p95_share, found.over_p99_share) == (100, 0.05, 0.01)
-    assert (found.p95_budget_left, found.p99_budget_left) == pytest.approx((0.0, 0.0))
-    assert found.degraded_share == 0.05
+    result = served_latency([(50.0, False)] * 95 + [(150.0, True)] * 4 + [(250.0, True)], OBJECTIVES)
+    assert (result.requests, result.over_p95_share, result.over_p99_share) == (100, 0.05, 0.01)
+    assert (result.p95_budget_left, result.p99_budget_left) == pytest.approx((0.0, 0.0))
+    assert result.degraded_share == 0.05
     assert served_latency([(100.0, False), (200.0, False)], OBJECTIVES).p99_budget_left == 1.0
     assert served_latency([(300.0, False)], OBJECTIVES).p99_budget_left == pytest.approx(-99.0)
 
@@ -44,7 +44,7 @@ def test_what_is_older_than_the_window_is_forgotten() -> None:
     window.observe(10.0)
     assert window.summary().requests == 2
     now = 10 * 60.0
-    found = window.summary()
-    assert (found.requests, found.over_p95_share, found.degraded_share) == (1, 0.0, 0.0)
+    result = window.summary()
+    assert (result.requests, result.over_p95_share, result.degraded_share) == (1, 0.0, 0.0)
     now = 1e6
     assert window.summary().requests == 0

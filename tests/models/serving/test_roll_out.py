@@ -31,9 +31,9 @@ END = datetime(2100, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        yield made
+    with socket.socket() as built:
+        built.bind(("127.0.0.1", 0))
+        yield built
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_golden_queries_are_asked_and_are_no_traffic(deployment: Deployment, lis
         assert 0 < state.p50_ms <= state.p95_ms
         call_service(deployment.settings(), "POST", "/v1/answer", {"query": "how is the loom oiled"})
         assert writer.flush()
-    stored = {one.caller: one.query for one in decisions.read(database, BEGINNING, END)}
+    stored = {item.caller: item.query for item in decisions.read(database, BEGINNING, END)}
     key, _ = service_key(deployment.settings().home)
     assert stored.keys() == {PROBE_CALLER, caller_name(key)}
     assert read_day(database, datetime.now(UTC).date())["query"].tolist() == ["how is the loom oiled"]

@@ -62,15 +62,15 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def client(redis_url: str) -> Iterator[Any]:
-    with Redis.from_url(redis_url) as found:
-        found.flushall()
-        yield found
+    with Redis.from_url(redis_url) as result:
+        result.flushall()
+        yield result
 
 
 def cached(redis_url: str, timeout_ms: float = 60_000) -> RedisCache:
-    found = open_cache(CacheSettings(url=redis_url, timeout_ms=timeout_ms))
-    assert isinstance(found, RedisCache)
-    return found
+    result = open_cache(CacheSettings(url=redis_url, timeout_ms=timeout_ms))
+    assert isinstance(result, RedisCache)
+    return result
 
 
 def test_a_pair_is_known_by_its_query_its_text_and_its_model() -> None:
@@ -247,9 +247,9 @@ def test_known_scores_take_the_place_of_the_models_and_change_no_score() -> None
     reranker = TieredReranker(batcher, CALIBRATION, settings, cache, {"compact": ONE, "large": OTHER})
 
     def rank(texts: list[str], budget_ms: float = 1e9) -> list[tuple[int, float, str, str | None]]:
-        ids = [str(place) for place in range(len(texts))]
-        found = reranker.rank("q", texts, ids, np.zeros(len(texts)), np.zeros(len(texts)), budget_ms)
-        return [(item.index, item.logit, item.tier, item.scored_by) for item in found.items]
+        ids = [str(index) for index in range(len(texts))]
+        ranking = reranker.rank("q", texts, ids, np.zeros(len(texts)), np.zeros(len(texts)), budget_ms)
+        return [(item.index, item.logit, item.tier, item.scored_by) for item in ranking.items]
 
     first = rank(["1 a", "9 b", "5 c", "0 d"])
     assert [tier for *_, tier, _ in first] == ["large", "compact", "compact", "lean"]
@@ -266,12 +266,12 @@ def test_known_scores_take_the_place_of_the_models_and_change_no_score() -> None
 
 def test_bundles_of_the_same_models_share_scores_and_a_closed_one_leaves_none(small: Small) -> None:
     cache = MemoryCache(2**20)
-    first, alike = (load_bundle(one.bundle, cache=cache) for one in (small.first, small.alike(3)))
-    found = [bundle.rank_candidates(QUESTION, bundle.retrieve(QUESTION, 8), BUDGET_MS) for bundle in (first, alike)]
-    assert found[0].tier_counts == {"large": 4, "compact": 4}
-    assert found[1].tier_counts == {"cached": 8}
-    assert [(i.index, i.score) for i in found[0].items] == [(i.index, i.score) for i in found[1].items]
-    assert (found[1].tokens, found[1].degraded) == (0, False)
+    first, alike = (load_bundle(item.bundle, cache=cache) for item in (small.first, small.alike(3)))
+    result = [bundle.rank_candidates(QUESTION, bundle.retrieve(QUESTION, 8), BUDGET_MS) for bundle in (first, alike)]
+    assert result[0].tier_counts == {"large": 4, "compact": 4}
+    assert result[1].tier_counts == {"cached": 8}
+    assert [(i.index, i.score) for i in result[0].items] == [(i.index, i.score) for i in result[1].items]
+    assert (result[1].tokens, result[1].degraded) == (0, False)
     other = load_bundle(small.shuffled().bundle, cache=cache)
     assert "cached" not in other.rank_candidates(QUESTION, other.retrieve(QUESTION, 8), BUDGET_MS).tier_counts
     for bundle in (first, alike):

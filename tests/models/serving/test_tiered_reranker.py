@@ -71,10 +71,10 @@ class Engine:
         return encoded
 
     def logits_of(self, encoded: Sequence[Any], batch_size: int = 32) -> NDArray[np.float32]:
-        self.batches.append([one.text for one in encoded])
-        padded = len(encoded) * max(len(one) for one in encoded)
+        self.batches.append([item.text for item in encoded])
+        padded = len(encoded) * max(len(item) for item in encoded)
         self.clock.now += padded * self.ms_per_token / 1000
-        return np.array([self.factor * float(one.text.split()[0]) for one in encoded], dtype=np.float32)
+        return np.array([self.factor * float(item.text.split()[0]) for item in encoded], dtype=np.float32)
 
     @property
     def scored(self) -> list[str]:
@@ -109,8 +109,8 @@ class Bench:
         dense: Sequence[float] | None = None,
         claim: Claim | None = None,
     ) -> Ranking:
-        ids = [f"{place:04d}" for place in range(len(texts))]
-        scores = np.array(dense if dense is not None else [-place for place in range(len(texts))], dtype=float)
+        ids = [f"{index:04d}" for index in range(len(texts))]
+        scores = np.array(dense if dense is not None else [-index for index in range(len(texts))], dtype=float)
         return self.reranker.rank("q", texts, ids, scores, np.zeros(len(texts)), budget_ms, ids, claim)
 
 
@@ -133,11 +133,11 @@ def bench(
 
 
 def test_each_tier_scores_the_best_of_the_tier_before() -> None:
-    made = bench()
-    found = made.rank(["1 a", "9 b", "5 c", "7 d", "100 e", "200 f"])
-    assert sorted(made.compact.scored) == ["1 a", "5 c", "7 d", "9 b"]
-    assert made.large.scored == ["9 b", "7 d"]
-    assert [(item.index, item.tier) for item in found.items] == [
+    built = bench()
+    ranking = built.rank(["1 a", "9 b", "5 c", "7 d", "100 e", "200 f"])
+    assert sorted(built.compact.scored) == ["1 a", "5 c", "7 d", "9 b"]
+    assert built.large.scored == ["9 b", "7 d"]
+    assert [(item.index, item.tier) for item in ranking.items] == [
         (1, "large"),
         (3, "large"),
         (2, "compact"),
@@ -145,20 +145,20 @@ def test_each_tier_scores_the_best_of_the_tier_before() -> None:
         (4, "lean"),
         (5, "lean"),
     ]
-    assert [item.logit for item in found.items] == pytest.approx([18, 14, 5, 1, -4, -5])
-    assert [item.score for item in found.items] == probability(np.array([i.logit for i in found.items])).tolist()
-    assert (found.degraded, found.degraded_reason) == (False, "")
-    assert [item.passage_id for item in found.items][:2] == ["0001", "0003"]
-    assert [item.dense_score for item in found.items] == [-1, -3, -2, 0, -4, -5]
+    assert [item.logit for item in ranking.items] == pytest.approx([18, 14, 5, 1, -4, -5])
+    assert [item.score for item in ranking.items] == probability(np.array([i.logit for i in ranking.items])).tolist()
+    assert (ranking.degraded, ranking.degraded_reason) == (False, "")
+    assert [item.passage_id for item in ranking.items][:2] == ["0001", "0003"]
+    assert [item.dense_score for item in ranking.items] == [-1, -3, -2, 0, -4, -5]
 
 
 def test_only_those_near_the_best_go_on_and_that_is_not_degraded() -> None:
-    made = bench(early_exit=EarlyExit({"compact": 2.0, "large": 1.5}))
-    found = made.rank(["1 a", "9 b", "8 c", "70 d"])
-    assert sorted(made.compact.scored) == ["1 a", "8 c", "9 b"]
-    assert made.large.scored == ["9 b", "8 c"]
-    assert found.tier_counts == {"large": 2, "compact": 1, "lean": 1}
-    assert (found.degraded, found.degraded_reason) == (False, "")
+    built = bench(early_exit=EarlyExit({"compact": 2.0, "large": 1.5}))
+    ranking = built.rank(["1 a", "9 b", "8 c", "70 d"])
+    assert sorted(built.compact.scored) == ["1 a", "8 c", "9 b"]
+    assert built.large.scored == ["9 b", "8 c"]
+    assert ranking.tier_counts == {"large": 2, "compact": 1, "lean": 1}
+    assert (ranking.degraded, ranking.degraded_reason) == (False, "")
 
 
 def test_a_best_one_that_stands_alone_ends_the_query() -> None:
@@ -172,17 +172,17 @@ def test_a_best_one_that_stands_alone_ends_the_query() -> None:
 
 
 def test_the_large_model_may_follow_the_first_stage_at_once() -> None:
-    made = bench(early_exit=EarlyExit({"large": 1.5}, frozenset({"compact"})))
-    found = made.rank(["1 a", "9 b", "5 c", "7 d"])
-    assert made.compact.batches == []
-    assert sorted(made.large.scored) == ["1 a", "9 b"]
-    assert found.tier_counts == {"large": 2, "lean": 2}
-    assert (found.degraded, found.degraded_reason) == (False, "")
+    built = bench(early_exit=EarlyExit({"large": 1.5}, frozenset({"compact"})))
+    ranking = built.rank(["1 a", "9 b", "5 c", "7 d"])
+    assert built.compact.batches == []
+    assert sorted(built.large.scored) == ["1 a", "9 b"]
+    assert ranking.tier_counts == {"large": 2, "lean": 2}
+    assert (ranking.degraded, ranking.degraded_reason) == (False, "")
 
 
 def test_fewer_texts_than_the_tiers_may_score_is_not_degraded() -> None:
-    found = bench().rank(["3 a"])
-    assert ([item.tier for item in found.items], found.degraded) == (["large"], False)
+    result = bench().rank(["3 a"])
+    assert ([item.tier for item in result.items], result.degraded) == (["large"], False)
     assert bench().rank([]) == Ranking([])
 
 
@@ -196,58 +196,60 @@ def test_tiers_may_be_switched_off() -> None:
 
 
 def test_equal_scores_are_ordered_by_id() -> None:
-    found = bench(compact=3, large=0).rank(["5 a", "5 b", "5 c", "5 d"], dense=[1, 1, 1, 1])
-    assert [item.index for item in found.items] == [0, 1, 2, 3]
-    assert found.tier_counts == {"compact": 3, "lean": 1}
+    result = bench(compact=3, large=0).rank(["5 a", "5 b", "5 c", "5 d"], dense=[1, 1, 1, 1])
+    assert [item.index for item in result.items] == [0, 1, 2, 3]
+    assert result.tier_counts == {"compact": 3, "lean": 1}
 
 
 @pytest.mark.parametrize("budget_ms", [0.0, -5.0])
 def test_without_time_all_are_lean_and_no_engine_runs(budget_ms: float) -> None:
-    made = bench()
-    found = made.rank(["1 a", "9 b"], budget_ms)
-    assert found.tier_counts == {"lean": 2}
-    assert found.degraded_reason == "compact scored 0 of 2 inside the budget"
-    assert (made.compact.batches, made.large.batches, found.tokens) == ([], [], 0)
+    built = bench()
+    ranking = built.rank(["1 a", "9 b"], budget_ms)
+    assert ranking.tier_counts == {"lean": 2}
+    assert ranking.degraded_reason == "compact scored 0 of 2 inside the budget"
+    assert (built.compact.batches, built.large.batches, ranking.tokens) == ([], [], 0)
 
 
 def test_what_the_budget_holds_is_scored() -> None:
-    made = bench(compact=40, large=2)
+    built = bench(compact=40, large=2)
     texts = [f"{number} w" for number in range(40)]
-    found = made.rank(texts, budget_ms=110.0, dense=list(range(40)))
+    ranking = built.rank(texts, budget_ms=110.0, dense=list(range(40)))
     # A pair has 3 tokens of 1 ms: two batches of 16 take 96 ms, 4 more pairs end at 108 ms; then large has 2 ms left.
-    assert [len(batch) for batch in made.compact.batches] == [16, 16, 4]
-    assert set(made.compact.scored) == {f"{number} w" for number in range(4, 40)}
-    assert found.tier_counts == {"compact": 36, "lean": 4}
-    assert found.degraded_reason == ("compact scored 36 of 40 inside the budget; large scored 0 of 2 inside the budget")
-    assert made.clock.now <= 100 + 0.110
+    assert [len(batch) for batch in built.compact.batches] == [16, 16, 4]
+    assert set(built.compact.scored) == {f"{number} w" for number in range(4, 40)}
+    assert ranking.tier_counts == {"compact": 36, "lean": 4}
+    assert ranking.degraded_reason == (
+        "compact scored 36 of 40 inside the budget; large scored 0 of 2 inside the budget"
+    )
+    assert built.clock.now <= 100 + 0.110
 
 
 def test_a_caller_who_left_costs_no_model_anything() -> None:
-    made, claim = bench(), Claim(50.0)
+    built, claim = bench(), Claim(50.0)
     claim.withdraw()
-    assert made.rank(["1 a", "9 b"], claim=claim).tier_counts == {"lean": 2}
-    assert (made.compact.batches, made.large.batches) == ([], [])
+    assert built.rank(["1 a", "9 b"], claim=claim).tier_counts == {"lean": 2}
+    assert (built.compact.batches, built.large.batches) == ([], [])
 
 
 def test_what_is_left_of_a_claim_falls_with_what_is_scored() -> None:
-    made, claim = bench(), Claim(100.0)
-    made.rank(["1 a", "2 b"], claim=claim)
+    built, claim = bench(), Claim(100.0)
+    built.rank(["1 a", "2 b"], claim=claim)
     assert claim.left_ms == pytest.approx(100 - 2 * 3 * 1 - 2 * 3 * 2)
     assert claim.spent_ms == pytest.approx(2 * 3 * 1 + 2 * 3 * 2)
     assert claim.cut is False
 
 
 def test_a_claim_says_when_time_did_not_suffice_for_all() -> None:
-    made, claim = bench(compact=16, large=0, reserve_ms=20.0), Claim(100.0)
-    made.rank([f"{n} w" for n in range(16)], budget_ms=60.0, claim=claim)
+    built, claim = bench(compact=16, large=0, reserve_ms=20.0), Claim(100.0)
+    built.rank([f"{n} w" for n in range(16)], budget_ms=60.0, claim=claim)
     assert claim.cut is True
 
 
 def test_the_reserve_is_not_spent_on_scoring() -> None:
-    found = bench(compact=16, large=0, reserve_ms=20.0).rank([f"{n} w" for n in range(16)], budget_ms=60.0)
-    assert found.tier_counts == {"compact": 13, "lean": 3}
-    found = bench(compact=16, large=0, reserve_ms=10.0).rank([f"{n} w" for n in range(16)], budget_ms=60.0)
-    assert found.tier_counts == {"compact": 16}
+    result = bench(compact=16, large=0, reserve_ms=20.0).rank([f"{n} w" for n in range(16)], budget_ms=60.0)
+    assert result.tier_counts == {"compact": 13, "lean": 3}
+    result = bench(compact=16, large=0, reserve_ms=10.0).rank([f"{n} w" for n in range(16)], budget_ms=60.0)
+    assert result.tier_counts == {"compact": 16}
 
 
 @settings(deadline=None)
@@ -261,41 +263,41 @@ def test_the_reserve_is_not_spent_on_scoring() -> None:
 def test_any_budget_gives_a_whole_ranking_in_time(
     count: int, compact: int, large: int, budget_ms: float, reserve_ms: float
 ) -> None:
-    made = bench(compact, large, reserve_ms=reserve_ms)
+    built = bench(compact, large, reserve_ms=reserve_ms)
     rng = np.random.default_rng(count)
-    texts = [f"{value:.3f} {'w ' * (place % 7)}" for place, value in enumerate(rng.normal(size=count))]
-    found = made.rank(texts, budget_ms)
-    made.batcher.close()
-    assert ranking_fault(found, count) == ""
-    assert 1000 * (made.clock.now - 100) <= max(0.0, budget_ms - reserve_ms) + 1e-6
-    assert found.tier_counts.get("large", 0) <= min(large, compact)
-    assert found.degraded == bool(found.degraded_reason)
-    assert set(made.large.scored) <= set(made.compact.scored)
+    texts = [f"{value:.3f} {'w ' * (index % 7)}" for index, value in enumerate(rng.normal(size=count))]
+    ranking = built.rank(texts, budget_ms)
+    built.batcher.close()
+    assert ranking_fault(ranking, count) == ""
+    assert 1000 * (built.clock.now - 100) <= max(0.0, budget_ms - reserve_ms) + 1e-6
+    assert ranking.tier_counts.get("large", 0) <= min(large, compact)
+    assert ranking.degraded == bool(ranking.degraded_reason)
+    assert set(built.large.scored) <= set(built.compact.scored)
 
 
 def test_texts_that_were_cut_are_counted_once_and_one_of_just_that_length_is_not() -> None:
-    made = bench(compact=3, large=3)
-    found = made.rank(["1 " + "w " * 8, "2 " + "w " * 9, "3 w"])
-    assert found.truncated == 1
-    assert found.tokens == 2 * (10 + 10 + 3)
+    built = bench(compact=3, large=3)
+    ranking = built.rank(["1 " + "w " * 8, "2 " + "w " * 9, "3 w"])
+    assert ranking.truncated == 1
+    assert ranking.tokens == 2 * (10 + 10 + 3)
 
 
 def test_stages_are_timed_by_the_clock() -> None:
-    found = bench().rank(["1 a", "2 b", "3 c", "4 d"])
-    assert dict(found.stage_ms) == pytest.approx({"compact": 4 * 3 * 1.0, "large": 2 * 3 * 2.0})
+    result = bench().rank(["1 a", "2 b", "3 c", "4 d"])
+    assert dict(result.stage_ms) == pytest.approx({"compact": 4 * 3 * 1.0, "large": 2 * 3 * 2.0})
 
 
 def test_an_engine_that_became_slow_is_trusted_less() -> None:
-    made = bench(compact=16, large=0)
+    built = bench(compact=16, large=0)
     texts = [f"{number} w" for number in range(16)]
-    made.compact.ms_per_token = 10.0
-    assert made.rank(texts, budget_ms=100.0).tier_counts == {"compact": 16}
-    assert made.costs["compact"].ms_per_token == pytest.approx(1 + 0.2 * 9)
+    built.compact.ms_per_token = 10.0
+    assert built.rank(texts, budget_ms=100.0).tier_counts == {"compact": 16}
+    assert built.costs["compact"].ms_per_token == pytest.approx(1 + 0.2 * 9)
     # At 2.8 ms a token, 11 pairs of 3 tokens are expected to fit.
-    assert made.rank(texts, budget_ms=100.0).tier_counts == {"compact": 11, "lean": 5}
+    assert built.rank(texts, budget_ms=100.0).tier_counts == {"compact": 11, "lean": 5}
     for _ in range(30):
-        made.rank(texts)
-    assert made.costs["compact"].ms_per_token == pytest.approx(10.0, abs=0.1)
+        built.rank(texts)
+    assert built.costs["compact"].ms_per_token == pytest.approx(10.0, abs=0.1)
 
 
 def test_the_scorers_of_the_tests_have_the_features_of_real_ones() -> None:

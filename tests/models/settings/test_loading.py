@@ -270,8 +270,8 @@ def test_a_relative_corpus_path_starts_at_the_settings_file(monkeypatch: pytest.
 
 def test_typed_values_win_over_everything_and_are_validated(toml: Path) -> None:
     variable = {"RERANKOPS_TRAINING__SEED": "4"}
-    found = load_settings(["training.seed=5"], values={"training.seed": 6}, file=toml, environ=variable)
-    assert found.training.seed == 6
+    settings = load_settings(["training.seed=5"], values={"training.seed": 6}, file=toml, environ=variable)
+    assert settings.training.seed == 6
     with pytest.raises(SettingsError, match=r"training\.sed: no such setting"):
         load_settings(values={"training.sed": 6}, file=toml, environ={})
     with pytest.raises(SettingsError, match=r"training\.dropout: "):

@@ -364,9 +364,9 @@ def test_a_remote_root_gives_the_same_names_as_a_local_one(
 ) -> None:
     remote = ArtifactStore(remote_root, tmp_path / "cache-1")
     assert not remote.is_local
-    made = create(remote)
-    assert made.data_version == create(store).data_version
-    remote.point(made)
+    built = create(remote)
+    assert built.data_version == create(store).data_version
+    remote.point(built)
     assert create(remote, never).reused
 
 
@@ -396,10 +396,10 @@ def test_an_upload_cut_short_is_not_an_artifact(
     remote = ArtifactStore(memory_root, tmp_path / "cache-1")
     upload = MemoryFileSystem.put_file
 
-    def breaks(self: MemoryFileSystem, local: str, place: str, **options: Any) -> None:
-        if place.endswith("size.json"):
+    def breaks(self: MemoryFileSystem, local: str, index: str, **options: Any) -> None:
+        if index.endswith("size.json"):
             raise ConnectionError("connection reset")
-        upload(self, local, place, **options)
+        upload(self, local, index, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(MemoryFileSystem, "put_file", breaks)
@@ -459,9 +459,9 @@ def test_a_fetch_that_finds_it_fetched_meanwhile_takes_that(
     cache = tmp_path / "cache"
     download = StoreFiles.download
 
-    def slow(self: StoreFiles, place: str, path: Path) -> None:
-        download(self, place, path)
-        if place.endswith("words.txt") and not (cache / "objects").exists():
+    def slow(self: StoreFiles, index: str, path: Path) -> None:
+        download(self, index, path)
+        if index.endswith("words.txt") and not (cache / "objects").exists():
             monkeypatch.setattr(StoreFiles, "download", download)
             ArtifactStore(memory_root, cache).open(ASSET, artifact.data_version)
 
@@ -470,10 +470,10 @@ def test_a_fetch_that_finds_it_fetched_meanwhile_takes_that(
 
 
 def test_what_a_deletion_left_half_way_is_replaced(remote_root: str, store: ArtifactStore, tmp_path: Path) -> None:
-    for one in (store, ArtifactStore(remote_root, tmp_path / "cache-2")):
-        artifact = create(one)
+    for first in (store, ArtifactStore(remote_root, tmp_path / "cache-2")):
+        artifact = create(first)
         (artifact.folder / MANIFEST).unlink()
-        again = create(one) if one.is_local else one.open(ASSET, artifact.data_version)
+        again = create(first) if first.is_local else first.open(ASSET, artifact.data_version)
         again.verify()
 
 
@@ -512,7 +512,7 @@ def test_an_s3_upload_that_is_killed_leaves_no_artifact_and_is_repeated(
         assert read_line(child) == "uploading"
         child.send_signal(signal.SIGKILL)
     remote = ArtifactStore(root, tmp_path / "cache")
-    left = [place for place in remote.files.find("objects") if place.endswith("words.txt")]
+    left = [location for location in remote.files.find("objects") if location.endswith("words.txt")]
     assert len(left) == 1, "the first file was uploaded"
     version = left[0].split("/")[3]
     assert not remote.has(ASSET, version)

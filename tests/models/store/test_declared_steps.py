@@ -26,8 +26,8 @@ NO_DATA = {"records/migrations"}
 
 def declared() -> list[Step]:
     modules = [importlib.import_module(f"models.{path.parent.name}.steps") for path in DECLARATIONS]
-    found = [value for module in modules for value in vars(module).values() if isinstance(value, Step)]
-    return list(dict.fromkeys(found))
+    result = [value for module in modules for value in vars(module).values() if isinstance(value, Step)]
+    return list(dict.fromkeys(result))
 
 
 each_step = pytest.mark.parametrize("step", declared(), ids=lambda step: step.name)

@@ -34,7 +34,7 @@ def make(
     return store.get_or_create(
         asset,
         code_version=content,
-        inputs={**{one.asset: one.data_version for one in inputs}, **(outside or {})},
+        inputs={**{item.asset: item.data_version for item in inputs}, **(outside or {})},
         settings={name.replace("__", "."): value for name, value in settings.items()},
         build=build,
     )

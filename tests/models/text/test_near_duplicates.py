@@ -22,7 +22,7 @@ def apart(count: int, first: int = 0) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize(
-    ("reworded", "place"),
+    ("reworded", "index"),
     [
         ("SYMPTOMS of lactose INTOLERANCE ??", 0),
         ("lactose intolerance: what are its symptoms", 0),
@@ -30,10 +30,10 @@ def apart(count: int, first: int = 0) -> NDArray[np.float32]:
         ("Wilson's disease symptoms", 1),
     ],
 )
-def test_form_does_not_count(reworded: str, place: int) -> None:
-    found = near_duplicates([reworded], QUESTIONS, 0.75, 0.9, apart(1), apart(3, 1))
-    assert found[["row", "other"]].to_numpy().tolist() == [[0, place]]
-    assert found["overlap"][0] == 1
+def test_form_does_not_count(reworded: str, index: int) -> None:
+    result = near_duplicates([reworded], QUESTIONS, 0.75, 0.9, apart(1), apart(3, 1))
+    assert result[["row", "other"]].to_numpy().tolist() == [[0, index]]
+    assert result["overlap"][0] == 1
 
 
 def test_the_same_template_about_another_thing_is_another_question() -> None:
@@ -43,9 +43,9 @@ def test_the_same_template_about_another_thing_is_another_question() -> None:
 
 def test_other_words_are_found_by_their_vectors() -> None:
     vectors = apart(3, 1)
-    found = near_duplicates(["Baking loaves"], QUESTIONS, 0.75, 0.9, vectors[2:], vectors)
-    assert found[["row", "other", "cosine"]].to_numpy().tolist() == [[0, 2, 1]]
-    assert found["overlap"][0] < 0.75
+    result = near_duplicates(["Baking loaves"], QUESTIONS, 0.75, 0.9, vectors[2:], vectors)
+    assert result[["row", "other", "cosine"]].to_numpy().tolist() == [[0, 2, 1]]
+    assert result["overlap"][0] < 0.75
 
 
 def test_nothing_is_near_nothing() -> None:
@@ -72,10 +72,10 @@ WORDS = st.lists(st.sampled_from("pump valve seal rotor the of what is Pump? SEA
 @given(texts=st.lists(WORDS, min_size=1, max_size=6), others=st.lists(WORDS, min_size=1, max_size=6))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_a_pair_is_found_exactly_when_the_sets_overlap_enough(texts: list[str], others: list[str]) -> None:
-    found = near_duplicates(texts, others, 0.5, 0.9, apart(len(texts)), apart(len(others), 8))
+    result = near_duplicates(texts, others, 0.5, 0.9, apart(len(texts)), apart(len(others), 8))
     best = {row: max(overlap(text, other) for other in others) for row, text in enumerate(texts)}
-    assert set(found["row"]) == {row for row, shared in best.items() if shared >= 0.5}
-    assert all(abs(shared - best[row]) < 1e-6 for row, shared in zip(found["row"], found["overlap"], strict=True))
+    assert set(result["row"]) == {row for row, shared in best.items() if shared >= 0.5}
+    assert all(abs(shared - best[row]) < 1e-6 for row, shared in zip(result["row"], result["overlap"], strict=True))
 
 
 def _prose(seed: int, words: int = 60) -> list[str]:
@@ -88,8 +88,8 @@ def test_passages_that_nearly_repeat_another_name_it() -> None:
     copies = {300: 7, 301: 120}
     texts += [texts[7].replace("word", "WORD"), " ".join([*_prose(120), "one", "more"])]
     texts += ["", "", "one two three"]
-    found = near_duplicate_of(texts)
-    assert {row: other for row, other in enumerate(found) if other is not None} == {
+    result = near_duplicate_of(texts)
+    assert {row: other for row, other in enumerate(result) if other is not None} == {
         **copies,
         **{other: row for row, other in copies.items()},
     }

@@ -72,9 +72,9 @@ def test_a_killed_training_goes_on_to_the_same_weights(base: Path, tmp_path: Pat
     assert steps == list(range(16, 26))
     assert not (stopped / "kept").exists()
     train(base, whole)
-    one, other = weights_of(whole / "model"), weights_of(stopped / "model")
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
+    first, other = weights_of(whole / "model"), weights_of(stopped / "model")
+    assert first.keys() == other.keys()
+    for name, tensor in first.items():
         assert torch.equal(tensor, other[name]), name
     reports = [json.loads((folder / "model" / "training.json").read_text()) for folder in (whole, stopped)]
     assert reports[0] == reports[1]
@@ -91,12 +91,12 @@ def test_a_damaged_checkpoint_is_passed_over(base: Path, tmp_path: Path) -> None
 
     with pytest.raises(KeyboardInterrupt):
         train_large(examples(), settings, tmp_path / "part", stop, checkpoints=kept)
-    (place,) = kept.iterdir()
-    assert place.name == "step-000000003"
-    assert not [path for path in place.rglob("*") if path.suffix in PICKLES]
-    data = bytearray((place / "state.safetensors").read_bytes())
+    (location,) = kept.iterdir()
+    assert location.name == "step-000000003"
+    assert not [path for path in location.rglob("*") if path.suffix in PICKLES]
+    data = bytearray((location / "state.safetensors").read_bytes())
     data[-1] ^= 1
-    (place / "state.safetensors").write_bytes(data)
+    (location / "state.safetensors").write_bytes(data)
     told: list[int] = []
     report = train_large(examples(), settings, tmp_path / "model", lambda done, _: told.append(done), checkpoints=kept)
     assert told == list(range(1, 9))

@@ -18,7 +18,7 @@ def test_states_and_gradients_are_those_of_the_fused_kernel(tmp_path: Path) -> N
     ids = torch.randint(1, 50, (3, 12), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(ids)
     mask[1, 7:] = 0
-    found = []
+    result = []
     for products in (False, True):
         torch.manual_seed(0)
         body = BertModel(TINY).eval()  # without dropout
@@ -27,8 +27,8 @@ def test_states_and_gradients_are_those_of_the_fused_kernel(tmp_path: Path) -> N
         assert (body.config._attn_implementation == NAME) is products
         states = body(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()]
         states.square().sum().backward()
-        found.append((states.detach(), body.get_parameter(_QUERY_WEIGHT).grad))
-    for fused, products in zip(*found, strict=True):
+        result.append((states.detach(), body.get_parameter(_QUERY_WEIGHT).grad))
+    for fused, products in zip(*result, strict=True):
         torch.testing.assert_close(products, fused, rtol=1e-4, atol=1e-5)
     body.save_pretrained(tmp_path)
     assert NAME not in (tmp_path / "config.json").read_text()

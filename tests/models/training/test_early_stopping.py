@@ -43,7 +43,7 @@ def test_the_best_weights_are_kept(base: Path, tmp_path: Path) -> None:
     scores = scorer.logits(list(zip(development["query"], development["passage"], strict=True)))
     relevance = development["label"].to_numpy()
     lists = zip(np.split(scores, 10), np.split(relevance, 10), strict=True)
-    assert np.mean([ndcg(*one) for one in lists]) == pytest.approx(values[report.best_step])
+    assert np.mean([ndcg(*item) for item in lists]) == pytest.approx(values[report.best_step])
 
 
 def test_training_ends_when_it_gets_no_better(base: Path, tmp_path: Path) -> None:

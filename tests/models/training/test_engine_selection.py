@@ -64,17 +64,17 @@ def reference(small: Small, sample: ParitySample) -> np.ndarray:
 def test_fp32_gives_the_scores_of_pytorch(
     exported: Mapping[str, Path], sample: ParitySample, reference: np.ndarray
 ) -> None:
-    found = OnnxScorer.load(exported["fp32"], MAX_TOKENS).logits(sample.pairs)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, reference, atol=1e-3)
+    result = OnnxScorer.load(exported["fp32"], MAX_TOKENS).logits(sample.pairs)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, reference, atol=1e-3)
 
 
 def test_int8_ranks_as_pytorch_does(exported: Mapping[str, Path], sample: ParitySample, reference: np.ndarray) -> None:
     assert (exported["int8"] / MODEL).stat().st_size < (exported["fp32"] / MODEL).stat().st_size
-    found = compare(reference, OnnxScorer.load(exported["int8"], MAX_TOKENS).logits(sample.pairs), sample)
-    assert found.queries == 6
-    assert found.largest_difference > 0
-    assert found.kendall_tau > 0.9
+    result = compare(reference, OnnxScorer.load(exported["int8"], MAX_TOKENS).logits(sample.pairs), sample)
+    assert result.queries == 6
+    assert result.largest_difference > 0
+    assert result.kendall_tau > 0.9
 
 
 def scorer(kind: Kind, small: Small, exported: Mapping[str, Path], threads: int) -> Bfloat16Scorer | OnnxScorer:
@@ -87,20 +87,20 @@ def scorer(kind: Kind, small: Small, exported: Mapping[str, Path], threads: int)
 def test_the_score_of_a_pair_is_its_own(
     kind: Kind, small: Small, exported: Mapping[str, Path], sample: ParitySample
 ) -> None:
-    one, many = (scorer(kind, small, exported, count) for count in (1, 3))
+    first, many = (scorer(kind, small, exported, count) for count in (1, 3))
     together = many.logits(sample.pairs)
-    alone = np.concatenate([one.logits([pair]) for pair in sample.pairs])
+    alone = np.concatenate([first.logits([pair]) for pair in sample.pairs])
     assert together.tolist() == alone.tolist()
     assert many.logits(sample.pairs[::-1]).tolist() == together[::-1].tolist()
-    assert one.logits([]).shape == (0,)
+    assert first.logits([]).shape == (0,)
 
 
 @needs_bfloat16
 def test_bfloat16_is_close_to_pytorch_in_float32(small: Small, sample: ParitySample, reference: np.ndarray) -> None:
-    found = Bfloat16Scorer.load(small.first.compact.folder, MAX_TOKENS).logits(sample.pairs)
-    assert found.dtype == np.float32
-    assert 0 < np.abs(found - reference).max() < 0.02 * np.ptp(reference)
-    assert len(np.unique(found)) > 0.95 * len(np.unique(reference))  # the head has all bits of float32
+    result = Bfloat16Scorer.load(small.first.compact.folder, MAX_TOKENS).logits(sample.pairs)
+    assert result.dtype == np.float32
+    assert 0 < np.abs(result - reference).max() < 0.02 * np.ptp(reference)
+    assert len(np.unique(result)) > 0.95 * len(np.unique(reference))  # the head has all bits of float32
 
 
 @needs_bfloat16
@@ -112,10 +112,10 @@ def test_pairs_that_are_read_together_keep_their_places(
         Bfloat16Scorer(CrossEncoderScorer.load(folder, MAX_TOKENS), 2, grouped) for grouped in (False, True)
     )
     said: list[tuple[int, int]] = []
-    found = together.logits(sample.pairs, progress=lambda done, total: said.append((done, total)))
+    result = together.logits(sample.pairs, progress=lambda done, total: said.append((done, total)))
     bound = 0.02 * np.ptp(reference)
-    assert np.abs(found - alone.logits(sample.pairs)).max() < bound
-    assert np.abs(found[::-1] - together.logits(sample.pairs[::-1])).max() < bound
+    assert np.abs(result - alone.logits(sample.pairs)).max() < bound
+    assert np.abs(result[::-1] - together.logits(sample.pairs[::-1])).max() < bound
     assert said[-1] == (len(sample.pairs), len(sample.pairs))
     assert together.logits([]).shape == (0,)
 
@@ -125,11 +125,11 @@ def test_bfloat16_leaves_the_callers_threads_as_they_were(small: Small) -> None:
     before = torch.get_num_threads()
     Bfloat16Scorer.load(small.first.compact.folder, MAX_TOKENS, threads=2).logits([("what", "A valve.")])
     assert torch.get_num_threads() == before
-    found: list[int] = []
-    later = Thread(target=lambda: found.append(torch.get_num_threads()))
+    result: list[int] = []
+    later = Thread(target=lambda: result.append(torch.get_num_threads()))
     later.start()
     later.join()
-    assert found == [before]
+    assert result == [before]
 
 
 def test_an_export_is_the_same_bytes_again(small: Small, exported: Mapping[str, Path], tmp_path: Path) -> None:
@@ -158,10 +158,10 @@ def test_a_classification_head_is_exported_too(tmp_path: Path) -> None:
     expected = CrossEncoderScorer.load(model, 32).logits(pairs)
     np.testing.assert_allclose(OnnxScorer.load(engine, 32).logits(pairs), expected, atol=1e-4)
     if multiplies_bfloat16():
-        found = Bfloat16Scorer.load(model, 32).logits(pairs)
-        np.testing.assert_allclose(found, expected, atol=2e-2)
+        result = Bfloat16Scorer.load(model, 32).logits(pairs)
+        np.testing.assert_allclose(result, expected, atol=2e-2)
         # Not rounded to 8 bits, as the logits of a head in bfloat16 are.
-        assert (found != torch.from_numpy(found).bfloat16().float().numpy()).any()
+        assert (result != torch.from_numpy(result).bfloat16().float().numpy()).any()
 
 
 @pytest.mark.parametrize(
@@ -233,8 +233,8 @@ def test_parity_is_counted_by_query() -> None:
     judgments = pd.DataFrame({"query_id": ["a", "b"], "document_id": ["d1", "d2"], "grade": [1, 1]})
     sample = ParitySample([("", "")] * 5, candidates, judgments)
     reference = np.array([3, 2, 1, 1, 2], dtype=np.float32)
-    found = np.array([2, 3, 1, 1, 2.5], dtype=np.float32)
-    parity = compare(reference, found, sample)
+    result = np.array([2, 3, 1, 1, 2.5], dtype=np.float32)
+    parity = compare(reference, result, sample)
     # Query a has one of three pairs of passages turned round, and its relevant document falls to rank 2.
     assert parity.kendall_tau == pytest.approx((1 / 3 + 1) / 2)
     assert parity.ndcg_change == pytest.approx((1 / np.log2(3) - 1) / 2)

@@ -121,12 +121,12 @@ def test_the_compact_model_leaves_untrained_what_the_large_one_left(
         train_compact(examples(), large[0], settings, folder)
         after = weights_of(folder)
         same = [
-            place
-            for place, layer in enumerate(layers)
+            index
+            for index, layer in enumerate(layers)
             if all(
-                torch.equal(tensor, before[name.replace(f"layer.{place}.", f"layer.{layer}.")])
+                torch.equal(tensor, before[name.replace(f"layer.{index}.", f"layer.{layer}.")])
                 for name, tensor in after.items()
-                if f"encoder.layer.{place}." in name
+                if f"encoder.layer.{index}." in name
             )
         ]
         assert same == stay

@@ -33,11 +33,11 @@ def passages(count: int, **hashes: int) -> pd.DataFrame:
     """Passages d0 to d<count - 1>; `hashes` gives some the content of another."""
     return pd.DataFrame(
         {
-            "passage_id": [f"d{place}#0" for place in range(count)],
-            "document_id": [f"d{place}" for place in range(count)],
+            "passage_id": [f"d{index}#0" for index in range(count)],
+            "document_id": [f"d{index}" for index in range(count)],
             "title": "",
-            "text": [f"text {place}" for place in range(count)],
-            "content_hash": [f"h{hashes.get(f'd{place}', place)}" for place in range(count)],
+            "text": [f"text {index}" for index in range(count)],
+            "content_hash": [f"h{hashes.get(f'd{index}', index)}" for index in range(count)],
         }
     )
 
@@ -175,7 +175,7 @@ def test_negatives_come_from_the_first_ranks_half_of_them_from_the_top_third() -
         places = [int(name[1:].partition("#")[0]) for name in negatives]
         assert len(set(places)) == 4
         assert max(places) <= 30
-        assert sum(place <= 10 for place in places) >= 2
+        assert sum(location <= 10 for location in places) >= 2
         seen |= set(negatives)
     assert len(seen) > 20
 
@@ -236,7 +236,7 @@ def test_the_share_of_the_best_third_is_a_setting() -> None:
             candidates = found(order, dict.fromkeys(order, 0.5))
             mined = mine_examples(queries("q"), judged(("q", 0, 1)), candidates, passages(40), chosen)
             places = [int(name[1:].partition("#")[0]) for name in mined.examples["passage_id"].iloc[1:]]
-            shares.append(sum(place <= 10 for place in places))
+            shares.append(sum(location <= 10 for location in places))
         assert min(shares) >= wanted
         assert (max(shares) == 4) == (share == 1.0) or share < 1.0
 
@@ -264,8 +264,8 @@ def test_random_negatives_come_from_outside_the_candidates_and_have_no_scores() 
 
 
 def test_lists_of_other_queries_stay_when_queries_come() -> None:
-    names = [f"q{place}" for place in range(30)]
-    judgments = judged(*((name, place % 9, 1) for place, name in enumerate(names)))
+    names = [f"q{index}" for index in range(30)]
+    judgments = judged(*((name, index % 9, 1) for index, name in enumerate(names)))
     candidates = pd.concat([found(list(range(40)), query_id=name) for name in names])
 
     def lists(count: int) -> dict[str, list[str]]:
@@ -281,10 +281,10 @@ def test_lists_of_other_queries_stay_when_queries_come() -> None:
 def test_further_lists_have_other_negatives_and_stand_behind_the_first_ones() -> None:
     candidates = pd.concat([found(list(range(9)), query_id=name) for name in ("q", "r")])
     judgments = judged(("q", 0, 2), ("q", 1, 1), ("r", 2, 1))
-    one = mine_examples(queries("q", "r"), judgments, candidates, passages(9), settings()).examples
+    first = mine_examples(queries("q", "r"), judgments, candidates, passages(9), settings()).examples
     mined = mine_examples(queries("q", "r"), judgments, candidates, passages(9), settings(draws=9))
     examples = mined.examples
-    pd.testing.assert_frame_equal(examples.iloc[: len(one)].reset_index(drop=True), one)
+    pd.testing.assert_frame_equal(examples.iloc[: len(first)].reset_index(drop=True), first)
     numbers = (examples["kind"] == "positive").cumsum()
     lists = [rows for _, rows in examples.groupby(numbers)]
     assert [rows["query_id"].iloc[0] for rows in lists[:3]] in (["q", "q", "r"], ["r", "q", "q"])

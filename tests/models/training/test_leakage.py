@@ -41,16 +41,16 @@ def test_each_reason_is_named_with_the_evaluation_query() -> None:
         ("t5", "how does a pump work"),
     )
     vectors = np.stack([AXES[2], AXES[3], AXES[4], AXES[5], AXES[6]])
-    found = leaks(train, EVALUATED, vectors, AXES[:3], 0.75, 0.9)
-    check_table(found, ExcludedQueries, "excluded")
-    assert found[["query_id", "reason", "evaluation_query_id"]].to_numpy().tolist() == [
+    result = leaks(train, EVALUATED, vectors, AXES[:3], 0.75, 0.9)
+    check_table(result, ExcludedQueries, "excluded")
+    assert result[["query_id", "reason", "evaluation_query_id"]].to_numpy().tolist() == [
         ["e1", "same_id", "e1"],
         ["t2", "same_text", "e1"],
         ["t3", "same_words", "e2"],
         ["t4", "same_meaning", "e3"],
     ]
-    assert found["overlap"].tolist() == [0, 1, 1, 0]
-    assert found["cosine"].tolist() == [0, 0, 0, 1]
+    assert result["overlap"].tolist() == [0, 1, 1, 0]
+    assert result["cosine"].tolist() == [0, 0, 0, 1]
     nothing = leaks(train.tail(1), EVALUATED, vectors[4:], AXES[:3], 0.75, 0.9)
     check_table(nothing, ExcludedQueries, "excluded")
     assert nothing.empty
@@ -94,10 +94,10 @@ def test_planted_rewordings_are_excluded_and_named() -> None:
     queries = whole.evaluated.queries.iloc[::6]
     split = Split(whole.train.iloc[::2], EvaluationTables(queries, whole.evaluated.judgments), whole.relevant)
     encoder = Encoder.load(EncoderSettings().model, EncoderSettings().max_tokens)
-    found = measure(split, *embed(split, encoder), TrainingSettings())
-    assert set(found["kinds"]) == set(REWORDINGS)
-    for kind, counts in found["kinds"].items():
+    result = measure(split, *embed(split, encoder), TrainingSettings())
+    assert set(result["kinds"]) == set(REWORDINGS)
+    for kind, counts in result["kinds"].items():
         assert counts["caught"] >= (0.9 if kind == "all of these" else 0.98) * counts["planted"], kind
         assert counts["named"] >= 0.9 * counts["planted"], kind
-    assert found["clean"]["sharing_a_document"] >= 0.9 * found["clean"]["excluded"] > 0
-    assert found["kept"] > 0.9 * found["training_queries"]
+    assert result["clean"]["sharing_a_document"] >= 0.9 * result["clean"]["excluded"] > 0
+    assert result["kept"] > 0.9 * result["training_queries"]

@@ -62,7 +62,7 @@ def loss_of(
     loss = RankingLoss(model, tokenizer, Teacher(teacher), teacher_weight, **options)
     passages = [[str(number) for number in numbers] for numbers in lists]
     relevance = [torch.tensor([float(label[0]) for label in of_list]) for of_list in labels]
-    return loss(([f"q{place}" for place in range(len(lists))], passages), relevance)
+    return loss(([f"q{index}" for index in range(len(lists))], passages), relevance)
 
 
 def value_of(*arguments: Any, **options: Any) -> float:
@@ -74,14 +74,14 @@ def cross_entropy(scores: list[float], target: list[float]) -> float:
 
 
 def test_it_is_the_cross_entropy_over_each_list() -> None:
-    found = value_of(Linear(), [[2.0, 1.0, 0.0], [0.5, 3.0]], [[[1, 0], [0, 0], [0, 0]], [[0, 0], [1, 0]]])
+    result = value_of(Linear(), [[2.0, 1.0, 0.0], [0.5, 3.0]], [[[1, 0], [0, 0], [0, 0]], [[0, 0], [1, 0]]])
     expected = (cross_entropy([2, 1, 0], [1, 0, 0]) + cross_entropy([0.5, 3], [0, 1])) / 2
-    assert found == pytest.approx(expected, rel=1e-5)
+    assert result == pytest.approx(expected, rel=1e-5)
 
 
 def test_grades_share_the_target() -> None:
-    found = value_of(Linear(), [[2.0, 1.0, 0.0]], [[[1.0, 0], [0.5, 0], [0, 0]]])
-    assert found == pytest.approx(cross_entropy([2, 1, 0], [2 / 3, 1 / 3, 0]), rel=1e-5)
+    result = value_of(Linear(), [[2.0, 1.0, 0.0]], [[[1.0, 0], [0.5, 0], [0, 0]]])
+    assert result == pytest.approx(cross_entropy([2, 1, 0], [2 / 3, 1 / 3, 0]), rel=1e-5)
 
 
 def test_the_teacher_is_mixed_into_the_target_and_not_read_without_weight() -> None:
@@ -105,17 +105,17 @@ def test_it_falls_in_the_direction_of_its_gradient() -> None:
 
 
 def test_the_order_of_a_list_does_not_matter() -> None:
-    one = value_of(Linear(), [[2.0, 1.0, 0.0]], [[[1, 5], [0, 1], [0, 2]]], 0.5)
+    first = value_of(Linear(), [[2.0, 1.0, 0.0]], [[[1, 5], [0, 1], [0, 2]]], 0.5)
     other = value_of(Linear(), [[0.0, 2.0, 1.0]], [[[0, 2], [1, 5], [0, 1]]], 0.5)
-    assert one == pytest.approx(other, rel=1e-6)
+    assert first == pytest.approx(other, rel=1e-6)
 
 
 def test_binary_cross_entropy_takes_each_pair_by_itself() -> None:
-    found = value_of(Linear(), [[2.0, 1.0], [0.5, 3.0]], [[[1, 0], [0, 0]], [[0.5, 0], [0, 0]]], objective="bce")
+    result = value_of(Linear(), [[2.0, 1.0], [0.5, 3.0]], [[[1, 0], [0, 0]], [[0.5, 0], [0, 0]]], objective="bce")
     logits, targets = torch.tensor([2.0, 1.0, 0.5, 3.0]), torch.tensor([1.0, 0.0, 0.5, 0.0])
     probability = logits.sigmoid()
     expected = -(targets * probability.log() + (1 - targets) * (1 - probability).log()).mean()
-    assert found == pytest.approx(float(expected), rel=1e-5)
+    assert result == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_lambda_loss_weighs_a_swapped_pair_by_what_it_costs_in_ndcg() -> None:
@@ -123,9 +123,9 @@ def test_lambda_loss_weighs_a_swapped_pair_by_what_it_costs_in_ndcg() -> None:
     # that of their discounts, 1 / log2(2) and 1 / log2(3), for ranks 1 and 2.
     discount = 1 - 1 / math.log2(3)
     for scores in ([2.0, 1.0], [1.0, 2.0]):
-        found = value_of(Linear(), [scores], [[[1.0, 0.0], [0.0, 0.0]]], objective="lambda")
+        result = value_of(Linear(), [scores], [[[1.0, 0.0], [0.0, 0.0]]], objective="lambda")
         expected = (10 + 1) * discount * math.log2(1 + math.exp(scores[1] - scores[0]))
-        assert found == pytest.approx(expected, rel=1e-4)
+        assert result == pytest.approx(expected, rel=1e-4)
 
 
 def test_lambda_loss_takes_lists_of_different_lengths_and_grades() -> None:
@@ -137,8 +137,8 @@ def test_lambda_loss_takes_lists_of_different_lengths_and_grades() -> None:
 
 def test_margin_mse_compares_differences_to_the_first_passage_with_the_teachers() -> None:
     labels = [[[1, 5.0], [0, 3.0], [0, -1.0]]]
-    found = value_of(Linear(), [[2.0, 1.0, 0.0]], labels, 1.0, distillation="margin_mse")
-    assert found == pytest.approx(((1 - 2) ** 2 + (2 - 6) ** 2) / 2, rel=1e-5)
+    result = value_of(Linear(), [[2.0, 1.0, 0.0]], labels, 1.0, distillation="margin_mse")
+    assert result == pytest.approx(((1 - 2) ** 2 + (2 - 6) ** 2) / 2, rel=1e-5)
     assert value_of(Linear(), [[7.0, 5.0, 1.0]], labels, 1.0, distillation="margin_mse") == pytest.approx(0, abs=1e-6)
 
 
@@ -158,19 +158,19 @@ def test_any_objective_is_mixed_with_any_distillation(objective: str, distillati
 def test_a_list_that_nobody_judged_is_learned_from_the_teacher_alone(objective: str) -> None:
     nan = float("nan")
     lists, labels = [[2.0, 1.0], [0.5, 3.0]], [[[1.0, 1.0], [0.0, 3.0]], [[nan, 1.0], [nan, 4.0]]]
-    found = value_of(Linear(), lists, labels, 0.25, objective=objective)
+    result = value_of(Linear(), lists, labels, 0.25, objective=objective)
     judged = value_of(Linear(), lists[:1], labels[:1], 0.25, objective=objective)
     taught = cross_entropy(lists[1], torch.tensor([1.0, 4.0]).softmax(0).tolist())
-    assert found == pytest.approx((judged + taught) / 2, rel=1e-5)
+    assert result == pytest.approx((judged + taught) / 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 100])
 def test_reading_the_pairs_in_parts_changes_nothing(chunk: int) -> None:
     lists, labels = [[2.0, 11.0, 0.0], [0.5, 333.0]], [[[1.0, 0.0], [0, 0], [0, 0]], [[0, 0], [1.0, 0.0]]]
     whole, parts = Linear(), Linear()
-    one, other = loss_of(whole, lists, labels), loss_of(parts, lists, labels, chunk_pairs=chunk)
-    assert float(one.detach()) == pytest.approx(float(other.detach()), rel=1e-6)
-    one.backward()
+    first, other = loss_of(whole, lists, labels), loss_of(parts, lists, labels, chunk_pairs=chunk)
+    assert float(first.detach()) == pytest.approx(float(other.detach()), rel=1e-6)
+    first.backward()
     other.backward()
     assert whole.weight.grad is not None
     assert parts.weight.grad is not None
@@ -190,7 +190,7 @@ def test_the_teacher_is_no_part_of_what_is_trained_or_saved() -> None:
     tokenizer: Any = Words()
     teacher: Any = Linear(2.0)
     loss = RankingLoss(model, tokenizer, Teacher(teacher), 0.5)
-    assert {id(one) for one in loss.parameters()} == {id(model.weight)}
+    assert {id(item) for item in loss.parameters()} == {id(model.weight)}
 
 
 def test_a_teacher_with_a_tokenizer_reads_the_texts_by_itself() -> None:
@@ -203,8 +203,8 @@ def test_a_teacher_with_a_tokenizer_reads_the_texts_by_itself() -> None:
     own: Any = Doubled()
     words: Any = Words()
     loss = RankingLoss(model, words, Teacher(teacher, own), 1.0)
-    found = float(loss((["q"], [["2.0", "1.0"]]), [torch.tensor([1.0, 0.0])]).detach())
-    assert found == pytest.approx(cross_entropy([2, 1], torch.tensor([1.0, 3.0]).softmax(0).tolist()), rel=1e-5)
+    result = float(loss((["q"], [["2.0", "1.0"]]), [torch.tensor([1.0, 0.0])]).detach())
+    assert result == pytest.approx(cross_entropy([2, 1], torch.tensor([1.0, 3.0]).softmax(0).tolist()), rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -224,5 +224,5 @@ def test_a_teacher_multiplies_in_its_own_type_and_scores_in_float32(dtype: torch
             return {"scores": scores}
 
     model: Any = Product()
-    found = Teacher(model, dtype=dtype).scores({"numbers": torch.ones(2)})
-    assert (seen, found.dtype, found.requires_grad) == ([dtype], torch.float32, False)
+    result = Teacher(model, dtype=dtype).scores({"numbers": torch.ones(2)})
+    assert (seen, result.dtype, result.requires_grad) == ([dtype], torch.float32, False)

@@ -50,14 +50,14 @@ def current(home: Path) -> dict[str, str]:
 def shown(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The data versions that Dagster shows."""
     monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))
-    found = {}
+    result = {}
     with dg.DagsterInstance.get() as instance:
         for name in ASSETS:
             event = instance.get_latest_materialization_event(dg.AssetKey(name.split("/")))
             assert event is not None
             assert event.asset_materialization is not None
-            found[name] = (event.asset_materialization.tags or {})["dagster/data_version"]
-    return found
+            result[name] = (event.asset_materialization.tags or {})["dagster/data_version"]
+    return result
 
 
 def test_a_past_version_is_listed_and_its_indexes_are_made_current_again(
@@ -74,7 +74,7 @@ def test_a_past_version_is_listed_and_its_indexes_are_made_current_again(
     assert all(first[name] != second[name] for name in ASSETS)
 
     names = [first["corpus/passages"], second["corpus/passages"]]
-    listed = {one["data_version"]: one for one in command("corpus", "versions")}
+    listed = {item["data_version"]: item for item in command("corpus", "versions")}
     assert set(listed) == set(names)
     assert [listed[name]["current"] for name in names] == [False, True]
     assert [listed[name]["rows"]["documents"] for name in names] == [120, 118]
@@ -85,7 +85,7 @@ def test_a_past_version_is_listed_and_its_indexes_are_made_current_again(
     assert current(home) == first
     assert shown(home, monkeypatch) == first
     assert sorted((home / "artifacts" / "steps").rglob("*.json")) == steps, "nothing was made anew"
-    assert [one["data_version"] for one in command("corpus", "versions") if one["current"]] == names[:1]
+    assert [item["data_version"] for item in command("corpus", "versions") if item["current"]] == names[:1]
 
     wrong = command("backfill", "0000", code=1)
     assert "no version '0000' of the corpus" in wrong["error"]

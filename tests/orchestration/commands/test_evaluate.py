@@ -76,32 +76,32 @@ def test_a_beir_folder_is_evaluated_like_status_with_runs_from_elsewhere_and_abl
     corpus = f"beir:{deployment / 'handbook'}"
     pointers = {path: path.read_bytes() for path in Path(small.settings.artifact_root).glob("current/**/*.json")}
     first = evaluate("--corpus", corpus, "--json", "--ablate", "fast", "--export-runs", str(deployment / "runs"))
-    found = read(first)
+    rows = read(first)
     assert "pairs scored" in first.stderr
     report = read_report(small.first.evaluation.folder)
-    assert set(found["evaluation"]) == {*FIRST_STAGES, *RERANKERS}
-    for name, result in found["evaluation"].items():
+    assert set(rows["evaluation"]) == {*FIRST_STAGES, *RERANKERS}
+    for name, result in rows["evaluation"].items():
         assert result["nDCG@10"] == pytest.approx(report.systems[name].means["nDCG@10"])
         assert result["interval"][0] <= result["nDCG@10"] <= result["interval"][1]
-    assert found["gains"]["tiered"]["p_value"] == pytest.approx(report.gains["tiered"].p_value)
-    assert found["best_first_stage"] == report.best_first_stage
-    assert found["model"]["version"] == "1"
-    assert found["corpus"]["quarantined_rows"] == 1
-    assert [one["coverage"] for one in found["by_first_stage"]] == [1.0, 1.0, 1.0]
-    assert found["power"]["detectable"] > 0
-    assert Path(found["report"].removeprefix("file://")).read_text().startswith("<!doctype html>")
-    without = {one["variant"]: one["comparison"] for one in found["ablation"]["scores"]}
+    assert rows["gains"]["tiered"]["p_value"] == pytest.approx(report.gains["tiered"].p_value)
+    assert rows["best_first_stage"] == report.best_first_stage
+    assert rows["model"]["version"] == "1"
+    assert rows["corpus"]["quarantined_rows"] == 1
+    assert [item["coverage"] for item in rows["by_first_stage"]] == [1.0, 1.0, 1.0]
+    assert rows["power"]["detectable"] > 0
+    assert Path(rows["report"].removeprefix("file://")).read_text().startswith("<!doctype html>")
+    without = {item["variant"]: item["comparison"] for item in rows["ablation"]["scores"]}
     assert without["lean order"]["difference"] == pytest.approx(
         report.systems["lean"].means["nDCG@10"] - report.systems["tiered"].means["nDCG@10"]
     )
     assert without["best 5 of 8"]["queries"] == 25
-    assert set(found["ablation"]["expected_calibration_error"]) == {"calibrated", "uncalibrated"}
+    assert set(rows["ablation"]["expected_calibration_error"]) == {"calibrated", "uncalibrated"}
 
     run = deployment / "runs" / "bm25.run"
     again = read(evaluate("--corpus", corpus, "--json", "--run", f"{run}:theirs", "--model", "1"))
     assert again["evaluation"]["theirs"]["kind"] == "imported"
     assert again["evaluation"]["theirs"]["seconds_per_query"] is None
-    assert again["evaluation"]["theirs"]["nDCG@10"] == pytest.approx(found["evaluation"]["bm25"]["nDCG@10"])
+    assert again["evaluation"]["theirs"]["nDCG@10"] == pytest.approx(rows["evaluation"]["bm25"]["nDCG@10"])
     assert again["runs"][0]["lines"] == len(run.read_text().splitlines())
     assert {path: path.read_bytes() for path in pointers} == pointers
 
@@ -111,9 +111,9 @@ def test_without_a_corpus_the_models_own_queries_are_evaluated(
 ) -> None:
     tracking.set_alias(CHALLENGER, tracking.ensure_version("reranker", small.shuffled().bundle))
     report = read_report(small.shuffled().evaluation.folder)
-    found = read(evaluate("--json", "--model", CHALLENGER))
-    assert found["model"]["bundle_version"] == small.shuffled().bundle.data_version
-    for name, result in found["evaluation"].items():
+    rows = read(evaluate("--json", "--model", CHALLENGER))
+    assert rows["model"]["bundle_version"] == small.shuffled().bundle.data_version
+    for name, result in rows["evaluation"].items():
         assert result["nDCG@10"] == pytest.approx(report.systems[name].means["nDCG@10"])
     shown = evaluate()
     assert shown.returncode == 0

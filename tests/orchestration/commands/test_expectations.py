@@ -30,10 +30,10 @@ def artifacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
             "queries.parquet": corpus_tables.queries(train=0), "judgments.parquet": corpus_tables.judgments(70),
         },
     }  # fmt: skip
-    made = {name: write_artifact(store, name, files) for name, files in tables.items()}
-    for artifact in made.values():
+    built = {name: write_artifact(store, name, files) for name, files in tables.items()}
+    for artifact in built.values():
         store.point(artifact)
-    return made
+    return built
 
 
 def profile(*arguments: str) -> Result:
@@ -41,7 +41,7 @@ def profile(*arguments: str) -> Result:
 
 
 def profiled(path: Path) -> list[dict[str, Any]]:
-    return [one for one in json.loads(path.read_text())["expectations"] if one["meta"]["name"].startswith(PROFILED)]
+    return [item for item in json.loads(path.read_text())["expectations"] if item["meta"]["name"].startswith(PROFILED)]
 
 
 @pytest.mark.heavy
@@ -53,9 +53,9 @@ def test_a_profile_stands_beside_the_suite_and_holds_for_its_version(
     monkeypatch.setattr(expectations, "SUITES", folder)
     parameters = {"min_passages": 2, "max_characters": 2000, "min_test_queries": 6, "min_dev_queries": 2}
     for asset, suite in SUITE_OF.items():
-        added = {one["meta"]["name"] for one in profiled(folder / f"{suite}.json")}
+        added = {item["meta"]["name"] for item in profiled(folder / f"{suite}.json")}
         assert len(added) >= 4
-        assert {one["severity"] for one in profiled(folder / f"{suite}.json")} == {"warning"}
+        assert {item["severity"] for item in profiled(folder / f"{suite}.json")} == {"warning"}
         table = table_of(asset, artifacts)
         report = expectations.validate(table, suite, {**parameters, "max_mean_positives": 10})
         assert added <= {outcome.name for outcome in report.results if outcome.success}

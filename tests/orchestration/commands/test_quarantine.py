@@ -83,14 +83,14 @@ def test_rows_are_listed_exported_corrected_and_the_correction_withdrawn(
     path.write_text("\n".join(map(json.dumps, lines)))
     assert len(_told(environment, "readmit", str(path), "--dry-run")["accepted"]) == 1
     assert _told(environment, "corrections") == []
-    [made] = _told(environment, "readmit", str(path), "--note", "typed again")["accepted"]
+    [built] = _told(environment, "readmit", str(path), "--note", "typed again")["accepted"]
     [correction] = _told(environment, "corrections")
-    assert (correction["correction_id"], correction["state"]) == (made["correction_id"], "unread")
-    assert made["correction_id"] in _quarantine(environment, "corrections").stdout
+    assert (correction["correction_id"], correction["state"]) == (built["correction_id"], "unread")
+    assert built["correction_id"] in _quarantine(environment, "corrections").stdout
 
-    _told(environment, "withdraw", made["correction_id"])
+    _told(environment, "withdraw", built["correction_id"])
     assert _told(environment, "corrections") == []
-    assert [one["state"] for one in _told(environment, "corrections", "--all")] == ["withdrawn"]
+    assert [item["state"] for item in _told(environment, "corrections", "--all")] == ["withdrawn"]
 
 
 def test_bad_rows_are_named_and_nothing_is_kept(environment: dict[str, str], tmp_path: Path) -> None:

@@ -53,10 +53,10 @@ def test_it_searches_on_the_current_examples_and_prints_one_value(tmp_path: Path
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1, done.stdout
-    found = json.loads(done.stdout)
-    assert [trial["number"] for trial in found["trials"]] == [0, 1]
-    assert found["trials"][0]["values"] == {"learning_rate": 2e-4}
-    assert found["best"] in found["trials"]
+    parsed = json.loads(done.stdout)
+    assert [trial["number"] for trial in parsed["trials"]] == [0, 1]
+    assert parsed["trials"][0]["values"] == {"learning_rate": 2e-4}
+    assert parsed["best"] in parsed["trials"]
     assert "trial 1: nDCG@10" in done.stderr
     assert len(list((home / "search").glob("*.journal"))) == 1
     assert (home / "mlflow" / "mlflow.db").exists()

@@ -106,7 +106,7 @@ def test_bad_rows_are_rejected_with_reason_and_position(tmp_path: Path) -> None:
         [{"_id": "q", "text": "Who?"}, {"_id": "r", "text": ""}, {"text": "Who?"}],
         {"test": HEADER + "q\td\t1\nq\td\tmuch\nq\td\nq\td\t1.5\n\td\t1\n"},
     )
-    assert [place for place, _ in _rejected(source.documents())] == [f"corpus.jsonl:{n}" for n in range(2, 8)]
+    assert [index for index, _ in _rejected(source.documents())] == [f"corpus.jsonl:{n}" for n in range(2, 8)]
     reasons = [reason for _, reason in _rejected(source.documents())]
     assert reasons[0].startswith("not JSON")
     assert reasons[1:] == [

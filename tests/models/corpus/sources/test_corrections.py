@@ -18,7 +18,7 @@ def _correction(position: str, content: object, name: str = "c-1", row: Any = FI
 
 
 def _states(corrections: Corrections) -> list[tuple[str, str]]:
-    return [(found.correction_id, found.state) for found in corrections.outcomes()]
+    return [(result.correction_id, result.state) for result in corrections.outcomes()]
 
 
 def test_a_row_is_read_in_place_of_the_one_that_it_corrects_as_often_as_the_source_is_read() -> None:
@@ -63,9 +63,9 @@ def test_a_line_that_moved_in_its_file_is_found_again_and_in_another_file_is_not
 def test_of_rows_that_look_alike_the_one_in_its_place_is_taken() -> None:
     corrections = Corrections([_correction("a:5", "{x")])
     rows = [_broken("{x", f"a:{number}") for number in (4, 5, 6)]
-    found = list(corrections.over("documents", rows))
-    assert ("a:5", FIXED) in found
-    assert sorted(row.position for row in found if isinstance(row, RejectedRow)) == ["a:4", "a:6"]
+    result = list(corrections.over("documents", rows))
+    assert ("a:5", FIXED) in result
+    assert sorted(row.position for row in result if isinstance(row, RejectedRow)) == ["a:4", "a:6"]
 
 
 class _Source:
@@ -80,8 +80,15 @@ class _Source:
 
 def test_corrections_are_a_part_of_the_fingerprint_by_what_they_say() -> None:
     def fingerprint(**changes: Any) -> str:
-        made = {"correction_id": "c-1", "table": "documents", "position": "a:2", "digest": "0", "row": FIXED, **changes}
-        return CorrectedSource(_Source(), Corrections([Correction(**made)])).fingerprint()
+        built = {
+            "correction_id": "c-1",
+            "table": "documents",
+            "position": "a:2",
+            "digest": "0",
+            "row": FIXED,
+            **changes,
+        }
+        return CorrectedSource(_Source(), Corrections([Correction(**built)])).fingerprint()
 
     assert fingerprint() == fingerprint(correction_id="c-2")
     others = {fingerprint(), fingerprint(row={"_id": "d", "text": "Other."}), fingerprint(position="a:3"), "0" * 64}

@@ -15,15 +15,15 @@ def _read(path: Path, data: bytes, max_bytes: int = 1000) -> list[tuple[str, lis
     path.write_bytes(data)
     header, *rows = read_csv_rows(path, "documents", max_bytes=max_bytes)
     assert isinstance(header, list)
-    found: list[tuple[str, list[str] | str]] = []
+    result: list[tuple[str, list[str] | str]] = []
     for row in rows:
         assert not isinstance(row, list)
-        found.append(
+        result.append(
             (row.position.partition(":")[2], row.reason)
             if isinstance(row, RejectedRow)
             else (row[0].partition(":")[2], row[1])
         )
-    return found
+    return result
 
 
 def test_quotes_commas_and_line_ends_inside_fields_are_read(tmp_path: Path) -> None:

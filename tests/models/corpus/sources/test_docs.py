@@ -25,15 +25,15 @@ def _scifact(tmp_path: Path) -> Iterator[None]:
     """The names of the example stand for a small set of the same form: nothing can be fetched here."""
     import ir_datasets
 
-    made = {}
+    built = {}
     for query, name in (("q0", "beir/scifact"), ("q1", "beir/scifact/train"), ("q2", "beir/scifact/test")):
         files = {"docs": "d1\tA pump.\n", "queries": f"{query}\tWhat is {query}?\n", "qrels": f"{query} 0 d1 1\n"}
         for part, content in files.items():
             (tmp_path / f"{query}.{part}").write_text(content)
-        made[name] = ir_datasets.create_dataset(*(str(tmp_path / f"{query}.{part}") for part in files))
+        built[name] = ir_datasets.create_dataset(*(str(tmp_path / f"{query}.{part}") for part in files))
     known = ir_datasets.registry._registered
-    kept = {name: known[name] for name in made}
-    known |= made
+    kept = {name: known[name] for name in built}
+    known |= built
     yield
     known |= kept
 

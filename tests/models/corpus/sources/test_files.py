@@ -123,8 +123,8 @@ def test_native_parquet_types_are_understood(tmp_path: Path) -> None:
     ]
     pd.DataFrame(rows[:2]).to_parquet(tmp_path / "documents.parquet")
     source = _source(tmp_path, "parquet", rows[:2])
-    found = [row for row in source.documents() if isinstance(row, Document)]
-    assert [(row.access, row.updated_at) for row in found] == [(("team",), "2024-05-01T10:00:00+00:00"), ((), None)]
+    result = [row for row in source.documents() if isinstance(row, Document)]
+    assert [(row.access, row.updated_at) for row in result] == [(("team",), "2024-05-01T10:00:00+00:00"), ((), None)]
     naive = _source(tmp_path, "parquet", rows[2:])
     assert [row.updated_at for row in naive.documents() if isinstance(row, Document)] == ["2024-05-01T10:00:00+00:00"]
     dated = _source(tmp_path, "parquet", [{"document_id": "a", "text": "x", "updated_at": date(2024, 5, 1)}])
@@ -135,9 +135,9 @@ def test_access_that_is_not_understood_is_refused_and_never_public(tmp_path: Pat
     rows = [
         {"document_id": str(n), "text": "x", "access": value} for n, value in enumerate([5, ["a", 1], {"a": 1}, [""]])
     ]
-    found = list(_source(tmp_path, "jsonl", rows).documents())
-    assert len(found) == 4
-    assert all(isinstance(row, RejectedRow) and "access" in row.reason for row in found)
+    result = list(_source(tmp_path, "jsonl", rows).documents())
+    assert len(result) == 4
+    assert all(isinstance(row, RejectedRow) and "access" in row.reason for row in result)
 
 
 def test_bad_values_are_rejected_with_their_place(tmp_path: Path) -> None:

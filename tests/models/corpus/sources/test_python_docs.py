@@ -177,16 +177,16 @@ def test_fingerprint_follows_the_settings() -> None:
 
 def _docstrings(text: str) -> list[tuple[str, str, str]]:
     """(name, arguments, docstring) of every class and function outside of functions."""
-    found: list[tuple[str, str, str]] = []
+    result: list[tuple[str, str, str]] = []
     pending: list[ast.AST] = [ast.parse(text)]
     while pending:
         for node in ast.iter_child_nodes(pending.pop()):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                found.append((node.name, ast.unparse(node.args), ast.get_docstring(node) or ""))
+                result.append((node.name, ast.unparse(node.args), ast.get_docstring(node) or ""))
             elif isinstance(node, ast.ClassDef):
-                found.append((node.name, "", ast.get_docstring(node) or ""))
+                result.append((node.name, "", ast.get_docstring(node) or ""))
                 pending.append(node)
-    return sorted(found)
+    return sorted(result)
 
 
 TRICKY = '''"""Module text:
@@ -256,12 +256,12 @@ def test_stripping_loses_nothing_in_real_packages(package: str) -> None:
     for path in installed_files(package)[1][:60]:
         text = path.read_text(encoding="utf-8")
         try:
-            found = _docstrings(strip_bodies(text))
+            result = _docstrings(strip_bodies(text))
         except SyntaxError:
             continue
         compared += 1
         shorter += len(strip_bodies(text)) < len(text)
-        assert found == _docstrings(text), path
+        assert result == _docstrings(text), path
     assert compared > 45
     assert shorter > 20
 

@@ -58,8 +58,8 @@ def test_parquet_corrupted_in_the_middle_is_a_source_error_and_never_other_rows(
     data, good = path.read_bytes(), _rows(path)
     errors = []
     places = range(len(data) // 10, len(data) - 2000, len(data) // 20)
-    for place in places:
-        path.write_bytes(data[:place] + bytes(64) + data[place + 64 :])
+    for index in places:
+        path.write_bytes(data[:index] + bytes(64) + data[index + 64 :])
         try:
             assert _rows(path) == good  # where only the statistics of a page were hit
         except SourceError as error:
@@ -77,8 +77,8 @@ def test_nested_columns_are_refused_row_by_row_or_ignored(tmp_path: Path) -> Non
         {"document_id": "b", "text": None, "other": []},
     ]
     pq.write_table(pa.Table.from_pylist(rows), path)
-    found = list(read_documents(_rows(path), "a"))
-    assert [row.reason for row in found if isinstance(row, RejectedRow)] == ["text: not text", "text: missing"]
+    result = list(read_documents(_rows(path), "a"))
+    assert [row.reason for row in result if isinstance(row, RejectedRow)] == ["text: not text", "text: missing"]
 
 
 def test_columns_that_occur_twice_are_a_source_error(tmp_path: Path) -> None:
