@@ -60,8 +60,33 @@ def output(
             "reused": artifact.reused,
             "seconds_to_make": artifact.manifest.seconds,
             "dagster/uri": artifact.folder.absolute().as_uri(),
+            **_column_schema(artifact),
         },
     )
+
+
+def _column_schema(artifact: Artifact) -> dict[str, dg.TableSchema]:
+    """The contract of an artifact's table, for Dagster's page of the asset; of several tables the one of its name."""
+    from models.contracts.tables import TABLES, columns_of
+
+    files = [file for file in TABLES if file in artifact.manifest.files]
+    if not files:
+        return {}
+    own_name = f"{artifact.asset.split('/')[1]}.parquet"
+    columns = columns_of(TABLES[own_name if own_name in files else files[0]])
+    return {
+        "dagster/column_schema": dg.TableSchema(
+            [
+                dg.TableColumn(
+                    column.name,
+                    column.kind,
+                    column.description or None,
+                    constraints=dg.TableColumnConstraints(nullable=column.nullable),
+                )
+                for column in columns
+            ]
+        )
+    }
 
 
 def log(context: dg.AssetExecutionContext, artifact: Artifact) -> None:

@@ -16,6 +16,8 @@ from models.store.artifacts import Artifact
 @asset_of(
     DECISION_LOG,
     automation_condition=None,
+    # Not read: the service that it serves writes the decisions.
+    deps=[keys.ONLINE_SCORING],
     kinds={"python", "parquet"},
     partitions_def=DAYS,
     freshness_policy=DAILY_FRESH,

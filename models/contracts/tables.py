@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pandera.pandas as pa
@@ -279,6 +279,23 @@ TABLES: dict[str, type[_Table]] = {
     "decision_log.parquet": DecisionLog,
 }
 """Which contract a file of an artifact answers to."""
+
+
+class ColumnFacts(NamedTuple):
+    """What a contract says of a column."""
+
+    name: str
+    kind: str
+    nullable: bool
+    description: str
+
+
+def columns_of(schema: type[_Table]) -> list[ColumnFacts]:
+    """The columns of a table in order."""
+    return [
+        ColumnFacts(str(name), str(column.dtype).partition("[")[0], bool(column.nullable), column.description or "")
+        for name, column in schema.to_schema().columns.items()
+    ]
 
 
 def violations(table: pd.DataFrame, schema: type[_Table]) -> pd.DataFrame:

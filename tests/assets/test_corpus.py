@@ -73,6 +73,11 @@ def test_a_folder_becomes_tables_and_what_cannot_be_read_is_quarantined(
         ["queries.jsonl:2", "text: missing"],
     ]
     [event] = result.asset_materializations_for_node("corpus__read")[:1]
+    schema = event.metadata["dagster/column_schema"].value
+    assert isinstance(schema, dg.TableSchema)
+    passages = _table(deployment, keys.PASSAGES, "passages")
+    assert [column.name for column in schema.columns] == passages.columns.tolist()
+    assert next(column.type for column in schema.columns if column.name == "passage_id") == "string"
     assert event.metadata["dagster/row_count"].value == 2
     assert len(_table(deployment, keys.EVALUATION_SET, "queries")) == 1
     built = {path.name for path in (tmp_path / "home" / "artifacts" / "tmp").glob("*/*")}

@@ -151,6 +151,10 @@ def test_what_changes_upstream_flows_down_by_automation() -> None:
     assert names(automated) == names(set(ALL) - read_from_outside)
 
 
+def test_monitoring_stands_downstream_of_the_service_that_it_watches() -> None:
+    assert names(GRAPH.get(keys.DECISION_LOG).parent_keys) == {"serving/online_scoring"}
+
+
 def test_the_jobs_and_what_each_materializes() -> None:
     groups = {
         name: {key.path[0] for key in job.asset_layer.executable_asset_keys}
