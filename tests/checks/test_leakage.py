@@ -19,6 +19,8 @@ from tests.checks import corpus_tables
 from tests.checks.check_cases import run_checks, table_asset
 from tests.deployments import shown, use_home
 
+pytestmark = pytest.mark.heavy
+
 
 def _assets(*, passages=None, queries=None, judgments=None):
     return [

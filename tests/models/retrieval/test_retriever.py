@@ -255,6 +255,7 @@ def recall_at_5(
     }
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not (DATA / "squad-v1.1-dev").is_dir(), reason="needs the SQuAD folder below RERANKOPS_DATA")
 def test_questions_find_their_paragraph_among_those_of_the_same_articles(encoder: Encoder) -> None:
     source = BeirSource(DATA / "squad-v1.1-dev")

@@ -88,6 +88,7 @@ def test_only_unknown_texts_are_embedded() -> None:
     assert asked == ["b", "c"]
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(not (DATA / "scifact").is_dir(), reason="needs the SciFact folder below RERANKOPS_DATA")
 def test_planted_rewordings_are_excluded_and_named() -> None:
     whole = read_split(DATA / "scifact")

@@ -18,6 +18,8 @@ from models.corpus.sources.huggingface import HuggingFaceSource
 from models.errors import SourceError
 from models.settings import CorpusSettings, HuggingFaceSettings, HuggingFaceTable
 
+pytestmark = pytest.mark.heavy
+
 DOCUMENTS = [{"_id": "d1", "title": "T", "text": "One."}, {"_id": "d2", "title": None, "text": "Two."}]
 QUERIES = [{"_id": "q1", "text": "Who?"}, {"_id": "q2", "text": "What?"}, {"_id": "q9", "text": "Why?"}]
 TRAIN = [{"query-id": "q1", "corpus-id": "d1", "score": 1}, {"query-id": "q2", "corpus-id": "d1", "score": 1}]
