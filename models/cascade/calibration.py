@@ -47,10 +47,8 @@ class TierScorer:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TierScorer:
         """Read what `dataclasses.asdict` wrote."""
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-        }
-        return cls(**fields)
+        lists: dict[str, Any] = {name: tuple(values[name]) for name in ("features", "mean", "scale", "weights")}
+        return cls(**{**values, **lists})
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,8 @@ def fit_calibration(scored: pd.DataFrame, judgments: pd.DataFrame) -> Calibratio
         )
     labels = [rows["grade"].to_numpy(float) for rows in groups]
     inputs = [candidate_inputs(rows) for rows in groups]
-    tiers, errors = {}, {}
+    tiers: dict[str, TierScorer] = {}
+    errors: dict[str, float] = {}
     # The probability is fitted on all development queries: those whose positives were missed have none to show.
     everything = candidate_inputs(table)
     positive = (table["grade"] > 0).to_numpy().astype(np.float64)
@@ -162,12 +161,12 @@ def _fit_probability(ranker: TierScorer, inputs: Inputs, positive: NDArray[np.fl
 
     scores = ranker.logits(inputs)
     # Platt's smoothed targets keep the fit finite when the classes are separable.
-    hits = positive.sum()
+    hits = float(positive.sum())
     high, low = (hits + 1) / (hits + 2), 1 / (len(positive) - hits + 2)
-    targets = np.where(positive > 0, high, low)
+    targets: NDArray[np.float64] = np.where(positive > 0, high, low)
 
     def objective(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        slope, offset = np.exp(parameters[0]), parameters[1]
+        slope, offset = float(np.exp(parameters[0])), float(parameters[1])
         logits = slope * scores + offset
         loss = np.mean(np.logaddexp(0, logits) - targets * logits)
         difference = (probability(logits) - targets) / len(scores)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.cascade.calibration import Calibration, TierScorer, candidate_inputs
 from models.cascade.cascade import CombinedScores, best_first, final_scores, tie_ranks, walk
 from models.cascade.windows import EarlyExit
-from models.contracts.tiers import MODEL_TIERS, TIERS, candidate_limits
+from models.contracts.tiers import MODEL_TIERS, TIERS, Tier, candidate_limits
 from models.settings import TiersSettings
 
 RANKING_COLUMNS = ["query_id", "passage_id", "document_id", "rank", "score"]
@@ -32,7 +32,9 @@ def tiered_ranking(scored: pd.DataFrame, calibration: Calibration, settings: Tie
     `lexical_score`."""
     columns, ids = candidate_inputs(scored), scored["passage_id"].to_numpy()
     limits = candidate_limits(settings)
-    orders, logits, tiers = [], [], []
+    orders: list[NDArray[np.int64]] = []
+    logits: list[NDArray[np.float64]] = []
+    tiers: list[Tier] = []
     for rows in _rows_by_query(scored):
         inputs = {name: values[rows] for name, values in columns.items()}
         scores = CombinedScores(calibration, inputs, ids[rows].tolist())
@@ -63,7 +65,8 @@ def asked_of(tiers: pd.Series, early_exit: EarlyExit) -> dict[str, pd.Series]:
 
 def _by_scorer(scored: pd.DataFrame, scorer: TierScorer) -> pd.DataFrame:
     columns, ids = candidate_inputs(scored), scored["passage_id"].to_numpy()
-    orders, logits = [], []
+    orders: list[NDArray[np.int64]] = []
+    logits: list[NDArray[np.float64]] = []
     for rows in _rows_by_query(scored):
         combined = scorer.logits({name: values[rows] for name, values in columns.items()})
         best = best_first(combined, tie_ranks(ids[rows].tolist()))

@@ -31,7 +31,7 @@ class EarlyExit:
         skipped: Model tiers that are not asked; never the last one.
     """
 
-    windows: Mapping[str, float] = field(default_factory=dict)
+    windows: Mapping[str, float] = field(default_factory=dict[str, float])
     skipped: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:

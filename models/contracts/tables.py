@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 import pandera.pandas as pa
@@ -35,8 +35,18 @@ RULES: Mapping[Rule, str] = {
 """What a quarantined row broke."""
 
 
+# pandera does not annotate its decorators.
+_Decorator = Callable[..., Callable[[Any], Any]]
+_check = cast("_Decorator", pa.check)  # pyright: ignore[reportUnknownMemberType]
+_dataframe_check = cast("_Decorator", pa.dataframe_check)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _are_labels(labels: Iterable[object]) -> bool:
+    return not isinstance(labels, str) and all(isinstance(label, str) for label in labels)
+
+
 class _Table(pa.DataFrameModel):
-    class Config:  # pyright: ignore[reportIncompatibleVariableOverride]
+    class Config:  # pyright: ignore[reportIncompatibleVariableOverride] - a class, as pandera asks
         strict = True
         coerce = False
         ordered = False
@@ -62,17 +72,15 @@ class Passages(_Table):
     content_hash: Series[str] = pa.Field(str_matches=r"^[0-9a-f]{64}$", description="SHA-256 of title and text.")
     updated_at: Series[str] = pa.Field(nullable=True, description="ISO 8601 time of the last change, where known.")
 
-    @pa.dataframe_check(name="end_after_start")
+    @_dataframe_check(name="end_after_start")
     @classmethod
     def _end_after_start(cls, table: Any) -> Any:
         return table["end"] > table["start"]
 
-    @pa.check("access", name="access_is_a_list_of_labels")
+    @_check("access", name="access_is_a_list_of_labels")
     @classmethod
     def _labels(cls, column: Any) -> Any:
-        return column.map(
-            lambda labels: not isinstance(labels, str) and all(isinstance(label, str) for label in labels)
-        )
+        return column.map(_are_labels)
 
 
 class Queries(_Table):
@@ -258,7 +266,7 @@ class DecisionLog(_Table):
         ge=0, nullable=True, description="Milliseconds in the service.", metadata={"unit": "milliseconds"}
     )
 
-    @pa.dataframe_check(name="one_day")
+    @_dataframe_check(name="one_day")
     @classmethod
     def _one_day(cls, table: Any) -> Any:
         days = table["time"].dt.floor("D")
@@ -303,7 +311,7 @@ def violations(table: pd.DataFrame, schema: type[_Table]) -> pd.DataFrame:
     try:
         schema.validate(table, lazy=True)
     except SchemaErrors as error:
-        cases = error.failure_cases
+        cases = cast("pd.DataFrame", error.failure_cases)  # pyright: ignore[reportUnknownMemberType] - not annotated
         return cases[["column", "check", "failure_case", "index"]].reset_index(drop=True)
     return pd.DataFrame(columns=["column", "check", "failure_case", "index"])
 

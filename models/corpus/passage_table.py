@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -33,8 +33,7 @@ class PassageTable:
         import pyarrow.compute as pc
 
         wanted = pa.array(sorted(set(passage_ids)), type=pa.string())
-        is_in: Any = pc.is_in  # pyright: ignore[reportAttributeAccessIssue] - made when the module is loaded
-        parts = [batch.filter(is_in(batch["passage_id"], value_set=wanted)) for _, batch in self._batches(columns)]
+        parts = [batch.filter(pc.is_in(batch["passage_id"], value_set=wanted)) for _, batch in self._batches(columns)]
         return self._frame(parts, columns)
 
     def at(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pd.DataFrame:

@@ -118,7 +118,7 @@ def write_decision(facts: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _contracts(store: ArtifactStore) -> dict[str, bool]:
-    held = {}
+    held: dict[str, bool] = {}
     for name in CHECKED:
         artifact = store.require(name)
         for file in artifact.manifest.files:

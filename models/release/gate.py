@@ -245,7 +245,7 @@ class EachRule(Rule):
         )
 
 
-def _flag(name: str, group: str, value: bool, expected: bool, holds: str, fails: str) -> GateCheck:
+def _flag(name: str, group: str, value: object, expected: bool, holds: str, fails: str) -> GateCheck:
     # `is`: a NaN or None that stands in for a flag must not pass.
     passed = value is expected
     shown = value if isinstance(value, bool) else None

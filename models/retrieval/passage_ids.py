@@ -35,11 +35,10 @@ class PassageIds(Sequence[str]):
         import pyarrow as pa
         from pyarrow import compute
 
-        sort_indices: Any = compute.sort_indices  # pyright: ignore[reportAttributeAccessIssue] - made when imported
         column = pa.array(ids if isinstance(ids, list) else list(ids), type=pa.large_string())
         # Arrow sorts by bytes of UTF-8, which is the order of code points, as Python's.
         order = np.empty(len(column), dtype=np.int64)
-        order[sort_indices(column).to_numpy()] = np.arange(len(column))
+        order[compute.sort_indices(column).to_numpy()] = np.arange(len(column))
         return cls(pa.table({"passage_id": column, "order": order}))
 
     @classmethod

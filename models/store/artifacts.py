@@ -397,7 +397,7 @@ def _pointer(asset: str, partition: str | None) -> str:
 
 
 def _digest_folder(folder: Path) -> dict[str, FileEntry]:
-    entries = {}
+    entries: dict[str, FileEntry] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             with path.open("rb") as file:

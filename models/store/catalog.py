@@ -52,8 +52,8 @@ class Catalog:
     @classmethod
     def read(cls, store: ArtifactStore) -> Catalog:
         """List the store and read the manifest of each step."""
-        steps = {}
-        used = {}
+        steps: dict[str, Manifest] = {}
+        used: dict[str, datetime | None] = {}
         times = step_times(store)
         for step_key, data in store.files.read_all(times).items():
             manifest = Manifest.from_json(data)
@@ -77,7 +77,7 @@ class Catalog:
 
     @cached_property
     def _makers(self) -> dict[Ref, list[Manifest]]:
-        makers = defaultdict(list)
+        makers: defaultdict[Ref, list[Manifest]] = defaultdict(list)
         for step in sorted(self.steps.values(), key=lambda step: step.created_at):
             makers[Ref(step.asset, step.data_version)].append(step)
         return dict(makers)
@@ -108,7 +108,8 @@ class Catalog:
 
     def upstream(self, roots: Iterable[Manifest]) -> Iterator[tuple[Manifest, Ref, Manifest | None]]:
         """Every (consumer, input, maker of the input) that the roots go back to, each consumer once."""
-        waiting, seen = list(roots), set()
+        waiting = list(roots)
+        seen: set[str] = set()
         while waiting:
             consumer = waiting.pop()
             if consumer.step in seen:
@@ -128,7 +129,7 @@ def _agree(inputs: Mapping[str, str], others: Mapping[str, str]) -> bool:
 def stored_objects(store: ArtifactStore) -> tuple[dict[Ref, dict[str, int]], frozenset[Ref]]:
     """`Catalog.objects` and `Catalog.whole` of a store."""
     objects: dict[Ref, dict[str, int]] = defaultdict(dict)
-    whole = set()
+    whole: set[Ref] = set()
     for file_key, stored in store.files.find("objects").items():
         parts = file_key.split("/")
         if len(parts) > _PARTS:

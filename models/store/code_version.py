@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -117,7 +117,7 @@ def _describe(node: Any, parts: list[str], imports: set[tuple[str, str]]) -> Non
     """Append a syntax tree to `parts`, without docstrings and what is there for type checkers, and add its imports."""
     if isinstance(node, list):
         parts.append("[")
-        for item in node:
+        for item in cast("list[object]", node):
             _describe(item, parts, imports)
         parts.append("]")
     elif not isinstance(node, ast.AST):

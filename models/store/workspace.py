@@ -12,7 +12,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class Workspace:
         self._ours = root / (platform.node() or "this-machine")
 
     @contextmanager
-    def folder(self, name: str) -> Iterator[Path]:
+    def folder(self, name: str) -> Generator[Path]:
         """An empty folder, deleted at the end of the block unless it was moved away."""
         self._ours.mkdir(parents=True, exist_ok=True)
         gate = os.open(self._ours, os.O_RDONLY)
