@@ -26,6 +26,7 @@ LEXICAL_INDEX = dg.AssetKey([INDEX, "lexical_index"])
 CANDIDATES = dg.AssetKey([INDEX, "candidates"])
 
 TRAINING_EXAMPLES = dg.AssetKey([TRAINING, "training_examples"])
+LOGGED_LISTS = dg.AssetKey([TRAINING, "logged_lists"])
 LARGE_RERANKER = dg.AssetKey([TRAINING, "large_reranker"])
 RERANKERS = tuple(dg.AssetKey(tier.asset.split("/")) for tier in MODEL_TIERS)
 """The models of all tiers; an asset that takes them has them in its keyword parameters."""

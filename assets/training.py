@@ -1,4 +1,4 @@
-"""Training: mined examples, the large cross-encoder, and the compact one distilled from it."""
+"""Training: mined examples, logged lists, the large cross-encoder, and the compact one distilled from it."""
 
 import dagster as dg
 
@@ -8,7 +8,7 @@ from assets.policies import MODEL_POOL
 from assets.resources import Deployment
 from models.settings import Settings
 from models.store.artifacts import Artifact
-from models.training.steps import COMPACT_RERANKER, LARGE_RERANKER, SCORING_ENGINES, TRAINING_EXAMPLES
+from models.training.steps import COMPACT_RERANKER, LARGE_RERANKER, LOGGED_LISTS, SCORING_ENGINES, TRAINING_EXAMPLES
 
 
 @asset_of(
@@ -35,6 +35,34 @@ def training_examples(
     return output(context, artifact)
 
 
+@asset_of(
+    LOGGED_LISTS,
+    keys.PASSAGES, keys.QUERIES, keys.EVALUATION_SET, keys.CANDIDATES, keys.PASSAGE_EMBEDDINGS,
+    kinds={"python", "parquet"},
+)  # fmt: skip
+def logged_lists(
+    context: dg.AssetExecutionContext,
+    deployment: Deployment,
+    passages: Artifact,
+    queries: Artifact,
+    evaluation_set: Artifact,
+    candidates: Artifact,
+    passage_embeddings: Artifact,
+) -> dg.Output[Artifact]:
+    """Lists of the decision log as it was yesterday, training.logged_queries of them, without queries that nearly
+    repeat one of evaluation, which are listed."""
+    from models.training.logged_decisions import logged_until_today
+    from models.training.logged_lists import make_logged_lists
+
+    settings = deployment.settings()
+    count = settings.training.logged_queries
+    logged = logged_until_today(deployment.database(), count) if count else []
+    artifact = make_logged_lists(
+        deployment.store(), settings, logged, passages, queries, evaluation_set, candidates, passage_embeddings
+    )
+    return output(context, artifact)
+
+
 @asset_of(LARGE_RERANKER, keys.TRAINING_EXAMPLES, kinds={"huggingface", "mlflow"}, pool=MODEL_POOL)
 def large_reranker(
     context: dg.AssetExecutionContext, deployment: Deployment, training_examples: Artifact
@@ -49,7 +77,7 @@ def large_reranker(
 
 @asset_of(
     COMPACT_RERANKER,
-    keys.TRAINING_EXAMPLES, keys.LARGE_RERANKER, keys.PASSAGES, keys.QUERIES,
+    keys.TRAINING_EXAMPLES, keys.LARGE_RERANKER, keys.LOGGED_LISTS,
     kinds={"huggingface", "mlflow"},
     pool=MODEL_POOL,
 )  # fmt: skip
@@ -58,23 +86,19 @@ def compact_reranker(
     deployment: Deployment,
     training_examples: Artifact,
     large_reranker: Artifact,
-    passages: Artifact,
-    queries: Artifact,
+    logged_lists: Artifact,
 ) -> dg.Output[Artifact]:
     """The compact cross-encoder: chosen layers of the large one, or weights of its own, trained on with the large one
     as teacher."""
     from models.training.compact_reranker import make_compact_reranker
-    from models.training.logged_decisions import logged_until_today
 
     settings = deployment.settings()
-    count = settings.training.logged_queries
     artifact = make_compact_reranker(
         deployment.store(),
         settings,
         training_examples,
         large_reranker,
-        passages,
-        logged_until_today(deployment.database(), queries, count) if count else (),
+        logged_lists,
         progress(context, "training steps"),
     )
     return _registered(context, settings, artifact, "compact")
@@ -119,4 +143,4 @@ def _registered(
     return output(context, artifact, mlflow_version=version)
 
 
-ASSETS = [training_examples, large_reranker, compact_reranker, scoring_engines]
+ASSETS = [training_examples, logged_lists, large_reranker, compact_reranker, scoring_engines]

@@ -20,6 +20,8 @@ CONTRACTS: tuple[tuple[dg.AssetKey, str, str], ...] = (
     (keys.TRAINING_EXAMPLES, "training_examples.parquet", "contract"),
     (keys.TRAINING_EXAMPLES, "development_lists.parquet", "development_contract"),
     (keys.TRAINING_EXAMPLES, "excluded_queries.parquet", "excluded_queries_contract"),
+    (keys.LOGGED_LISTS, "logged_lists.parquet", "contract"),
+    (keys.LOGGED_LISTS, "excluded_queries.parquet", "excluded_queries_contract"),
     (keys.DECISION_LOG, "decision_log.parquet", "contract"),
 )
 """(asset, table, check name) of every table that has a contract."""

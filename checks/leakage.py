@@ -46,13 +46,27 @@ def splits_are_disjoint(deployment: Deployment) -> dg.AssetCheckResult:
 def no_evaluation_query_in_training(deployment: Deployment) -> dg.AssetCheckResult:
     """No training query is in the evaluation set or nearly repeats one that is: looked for in the training examples
     themselves, whatever was excluded before."""
+    return _none_evaluated(deployment, keys.TRAINING_EXAMPLES, "training queries")
+
+
+@dg.asset_check(
+    asset=keys.LOGGED_LISTS,
+    name="no_evaluation_query_in_training",
+    additional_deps=[keys.EVALUATION_SET, keys.CANDIDATES, keys.PASSAGE_EMBEDDINGS],
+    blocking=True,
+)
+def no_evaluation_query_in_logged_lists(deployment: Deployment) -> dg.AssetCheckResult:
+    """No logged query that the compact model learns from is in the evaluation set or nearly repeats one that is: looked
+    for in the logged lists themselves, whatever was excluded before."""
+    return _none_evaluated(deployment, keys.LOGGED_LISTS, "logged queries")
+
+
+def _none_evaluated(deployment: Deployment, trained: dg.AssetKey, what: str) -> dg.AssetCheckResult:
     from models.training.leakage import find_leaks
 
-    artifacts = _current(
-        deployment, keys.TRAINING_EXAMPLES, keys.EVALUATION_SET, keys.CANDIDATES, keys.PASSAGE_EMBEDDINGS
-    )
+    artifacts = _current(deployment, trained, keys.EVALUATION_SET, keys.CANDIDATES, keys.PASSAGE_EMBEDDINGS)
     violations = find_leaks(deployment.store(), deployment.settings(), *artifacts)
-    return _none_allowed(violations, "training queries are evaluated too, as they stand or reworded")
+    return _none_allowed(violations, f"{what} are evaluated too, as they stand or reworded")
 
 
 def _current(deployment: Deployment, *asset_keys: dg.AssetKey) -> list[Artifact]:
@@ -71,4 +85,5 @@ CHECKS: tuple[dg.AssetChecksDefinition, ...] = (
     references_resolve,
     splits_are_disjoint,
     no_evaluation_query_in_training,
+    no_evaluation_query_in_logged_lists,
 )

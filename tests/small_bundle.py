@@ -244,6 +244,7 @@ def build_small(home: Path) -> None:
     from models.store.tables import write_table
     from models.training import hard_negatives
     from models.training.fine_tuning import train_compact, train_large
+    from models.training.logged_lists import logged_table
     from models.weights import local_weights
     from tests.corpus_tables import read_corpus
 
@@ -302,17 +303,18 @@ def build_small(home: Path) -> None:
         "index/lexical_index",
         "corpus/evaluation_set",
     )
+    corpus = PassageTable(built["corpus/passages"].path("passages.parquet"))
     mined = hard_negatives.mine_examples(
-        queries,
-        judgments,
-        result.read_table("training_candidates.parquet"),
-        PassageTable(built["corpus/passages"].path("passages.parquet")),
-        settings.training,
+        queries, judgments, result.read_table("training_candidates.parquet"), corpus, settings.training
     )
     make(
         "training/training_examples",
         lambda folder: write_table(mined.examples, folder / "training_examples.parquet"),
         "index/candidates",
+    )
+    make(
+        "training/logged_lists",
+        lambda folder: write_table(logged_table([], corpus, 2), folder / "logged_lists.parquet"),
     )
     large = make(
         "training/large_reranker",
@@ -324,6 +326,7 @@ def build_small(home: Path) -> None:
         lambda folder: train_compact(mined.examples, large.folder, settings.training, folder).to_dict(),
         "training/training_examples",
         "training/large_reranker",
+        "training/logged_lists",
     )
     first = make_candidate(store, settings, built, large, compact, current=True)
     built |= {artifact.asset: artifact for artifact in (first.bundle, first.evaluation)}

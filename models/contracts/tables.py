@@ -195,11 +195,23 @@ class TrainingExamples(_Table):
     )
 
 
+class LoggedLists(_Table):
+    """One row per passage that a logged decision ranked; those of one decision form a list without judgments."""
+
+    query_id: Series[str] = pa.Field(str_matches=ID_PATTERN, description="Id of the decision.")
+    query: Series[str] = pa.Field(str_matches=TEXT_PATTERN, description="What was asked.")
+    passage_id: Series[str] = pa.Field(str_matches=ID_PATTERN, description="Passage.")
+    passage: Series[str] = pa.Field(str_length={"min_value": 1}, description="Title and text as the model reads them.")
+
+    class Config(_Table.Config):
+        unique = ["query_id", "passage_id"]
+
+
 class ExcludedQueries(_Table):
-    """One row per training query that was left out because it nearly repeats an evaluation query."""
+    """One row per training or logged query that was left out because it nearly repeats an evaluation query."""
 
     query_id: Series[str] = pa.Field(
-        str_matches=ID_PATTERN, unique=True, description="Training query that was left out."
+        str_matches=ID_PATTERN, unique=True, description="Query, or decision, that was left out."
     )
     text: Series[str] = pa.Field(str_matches=TEXT_PATTERN, description="Its text.")
     reason: Series[str] = pa.Field(
@@ -283,6 +295,7 @@ TABLES: dict[str, type[_Table]] = {
     "training_candidates.parquet": TrainingCandidates,
     "training_examples.parquet": TrainingExamples,
     "development_lists.parquet": TrainingExamples,
+    "logged_lists.parquet": LoggedLists,
     "excluded_queries.parquet": ExcludedQueries,
     "decision_log.parquet": DecisionLog,
 }

@@ -20,7 +20,7 @@ from models.store.provenance import require_one_origin
 
 CHECKED = (
     "corpus/passages", "corpus/queries", "corpus/judgments", "corpus/quarantined_rows", "corpus/evaluation_set",
-    "index/candidates", "training/training_examples",
+    "index/candidates", "training/training_examples", "training/logged_lists",
 )  # fmt: skip
 """Artifacts whose tables are held against their contracts again."""
 DECISION_FILE = "decision.json"

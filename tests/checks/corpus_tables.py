@@ -84,3 +84,15 @@ def training_examples(count: int = 10) -> pd.DataFrame:
             "lexical_score": [3.0] * count,
         }
     )
+
+
+def logged_lists(count: int = 2) -> pd.DataFrame:
+    """Lists of two passages."""
+    return pd.DataFrame(
+        {
+            "query_id": [f"decision-{i // 2}" for i in range(2 * count)],
+            "query": [f"what is asked about topic {i // 2}" for i in range(2 * count)],
+            "passage_id": [f"d{i}#0" for i in range(2 * count)],
+            "passage": [f"Topic {i}" for i in range(2 * count)],
+        }
+    )

@@ -64,6 +64,13 @@ _CASES = {
         corpus_tables.excluded_queries(),
         {"reason": "unknown"},
     ),
+    "logged_lists": (keys.LOGGED_LISTS, "logged_lists.parquet", corpus_tables.logged_lists(), {"passage": ""}),
+    "excluded_logged_queries": (
+        keys.LOGGED_LISTS,
+        "excluded_queries.parquet",
+        corpus_tables.excluded_queries(),
+        {"overlap": 2.0},
+    ),
     "decision_log": (
         keys.DECISION_LOG,
         "decision_log.parquet",

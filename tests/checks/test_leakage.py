@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-import numpy as np
+import dagster as dg
 import pytest
 
 from assets import keys
 from checks import leakage
-from models.retrieval.candidates import query_hash
-from models.retrieval.embedding import embed_corpus
-from models.retrieval.encoder import Encoder
-from models.settings import EncoderSettings
-from models.weights import local_weights
 from tests.checks import corpus_tables
 from tests.checks.check_cases import run_checks, table_asset
 from tests.deployments import shown, use_home
+from tests.query_encoding import embed_passages, store_vectors
 
 pytestmark = pytest.mark.heavy
 
@@ -71,12 +66,10 @@ def test_one_text_in_two_splits_fails_and_twice_in_one_split_passes(tmp_path, mo
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What index/passage_embeddings holds, with the encoder in it."""
-    folder = tmp_path_factory.mktemp("embeddings")
-    settings = EncoderSettings()
-    embed_corpus(corpus_tables.passages(2), local_weights(settings.model), settings, folder)
-    return folder
+    return embed_passages(tmp_path_factory.mktemp("embeddings"))
 
 
+@pytest.mark.parametrize("trained", [keys.TRAINING_EXAMPLES, keys.LOGGED_LISTS], ids=keys.artifact_name)
 @pytest.mark.parametrize(
     ("query_id", "text", "reason"),
     [
@@ -87,42 +80,51 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("new", "why is the sky blue", None),
     ],
 )
-def test_an_evaluated_query_in_training_stops_the_run(query_id, text, reason, embedded, tmp_path, monkeypatch) -> None:
+def test_an_evaluated_query_in_training_stops_the_run(
+    trained, query_id, text, reason, embedded, tmp_path, monkeypatch
+) -> None:
     evaluation_queries = corpus_tables.queries(test=3, dev=1, train=0).assign(
         text=["how does topic 3 work", "what do cats eat", "who wrote the book", "when does it rain"]
     )
-    examples = corpus_tables.training_examples(2).assign(query_id=query_id, query=text)
+    tables = {
+        keys.TRAINING_EXAMPLES: {"training_examples.parquet": corpus_tables.training_examples(2)},
+        keys.LOGGED_LISTS: {"logged_lists.parquet": corpus_tables.logged_lists(2)},
+    }[trained]
+    planted = {name: table.assign(query_id=query_id, query=text) for name, table in tables.items()}
     deployment = use_home(tmp_path, monkeypatch, TRAINING__LEAK_COSINE="0.8")
-    store = deployment.store()
-
-    def candidates(folder: Path) -> dict[str, int]:
-        encoder = Encoder.load(embedded / "encoder", EncoderSettings().max_tokens)
-        texts = evaluation_queries["text"].tolist()
-        np.save(folder / "query_hashes.npy", np.array([query_hash(item) for item in texts], dtype="S64"))
-        np.save(folder / "query_vectors.npy", encoder.encode_queries(texts))
-        return {}
-
-    def embeddings(folder: Path) -> dict[str, int]:
-        shutil.copytree(embedded, folder, dirs_exist_ok=True)
-        return {}
-
-    for name, build in (("index/candidates", candidates), ("index/passage_embeddings", embeddings)):
-        store.point(store.get_or_create(name, code_version="1", inputs={}, settings={}, build=build))
+    store_vectors(deployment.store(), embedded, evaluation_queries["text"].tolist())
+    below = dg.AssetKey("below")
     assets = [
         table_asset(
             keys.EVALUATION_SET,
             {"queries.parquet": evaluation_queries, "judgments.parquet": corpus_tables.judgments(4)},
         ),
-        table_asset(keys.TRAINING_EXAMPLES, {"training_examples.parquet": examples}),
+        table_asset(trained, planted),
+        table_asset(below, {}, deps=[trained]),
     ]
-    result, observed = run_checks(deployment, assets, [leakage.no_evaluation_query_in_training])
+    (check,) = (check for check in leakage.CHECKS[2:] if {spec.asset_key for spec in check.check_specs} == {trained})
+    result, observed = run_checks(deployment, assets, [check])
     evaluation = observed["no_evaluation_query_in_training"]
     assert result.success is evaluation.passed is (reason is None)
+    assert (deployment.store().current("below") is None) is (reason is not None)
     if reason:
         assert (
             f"| {query_id} | {text.replace('  ', ' ')} | {reason} | q0 | how does topic 3 work |"
             in shown(evaluation)["examples"]
         )
+
+
+def test_no_logged_list_is_no_leak(embedded, tmp_path, monkeypatch) -> None:
+    deployment = use_home(tmp_path, monkeypatch)
+    evaluated = corpus_tables.queries(test=3, dev=1, train=0)
+    store_vectors(deployment.store(), embedded, evaluated["text"].tolist())
+    assets = [
+        table_asset(keys.EVALUATION_SET, {"queries.parquet": evaluated}),
+        table_asset(keys.LOGGED_LISTS, {"logged_lists.parquet": corpus_tables.logged_lists(2).head(0)}),
+    ]
+    result, observed = run_checks(deployment, assets, [leakage.no_evaluation_query_in_logged_lists])
+    assert result.success
+    assert observed["no_evaluation_query_in_training"].passed
 
 
 def test_a_changed_corpus_is_looked_at_again(tmp_path, monkeypatch) -> None:

@@ -147,7 +147,7 @@ def test_a_change_of_training_alone_compares_with_the_champion_of_now(world: Wor
     world.content[keys.TRAINING_EXAMPLES] = "changed"
     world.run([keys.TRAINING_EXAMPLES])
     requested = world.tick()
-    assert requested == without({*READ, *INDEX, keys.TRAINING_EXAMPLES})
+    assert requested == without({*READ, *INDEX, keys.TRAINING_EXAMPLES, keys.LOGGED_LISTS})
     assert keys.CHAMPION_EVALUATION in requested
     assert world.run(requested) == requested
     assert world.tick() == set()

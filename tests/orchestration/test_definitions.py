@@ -26,7 +26,7 @@ JOBS = {job.name: job for job in defs.resolve_all_job_defs()}
 ASSETS = {
     "corpus": {"passages", "queries", "judgments", "quarantined_rows", "evaluation_set"},
     "index": {"passage_embeddings", "dense_index", "lexical_index", "candidates"},
-    "training": {"training_examples", "large_reranker", "compact_reranker", "scoring_engines"},
+    "training": {"training_examples", "logged_lists", "large_reranker", "compact_reranker", "scoring_engines"},
     "evaluation": {
         "scored_candidates", "score_calibration", "offline_evaluation", "champion_evaluation", "latency_profile",
     },
@@ -47,6 +47,7 @@ BLOCKING = {
     keys.TRAINING_EXAMPLES: {
         "contract", "development_contract", "excluded_queries_contract", "no_evaluation_query_in_training",
     },
+    keys.LOGGED_LISTS: {"contract", "excluded_queries_contract", "no_evaluation_query_in_training"},
     keys.DECISION_LOG: {"contract"},
     keys.GATE_DECISION: {rule.group for rule in RULES},
 }  # fmt: skip

@@ -67,6 +67,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
             "group:training",
             {
                 "training/training_examples",
+                "training/logged_lists",
                 "training/large_reranker",
                 "training/compact_reranker",
                 "training/scoring_engines",

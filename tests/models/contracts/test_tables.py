@@ -18,6 +18,7 @@ from models.contracts.tables import (
     DecisionLog,
     ExcludedQueries,
     Judgments,
+    LoggedLists,
     Passages,
     QuarantinedRows,
     Queries,
@@ -110,6 +111,9 @@ GOOD: dict[Any, list[dict[str, Any]]] = {
             "lexical_score": score and 3.5,
         }
         for number, (label, kind, score) in enumerate([(1.0, "positive", -1.0), (0.0, "random", np.nan)])
+    ],
+    LoggedLists: [
+        {"query_id": "d1", "query": "how?", "passage_id": name, "passage": "Some text."} for name in ("doc#0", "doc#1")
     ],
     ExcludedQueries: [
         {
@@ -233,6 +237,10 @@ BAD: list[tuple[Any, str, Any, str]] = [
     (TrainingExamples, "dense_score", -2.0, "greater_than_or_equal_to"),
     (TrainingExamples, "dense_score", 2.0, "less_than_or_equal_to"),
     (TrainingExamples, "lexical_score", -1.0, "greater_than_or_equal_to"),
+    (LoggedLists, "query_id", "", "str_matches"),
+    (LoggedLists, "query", " ", "str_matches"),
+    (LoggedLists, "passage_id", "", "str_matches"),
+    (LoggedLists, "passage", "", "str_length"),
     (ExcludedQueries, "query_id", "", "str_matches"),
     (ExcludedQueries, "query_id", "q1", "field_uniqueness"),
     (ExcludedQueries, "text", " ", "str_matches"),
@@ -332,7 +340,7 @@ def test_a_decision_log_is_of_one_day() -> None:
     assert {rule for _, rule in broken_rules(later, DecisionLog)} == {"one_day"}
 
 
-@pytest.mark.parametrize("schema", [Judgments, Candidates])
+@pytest.mark.parametrize("schema", [Judgments, Candidates, LoggedLists])
 def test_a_pair_stands_once(schema: Any) -> None:
     table = pd.concat([good(schema), good(schema).iloc[:1]], ignore_index=True)
     assert {rule for _, rule in broken_rules(table, schema)} == {"multiple_fields_uniqueness"}

@@ -41,18 +41,13 @@ def test_the_queries_asked_last_are_taken_each_with_its_last_decision(database: 
     store(database, tmp_path, ("d1", 9, "merge tables"), ("d2", 8, "sort rows"), ("d3", 7, "Merge  tables?"))
     store(database, tmp_path, ("d4", 6, "join"), ("d5", 0, "too late"), ("d6", 24 * 91, "too old"))
     store(database, tmp_path, ("d7", 5, "asked by a probe"), caller=PROBE_CALLER)
-    result = read_logged(database, [], 10, NOON)
+    result = read_logged(database, 10, NOON)
     assert [(item.decision_id, item.query) for item in result] == [
         ("d2", "sort rows"), ("d3", "Merge  tables?"), ("d4", "join")
     ]  # fmt: skip
     assert result[0].passage_ids == ("a", "b")
-    assert [item.decision_id for item in read_logged(database, [], 2, NOON)] == ["d3", "d4"]
+    assert [item.decision_id for item in read_logged(database, 2, NOON)] == ["d3", "d4"]
     assert logged_digest(result) != logged_digest(result[1:])
-
-
-def test_what_is_tested_is_not_learned(database: Database, tmp_path: Path) -> None:
-    store(database, tmp_path, ("d1", 2, "Sort ROWS?"), ("d2", 1, "join"))
-    assert [item.decision_id for item in read_logged(database, ["sort rows"], 9, NOON)] == ["d2"]
 
 
 def test_lists_have_the_texts_of_passages_that_the_corpus_still_has(tmp_path: Path) -> None:
