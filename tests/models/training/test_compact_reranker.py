@@ -1,0 +1,35 @@
+"""The compact reranker as an artifact: what it is made from decides whether it is trained anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from models.settings import Settings
+from models.store.artifacts import ArtifactStore
+from models.training.compact_reranker import make_compact_reranker
+from models.training.large_reranker import make_large_reranker
+from tests.deployments import write_artifact
+from tests.tiny_cross_encoder import examples, tiny_settings, write_base
+
+
+def test_it_is_trained_on_the_logged_lists_and_anew_when_they_change(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    settings = Settings(training=tiny_settings(write_base(tmp_path / "base")))
+    store = ArtifactStore(str(tmp_path / "root"), tmp_path / "cache")
+    mined = write_artifact(
+        store,
+        "training/training_examples",
+        {"training_examples.parquet": examples(8), "development_lists.parquet": examples(2)},
+    )
+    large = make_large_reranker(store, settings, mined)
+    logged = examples(3).loc[:, ["query_id", "query", "passage_id", "passage"]]
+    without, with_lists = (
+        write_artifact(store, "training/logged_lists", {"logged_lists.parquet": table})
+        for table in (logged.head(0), logged)
+    )
+    trained = make_compact_reranker(store, settings, mined, large, without)
+    assert (trained.summary["lists"], trained.reused) == (8, False)
+    distilled = make_compact_reranker(store, settings, mined, large, with_lists)
+    assert (distilled.summary["lists"], distilled.reused) == (11, False)
+    assert distilled.manifest.inputs[with_lists.asset] == with_lists.data_version
+    assert make_compact_reranker(store, settings, mined, large, with_lists).reused
