@@ -7,18 +7,18 @@ import json
 import random
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from models.errors import ReleaseError
 from models.records.database import Database
-from models.records.ledger import Ledger, Release
+from models.records.ledger import BundleVersions, Ledger
 from models.release.bundle import Bundle
+from models.release.releaser import bundle_versions
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import RELEASE_CANDIDATE
 from models.store.durable_files import canonical_json, link_or_copy
-from tests.small_bundle import MACHINES, build_small, open_small, release_facts
+from tests.small_bundle import MACHINES, build_small, open_small
 
 DOCUMENTS = 16
 _SHIFT = 0.5
@@ -28,13 +28,13 @@ _DRAWN = 2000
 
 @dataclass(frozen=True)
 class Deployment:
-    """A home that `rerankops serve` can serve; `releases` has the two bundles as `Ledger.begin` wants them, by their
-    model version, and `questions` what is asked: (query, documents)."""
+    """A home that `rerankops serve` can serve; `releases` has the two bundles by their model version, and `questions`
+    what is asked: (query, documents)."""
 
     name: str
     home: Path
     artifacts: str
-    releases: Mapping[str, Mapping[str, Any]]
+    releases: Mapping[str, BundleVersions]
     questions: Sequence[tuple[str, Sequence[str]]]
 
     def bodies(self, deadline_ms: float) -> list[bytes]:
@@ -51,7 +51,7 @@ class Deployment:
         database = Database(f"sqlite:///{self.home / 'rerankops.db'}")
         database.migrate()
         ledger = Ledger(database)
-        ledger.activate(ledger.begin(**self.releases[version]).release_id)
+        ledger.activate(ledger.begin(self.releases[version], actor="bench", reason="load").release_id)
         database.close()
 
 
@@ -73,7 +73,7 @@ def small_deployment(folder: Path) -> Deployment:
         )
         for _ in range(_DRAWN)
     ]
-    releases = {"1": release_facts(small.first, "1"), "2": release_facts(small.shuffled(), "2")}
+    releases = {"1": bundle_versions(small.first.bundle, "1"), "2": bundle_versions(small.shuffled().bundle, "2")}
     return Deployment("small", folder / "home", small.settings.artifact_root, releases, questions)
 
 
@@ -95,19 +95,13 @@ def copied_deployment(source: Path, folder: Path) -> Deployment:
     store = ArtifactStore(str(home / "artifacts"), home / "cache")
     first = store.open(RELEASE_CANDIDATE, current.bundle_version)
     second = _shifted(store, first)
-    facts = _facts(current)
     releases = {
-        "1": {**facts, "model_version": "1"},
-        "2": {**facts, "model_version": "2", "bundle_version": second.data_version},
+        "1": bundle_versions(first, "1"),
+        "2": replace(bundle_versions(first, "2"), bundle_version=second.data_version),
     }
     questions = _asked(store)
     name = Bundle.open(first).facts.corpus_version
     return Deployment(f"corpus {name}", home, str(home / "artifacts"), releases, questions)
-
-
-def _facts(release: Release) -> dict[str, Any]:
-    names = ("bundle_version", "index_version", "corpus_version", "model_versions", "settings_digest")
-    return {name: getattr(release, name) for name in names} | {"actor": "bench", "reason": "load"}
 
 
 def _shifted(store: ArtifactStore, bundle: Artifact) -> Artifact:

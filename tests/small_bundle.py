@@ -519,26 +519,12 @@ def exhibits_for(small: Small, ledger: Ledger, candidate: Candidate) -> Exhibits
     return Exhibits(candidate.bundle, candidate.evaluation, evaluation, latency)
 
 
-def release_facts(candidate: Candidate, model_version: str) -> dict[str, Any]:
-    """What `Ledger.begin` and `Releaser.release` are told about a candidate."""
-    from models.release.bundle import Bundle
-
-    facts = Bundle.open(candidate.bundle).facts
-    return {
-        "bundle_version": candidate.bundle.data_version,
-        "model_version": model_version,
-        "index_version": facts.index_version,
-        "corpus_version": facts.corpus_version,
-        "model_versions": {"large": candidate.large.data_version, "compact": candidate.compact.data_version},
-        "settings_digest": candidate.bundle.manifest.settings_digest,
-        "actor": "test",
-        "reason": "test",
-    }
-
-
 def put_in_service(ledger: Ledger, candidate: Candidate, model_version: str) -> Release:
     """Make a candidate the current release of a ledger, without a gate and without a registry."""
-    return ledger.activate(ledger.begin(**release_facts(candidate, model_version)).release_id)
+    from models.release.releaser import bundle_versions
+
+    versions = bundle_versions(candidate.bundle, model_version)
+    return ledger.activate(ledger.begin(versions, actor="test", reason="test").release_id)
 
 
 def _keep(

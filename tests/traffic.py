@@ -18,6 +18,7 @@ from models.release.bundle import BundleFacts, BundleSettings
 from models.settings import EncoderSettings, IndexSettings, TiersSettings
 from models.store.artifacts import ArtifactStore
 from tests.deployments import write_artifact
+from tests.releases import release_bundle
 
 DAY = date(2026, 3, 10)
 _WORDS = "sort merge filter join group rows columns table index query model how read write count split".split()
@@ -94,16 +95,7 @@ def release(store: ArtifactStore, ledger: Ledger, *, queries: int = 150, seed: i
     bundle = write_artifact(
         store, "release/release_candidate", {}, {name: json.dumps(value).encode() for name, value in files.items()}
     )
-    return activate(ledger, bundle.data_version)
-
-
-def activate(ledger: Ledger, bundle_version: str) -> Release:
-    """Make a bundle the current release."""
-    begun = ledger.begin(
-        bundle_version=bundle_version, model_version="1", index_version="i", corpus_version="c",
-        model_versions={"large": "l", "compact": "s"}, settings_digest="d", actor="test", reason="test",
-    )  # fmt: skip
-    return ledger.activate(begun.release_id)
+    return release_bundle(ledger, bundle.data_version)
 
 
 def ask(

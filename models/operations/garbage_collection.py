@@ -36,9 +36,9 @@ from typing import Any
 
 from models.records.ledger import Ledger, Release
 from models.records.mlflow_registry import Tracking
-from models.release.releaser import BUNDLE
 from models.settings import RetentionSettings, Settings
 from models.store.artifacts import MANIFEST, ArtifactStore, Manifest, object_place
+from models.store.asset_names import RELEASE_CANDIDATE
 from models.store.catalog import Catalog, Ref, is_being_written, step_times, stored_objects
 
 _DECISION = "release/gate_decision"
@@ -166,7 +166,7 @@ def references(ledger: Ledger, tracking: Tracking, retention: RetentionSettings,
     artifacts: dict[Ref, str] = {}
     decisions: dict[str, str] = {}
     for release, role in releases:
-        artifacts.setdefault(Ref(BUNDLE, release.bundle_version), f"{role} {release.release_id}")
+        artifacts.setdefault(Ref(RELEASE_CANDIDATE, release.bundle_version), f"{role} {release.release_id}")
         if release.gate_decision_id is not None:
             decisions.setdefault(release.gate_decision_id, f"gate's decision on {release.release_id}")
     for decision in ledger.gate_decisions(_ALL):
@@ -174,9 +174,11 @@ def references(ledger: Ledger, tracking: Tracking, retention: RetentionSettings,
             decisions.setdefault(decision.decision_id, f"gate decision of the last {retention.days} days")
             for version in (decision.candidate_version, decision.champion_version):
                 if version is not None:
-                    artifacts.setdefault(Ref(BUNDLE, version), f"judged by gate decision {decision.decision_id}")
+                    artifacts.setdefault(
+                        Ref(RELEASE_CANDIDATE, version), f"judged by gate decision {decision.decision_id}"
+                    )
     for alias, version in tracking.aliases().items():
-        artifacts.setdefault(Ref(BUNDLE, version), f"{alias} in MLflow")
+        artifacts.setdefault(Ref(RELEASE_CANDIDATE, version), f"{alias} in MLflow")
     return References(artifacts, decisions)
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from models.errors import ArtifactError
 from models.records.ledger import Ledger, Release
 from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, RegisteredVersion, Tracking
-from models.release.releaser import BUNDLE
 from models.store.artifacts import ArtifactStore, Manifest
+from models.store.asset_names import RELEASE_CANDIDATE
 from models.store.catalog import Catalog, Ref
 
 _HEX = re.compile(r"[0-9a-f]{4,24}")
@@ -51,8 +51,8 @@ def trace(name: str, store: ArtifactStore, ledger: Ledger, tracking: Tracking) -
     """
     catalog = Catalog.read(store)
     if (release := _release(name, ledger)) is not None:
-        manifest = catalog.maker(Ref(BUNDLE, release.bundle_version))
-        return _lineage(catalog, Ref(BUNDLE, release.bundle_version), manifest, release=_of_release(release))
+        manifest = catalog.maker(Ref(RELEASE_CANDIDATE, release.bundle_version))
+        return _lineage(catalog, Ref(RELEASE_CANDIDATE, release.bundle_version), manifest, release=_of_release(release))
     if (version := _registered(name, tracking)) is not None:
         ref = Ref(version.asset, version.data_version)
         return _lineage(catalog, ref, catalog.maker(ref), model=version.to_dict())

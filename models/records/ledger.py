@@ -28,20 +28,26 @@ Verdict = Literal["released", "refused", "current"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """A row of the ledger: `model_versions` by tier; `previous_release_id` is what a rollback of this release restores;
-    times are in UTC."""
+class BundleVersions:
+    """What a release puts into service: a bundle, its version in MLflow, and the versions of what it is made of, its
+    models by tier."""
 
-    sequence: int
-    release_id: str
-    action: Action
-    state: State
     bundle_version: str
     model_version: str
     index_version: str
     corpus_version: str
     model_versions: Mapping[str, str]
     settings_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release(BundleVersions):
+    """A row of the ledger: `previous_release_id` is what a rollback of this release restores; times are in UTC."""
+
+    sequence: int
+    release_id: str
+    action: Action
+    state: State
     gate_decision_id: str | None
     previous_release_id: str | None
     restores_release_id: str | None
@@ -110,30 +116,15 @@ class Ledger:
             return rolled_back
 
     def begin(
-        self,
-        *,
-        bundle_version: str,
-        model_version: str,
-        index_version: str,
-        corpus_version: str,
-        model_versions: Mapping[str, str],
-        settings_digest: str,
-        actor: str,
-        reason: str,
-        gate_decision_id: str | None = None,
+        self, versions: BundleVersions, *, actor: str, reason: str, gate_decision_id: str | None = None
     ) -> Release:
         """Write the intent to release a bundle. Raises `ReleaseError` while another release is pending."""
         with self._writing() as session:
             current = _current(session)
             return _add(
                 session,
+                versions,
                 action="release",
-                bundle_version=bundle_version,
-                model_version=model_version,
-                index_version=index_version,
-                corpus_version=corpus_version,
-                model_versions=dict(model_versions),
-                settings_digest=settings_digest,
                 gate_decision_id=gate_decision_id,
                 previous_release_id=None if current is None else current.release_id,
                 restores_release_id=None,
@@ -162,13 +153,8 @@ class Ledger:
                 )
             return _add(
                 session,
+                _to_release(restored),
                 action="rollback",
-                bundle_version=restored.bundle_version,
-                model_version=restored.model_version,
-                index_version=restored.index_version,
-                corpus_version=restored.corpus_version,
-                model_versions=restored.model_versions,
-                settings_digest=restored.settings_digest,
                 gate_decision_id=restored.gate_decision_id,
                 previous_release_id=restored.previous_release_id,
                 restores_release_id=restored.release_id,
@@ -271,7 +257,7 @@ def _find(session: Session, release_id: str) -> ReleaseRow | None:
     return session.scalars(select(ReleaseRow).where(ReleaseRow.release_id == release_id)).one_or_none()
 
 
-def _add(session: Session, **columns: Any) -> Release:
+def _add(session: Session, versions: BundleVersions, **columns: Any) -> Release:
     pending = session.scalars(_in_order().where(ReleaseRow.state == "pending")).first()
     if pending is not None:
         raise ReleaseError(
@@ -284,7 +270,19 @@ def _add(session: Session, **columns: Any) -> Release:
             f"there is no gate decision {gate_decision_id}", "Record the gate's decision before the release."
         )
     now = datetime.now(UTC)
-    row = ReleaseRow(release_id=_new_id("r", now), state="pending", created_at=now, activated_at=None, **columns)
+    row = ReleaseRow(
+        release_id=_new_id("r", now),
+        state="pending",
+        bundle_version=versions.bundle_version,
+        model_version=versions.model_version,
+        index_version=versions.index_version,
+        corpus_version=versions.corpus_version,
+        model_versions=dict(versions.model_versions),
+        settings_digest=versions.settings_digest,
+        created_at=now,
+        activated_at=None,
+        **columns,
+    )
     session.add(row)
     try:
         session.flush()

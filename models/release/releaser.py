@@ -6,19 +6,29 @@ a pending row; `repair`, with which every release, rollback and status call begi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from models.contracts.tiers import MODEL_TIERS
 from models.errors import ReleaseError
 from models.records.incidents import open_incident
-from models.records.ledger import Ledger, Release, complete_pending
+from models.records.ledger import BundleVersions, Ledger, Release, complete_pending
 from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Tracking
 from models.release.bundle import Bundle
 from models.store.artifacts import Artifact, ArtifactStore
+from models.store.asset_names import RELEASE_CANDIDATE
 
-BUNDLE = "release/release_candidate"
-"""The asset whose artifacts are released."""
+
+def bundle_versions(bundle: Artifact, model_version: str) -> BundleVersions:
+    """What the ledger keeps of a bundle that is version `model_version` of MLflow's model."""
+    facts = Bundle.open(bundle).facts
+    return BundleVersions(
+        bundle_version=bundle.data_version,
+        model_version=model_version,
+        index_version=facts.index_version,
+        corpus_version=facts.corpus_version,
+        model_versions={tier.name: facts.versions[tier.part] for tier in MODEL_TIERS},
+        settings_digest=bundle.manifest.settings_digest,
+    )
 
 
 @dataclass(frozen=True)
@@ -32,48 +42,16 @@ class Releaser:
 
     def release_bundle(self, bundle: Artifact, *, gate_decision_id: str, actor: str, reason: str) -> Release:
         """Make a bundle of the artifact store the champion, registered in MLflow if it was not."""
-        facts = Bundle.open(bundle).facts
-        return self.release(
-            bundle_version=bundle.data_version,
-            model_version=self.tracking.ensure_version(self.tracking.model_name, bundle),
-            index_version=facts.index_version,
-            corpus_version=facts.corpus_version,
-            model_versions={tier.name: facts.versions[tier.part] for tier in MODEL_TIERS},
-            settings_digest=bundle.manifest.settings_digest,
-            gate_decision_id=gate_decision_id,
-            actor=actor,
-            reason=reason,
-        )
+        versions = bundle_versions(bundle, self.tracking.ensure_version(self.tracking.model_name, bundle))
+        return self.release(versions, gate_decision_id=gate_decision_id, actor=actor, reason=reason)
 
-    def release(
-        self,
-        *,
-        bundle_version: str,
-        model_version: str,
-        index_version: str,
-        corpus_version: str,
-        model_versions: Mapping[str, str],
-        settings_digest: str,
-        gate_decision_id: str,
-        actor: str,
-        reason: str,
-    ) -> Release:
+    def release(self, versions: BundleVersions, *, gate_decision_id: str, actor: str, reason: str) -> Release:
         """Make a bundle the champion; the one that already is stays, with no new row."""
         self.repair()
         current = self.ledger.current()
-        if current is not None and current.bundle_version == bundle_version:
+        if current is not None and current.bundle_version == versions.bundle_version:
             return current
-        pending = self.ledger.begin(
-            bundle_version=bundle_version,
-            model_version=model_version,
-            index_version=index_version,
-            corpus_version=corpus_version,
-            model_versions=model_versions,
-            settings_digest=settings_digest,
-            gate_decision_id=gate_decision_id,
-            actor=actor,
-            reason=reason,
-        )
+        pending = self.ledger.begin(versions, gate_decision_id=gate_decision_id, actor=actor, reason=reason)
         return self._finish(pending)
 
     def rollback(self, *, actor: str, reason: str, to: str | None = None) -> Release:
@@ -83,7 +61,7 @@ class Releaser:
         """
         self.repair()
         pending = self.ledger.begin_rollback(actor=actor, reason=reason, to=to)
-        if self.store is not None and not self.store.has(BUNDLE, pending.bundle_version):
+        if self.store is not None and not self.store.has(RELEASE_CANDIDATE, pending.bundle_version):
             self.ledger.abandon(pending.release_id)
             raise ReleaseError(
                 f"bundle {pending.bundle_version} of {pending.restores_release_id} is no longer in the artifact store",

@@ -24,6 +24,7 @@ from models.release.releaser import Releaser
 from models.settings import ROOT, Settings
 from orchestration.definitions import defs
 from tests.deployments import use_home, write_artifact
+from tests.releases import versions_of
 from tests.service_thread import served
 
 REASON = "it answers worse"
@@ -52,17 +53,8 @@ def release_twice(deployment: Deployment, tracking: Tracking, ledger: Ledger) ->
         decision = ledger.record_gate_decision(
             candidate_version=bundle.data_version, champion_version=None, verdict="released", checks={}
         )
-        Releaser(ledger, tracking).release(
-            bundle_version=bundle.data_version,
-            model_version=tracking.ensure_version(tracking.model_name, bundle),
-            index_version="i",
-            corpus_version="c",
-            model_versions={"large": "l", "compact": "s"},
-            settings_digest="d",
-            gate_decision_id=decision.decision_id,
-            actor="test",
-            reason="test",
-        )
+        versions = versions_of(bundle.data_version, tracking.ensure_version(tracking.model_name, bundle))
+        Releaser(ledger, tracking).release(versions, gate_decision_id=decision.decision_id, actor="test", reason="test")
         bundles.append(bundle.data_version)
     return bundles
 

@@ -14,10 +14,11 @@ import pytest
 
 from models.records.database import Database
 from models.records.ledger import Ledger
-from models.release.releaser import BUNDLE
 from models.settings import ROOT
 from models.store.artifacts import Artifact, ArtifactStore
+from models.store.asset_names import RELEASE_CANDIDATE
 from tests.patience import PATIENCE_S
+from tests.releases import release_bundle
 
 OLD_S = 40 * 86400
 
@@ -36,15 +37,11 @@ def home(tmp_path: Path) -> Path:
     """A home with a released bundle, and one that nothing refers to."""
     store = ArtifactStore(str(tmp_path / "artifacts"), tmp_path / "cache")
     for text in ("served", "forgotten"):
-        bundle = make(store, BUNDLE, text, make(store, "corpus/passages", text))
+        bundle = make(store, RELEASE_CANDIDATE, text, make(store, "corpus/passages", text))
         if text == "served":
             database = Database(f"sqlite:///{tmp_path / 'rerankops.db'}")
             database.migrate()
-            begun = Ledger(database).begin(
-                bundle_version=bundle.data_version, model_version="1", index_version="i", corpus_version="c",
-                model_versions={"large": "l", "compact": "s"}, settings_digest="d", actor="ana", reason="test",
-            )  # fmt: skip
-            Ledger(database).activate(begun.release_id)
+            release_bundle(Ledger(database), bundle.data_version)
             database.close()
     for path in (tmp_path / "artifacts" / "steps").rglob("*.json"):
         then = time.time() - OLD_S
@@ -132,13 +129,13 @@ def test_lineage_prints_the_tree_from_the_release_to_the_source(home: Path) -> N
     lines = told.stdout.splitlines()
     assert lines[0].startswith("release r-")
     assert "by ana" in lines[0]
-    assert lines[1].startswith(f"└── {BUNDLE} ")
+    assert lines[1].startswith(f"└── {RELEASE_CANDIDATE} ")
     assert "corpus/passages" in told.stdout
     assert "code c1" in lines[1]
     assert "7 rows" in lines[1]
     assert lines[-1].endswith("source beir /data/scifact digest of se")
     value = json.loads(rerankops(home, "lineage", "champion", "--json").stdout)
-    assert [node["asset"] for node in value["nodes"].values()] == [BUNDLE, "corpus/passages"]
+    assert [node["asset"] for node in value["nodes"].values()] == [RELEASE_CANDIDATE, "corpus/passages"]
 
 
 def test_a_name_of_nothing_is_told_with_near_ones(home: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from models.contracts.rows import Candidate, Passage
-from models.records.ledger import Ledger, Release
+from models.records.ledger import Release
 from models.retrieval.passage_filter import PassageFilter
 from models.serving.batching import Claim
 from models.serving.protocol import Ranked, Ranking
@@ -85,18 +85,3 @@ class Loader:
         bundle = ScriptedBundle(release.release_id, release.bundle_version, release.model_version)
         self.loaded.append(bundle)
         return bundle
-
-
-def release_bundle(ledger: Ledger, bundle_version: str, model_version: str = "1") -> Release:
-    """Make a bundle the current release of a ledger."""
-    begun = ledger.begin(
-        bundle_version=bundle_version,
-        model_version=model_version,
-        index_version="i",
-        corpus_version="c",
-        model_versions={"large": "l", "compact": "s"},
-        settings_digest="d",
-        actor="test",
-        reason="test",
-    )
-    return ledger.activate(begun.release_id)

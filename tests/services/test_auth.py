@@ -17,8 +17,9 @@ from starlette.websockets import WebSocketDisconnect
 
 from models.serving.api_keys import KeyCheck, caller_name
 from services.auth import OPEN_PATHS
+from tests.releases import release_bundle
 from tests.services.conftest import AUTHORIZED, KEY, Service, service_in
-from tests.services.scripted_bundle import Loader, release_bundle
+from tests.services.scripted_bundle import Loader
 from tests.small_bundle import small_settings
 
 BODY = {"model": "champion", "query": "how is it oiled", "documents": ["a", "b"]}

@@ -12,8 +12,9 @@ from starlette.testclient import TestClient
 from models.contracts.messages import Decision
 from models.serving.protocol import Ranking
 from services.decision_record import document_candidates, document_id
+from tests.releases import release_bundle
 from tests.services.conftest import AUTHORIZED, Service, service_in
-from tests.services.scripted_bundle import Loader, in_given_order, release_bundle
+from tests.services.scripted_bundle import Loader, in_given_order
 from tests.small_bundle import small_settings
 
 RERANK = {"model": "champion", "query": "q", "documents": ["a", "b"]}

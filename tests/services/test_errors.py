@@ -19,8 +19,9 @@ from models.serving.protocol import Ranked, Ranking
 from services.errors import KINDS, ServiceError, error_kind, error_response
 from services.log_lines import JsonLines
 from tests.patience import until
+from tests.releases import release_bundle
 from tests.services.conftest import AUTHORIZED, Service, service_in
-from tests.services.scripted_bundle import Loader, in_given_order, release_bundle
+from tests.services.scripted_bundle import Loader, in_given_order
 from tests.small_bundle import small_settings
 
 SECRET = "XYZZY-the-callers-secret"

@@ -14,8 +14,9 @@ from models.contracts.messages import PROBE_HEADER
 from models.errors import ArtifactError
 from models.serving.loaded_bundle import load_release
 from models.serving.score_cache import MemoryCache
+from tests.releases import release_bundle
 from tests.services.conftest import AUTHORIZED, KEY, Running, Service, service_in
-from tests.services.scripted_bundle import Loader, release_bundle
+from tests.services.scripted_bundle import Loader
 from tests.small_bundle import Small, put_in_service, small_settings
 
 RERANK = {"model": "champion", "query": "a secret question", "documents": ["a secret text", "b"]}

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from starlette.testclient import TestClient
 
+from tests.releases import release_bundle
 from tests.services.conftest import AUTHORIZED, service_in
-from tests.services.scripted_bundle import Loader, release_bundle
+from tests.services.scripted_bundle import Loader
 from tests.small_bundle import small_settings
 
 

@@ -28,8 +28,9 @@ from services.lanes import Bypass
 from services.release_watcher import ReleaseWatcher, Work
 from services.telemetry import Telemetry
 from tests.patience import PATIENCE_S
+from tests.releases import release_bundle
 from tests.services.conftest import AUTHORIZED, service_in
-from tests.services.scripted_bundle import Loader, ScriptedBundle, in_given_order, release_bundle
+from tests.services.scripted_bundle import Loader, ScriptedBundle, in_given_order
 from tests.small_bundle import BUDGET_MS, Small, put_in_service, small_settings
 
 QUERY = "how is the hay baler started"

@@ -24,6 +24,7 @@ from models.settings import MonitoringSettings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import DECISION_LOG, DRIFT_REPORT
 from tests import traffic
+from tests.releases import release_bundle
 from tests.traffic import DAY, ask, decision, record
 
 pytestmark = pytest.mark.heavy
@@ -168,7 +169,7 @@ def test_a_day_is_judged_on_the_bundle_that_gave_most_answers(store: ArtifactSto
     ask(records, first, DAY, 3, seed=1)
     second = traffic.release(store, ledger, queries=40, seed=9)
     ask(records, second, DAY, 4, seed=2)
-    restored = traffic.activate(ledger, first.bundle_version)
+    restored = release_bundle(ledger, first.bundle_version)
     ask(records, restored, DAY, 2, seed=3)
     record(records, decision("of-another-ledger", release_id="r-unknown"))
     windows = find_windows(store, ledger, keep_log(store, records, DAY), DAY, SETTINGS)
@@ -181,7 +182,7 @@ def test_earlier_days_of_the_same_bundle_are_the_other_reference(store: Artifact
     ledger = Ledger(records)
     old = traffic.release(store, ledger, queries=40, seed=9)
     served = traffic.release(store, ledger, queries=40)
-    restored = traffic.activate(ledger, served.bundle_version)
+    restored = release_bundle(ledger, served.bundle_version)
     days = [DAY - timedelta(days=back) for back in (8, 7, 3, 0)]
     for day, by, count in zip(days, (served, restored, served, served), (50, 4, 5, 6), strict=True):
         ask(records, by, day, count)
@@ -218,7 +219,7 @@ def test_a_reference_that_breaks_its_contract_is_refused(store: ArtifactStore, r
 
 
 def test_a_bundle_that_is_gone_is_an_error_and_no_verdict(store: ArtifactStore, records: Database) -> None:
-    served = traffic.activate(Ledger(records), "0" * 24)
+    served = release_bundle(Ledger(records), "0" * 24)
     ask(records, served, DAY, 3)
     with pytest.raises(ArtifactError, match="no artifact release/release_candidate"):
         find_windows(store, Ledger(records), keep_log(store, records, DAY), DAY, SETTINGS)

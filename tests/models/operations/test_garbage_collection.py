@@ -20,10 +20,12 @@ from models.errors import ArtifactError, ReleaseError
 from models.operations.garbage_collection import Plan, References, collect, plan, references
 from models.records.ledger import Ledger, Release
 from models.records.mlflow_registry import CHALLENGER, Tracking
-from models.release.releaser import BUNDLE, Releaser
+from models.release.releaser import Releaser
 from models.settings import ROOT, RetentionSettings
 from models.store.artifacts import Artifact, ArtifactStore
+from models.store.asset_names import RELEASE_CANDIDATE
 from models.store.catalog import Catalog, Ref
+from tests.releases import release_bundle
 
 DAYS = 30
 NOTHING = References({}, {})
@@ -63,7 +65,7 @@ def generation(store: ArtifactStore, text: str) -> tuple[Artifact, Artifact, Art
     passages = make(store, "corpus/passages", text, source=f"source of {text}")
     index = make(store, "index/dense_index", text, passages)
     store.remember("contracts", {"asset": passages.asset, "data_version": passages.data_version}, lambda: {"count": 0})
-    return passages, index, make(store, BUNDLE, text, passages, index)
+    return passages, index, make(store, RELEASE_CANDIDATE, text, passages, index)
 
 
 def point(store: ArtifactStore, *artifacts: Artifact) -> None:
@@ -91,25 +93,20 @@ def release(ledger: Ledger, bundle: str, *, gate: bool = True) -> Release:
         decision = ledger.record_gate_decision(
             candidate_version=bundle, champion_version=None, verdict="released", checks={}
         ).decision_id
-    begun = ledger.begin(
-        bundle_version=bundle, model_version="1", index_version="i", corpus_version="c",
-        model_versions={"large": "l", "compact": "s"}, settings_digest="d", actor="test", reason="test",
-        gate_decision_id=decision,
-    )  # fmt: skip
-    return ledger.activate(begun.release_id)
+    return release_bundle(ledger, bundle, gate_decision_id=decision)
 
 
 def test_what_nothing_refers_to_goes_and_the_rest_stays_with_what_it_was_made_from(store: ArtifactStore) -> None:
     old, served, new = (generation(store, text) for text in ("old", "served", "new"))
     point(store, *new)
-    refers = References({Ref(BUNDLE, served[2].data_version): "champion"}, {})
+    refers = References({Ref(RELEASE_CANDIDATE, served[2].data_version): "champion"}, {})
     then = datetime.now(UTC) + LATER
     listed = store.files.find("")
     told = plan(store, refers, DAYS, then)
     assert store.files.find("") == listed, "a plan changes nothing"
     assert gone(told) == refs(old)
     assert told.kept.keys() == refs(served) | refs(new)
-    assert told.kept[Ref(BUNDLE, served[2].data_version)] == "champion"
+    assert told.kept[Ref(RELEASE_CANDIDATE, served[2].data_version)] == "champion"
     assert told.kept[Ref(new[0].asset, new[0].data_version)] == "current"
     assert told.kept[Ref(served[0].asset, served[0].data_version)].startswith("made into ")
     assert told.freed_bytes == sum(item.bytes for item in told.artifacts) > 0
@@ -134,10 +131,10 @@ def test_what_a_recent_run_made_or_reused_stays(local: ArtifactStore) -> None:
     built, reused, read, unused = (generation(local, text) for text in ("made", "reused", "read", "unused"))
     for first in (*reused, *read, *unused):
         age(local, first, DAYS + 1)
-    assert make(local, BUNDLE, "reused", *reused[:2]).reused
+    assert make(local, RELEASE_CANDIDATE, "reused", *reused[:2]).reused
     local.use(read[1])
     told = plan(local, NOTHING, DAYS)
-    assert gone(told) == refs(unused) | {Ref(BUNDLE, read[2].data_version)}
+    assert gone(told) == refs(unused) | {Ref(RELEASE_CANDIDATE, read[2].data_version)}
     assert told.kept.keys() == refs(built) | refs(reused) | refs(read[:2])
 
 
@@ -156,7 +153,7 @@ def test_one_content_of_two_computations_holds_only_the_inputs_of_the_one_in_use
         for item in (first, second)
     ]
     assert sets[0].data_version == sets[1].data_version
-    bundle = make(local, BUNDLE, "new", second, sets[1])
+    bundle = make(local, RELEASE_CANDIDATE, "new", second, sets[1])
     point(local, bundle)
     told = plan(local, NOTHING, DAYS, datetime.now(UTC) + LATER)
     assert gone(told) == refs((first,))
@@ -185,7 +182,7 @@ def test_a_release_that_was_rolled_back_goes_when_it_is_old(ledger: Ledger, trac
     assert {ref.data_version for ref in refers.artifacts} == {"b0"}
     begun = ledger.begin_rollback(actor="test", reason="test", to=ledger.history()[1].release_id)
     refers = references(ledger, tracking, RetentionSettings(days=DAYS), datetime.now(UTC) + LATER)
-    assert refers.artifacts[Ref(BUNDLE, "b1")] == f"pending {begun.release_id}"
+    assert refers.artifacts[Ref(RELEASE_CANDIDATE, "b1")] == f"pending {begun.release_id}"
 
 
 def test_gate_decisions_keep_what_they_judged_while_they_are_recent(
@@ -213,11 +210,11 @@ def test_gate_decisions_keep_what_they_judged_while_they_are_recent(
 def test_the_candidate_that_mlflow_calls_challenger_stays(
     local: ArtifactStore, ledger: Ledger, tracking: Tracking
 ) -> None:
-    candidate = make(local, BUNDLE, "candidate")
+    candidate = make(local, RELEASE_CANDIDATE, "candidate")
     assert references(ledger, tracking, RetentionSettings(days=DAYS), datetime.now(UTC)) == NOTHING
     tracking.set_alias(CHALLENGER, tracking.ensure_version("reranker", candidate))
     refers = references(ledger, tracking, RetentionSettings(days=DAYS), datetime.now(UTC) + LATER)
-    assert refers.artifacts == {Ref(BUNDLE, candidate.data_version): "challenger in MLflow"}
+    assert refers.artifacts == {Ref(RELEASE_CANDIDATE, candidate.data_version): "challenger in MLflow"}
 
 
 def test_what_a_run_reuses_while_it_is_deleted_is_there_for_the_run(store: ArtifactStore) -> None:
@@ -227,7 +224,7 @@ def test_what_a_run_reuses_while_it_is_deleted_is_there_for_the_run(store: Artif
     now = datetime.now(UTC) + timedelta(days=DAYS)
 
     def refers() -> References:
-        if asked or not store.has(BUNDLE, bundle.data_version):
+        if asked or not store.has(RELEASE_CANDIDATE, bundle.data_version):
             time.sleep(1.1)  # S3 tells times in whole seconds.
             asked.append(generation(store, "old")[2])
             asked[-1].verify()
@@ -237,7 +234,7 @@ def test_what_a_run_reuses_while_it_is_deleted_is_there_for_the_run(store: Artif
     result = collect(store, refers, DAYS, now + timedelta(seconds=0.5))
     assert len(asked) == 1
     assert gone(result) == set()
-    store.open(BUNDLE, bundle.data_version).verify()
+    store.open(RELEASE_CANDIDATE, bundle.data_version).verify()
     assert generation(store, "old")[2].reused
 
 
@@ -375,7 +372,7 @@ def test_hard_links_of_what_stays_free_nothing(local: ArtifactStore) -> None:
         (folder / "own.txt").write_text("1234567")
         return {}
 
-    unused = local.get_or_create(BUNDLE, code_version="c", inputs={}, settings={}, build=linking)
+    unused = local.get_or_create(RELEASE_CANDIDATE, code_version="c", inputs={}, settings={}, build=linking)
     point(local, kept)
     told = plan(local, NOTHING, DAYS, datetime.now(UTC) + LATER)
     manifest = (unused.folder / "manifest.json").stat().st_size
@@ -417,13 +414,18 @@ def test_copies_on_this_machine_go_with_what_they_are_copies_of(s3_root: Callabl
 def test_a_rollback_to_a_bundle_that_was_deleted_is_refused(
     local: ArtifactStore, ledger: Ledger, tracking: Tracking
 ) -> None:
-    bundles = [make(local, BUNDLE, text) for text in ("first", "second")]
+    bundles = [make(local, RELEASE_CANDIDATE, text) for text in ("first", "second")]
     for first in bundles:
         tracking.ensure_version("reranker", first)
         release(ledger, first.data_version)
     retention = RetentionSettings(days=DAYS, releases=0)
     now = datetime.now(UTC) + LATER
-    collect(local, lambda: References({Ref(BUNDLE, bundles[1].data_version): "champion"}, {}), retention.days, now)
+    collect(
+        local,
+        lambda: References({Ref(RELEASE_CANDIDATE, bundles[1].data_version): "champion"}, {}),
+        retention.days,
+        now,
+    )
     releaser = Releaser(ledger, tracking, local)
     with pytest.raises(ReleaseError, match=f"bundle {bundles[0].data_version}.*no longer in the artifact store"):
         releaser.rollback(actor="test", reason="test")

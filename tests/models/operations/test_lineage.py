@@ -15,8 +15,9 @@ from models.operations.lineage import Lineage, trace
 from models.records.database import Database
 from models.records.ledger import Ledger, Release
 from models.records.mlflow_registry import CHALLENGER, CHAMPION, Tracking
-from models.release.releaser import BUNDLE
 from models.store.artifacts import Artifact, ArtifactStore
+from models.store.asset_names import RELEASE_CANDIDATE
+from tests.releases import release_bundle
 
 SOURCE = "beir /data/scifact"
 
@@ -48,10 +49,10 @@ def deployment(tmp_path: Path, tracking: Tracking) -> Iterator[Deployment]:
         passages = make(store, "corpus/passages", text, source=f"digest of {text}")
         built.passages.append(passages)
         built.indexes.append(make(store, "index/dense_index", text, passages))
-        built.bundles.append(make(store, BUNDLE, text, passages, built.indexes[-1]))
+        built.bundles.append(make(store, RELEASE_CANDIDATE, text, passages, built.indexes[-1]))
         version = tracking.ensure_version("reranker", built.bundles[-1])
         tracking.set_alias(CHAMPION, version)
-        built.releases.append(release(built.ledger, built.bundles[-1].data_version, version))
+        built.releases.append(release_bundle(built.ledger, built.bundles[-1].data_version, version))
         for artifact in (passages, built.indexes[-1], built.bundles[-1]):
             store.point(artifact)
     yield built
@@ -65,14 +66,6 @@ def make(store: ArtifactStore, asset: str, text: str, *inputs: Artifact, **outsi
 
     versions = {**{item.asset: item.data_version for item in inputs}, **outside}
     return store.get_or_create(asset, code_version="c1", inputs=versions, settings={"corpus.k": text}, build=build)
-
-
-def release(ledger: Ledger, bundle: str, model: str) -> Release:
-    begun = ledger.begin(
-        bundle_version=bundle, model_version=model, index_version="i", corpus_version="c",
-        model_versions={"large": "l", "compact": "s"}, settings_digest="d", actor="ana", reason="test",
-    )  # fmt: skip
-    return ledger.activate(begun.release_id)
 
 
 def name_of(artifact: Artifact) -> str:
@@ -188,6 +181,6 @@ def test_one_content_of_two_computations_is_traced_to_the_one_that_agrees(deploy
             settings={},
             build=same,
         )
-        bundle = make(deployment.store, BUNDLE, f"with {passages.data_version}", passages, sets)
+        bundle = make(deployment.store, RELEASE_CANDIDATE, f"with {passages.data_version}", passages, sets)
         nodes = deployment.trace(name_of(bundle)).nodes
         assert nodes[name_of(sets)]["inputs"] == [name_of(passages)]

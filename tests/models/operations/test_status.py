@@ -15,11 +15,12 @@ from models.records.incidents import open_incident
 from models.records.ledger import Ledger
 from models.records.mlflow_registry import CHAMPION, Tracking
 from models.release.gate import decide
+from models.release.releaser import bundle_versions
 from models.settings import Settings
 from models.store.durable_files import canonical_json
 from tests.deployments import write_trained
 from tests.service_process import free_port
-from tests.small_bundle import Small, evidence_for, put_in_service, release_facts, small_settings
+from tests.small_bundle import Small, evidence_for, put_in_service, small_settings
 from tests.traffic import decision, record
 
 SYSTEMS = {"bm25", "dense", "hybrid", "lean", "compact", "large", "tiered"}
@@ -88,7 +89,7 @@ def test_a_release_that_a_crash_left_pending_is_finished_first(
     version = tracking.ensure_version("reranker", write_trained(tmp_path, "one"))
     database = Database(settings.database_url)
     database.migrate()
-    begun = Ledger(database).begin(**release_facts(small.first, version))
+    begun = Ledger(database).begin(bundle_versions(small.first.bundle, version), actor="test", reason="test")
     result = deployment_status(settings)
     assert result["champion"]["release_id"] == begun.release_id
     assert tracking.alias(CHAMPION) == version

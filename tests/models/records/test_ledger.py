@@ -3,7 +3,6 @@ from __future__ import annotations
 import re
 import signal
 import sys
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,20 +15,19 @@ from models.records.database import Database
 from models.records.ledger import Ledger, Release, complete_pending
 from tests.databases import RunPython, start_together
 from tests.patience import PATIENCE_S
+from tests.releases import versions_of
 
 BEGIN = """
 import os, signal, sys
 from models.records.database import Database
 from models.errors import ReleaseError
 from models.records.ledger import Ledger, complete_pending
+from tests.releases import versions_of
 database = Database(sys.argv[1])
 ledger = Ledger(database)
 
 def begin(bundle):
-    return ledger.begin(
-        bundle_version=bundle, model_version="1", index_version="i", corpus_version="c",
-        model_versions={"large": "l", "compact": "s"}, settings_digest="d", actor="test", reason="test",
-    )
+    return ledger.begin(versions_of(bundle), actor="test", reason="test")
 """
 
 KILLED_BEFORE_THE_ALIASES = (
@@ -78,17 +76,9 @@ database.close()
 )
 
 
-def begin(ledger: Ledger, bundle: str, **columns: Any) -> Release:
-    versions: dict[str, Any] = {
-        "model_version": f"mlflow-{bundle}",
-        "index_version": "i1",
-        "corpus_version": "c1",
-        "model_versions": {"large": "l1", "compact": "s1"},
-        "settings_digest": "d1",
-        "actor": "ada",
-        "reason": "the gate passed",
-    }
-    return ledger.begin(bundle_version=bundle, **(versions | columns))
+def begin(ledger: Ledger, bundle: str, gate_decision_id: str | None = None) -> Release:
+    versions = versions_of(bundle, f"mlflow-{bundle}")
+    return ledger.begin(versions, actor="ada", reason="the gate passed", gate_decision_id=gate_decision_id)
 
 
 def release(ledger: Ledger, bundle: str) -> Release:

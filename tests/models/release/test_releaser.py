@@ -14,12 +14,13 @@ from models.records.database import Database
 from models.records.incidents import open_incidents
 from models.records.ledger import Ledger, Release
 from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Tracking
-from models.release.releaser import Releaser
+from models.release.releaser import Releaser, bundle_versions
 from models.serving.loaded_bundle import load_release
 from tests.databases import RunPython
 from tests.deployments import write_trained
 from tests.patience import PATIENCE_S
-from tests.small_bundle import BUDGET_MS, QUESTION, Small, release_facts
+from tests.releases import versions_of
+from tests.small_bundle import BUDGET_MS, QUESTION, Small
 
 CRASHES = ("begun", "champion moved", "aliases moved")
 KILLED = """
@@ -30,10 +31,9 @@ from models.records.database import Database
 from models.records.ledger import Ledger
 from models.release.releaser import Releaser
 from models.records.mlflow_registry import CHAMPION, PREVIOUS, Tracking
+from tests.releases import versions_of
 
 places = sys.argv[1:]
-FACTS = dict(index_version="i", corpus_version="c", model_versions={"large": "l", "compact": "s"}, settings_digest="d",
-             actor="test", reason="test")
 
 
 class Dying(Tracking):
@@ -57,7 +57,7 @@ for place in places:
         if action == "rollback":
             releaser.rollback(actor="test", reason="test")
         else:
-            releaser.release(bundle_version="b3", model_version="3", gate_decision_id=None, **FACTS)
+            releaser.release(versions_of("b3", "3"), gate_decision_id=None, actor="test", reason="test")
         os._exit(0)
     _, status = os.waitpid(child, 0)
     print(os.WTERMSIG(status), flush=True)
@@ -76,17 +76,8 @@ def release(releaser: Releaser, version: str) -> Release:
     gate = releaser.ledger.record_gate_decision(
         candidate_version=f"b{version}", champion_version=None, verdict="released", checks={}
     )
-    return releaser.release(
-        bundle_version=f"b{version}",
-        model_version=version,
-        index_version="i",
-        corpus_version="c",
-        model_versions={"large": "l", "compact": "s"},
-        settings_digest="d",
-        gate_decision_id=gate.decision_id,
-        actor="test",
-        reason="test",
-    )
+    versions = versions_of(f"b{version}", version)
+    return releaser.release(versions, gate_decision_id=gate.decision_id, actor="test", reason="test")
 
 
 def aliases(tracking: Tracking) -> tuple[str | None, str | None, str | None]:
@@ -192,16 +183,7 @@ def test_a_process_killed_at_any_point_is_repaired_by_the_next(
 
 def test_the_next_release_repairs_the_one_that_was_left(releaser: Releaser) -> None:
     release(releaser, "1")
-    releaser.ledger.begin(
-        bundle_version="b2",
-        model_version="2",
-        index_version="i",
-        corpus_version="c",
-        model_versions={"large": "l", "compact": "s"},
-        settings_digest="d",
-        actor="killed",
-        reason="killed",
-    )
+    releaser.ledger.begin(versions_of("b2", "2"), actor="killed", reason="killed")
     third = release(releaser, "3")
     assert [row.bundle_version for row in releaser.ledger.history()] == ["b3", "b2", "b1"]
     assert aliases(releaser.tracking) == ("3", "2", None)
@@ -227,7 +209,8 @@ def test_after_a_rollback_the_first_releases_scores_are_served_again(
             candidate_version=candidate.bundle.data_version, champion_version=None, verdict="released", checks={}
         )
         version = tracking.ensure_version("reranker", candidate.bundle)
-        releaser.release(**release_facts(candidate, version), gate_decision_id=gate.decision_id)
+        versions = bundle_versions(candidate.bundle, version)
+        releaser.release(versions, gate_decision_id=gate.decision_id, actor="test", reason="test")
         served.append(scores())
     assert served[0] != served[1]
     restored = releaser.rollback(actor="me", reason="it knows nothing")
