@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from assets import keys
-from assets.making import asset_of, by_tier, output
+from assets.making import asset_of, output
 from assets.policies import NO_CONFIG, OWNERS, REGISTRY_POOL, WEEKLY, WHEN_INPUTS_CHANGE
 from assets.resources import Deployment
 from models.release.steps import GATE_DECISION, RELEASE_CANDIDATE
 from models.store.artifacts import Artifact
 
 if TYPE_CHECKING:
+    from models.records.ledger import Release
     from models.release.evidence import Exhibits
     from models.release.gate import GateDecision
 
@@ -24,47 +25,19 @@ _EVIDENCE = (keys.RELEASE_CANDIDATE, keys.OFFLINE_EVALUATION, keys.CHAMPION_EVAL
 
 @asset_of(RELEASE_CANDIDATE, *_PARTS, keys.SCORED_CANDIDATES, kinds={"python", "mlflow"}, pool=REGISTRY_POOL)
 def release_candidate(
-    context: dg.AssetExecutionContext,
-    deployment: Deployment,
-    passages: Artifact,
-    passage_embeddings: Artifact,
-    dense_index: Artifact,
-    lexical_index: Artifact,
-    scoring_engines: Artifact,
-    score_calibration: Artifact,
-    offline_evaluation: Artifact,
-    evaluation_set: Artifact,
-    candidates: Artifact,
-    scored_candidates: Artifact,
-    **rerankers: Artifact,
+    context: dg.AssetExecutionContext, deployment: Deployment, scored_candidates: Artifact, **parts: Artifact
 ) -> dg.Output[Artifact]:
     """The self-contained serving bundle: models, calibration, tiers, indexes, passages and settings; MLflow's
     challenger. Refused where its parts were not made from each other, or with different settings."""
-    from models.records.mlflow_registry import CHALLENGER, Tracking
-    from models.release.model_card import CARD
+    from models.records.mlflow_registry import Tracking
     from models.release.parts import BundleParts
+    from models.release.registration import register_candidate
     from models.release.release_candidate import make_release_candidate
 
     settings = deployment.settings()
-    parts = BundleParts(
-        passages=passages,
-        passage_embeddings=passage_embeddings,
-        dense_index=dense_index,
-        lexical_index=lexical_index,
-        rerankers=by_tier(rerankers),
-        scoring_engines=scoring_engines,
-        score_calibration=score_calibration,
-        offline_evaluation=offline_evaluation,
-        evaluation_set=evaluation_set,
-        candidates=candidates,
-    )
-    artifact = make_release_candidate(deployment.store(), settings, parts, scored_candidates)
-    tracking = Tracking.of(settings)
-    version = tracking.ensure_version(tracking.model_name, artifact)
-    card = artifact.path(CARD).read_text(encoding="utf-8")
-    tracking.describe_version(version, card)
-    tracking.set_alias(CHALLENGER, version)
-    return output(context, artifact, mlflow_version=version, model_card=dg.MetadataValue.md(card))
+    bundle = make_release_candidate(deployment.store(), settings, BundleParts.of(parts), scored_candidates)
+    version, card = register_candidate(Tracking.of(settings), bundle)
+    return output(context, bundle, mlflow_version=version, model_card=dg.MetadataValue.md(card))
 
 
 @asset_of(GATE_DECISION, *_EVIDENCE, decided_anew=True, kinds={"python"})
@@ -115,35 +88,30 @@ def release(
 ) -> dg.MaterializeResult:
     """The champion: decided again from the evidence, then MLflow's aliases and the release ledger move to the
     bundle."""
+    from models.errors import GateRefused
     from models.expectations.accepted import accept_corpus
     from models.records.ledger import Ledger
     from models.records.mlflow_registry import Tracking
     from models.release.evidence import DECISION_FILE, Exhibits
-    from models.release.gate import refusals
     from models.release.releaser import Releaser
 
     releaser = Releaser(Ledger(deployment.database()), Tracking.of(deployment.settings()))
-    releaser.repair()
+    releaser.repair()  # The gate looks at the champion, which a crash may have left half-way.
     exhibits = Exhibits(release_candidate, offline_evaluation, champion_evaluation, latency_profile)
-    recorded = gate_decision.read_json(DECISION_FILE)
-    reasons = refusals(_judge(deployment, exhibits), recorded, release_candidate.data_version)
-    if reasons:
-        lines = "\n".join(reasons)
-        raise dg.Failure(
-            description=f"Refused; the champion keeps serving.\n{lines}",
-            metadata={"refused": True},
-            allow_retries=False,
-        )
-    champion = releaser.release_bundle(
-        release_candidate,
-        gate_decision_id=recorded["decision_id"],
-        actor=f"dagster run {context.run_id}",
-        reason="gate passed",
-    )
+    decision, recorded = _judge(deployment, exhibits), gate_decision.read_json(DECISION_FILE)
+    actor = f"dagster run {context.run_id}"
+    try:
+        champion = releaser.release_judged(release_candidate, decision, recorded, actor=actor)
+    except GateRefused as refused:
+        raise dg.Failure(str(refused), metadata={"refused": True}, allow_retries=False) from refused
+    return _released(champion, accept_corpus(deployment.store(), release_candidate))
+
+
+def _released(champion: "Release", corpus_accepted: bool) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         data_version=dg.DataVersion(champion.release_id),
         metadata={
-            "corpus_accepted": accept_corpus(deployment.store(), release_candidate),
+            "corpus_accepted": corpus_accepted,
             "release_id": champion.release_id,
             "model_version": champion.model_version,
             "bundle_version": champion.bundle_version,

@@ -1,10 +1,17 @@
 """Serving: the running service takes over the release."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from assets import keys
 from assets.policies import NO_CONFIG, OWNERS, READ_RETRIES, WHEN_INPUTS_CHANGE, no_retries_of_what_is_certain
 from assets.resources import Deployment
+
+if TYPE_CHECKING:
+    from models.serving.roll_out import RollOut
+
+_SERVES_RELEASE = "service_serves_release"
 
 
 @dg.asset(
@@ -18,7 +25,7 @@ from assets.resources import Deployment
     retry_policy=READ_RETRIES,
     check_specs=[
         dg.AssetCheckSpec(
-            "service_serves_release", asset=keys.ONLINE_SCORING, description="The running service serves the champion."
+            _SERVES_RELEASE, asset=keys.ONLINE_SCORING, description="The running service serves the champion."
         )
     ],
 )
@@ -29,7 +36,6 @@ def online_scoring(context: dg.AssetExecutionContext, deployment: Deployment) ->
     from models.serving.roll_out import roll_out
 
     state = roll_out(deployment.settings(), deployment.store(), deployment.database())
-    passed = state.served_release == state.release_id and state.golden_agree
     return dg.MaterializeResult(
         metadata={
             "release_id": state.release_id,
@@ -39,15 +45,17 @@ def online_scoring(context: dg.AssetExecutionContext, deployment: Deployment) ->
             "p95_latency_ms": state.p95_ms,
             "golden_queries": state.golden_queries,
         },
-        check_results=[
-            dg.AssetCheckResult(
-                check_name="service_serves_release",
-                passed=passed,
-                severity=dg.AssetCheckSeverity.WARN,
-                description=state.message,
-                metadata={"served_release": state.served_release or "none"},
-            )
-        ],
+        check_results=[_serves_release(state)],
+    )
+
+
+def _serves_release(state: "RollOut") -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=_SERVES_RELEASE,
+        passed=state.complete,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=state.message,
+        metadata={"served_release": state.served_release or "none"},
     )
 
 

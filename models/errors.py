@@ -7,6 +7,7 @@ RerankOpsError
 ├── ArtifactError        an artifact is missing or its digest differs
 ├── ModelFileError       model files are missing, changed or of a forbidden kind
 ├── ReleaseError         nothing to release, roll back to or serve
+├── GateRefused          the gate does not let a candidate be released
 └── ScorerLost           the process that runs the models ended or hangs
 """
 
@@ -47,6 +48,10 @@ class ModelFileError(RerankOpsError):
 
 class ReleaseError(RerankOpsError):
     """There is no release to act on."""
+
+
+class GateRefused(RerankOpsError):
+    """The gate does not let a candidate be released; the hint has its reasons, one a line."""
 
 
 class ScorerLost(RerankOpsError):

@@ -26,6 +26,13 @@ class BundleParts:
     evaluation_set: Artifact
     candidates: Artifact
 
+    @classmethod
+    def of(cls, parts: Mapping[str, Artifact]) -> BundleParts:
+        """The parts by the names of `by_name`."""
+        models = {tier.name: parts[tier.part] for tier in MODEL_TIERS}
+        others = {name: parts[name] for name in cls.__dataclass_fields__ if name != "rerankers"}
+        return cls(rerankers=models, **others)
+
     def by_name(self) -> dict[str, Artifact]:
         """All parts: a model by `TierSpec.part`, the others by the name of their field."""
         parts: dict[str, Artifact] = {}

@@ -1,4 +1,4 @@
-"""Register a trained cross-encoder in MLflow."""
+"""What a deployment registers and logs in MLflow: trained models, evaluations and bundles."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from models.evaluation.report import PAGE, QUALITY_COST
-from models.records.mlflow_registry import VERSION_TAG, Tracking
-from models.release.model_card import training_card
+from models.records.mlflow_registry import CHALLENGER, VERSION_TAG, Tracking
+from models.release.model_card import CARD, training_card
 from models.store.artifacts import Artifact
 
 
@@ -29,6 +29,16 @@ def register_model(tracking: Tracking, artifact: Artifact, size: str, params: Ma
     version = tracking.ensure_version(name, artifact, run_id)
     tracking.describe_version(version, training_card(artifact, size, params), name)
     return version
+
+
+def register_candidate(tracking: Tracking, bundle: Artifact) -> tuple[str, str]:
+    """Register a bundle with its model card as the challenger; one that is registered keeps its version. Returns the
+    version and the card, in Markdown."""
+    card = bundle.path(CARD).read_text(encoding="utf-8")
+    version = tracking.ensure_version(tracking.model_name, bundle)
+    tracking.describe_version(version, card)
+    tracking.set_alias(CHALLENGER, version)
+    return version, card
 
 
 def log_evaluation(tracking: Tracking, artifact: Artifact) -> str:

@@ -6,14 +6,17 @@ a pending row; `repair`, with which every release, rollback and status call begi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from models.contracts.tiers import MODEL_TIERS
-from models.errors import ReleaseError
+from models.errors import GateRefused, ReleaseError
 from models.records.incidents import open_incident
 from models.records.ledger import BundleVersions, Ledger, Release, complete_pending
 from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Tracking
 from models.release.bundle import Bundle
+from models.release.gate import GateDecision, refusals
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import RELEASE_CANDIDATE
 
@@ -39,6 +42,20 @@ class Releaser:
     tracking: Tracking
     store: ArtifactStore | None = None
     """Where bundles are; where it is given, a bundle that was deleted is not rolled back to."""
+
+    def release_judged(
+        self, candidate: Artifact, decision: GateDecision, recorded: Mapping[str, Any], *, actor: str
+    ) -> Release:
+        """Release a candidate if the gate lets it: by `decision`, made now, and by `recorded`, what decision.json says.
+
+        Raises `GateRefused`, and what served before keeps serving.
+        """
+        reasons = refusals(decision, recorded, candidate.data_version)
+        if reasons:
+            raise GateRefused("Refused; the champion keeps serving.", "\n".join(reasons))
+        return self.release_bundle(
+            candidate, gate_decision_id=recorded["decision_id"], actor=actor, reason="gate passed"
+        )
 
     def release_bundle(self, bundle: Artifact, *, gate_decision_id: str, actor: str, reason: str) -> Release:
         """Make a bundle of the artifact store the champion, registered in MLflow if it was not."""

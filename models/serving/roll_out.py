@@ -34,6 +34,11 @@ class RollOut:
     golden_agree: bool
     message: str
 
+    @property
+    def complete(self) -> bool:
+        """Whether the service serves the release, and answers the golden queries as the evaluation did."""
+        return self.served_release == self.release_id and self.golden_agree
+
 
 def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> RollOut:
     """Make the service swap to the current release, then send each golden query through /v1/answer, marked as a probe.

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.cascade.calibration import probability
-from models.contracts.tiers import MODEL_TIERS
 from models.errors import ArtifactError
 from models.release.bundle import Bundle
 from models.release.golden import GoldenQuery, compare_golden, golden_queries
@@ -34,10 +33,7 @@ def parts_of(small: Small) -> BundleParts:
     versions = Bundle.open(small.first.bundle).facts.versions
     for asset in ("training/scoring_engines", "evaluation/score_calibration", "evaluation/offline_evaluation"):
         current[asset] = small.store.open(asset, versions[asset.rpartition("/")[2]])
-    named = {asset.rpartition("/")[2]: artifact for asset, artifact in current.items()}
-    rerankers = {tier.name: named[tier.part] for tier in MODEL_TIERS}
-    fields = set(BundleParts.__dataclass_fields__) - {"rerankers"}
-    return BundleParts(rerankers=rerankers, **{name: named[name] for name in fields})
+    return BundleParts.of({asset.rpartition("/")[2]: artifact for asset, artifact in current.items()})
 
 
 def test_a_bundle_holds_all_that_serving_reads_and_no_pickle(small: Small) -> None:

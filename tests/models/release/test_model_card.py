@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from models.evaluation.report import read_report
-from models.records.mlflow_registry import Tracking
+from models.records.mlflow_registry import CHALLENGER, Tracking
 from models.release.model_card import CARD, weights_licence
-from models.release.registration import register_model
+from models.release.registration import register_candidate, register_model
 from models.store.durable_files import digest_file
 from tests.small_bundle import Small
 
@@ -36,8 +36,9 @@ def test_it_says_how_the_models_were_made_what_they_do_well_and_where_not(small:
 def test_the_registry_holds_as_much_of_it_as_it_can(small: Small, tracking: Tracking) -> None:
     from mlflow import MlflowClient
 
-    card = small.first.bundle.path(CARD).read_text(encoding="utf-8")
-    version = tracking.ensure_version(tracking.model_name, small.first.bundle)
+    version, card = register_candidate(tracking, small.first.bundle)
+    assert register_candidate(tracking, small.first.bundle) == (version, card), "it is registered once"
+    assert tracking.alias(CHALLENGER) == version
     client = MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
     for text in (card, "short", card * 5):
         tracking.describe_version(version, text)

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.errors import ReleaseError
+from models.errors import GateRefused, ReleaseError
 from models.records.database import Database
 from models.records.incidents import open_incidents
 from models.records.ledger import Ledger, Release
 from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Tracking
+from models.release.gate import GateDecision
 from models.release.releaser import Releaser, bundle_versions
 from models.serving.loaded_bundle import load_release
 from tests.databases import RunPython
@@ -100,6 +101,25 @@ def test_releasing_the_champion_again_adds_nothing(releaser: Releaser) -> None:
     first = release(releaser, "1")
     assert release(releaser, "1") == first
     assert len(releaser.ledger.history()) == 1
+
+
+def test_only_a_candidate_that_the_gate_lets_through_is_released(
+    releaser: Releaser, small: Small, tracking: Tracking
+) -> None:
+    candidate = small.first.bundle
+    passed = GateDecision("released", (), None, "e")
+    record = releaser.ledger.record_gate_decision(
+        candidate_version=candidate.data_version, champion_version=None, verdict="released", checks={}
+    )
+    recorded = {"candidate": candidate.data_version, "verdict": "released", "decision_id": record.decision_id}
+    with pytest.raises(GateRefused, match=r"the champion keeps serving\.\nThe gate decided on another candidate"):
+        releaser.release_judged(candidate, passed, {**recorded, "candidate": "b0"}, actor="me")
+    assert releaser.ledger.history() == []
+
+    champion = releaser.release_judged(candidate, passed, recorded, actor="me")
+    assert (champion.bundle_version, champion.gate_decision_id) == (candidate.data_version, record.decision_id)
+    assert (champion.actor, champion.reason) == ("me", "gate passed")
+    assert tracking.alias(CHAMPION) == champion.model_version == "4", "three were registered before"
 
 
 def test_rollback_goes_back_step_by_step_and_ends_with_an_error(releaser: Releaser) -> None:

@@ -48,6 +48,7 @@ def test_golden_queries_are_asked_and_are_no_traffic(deployment: Deployment, lis
     with served(deployment, listener) as writer:
         state = roll_out(deployment.settings(), deployment.store(), database)
         assert (state.served_release, state.golden_queries, state.golden_agree) == (release.release_id, 1, True)
+        assert state.complete
         assert 0 < state.p50_ms <= state.p95_ms
         call_service(deployment.settings(), "POST", "/v1/answer", {"query": "how is the loom oiled"})
         assert writer.flush()
@@ -61,7 +62,8 @@ def test_an_answer_that_is_not_the_golden_one_is_told(deployment: Deployment, li
     database = deployment.database()
     traffic.release(deployment.store(), Ledger(database), queries=5, best="another")
     with served(deployment, listener):
-        assert not roll_out(deployment.settings(), deployment.store(), database).golden_agree
+        state = roll_out(deployment.settings(), deployment.store(), database)
+        assert (state.golden_agree, state.complete) == (False, False)
 
 
 def test_without_a_service_it_says_so(deployment: Deployment) -> None:
@@ -70,6 +72,7 @@ def test_without_a_service_it_says_so(deployment: Deployment) -> None:
     release = traffic.release(deployment.store(), Ledger(database), queries=5)
     state = roll_out(deployment.settings(), deployment.store(), database)
     assert (state.release_id, state.served_release, state.golden_queries) == (release.release_id, None, 0)
+    assert not state.complete
     assert "no service answers at http://127.0.0.1" in state.message
     assert list(decisions.read(database, BEGINNING, END)) == []
 
