@@ -309,7 +309,8 @@ def evaluate(
     from models.cascade.calibration import fit_calibration
     from models.cascade.offline import pairs_per_query, rerank
     from models.cascade.window_fitting import fit_early_exit
-    from models.evaluation.report import FIRST_STAGES, evaluate_systems
+    from models.contracts.tiers import FIRST_STAGES
+    from models.evaluation.report import evaluate_systems
     from models.settings import EvaluationSettings, TiersSettings
 
     settings, tiers = EvaluationSettings(**facts["evaluation"]), TiersSettings(**facts["tiers"])

@@ -16,6 +16,9 @@ Tier = Literal["cached", "large", "compact", "lean"]
 """What gave a score: the first stage (lean), a model, or the cache of what a model gave the same pair (cached)."""
 TIER_NAMES: tuple[Tier, ...] = get_args(Tier)
 
+FIRST_STAGES = ("bm25", "dense", "hybrid")
+"""The rankings of retrieval, each a system of the evaluation; the tiers rerank the hybrid one."""
+
 _FIRST_STAGE = ("dense", "lexical", "lexical_log")
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 
 from models.cascade.calibration import Calibration
 from models.cascade.offline import rerank
-from models.contracts.tiers import MODEL_TIERS
-from models.evaluation.report import FIRST_STAGES, Comparison, compare
+from models.contracts.tiers import FIRST_STAGES, MODEL_TIERS
+from models.evaluation.report import Comparison, compare
 from models.measures.metrics import MAIN_MEASURE, collapse_to_documents, evaluate_run
 from models.measures.significance import holm
 from models.settings import EvaluationSettings, TiersSettings

@@ -11,12 +11,12 @@ import pandas as pd
 from models.cascade.calibration import Calibration
 from models.cascade.offline import pairs_per_query, rerank
 from models.evaluation.assessment import assess
-from models.evaluation.costs import seconds_per_query
 from models.evaluation.evaluation_set import split_of
 from models.evaluation.page import write_evaluation_page
-from models.evaluation.report import FIRST_STAGES, PAGE, QUALITY_COST
+from models.evaluation.report import PAGE, QUALITY_COST
 from models.evaluation.scored_candidates import seconds_per_pair
 from models.evaluation.steps import OFFLINE_EVALUATION
+from models.measures.query_seconds import first_stage_seconds, system_seconds
 from models.settings import EvaluationSettings, Settings, TiersSettings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.durable_files import canonical_json
@@ -63,7 +63,7 @@ def evaluate_offline(
         **rerank(scored, calibration, tiers),
     }
     per_query = len(scored) / max(len(test), 1)
-    first = {name: float(candidates.summary[f"seconds_per_query_{name}"]) for name in FIRST_STAGES}
+    first = first_stage_seconds(candidates.summary)
     pair = seconds_per_pair(scored_candidates)
     texts = passages.read_table("passages.parquet", ["passage_id", "document_id", "title", "text", "source"])
     assessment = assess(
@@ -75,7 +75,7 @@ def evaluate_offline(
         texts,
         calibration,
         tiers,
-        seconds_per_query(pair, first, per_query, pairs_per_query(rankings["tiered"], calibration.early_exit)),
+        system_seconds(pair, first, per_query, pairs_per_query(rankings["tiered"], calibration.early_exit)),
         int(scored.groupby("query_id").size().max()),
         settings,
     )

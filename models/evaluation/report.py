@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models.contracts.tiers import TIERS
+from models.contracts.tiers import FIRST_STAGES, TIERS
 from models.errors import ContractError
 from models.measures.metrics import MAIN_MEASURE, collapse_to_documents, evaluate_run, mean_values
 from models.measures.significance import (
@@ -29,7 +29,6 @@ from models.measures.significance import (
 )
 from models.settings import EvaluationSettings
 
-FIRST_STAGES = ("bm25", "dense", "hybrid")
 RERANKERS = (*(tier.name for tier in TIERS), "tiered")
 PAGE, QUALITY_COST = "report/evaluation.html", "report/quality_cost.png"
 """Files of an evaluation for people."""
@@ -192,9 +191,8 @@ class EvaluationReport:
             best_first_stage=values["best_first_stage"],
             gains={name: Comparison.from_dict(gain) for name, gain in values["gains"].items()},
             confidence=values["confidence"],
-            # Reports of releases before 0.2 have neither.
-            pairs=tuple(Pair(**pair) for pair in values.get("pairs", ())),
-            power=Power(**values["power"]) if values.get("power") else None,
+            pairs=tuple(Pair(**pair) for pair in values["pairs"]),
+            power=None if values["power"] is None else Power(**values["power"]),
             per_query=_empty_per_query() if per_query is None else per_query,
         )
 

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.cascade.offline import pairs_per_query, rerank
-from models.contracts.tiers import MODEL_TIERS
+from models.contracts.tiers import FIRST_STAGES, MODEL_TIERS
 from models.errors import ContractError
 from models.evaluation.assessment import Assessment, assess
-from models.evaluation.costs import seconds_per_query
-from models.evaluation.report import FIRST_STAGES
+from models.measures.query_seconds import system_seconds
 from models.measures.trec_runs import ImportedRun
 from models.operations.judged_corpus import JudgedCorpus
 from models.release.bundle import Bundle
@@ -50,7 +49,7 @@ def evaluate_bundle(
     pair = {tier.name: corpus.seconds[f"pair_{tier.name}"] for tier in MODEL_TIERS}
     first = {name: corpus.seconds[name] for name in FIRST_STAGES}
     pairs = pairs_per_query(rankings["tiered"], calibration.early_exit)
-    seconds = seconds_per_query(pair, first, len(given) / len(corpus.queries), pairs)
+    seconds = system_seconds(pair, first, len(given) / len(corpus.queries), pairs)
     return assess(
         rankings,
         corpus.first_stages,

@@ -24,9 +24,9 @@ from models.corpus.sources.base import CorpusSource
 from models.corpus.splits import sample_by_hash
 from models.errors import SourceError
 from models.evaluation.evaluation_set import split_of
-from models.evaluation.report import FIRST_STAGES
 from models.evaluation.scored_candidates import StoredModels, score, seconds_per_pair
 from models.evaluation.steps import SCORED_CANDIDATES
+from models.measures.query_seconds import first_stage_seconds
 from models.release.bundle import Bundle
 from models.retrieval.dense_index import make_dense_index
 from models.retrieval.embedding import make_passage_embeddings
@@ -110,7 +110,7 @@ def judged_corpus(
         judgments=judgments,
         first_stages=retrieved.read_table("first_stage.parquet"),
         scored=scored,
-        seconds=_seconds_per_query(retrieved) | seconds,
+        seconds=first_stage_seconds(retrieved.summary) | seconds,
         facts={
             "name": name,
             "split": split,
@@ -147,7 +147,7 @@ def own_corpus(bundle: Artifact, settings: Settings) -> JudgedCorpus:
         judgments=judgments.reset_index(drop=True),
         first_stages=stages.loc[stages["query_id"].isin(ids)].reset_index(drop=True),
         scored=table.assign(hybrid=True),
-        seconds=_seconds_per_query(retrieved)
+        seconds=first_stage_seconds(retrieved.summary)
         | {f"pair_{name}": seconds for name, seconds in seconds_per_pair(scored).items()},
         facts={
             "name": "own corpus",
@@ -270,10 +270,6 @@ def _score(
 
 def _report_all(report: Callable[[int, int], None], before: int, total: int, done: int, _: int) -> None:
     report(before + done, total)
-
-
-def _seconds_per_query(retrieved: Artifact) -> dict[str, float]:
-    return {stage: float(retrieved.summary[f"seconds_per_query_{stage}"]) for stage in FIRST_STAGES}
 
 
 def _digest_table(table: pd.DataFrame) -> str:

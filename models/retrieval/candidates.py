@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import pandas as pd
 
+from models.measures.query_seconds import in_summary
 from models.retrieval.retriever import HybridRetriever, Retrieval, open_retriever
 from models.retrieval.steps import CANDIDATES
 from models.store.durable_files import digest_json
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 
 Made = TypeVar("Made")
 
-ENCODING = "seconds_per_query_encoding"
-"""Name, in what `build_all_candidates` returns, of the measured seconds of embedding a query."""
+_ENCODING = "encoding"
+"""Beside the first stages, what is timed: embedding a query."""
+(_ENCODING_SECONDS,) = in_summary({_ENCODING: 0.0})
 
 _TIMED = 64
 """Queries on which the time of one is measured."""
@@ -87,7 +89,7 @@ def retrieve_candidates(
         depth=settings.index.depth,
         max_train_queries=settings.training.max_queries,
         previous=before and before.folder,
-        encoding_seconds=before and before.summary.get(ENCODING),
+        encoding_seconds=before and before.summary.get(_ENCODING_SECONDS),
         progress=progress,
     )
 
@@ -159,7 +161,7 @@ def _rankings(
     }
 
 
-def seconds_per_query(
+def time_first_stages(
     queries: pd.DataFrame,
     retriever: HybridRetriever,
     depth: int,
@@ -253,7 +255,7 @@ def build_all_candidates(
     write_table(table, folder / "candidates.parquet")
     rankings = _rankings(evaluation_queries, retriever, retrievals, depth)
     known = None if embedded or encoding_seconds is None else (evaluated, encoding_seconds)
-    seconds = seconds_per_query(evaluation_queries, retriever, depth, known)
+    seconds = time_first_stages(evaluation_queries, retriever, depth, known)
     stages = pd.concat([ranking.assign(system=name) for name, ranking in rankings.items()], ignore_index=True)
     write_table(stages, folder / "first_stage.parquet")
     return {
@@ -261,7 +263,7 @@ def build_all_candidates(
         "training_candidates": len(for_training),
         "queries": len(wanted),
         "queries_embedded": embedded,
-        **{f"seconds_per_query_{name}": value for name, value in seconds.items()},
+        **in_summary(seconds),
     }
 
 

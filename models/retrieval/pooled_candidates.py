@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from models.retrieval.candidates import build_candidates, first_stage_rankings, seconds_per_query
+from models.measures.query_seconds import in_summary
+from models.retrieval.candidates import build_candidates, first_stage_rankings, time_first_stages
 from models.retrieval.dense_index import DenseIndex
 from models.retrieval.lexical_index import LexicalIndex
 from models.retrieval.retriever import open_retriever
@@ -79,8 +80,8 @@ def pool(
     write_table(table, folder / "pooled.parquet")
     stages = pd.concat([ranking.assign(system=name) for name, ranking in rankings.items()], ignore_index=True)
     write_table(stages, folder / "first_stage.parquet")
-    seconds = seconds_per_query(queries, retriever, depth)
-    return {"pairs": len(table), **{f"seconds_per_query_{name}": value for name, value in seconds.items()}}
+    seconds = time_first_stages(queries, retriever, depth)
+    return {"pairs": len(table), **in_summary(seconds)}
 
 
 def _with_others(

@@ -11,7 +11,6 @@ import pytest
 
 from models.cross_encoder.candidate_scores import score_candidates
 from models.cross_encoder.scorer import CrossEncoderScorer
-from models.evaluation.costs import seconds_per_query
 from tests.small_bundle import Small
 
 
@@ -51,16 +50,6 @@ def test_no_candidates_give_an_empty_table() -> None:
     result = score_candidates(candidates, queries, passages, {"compact": lengths, "large": lengths})
     assert len(result.table) == 0
     assert result.seconds_per_pair == {"compact": pytest.approx(0, abs=1), "large": pytest.approx(0, abs=1)}
-
-
-def test_times_add_up_from_the_seconds_of_a_pair() -> None:
-    first = {"bm25": 0.001, "dense": 0.004, "hybrid": 0.006}
-    pair = {"compact": 0.01, "large": 0.03}
-    tiered = {"compact": 10.0, "large": 5.0}
-    result = seconds_per_query(pair, first, 20.0, tiered)
-    assert result == pytest.approx(
-        {**first, "lean": 0.006, "compact": 0.206, "large": 0.606, "tiered": 0.006 + 0.1 + 0.15}
-    )
 
 
 def test_real_models_score_a_table_as_they_score_pairs(small: Small) -> None:

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from models.contracts.tiers import FIRST_STAGES
 from models.errors import ArtifactError
 from models.evaluation.evaluation_set import split_of
-from models.evaluation.report import FIRST_STAGES, QUALITY_COST, RERANKERS, read_report
+from models.evaluation.report import QUALITY_COST, RERANKERS, read_report
 from models.records.mlflow_registry import Tracking
 from models.release.champion import evaluate_champion
 from models.release.registration import log_evaluation

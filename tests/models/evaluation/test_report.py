@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from models.contracts.tiers import FIRST_STAGES
 from models.errors import ContractError
-from models.evaluation.report import FIRST_STAGES, RERANKERS, Comparison, EvaluationReport, compare, evaluate_systems
+from models.evaluation.report import RERANKERS, Comparison, EvaluationReport, compare, evaluate_systems
 from models.measures.metrics import MEASURES
 from models.measures.trec_runs import export_trec_run
 from models.settings import EvaluationSettings

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 
 from models.cascade.calibration import Calibration
+from models.contracts.tiers import FIRST_STAGES
 from models.evaluation.evaluation_set import split_of
 from models.evaluation.first_stage_gains import BEHIND, stage_gains
-from models.evaluation.report import FIRST_STAGES, read_report
+from models.evaluation.report import read_report
 from models.evaluation.slices import MIN_QUERIES, query_facts, slice_gains, worst
 from models.settings import EvaluationSettings
 from tests.small_bundle import Small, small_settings

@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from models.contracts.tiers import FIRST_STAGES
 from models.corpus.sources.beir import BeirSource
 from models.errors import SourceError
-from models.evaluation.report import FIRST_STAGES, RERANKERS, read_report
+from models.evaluation.report import RERANKERS, read_report
 from models.operations.bundle_evaluation import evaluate_bundle
 from models.operations.judged_corpus import JudgedCorpus, judged_corpus
 from models.settings import Settings

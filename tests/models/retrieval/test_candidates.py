@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.contracts.tables import Candidates, TrainingCandidates, check_table
 from models.corpus.splits import sample_by_hash
-from models.retrieval.candidates import build_all_candidates, build_candidates, first_stage_rankings, seconds_per_query
+from models.retrieval.candidates import build_all_candidates, build_candidates, first_stage_rankings, time_first_stages
 from models.retrieval.dense_index import DenseIndex, build
 from models.retrieval.lexical_index import LexicalIndex
 from models.retrieval.retriever import HybridRetriever
@@ -153,11 +153,11 @@ def test_each_first_stage_is_timed_by_itself(retriever: HybridRetriever, monkeyp
     monkeypatch.setattr("models.retrieval.candidates.time.perf_counter", lambda: now)
     many = queries_of(*["bread"] * 70)
     measured = {"encoding": 2.0, "bm25": 0.5, "dense": 2.0, "hybrid": 2.5}
-    assert seconds_per_query(many, slow, 3) == measured
-    assert seconds_per_query(queries_of(), slow, 3) == dict.fromkeys(measured, 0.0)
+    assert time_first_stages(many, slow, 3) == measured
+    assert time_first_stages(queries_of(), slow, 3) == dict.fromkeys(measured, 0.0)
     known = TopicEncoder().encode_queries(many["text"].tolist()), 3.0
     begun = now
-    assert seconds_per_query(many, slow, 3, known) == {"encoding": 3.0, "bm25": 0.5, "dense": 3.0, "hybrid": 3.5}
+    assert time_first_stages(many, slow, 3, known) == {"encoding": 3.0, "bm25": 0.5, "dense": 3.0, "hybrid": 3.5}
     assert now - begun == 64 * (0.5 + 0.5), "nothing is embedded"
 
 
@@ -259,7 +259,7 @@ def test_known_queries_are_not_embedded_again(retriever: HybridRetriever, tmp_pa
     assert embedded == []
     assert facts["seconds_per_query_encoding"] == 60
     assert facts["seconds_per_query_dense"] > 60 > facts["seconds_per_query_bm25"]
-    seconds_per_query(queries_of(*["bread"] * 500), counting, 3)
+    time_first_stages(queries_of(*["bread"] * 500), counting, 3)
     assert len(embedded) < 500, "a block of them is enough to measure"
     run(new, "whole")
     for path in (tmp_path / "whole").iterdir():

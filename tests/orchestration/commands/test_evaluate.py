@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from models.evaluation.report import FIRST_STAGES, RERANKERS, read_report
+from models.contracts.tiers import FIRST_STAGES
+from models.evaluation.report import RERANKERS, read_report
 from models.records.database import Database
 from models.records.ledger import Ledger
 from models.records.mlflow_registry import CHALLENGER, Tracking
