@@ -37,7 +37,7 @@ from typing import Any
 from models.records.ledger import Ledger, Release
 from models.records.mlflow_registry import Tracking
 from models.settings import RetentionSettings, Settings
-from models.store.artifacts import MANIFEST, ArtifactStore, Manifest, object_place
+from models.store.artifacts import MANIFEST, ArtifactStore, Manifest, object_place, step_place
 from models.store.asset_names import RELEASE_CANDIDATE
 from models.store.catalog import Catalog, Ref, is_being_written, step_times, stored_objects
 
@@ -218,7 +218,9 @@ def plan(store: ArtifactStore, refers: References, days: int, now: datetime | No
     keeper.close()
     unused = tuple(_unused(store, catalog, keeper.reasons, min(since, now - _GRACE)))
     steps = {
-        _step_place(catalog.steps[step]): at for step, at in catalog.used.items() if step not in keeper.steps and at
+        step_place(catalog.steps[step].asset, step): at
+        for step, at in catalog.used.items()
+        if step not in keeper.steps and at
     }
     alive = {ref.data_version for ref in keeper.reasons}
     return Plan(
@@ -226,7 +228,7 @@ def plan(store: ArtifactStore, refers: References, days: int, now: datetime | No
         kept_bytes={ref: sum(catalog.objects.get(ref, {}).values()) for ref in keeper.reasons},
         artifacts=unused,
         steps=steps,
-        results=tuple(_results(store, alive, since)),
+        results=tuple(_results(store, alive)),
         leftovers=tuple(_leftovers(store, now)),
         folders=(*store.workspace.abandoned(), *store.abandoned_scratch(), *_copies(store, catalog.whole, unused)),
         freed_bytes=_freed(
@@ -295,15 +297,11 @@ def _unused(
             yield Unused(ref, sum(files.values()), last, whole)
 
 
-def _results(store: ArtifactStore, alive: set[str], since: datetime) -> Iterator[str]:
-    """Remembered results that are about an artifact which goes, or do not say what they are about and are old."""
+def _results(store: ArtifactStore, alive: set[str]) -> Iterator[str]:
+    """Remembered results that are about an artifact which goes."""
     places = (memo_key for memo_key in store.files.find("memo") if not is_being_written(memo_key))
     for memo_key, data in store.files.read_all(places).items():
-        value = json.loads(data)
-        if isinstance(value, dict) and value.keys() == {"key", "result"}:
-            if not _versions(value["key"]) <= alive:
-                yield memo_key
-        elif (at := store.files.modified(memo_key)) is not None and at < since:
+        if not _versions(json.loads(data)["key"]) <= alive:
             yield memo_key
 
 
@@ -400,10 +398,6 @@ def _remove_folder(store: ArtifactStore, folder: Path) -> None:
     """Delete a folder that must be there whole or not at all."""
     with store.workspace.folder("delete") as temporary:
         os.replace(folder, temporary / folder.name)
-
-
-def _step_place(manifest: Manifest) -> str:
-    return f"steps/{manifest.asset}/{manifest.step}.json"
 
 
 def _last_use(catalog: Catalog, manifest: Manifest) -> datetime:

@@ -188,12 +188,6 @@ class Ledger:
             session.flush()
             return _to_gate_record(row)
 
-    def gate_decision(self, decision_id: str) -> GateRecord | None:
-        """A gate decision by its id."""
-        with self.database.session(read_only=True) as session:
-            row = session.get(GateDecisionRow, decision_id)
-            return None if row is None else _to_gate_record(row)
-
     def gate_decisions(self, limit: int = 50) -> list[GateRecord]:
         """The latest gate decisions, newest first."""
         newest_first = select(GateDecisionRow).order_by(

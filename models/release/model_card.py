@@ -22,7 +22,6 @@ CARD = "MODEL_CARD.md"
 
 _LICENSE = re.compile(r"^license:\s*(\S.*?)\s*$", re.MULTILINE)
 _MEASURES = (MAIN_MEASURE, "MRR@10", "MAP", "R@10", "P@1")
-_SLICE_COLUMNS = ("slice", "queries", MAIN_MEASURE, "gained", "interval")
 _WORST = 5
 _COUNTS = (
     ("parameters", "parameters"),
@@ -63,12 +62,12 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
             f"{gain['difference']:+.4f}",
             f"{gain['low']:+.4f} to {gain['high']:+.4f}",
             _p(gain["p_value"]),
-            _p(gain.get("p_corrected")),
+            _p(gain["p_corrected"]),
             f"{gain['improved']} / {gain['hurt']}",
         )
         for name, gain in evaluation["gains"].items()
     ]
-    worst = sorted(evaluation.get("slices", ()), key=lambda part: part["difference"])[:_WORST]
+    worst = sorted(evaluation["slices"], key=lambda part: part["difference"])[:_WORST]
     slices = [
         (
             f"{part['by']}: {part['value']}",
@@ -79,7 +78,7 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
         )
         for part in worst
     ]
-    power = evaluation.get("power")
+    power = evaluation["power"]
     errors = parts.score_calibration.read_json("calibration.json")["expected_calibration_error"]
     versions = [(name, f"`{version}`") for name, version in parts.versions().items()]
     lines = [

@@ -84,15 +84,6 @@ class Encoder:
             raise ModelFileError(f"{self._folder} does not say the length of its vectors.", "Use another encoder.")
         return dimensions
 
-    @property
-    def tokenizer_path(self) -> Path:
-        """The model's tokenizer.json, as the `tokenizers` library reads it."""
-        parts = [self._folder, *sorted(path for path in self._folder.iterdir() if path.is_dir())]
-        for part in parts:
-            if (part / "tokenizer.json").is_file():
-                return part / "tokenizer.json"
-        raise ModelFileError(f"{self._folder} has no tokenizer.json.", "Save the model with a fast tokenizer.")
-
     def encode_passages(
         self,
         titles: Sequence[str],

@@ -203,7 +203,7 @@ class ArtifactStore:
             )
             # The step comes first: whoever deletes unused content then sees that this one is used
             # (models/operations/garbage_collection.py).
-            self.files.write(_step_place(asset, manifest.step), manifest.to_json())
+            self.files.write(step_place(asset, manifest.step), manifest.to_json())
             self._commit(folder, manifest)
         artifact = self._made_by(manifest)
         if artifact is None:
@@ -237,13 +237,13 @@ class ArtifactStore:
         pointer = pointer or self.files.read_json(pointer_key)
         if pointer is None:
             return None
-        data = self.files.read(_step_place(asset, pointer.get("step", "")))
+        data = self.files.read(step_place(asset, pointer["step"]))
         artifact = None if data is None else self._made_by(Manifest.from_json(data))
         return artifact or self.open(asset, pointer["data_version"])
 
     def use(self, artifact: Artifact) -> None:
         """Mark an artifact as used now, so that `models.operations.garbage_collection` leaves it alone for a while."""
-        self.files.touch(_step_place(artifact.asset, artifact.manifest.step), artifact.manifest.to_json())
+        self.files.touch(step_place(artifact.asset, artifact.manifest.step), artifact.manifest.to_json())
 
     def promote(self) -> None:
         """Make what this run points at current for all.
@@ -270,7 +270,7 @@ class ArtifactStore:
         """What `asset` became by the same code, inputs and settings as `artifact`; None if it is not stored."""
         manifest = artifact.manifest
         data = self.files.read(
-            _step_place(asset, _step(asset, manifest.code_version, manifest.inputs, manifest.settings_digest))
+            step_place(asset, _step(asset, manifest.code_version, manifest.inputs, manifest.settings_digest))
         )
         return None if data is None else self._made_by(Manifest.from_json(data))
 
@@ -289,16 +289,16 @@ class ArtifactStore:
     def remember(self, kind: str, key: Mapping[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the JSON result of a deterministic computation, computed once per `key`."""
         memo_key = f"memo/{kind}/{digest_json(key)}.json"
-        known = self.files.read_json(memo_key)
-        # The key says whose result it is, when that is deleted. Entries of earlier versions have none.
-        if known is None or known.keys() != {"key", "result"}:
-            known = {"key": dict(key), "result": compute()}
-            self.files.write(memo_key, canonical_json(known))
-        return known["result"]
+        entry = self.files.read_json(memo_key)
+        if entry is None:
+            # The key says whose result it is, when that is deleted.
+            entry = {"key": dict(key), "result": compute()}
+            self.files.write(memo_key, canonical_json(entry))
+        return entry["result"]
 
     def _reuse(self, asset: str, step: str) -> Artifact | None:
         """What a computation gave, None if it was never done or its content was deleted."""
-        step_key = _step_place(asset, step)
+        step_key = step_place(asset, step)
         data = self.files.read(step_key)
         if data is None:
             return None
@@ -384,7 +384,8 @@ def _move(folder: Path, target: Path) -> None:
         os.replace(folder, target)
 
 
-def _step_place(asset: str, step: str) -> str:
+def step_place(asset: str, step: str) -> str:
+    """Where the store keeps what a computation gave, by its key."""
     return f"steps/{asset}/{step}.json"
 
 

@@ -161,4 +161,4 @@ def _pointers(store: ArtifactStore) -> Iterator[Pointer]:
         value = json.loads(data)
         _, group, noun, *partition = pointer_key.removesuffix(".json").split("/")
         ref = Ref(f"{group}/{noun}", value["data_version"])
-        yield Pointer(ref, value.get("step", ""), partition[0] if partition else None)
+        yield Pointer(ref, value["step"], partition[0] if partition else None)

@@ -54,12 +54,13 @@ def test_it_names_the_champion_the_gate_and_every_system(small: Small, tmp_path:
     release = put_in_service(ledger, small.first, "5")
     incident = open_incident(database, "drift", {"share": 0.9})
     database.close()
+    written = canonical_json({**decision.to_dict(), "report": "file:///report"})
     gate = small.store.get_or_create(
         "release/gate_decision",
         code_version="tests",
         inputs={},
         settings={},
-        build=lambda folder: {"bytes": (folder / "decision.json").write_bytes(canonical_json(decision.to_dict()))},
+        build=lambda folder: {"bytes": (folder / "decision.json").write_bytes(written)},
     )
     small.store.point(gate)
     small.store.point(small.first.evaluation)
@@ -72,7 +73,7 @@ def test_it_names_the_champion_the_gate_and_every_system(small: Small, tmp_path:
         "corpus_version": small.artifacts["corpus/passages"].data_version,
         "action": "release",
     }
-    assert observed["gate"]["decision"] == "released"
+    assert (observed["gate"]["decision"], observed["gate"]["report"]) == ("released", "file:///report")
     assert {check["name"] for check in observed["gate"]["checks"]} >= {"gain", "champion_loss", "p95_ms"}
     assert set(observed["evaluation"]) == SYSTEMS
     assert all(0 <= result["nDCG@10"] <= 1 for result in observed["evaluation"].values())

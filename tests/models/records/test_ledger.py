@@ -119,7 +119,7 @@ def test_a_release_serves_once_it_is_activated(database: Database) -> None:
     assert ledger.pending() == []
     assert ledger.previous() is None
     assert active.model_version == "mlflow-b1"
-    assert ledger.gate_decision(gate.decision_id) == gate
+    assert ledger.gate_decisions() == [gate]
     assert gate.checks == {"gain": {"value": 0.05, "threshold": 0.01}}
 
 
@@ -130,7 +130,6 @@ def test_gate_decisions_are_listed_newest_first(database: Database) -> None:
         for bundle in ("b1", "b2", "b3")
     ]
     assert ledger.gate_decisions(limit=2) == [built[2], built[1]]
-    assert ledger.gate_decision("g-none") is None
 
 
 def test_rollbacks_go_further_back_each_time(database: Database) -> None:
