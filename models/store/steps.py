@@ -1,6 +1,6 @@
 """What a computation of the lifecycle is: a function of this package, the settings that it reads, and its results.
 
-Each is declared once, in the `steps.py` of its room, beside the modules that compute. Assets, checks and
+Each is declared once, in the `steps.py` of its package, beside the modules that compute. Assets, checks and
 `rerankops evaluate` name that declaration, so that they agree on what makes a stored result out of date.
 """
 

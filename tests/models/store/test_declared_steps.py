@@ -163,8 +163,8 @@ def test_stages_depend_on_what_they_read_with() -> None:
 def test_what_costs_much_does_not_depend_on_what_is_beside_it() -> None:
     of = {step.name: set(closure(step.entry)) for step in declared()}
     for name in ("training/large_reranker", "training/compact_reranker", "training/scoring_engines"):
-        rooms = ("models.evaluation.", "models.release.", "models.serving.")
-        assert {module for module in of[name] if module.startswith(rooms)} <= {"models.evaluation.evaluation_set"}
+        packages = ("models.evaluation.", "models.release.", "models.serving.")
+        assert {module for module in of[name] if module.startswith(packages)} <= {"models.evaluation.evaluation_set"}
     assert not {"models.evaluation.page", "models.evaluation.report"} & of["evaluation/scored_candidates"]
     assert "models.training.logged_lists" not in of["training/large_reranker"]
     made_with_models = ("index/", "training/", "evaluation/scored_candidates", "evaluation/score_calibration")
