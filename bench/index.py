@@ -331,7 +331,8 @@ def serving(work: Path, size: int, kind: Kind) -> Result:
     process can share, `mapped` the part of the files that was touched.
     """
     from models.release.bundle import Bundle
-    from models.serving.loaded_bundle import Identity, LoadedBundle
+    from models.serving.loaded_bundle import LoadedBundle
+    from models.serving.protocol import ServedVersions
 
     version = json.loads((work / "results.json").read_bytes())[f"bundle {size} {kind}"]["version"]
     artifact = _bundles(work).open(RELEASE_CANDIDATE, version)
@@ -339,7 +340,7 @@ def serving(work: Path, size: int, kind: Kind) -> Result:
     artifact.verify()
     verified = time.perf_counter() - started
     seconds, cpu = _clock()
-    loaded = LoadedBundle(Bundle.open(artifact), Identity("", version, "", "", ""))
+    loaded = LoadedBundle(Bundle.open(artifact), ServedVersions("", version, "", "", ""))
     spent, before = _since(seconds, cpu), _memory()
     asked = json.loads((work / "queries.json").read_text())[_TUNED_ON:]
     for query in asked[:_SCANS]:

@@ -23,8 +23,8 @@ from services.routes import answer, health, release, rerank
 from services.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from services.release_watcher import LoadRelease
     from services.scorer.supervisor import ScorerRestarts
+    from services.served_release import LoadRelease
 
 
 def create_app(

@@ -14,26 +14,14 @@ from fastapi import Request, Response
 
 from models.contracts.messages import PROBE_CALLER, PROBE_HEADER, CandidateMessage, Citation, Decision
 from models.contracts.rows import Candidate
-from models.serving.protocol import Ranking, ServedBundle
+from models.serving.protocol import Ranking, ServedVersions
 from services.context import ServiceContext
 from services.log_lines import error_facts
-from services.schemas import Versions
 
 DECISION_ID = r"^[0-9a-f]{32}$"
 _LOG = logging.getLogger(__name__)
 _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
 _MAX_HEADER = 200
-
-
-def versions_of(bundle: ServedBundle) -> Versions:
-    """The versions that a bundle stands for."""
-    return Versions(
-        release_id=bundle.release_id,
-        bundle_version=bundle.bundle_version,
-        model_version=bundle.model_version,
-        index_version=bundle.index_version,
-        corpus_version=bundle.corpus_version,
-    )
 
 
 def passage_candidates(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
@@ -61,7 +49,7 @@ def decide(
     query: str,
     candidates: list[dict[str, Any]],
     ranking: Ranking,
-    versions: Versions,
+    versions: ServedVersions,
     stage_ms: Mapping[str, float],
     answer: str | None = None,
     citations: Sequence[Citation] = (),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Protocol, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
@@ -12,20 +13,20 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from models.serving.objectives import RollingLatency
+from models.serving.protocol import Ranking, ServedVersions
 from models.serving.score_cache import MemoryCache, RedisCache
 from services.lanes import BypassReason
 
 if TYPE_CHECKING:
     from models.records.decision_writer import DecisionWriter
     from models.records.ledger import Release
-    from models.serving.protocol import Ranking
     from models.settings import ObjectivesSettings
     from services.scorer.supervisor import ScorerRestarts
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 _STAGE = re.compile(r"^[a-z][a-z0-9_]{0,40}$")
 _REASONS = get_args(BypassReason)
-_VERSIONS = ("release_id", "bundle_version", "model_version", "index_version", "corpus_version")
+_VERSIONS = tuple(version.name for version in fields(ServedVersions))
 
 
 class ModelQueue(Protocol):
@@ -163,7 +164,7 @@ class Telemetry:
     def serving(self, release: Release, seconds: float) -> None:
         """Note a release that serves from now on."""
         self._release.clear()
-        self._release.labels(*(str(getattr(release, name)) for name in _VERSIONS)).set(1)
+        self._release.labels(**asdict(ServedVersions.of(release))).set(1)
         self._swaps.labels("loaded").inc()
         self._load_s.set(seconds)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ from models.retrieval.retriever import HybridRetriever
 from models.serving.batching import Batcher, Claim, CostModel
 from models.serving.engines import Engines, LocalEngines, OpenEngines, use_threads
 from models.serving.model_files import ModelFiles
-from models.serving.protocol import Ranking
+from models.serving.protocol import Ranking, ServedVersions
 from models.serving.score_cache import ScoreCache, model_prefix
 from models.serving.tiered_reranker import TieredReranker
 from models.settings import ServingSettings, Settings
@@ -44,17 +43,6 @@ _LEAN_CHARACTERS, _LEAN_TEXT = 100_000, 200
 """Characters that BM25 reads of a request without a budget, and of each of its texts at least: some 10 ms of work."""
 _NO_LIMIT_MS = 1e9
 _PUBLIC = PassageFilter()
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a loaded bundle is."""
-
-    release_id: str
-    bundle_version: str
-    model_version: str
-    index_version: str
-    corpus_version: str
 
 
 def load_release(
@@ -89,14 +77,16 @@ def load_bundle(
     artifact.verify()
     bundle = Bundle.open(artifact)
     facts = bundle.facts
-    identity = Identity(release_id, artifact.data_version, model_version, facts.index_version, facts.corpus_version)
+    versions = ServedVersions(
+        release_id, artifact.data_version, model_version, facts.index_version, facts.corpus_version
+    )
     digests = {tier.name: bundle.model_files(tier.name) for tier in MODEL_TIERS}
     models = {tier: model_prefix(files, facts.max_tokens) for tier, files in digests.items()}
     serving = serving or ServingSettings()
     every = {name: digest for files in digests.values() for name, digest in files.items()}
     engines = open_engines(ModelFiles(bundle.folder, facts.max_tokens, serving.threads, every))
     try:
-        return LoadedBundle(bundle, identity, serving, cache, models, engines)
+        return LoadedBundle(bundle, versions, serving, cache, models, engines)
     except BaseException:
         engines.close()
         raise
@@ -111,7 +101,7 @@ class LoadedBundle:
     def __init__(
         self,
         bundle: Bundle,
-        identity: Identity,
+        versions: ServedVersions,
         serving: ServingSettings | None = None,
         cache: ScoreCache | None = None,
         models: Mapping[str, bytes] | None = None,
@@ -119,7 +109,7 @@ class LoadedBundle:
     ) -> None:
         serving = serving or ServingSettings()
         use_threads(serving.threads)
-        self._identity = identity
+        self.versions = versions
         self._bundle = bundle
         folder, facts = bundle.folder, bundle.facts
         self._passages = MappedPassages(folder)
@@ -152,31 +142,6 @@ class LoadedBundle:
         if cache is not None:
             for model in self._models.values():
                 cache.use(model)
-
-    @property
-    def release_id(self) -> str:
-        """Release that this bundle was loaded for; empty outside a release."""
-        return self._identity.release_id
-
-    @property
-    def bundle_version(self) -> str:
-        """Data version of the bundle."""
-        return self._identity.bundle_version
-
-    @property
-    def model_version(self) -> str:
-        """MLflow version of the bundle; empty outside a release."""
-        return self._identity.model_version
-
-    @property
-    def index_version(self) -> str:
-        """Version of the pair of indexes."""
-        return self._identity.index_version
-
-    @property
-    def corpus_version(self) -> str:
-        """Data version of the passages."""
-        return self._identity.corpus_version
 
     @property
     def outage(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,8 +13,26 @@ from models.contracts.tiers import TIER_NAMES, Tier
 
 if TYPE_CHECKING:
     from models.contracts.rows import Candidate, Passage
+    from models.records.ledger import Release
     from models.retrieval.passage_filter import PassageFilter
     from models.serving.batching import Claim
+
+
+@dataclass(frozen=True, slots=True)
+class ServedVersions:
+    """What answers a request: the release and its MLflow version, both empty outside a release; the versions of the
+    bundle, of its pair of indexes and of its passages."""
+
+    release_id: str
+    bundle_version: str
+    model_version: str
+    index_version: str
+    corpus_version: str
+
+    @classmethod
+    def of(cls, release: Release) -> ServedVersions:
+        """Those that the ledger names."""
+        return cls(**{version.name: getattr(release, version.name) for version in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +105,7 @@ class ServedBundle(Protocol):
     """
 
     @property
-    def release_id(self) -> str: ...
-    @property
-    def bundle_version(self) -> str: ...
-    @property
-    def model_version(self) -> str: ...
-    @property
-    def index_version(self) -> str: ...
-    @property
-    def corpus_version(self) -> str: ...
+    def versions(self) -> ServedVersions: ...
     @property
     def outage(self) -> str: ...
 

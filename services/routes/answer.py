@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Request, Response
@@ -13,15 +13,15 @@ from models.contracts.rows import Candidate, Passage
 from models.records import decisions
 from models.serving.answer import Answer, extractive_answer
 from models.serving.batching import Claim
-from models.serving.protocol import Ranked, Ranking, ServedBundle, ranking_fault
+from models.serving.protocol import Ranked, Ranking, ServedBundle, ServedVersions, ranking_fault
 from models.settings import Settings
 from services.context import Context, caller_left
 from services.deadline import Deadline
-from services.decision_record import DECISION_ID, decide, passage_candidates, publish, versions_of
+from services.decision_record import DECISION_ID, decide, passage_candidates, publish
 from services.errors import RankingFault, UnknownDecision
 from services.lanes import Bypass
-from services.release_watcher import Work
 from services.schemas import AnswerPassage, AnswerRequest, AnswerResponse, TimeoutMs, Versions
+from services.served_release import Work
 
 _PASSAGES = 10
 _SENTENCE_SHARE = 0.25
@@ -39,7 +39,7 @@ class Answered:
     ranking: Ranking
     passages: Sequence[tuple[Passage, Ranked]]
     answer: Answer
-    versions: Versions
+    versions: ServedVersions
     stage_ms: dict[str, float]
 
 
@@ -91,7 +91,7 @@ async def answer(
         ],
         degraded=decision.degraded,
         degraded_reason=decision.degraded_reason,
-        versions=answered.versions,
+        versions=Versions(**asdict(answered.versions)),
         stage_ms={stage: round(milliseconds, 2) for stage, milliseconds in decision.stage_ms.items()},
     )
 
@@ -139,7 +139,7 @@ def find_answer(
         None if ranking.degraded else _sentence_scorer(bundle, settings, deadline, claim),
     )
     stage_ms["answer"] = deadline.elapsed_ms - ranked_at
-    return Answered(candidates, ranking, passages, text, versions_of(bundle), stage_ms)
+    return Answered(candidates, ranking, passages, text, bundle.versions, stage_ms)
 
 
 def _top_k(body: AnswerRequest, settings: Settings) -> int:

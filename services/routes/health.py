@@ -3,9 +3,12 @@ GET /v1/objectives, with the key."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from models.serving.protocol import ServedVersions
 from services.auth import bearer_token
 from services.context import Context
 from services.schemas import HealthResponse, LoadFailure, ServedObjectives
@@ -29,12 +32,11 @@ def health(request: Request, context: Context) -> HealthResponse:
             message=fault.message if known else None,
         )
     outage = watcher.outage
-    versions = ("release_id", "bundle_version", "model_version", "index_version", "corpus_version")
     return HealthResponse(
         status="no_release" if served is None else "stale" if failure else "lean" if outage else "ok",
         ready=served is not None,
         outage=outage or None,
-        served=None if served is None else {name: getattr(served, name) for name in versions},
+        served=None if served is None else asdict(ServedVersions.of(served)),
         load_failure=failure,
         ledger_reachable=watcher.ledger_reachable,
     )

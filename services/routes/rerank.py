@@ -15,13 +15,12 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 
 from models.serving.batching import Claim
-from models.serving.protocol import Ranked, Ranking, ServedBundle, ranking_fault
+from models.serving.protocol import Ranked, Ranking, ServedBundle, ServedVersions, ranking_fault
 from services.context import Context, ServiceContext, caller_left
 from services.deadline import Deadline
-from services.decision_record import decide, document_candidates, publish, versions_of
+from services.decision_record import decide, document_candidates, publish
 from services.errors import InvalidRequest, RankingFault, UnknownModel
 from services.lanes import Bypass
-from services.release_watcher import Work
 from services.schemas import (
     BilledUnits,
     RerankDocument,
@@ -31,8 +30,8 @@ from services.schemas import (
     RerankResult,
     TimeoutMs,
     TokenCounts,
-    Versions,
 )
+from services.served_release import Work
 
 ALIAS = "champion"
 _DOCUMENTS_PER_UNIT = 100
@@ -46,7 +45,7 @@ class RankedDocuments:
     """A checked ranking with the versions that made it."""
 
     ranking: Ranking
-    versions: Versions
+    versions: ServedVersions
     stage_ms: Mapping[str, float]
 
 
@@ -68,11 +67,11 @@ async def rerank(
 
     def full(bundle: ServedBundle, claim: Claim) -> RankedDocuments:
         # Again, since a swap may lie between: a pinned version never gets another one's scores.
-        _check_model(body.model, context, bundle.model_version)
+        _check_model(body.model, context, bundle.versions.model_version)
         return rank_documents(bundle, body.query, body.documents, deadline, claim)
 
     def fallback(bundle: ServedBundle, bypass: Bypass, hurry: bool) -> RankedDocuments:
-        _check_model(body.model, context, bundle.model_version)
+        _check_model(body.model, context, bundle.versions.model_version)
         return rank_without_models(bundle, body.query, body.documents, deadline, bypass, hurry)
 
     work = Work(lambda bundle: bundle.documents_ms(body.query, body.documents), full, fallback)
@@ -119,7 +118,7 @@ def rank_documents(
     ranking = bundle.rank_documents(query, documents, deadline.remaining_ms, claim)
     if fault := ranking_fault(ranking, len(documents)):
         raise RankingFault(f"The engine failed: {fault}")
-    return RankedDocuments(ranking, versions_of(bundle), {"queue": queued, **ranking.stage_ms})
+    return RankedDocuments(ranking, bundle.versions, {"queue": queued, **ranking.stage_ms})
 
 
 def rank_without_models(
@@ -131,7 +130,7 @@ def rank_without_models(
     if fault := ranking_fault(ranking, len(documents)):
         raise RankingFault(f"The engine failed: {fault}")
     degraded = Ranking(ranking.items, degraded=True, degraded_reason=bypass.degraded_reason)
-    return RankedDocuments(degraded, versions_of(bundle), {"queue": queued, "lean": deadline.elapsed_ms - queued})
+    return RankedDocuments(degraded, bundle.versions, {"queue": queued, "lean": deadline.elapsed_ms - queued})
 
 
 def _check_size(body: RerankRequest, context: ServiceContext) -> None:

@@ -18,13 +18,16 @@ from models.serving.loaded_bundle import load_release
 from models.serving.score_cache import MemoryCache
 from models.settings import Settings
 from services.app import create_app
-from tests.small_bundle import Small, put_in_service
+from services.release_watcher import ReleaseWatcher
+from services.telemetry import Telemetry
+from tests.services.scripted_bundle import QUEUE_MS, RESERVE_MS, WORKERS, Loader
+from tests.small_bundle import Small, put_in_service, small_settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from services.release_watcher import LoadRelease
     from services.scorer.supervisor import ScorerRestarts
+    from services.served_release import LoadRelease
 
 KEY = "rk_the-key-of-the-tests"
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
@@ -101,3 +104,18 @@ def running(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         release = put_in_service(service.ledger, small.first, "7")
         with TestClient(service.app, headers=AUTHORIZED, raise_server_exceptions=False) as client:
             yield Running(service, release, client, TestClient(service.app, raise_server_exceptions=False))
+
+
+@pytest.fixture
+def loader() -> Loader:
+    return Loader()
+
+
+@pytest.fixture
+def watcher(tmp_path: Path, ledger: Ledger, loader: Loader) -> Iterator[ReleaseWatcher]:
+    """A watcher that looks at the ledger when it is told to, and once at its start."""
+    serving = {"poll_seconds": 3600, "workers": WORKERS, "max_queue_ms": QUEUE_MS}
+    settings = small_settings(tmp_path, serving=serving, tiers={"reserve_ms": RESERVE_MS})
+    built = ReleaseWatcher(settings, ledger, loader, Telemetry(settings.objectives))
+    yield built
+    built.stop()

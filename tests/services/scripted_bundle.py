@@ -5,16 +5,28 @@ The tests of answers and scores use real bundles; this one stands in where the s
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from models.contracts.rows import Candidate, Passage
 from models.records.ledger import Release
 from models.retrieval.passage_filter import PassageFilter
 from models.serving.batching import Claim
-from models.serving.protocol import Ranked, Ranking
+from models.serving.protocol import Ranked, Ranking, ServedVersions
 from models.settings import Settings
+from services.deadline import Deadline
+from services.lanes import Bypass
+from services.release_watcher import ReleaseWatcher
+from services.served_release import Work
+from tests.patience import PATIENCE_S
+from tests.small_bundle import BUDGET_MS
+
+WORKERS, QUEUE_MS, RESERVE_MS = 2, 1000, 3000
+"""Settings of the fixture `watcher`."""
+T = TypeVar("T")
 
 PASSAGE = Passage("p1", "d1", "Loom", "Oil the loom every week.", 0, 24, "handbook")
 
@@ -28,11 +40,7 @@ def in_given_order(count: int) -> Ranking:
 class ScriptedBundle:
     """Implements `models.serving.protocol.ServedBundle`."""
 
-    release_id: str
-    bundle_version: str
-    model_version: str = "1"
-    index_version: str = "i"
-    corpus_version: str = "c"
+    versions: ServedVersions
     rank: Callable[[int], Ranking] = in_given_order
     cost_ms: float = 0.0
     outage: str = ""
@@ -82,6 +90,44 @@ class Loader:
     def __call__(self, settings: Settings, release: Release) -> ScriptedBundle:
         if release.bundle_version in self.broken:
             raise self.broken[release.bundle_version]
-        bundle = ScriptedBundle(release.release_id, release.bundle_version, release.model_version)
+        bundle = ScriptedBundle(ServedVersions.of(release))
         self.loaded.append(bundle)
         return bundle
+
+
+def work_of(job: Callable[[Any], T], cost_ms: float = 0.0) -> Work[T | Bypass]:
+    """A request whose answer is what `job` returns, or why it bypassed the models."""
+    return Work(lambda bundle: cost_ms, lambda bundle, claim: job(bundle), lambda bundle, bypass, hurry: bypass)
+
+
+def ask(watcher: ReleaseWatcher, query: str = "q") -> str | Bypass:
+    """Which bundle version ranks a text."""
+
+    def job(bundle: Any) -> str:
+        bundle.rank_documents(query, ["a"], 1.0)
+        return bundle.versions.bundle_version
+
+    return asyncio.run(watcher.run(work_of(job), Deadline(BUDGET_MS)))
+
+
+def blocked(watcher: ReleaseWatcher, count: int, rest: Callable[[threading.Event], Awaitable[T]]) -> T:
+    """Run `rest` while `count` requests hold every thread of the models; it sets the event, or this does at the end."""
+    inside, go_on = threading.Semaphore(0), threading.Event()
+
+    def block(bundle: Any) -> str:
+        inside.release()
+        assert go_on.wait(PATIENCE_S)
+        return bundle.versions.bundle_version
+
+    async def go() -> T:
+        waiting = [asyncio.ensure_future(watcher.run(work_of(block, 10.0), Deadline(BUDGET_MS))) for _ in range(count)]
+        for _ in range(count):
+            while not inside.acquire(blocking=False):
+                await asyncio.sleep(0.001)
+        try:
+            return await rest(go_on)
+        finally:
+            go_on.set()
+            assert await asyncio.gather(*waiting) == ["b1"] * count
+
+    return asyncio.run(go())

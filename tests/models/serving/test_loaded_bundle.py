@@ -26,8 +26,8 @@ from models.retrieval.dense_index import write as write_dense
 from models.retrieval.encoder import Encoder
 from models.retrieval.lexical_index import LexicalIndex
 from models.retrieval.passage_filter import PassageFilter
-from models.serving.loaded_bundle import Identity, LoadedBundle, load_bundle, load_release
-from models.serving.protocol import ranking_fault
+from models.serving.loaded_bundle import LoadedBundle, load_bundle, load_release
+from models.serving.protocol import ServedVersions, ranking_fault
 from models.store.artifacts import Artifact, FileEntry
 from models.store.durable_files import digest_file
 from models.store.tables import write_rows
@@ -76,7 +76,7 @@ def bundle_of(small: Small, folder: Path, passages: Sequence[tuple[str, str]]) -
     vectors = encoder.encode_passages([""] * len(texts), texts)
     write_dense(folder / "dense_index", vectors, ids)
     LexicalIndex.build(texts, ids).save(folder / "lexical_index")
-    return LoadedBundle(Bundle.open(replace(source, folder=folder)), Identity("r", "b", "1", "i", "c"))
+    return LoadedBundle(Bundle.open(replace(source, folder=folder)), ServedVersions("r", "b", "1", "i", "c"))
 
 
 class _Unpickled:
@@ -126,10 +126,9 @@ def test_what_was_learned_is_served(loaded: LoadedBundle) -> None:
 
 def test_a_bundle_says_what_it_is(loaded: LoadedBundle, small: Small) -> None:
     facts = Bundle.open(small.first.bundle).facts
-    assert (loaded.release_id, loaded.model_version) == ("", "")
-    assert loaded.bundle_version == small.first.bundle.data_version
-    assert loaded.corpus_version == small.artifacts["corpus/passages"].data_version == facts.corpus_version
-    assert loaded.index_version == facts.index_version
+    passages = small.artifacts["corpus/passages"].data_version
+    assert loaded.versions == ServedVersions("", small.first.bundle.data_version, "", facts.index_version, passages)
+    assert facts.corpus_version == passages
 
 
 def test_a_candidate_carries_its_row_to_the_passage(loaded: LoadedBundle) -> None:
@@ -243,7 +242,7 @@ def test_a_release_is_loaded_under_its_name(small: Small) -> None:
         activated_at=None,
     )
     bundle = load_release(small.settings, release)
-    assert (bundle.release_id, bundle.model_version) == ("r-1", "12")
+    assert (bundle.versions.release_id, bundle.versions.model_version) == ("r-1", "12")
     bundle.close()
     with pytest.raises(AttributeError):
         bundle.rank_documents("q", ["a"], 0.0)
