@@ -86,7 +86,7 @@ class IndexConfig(launchpad("IndexConfig", _SETTINGS.index)):
 
 
 class TrainingConfig(launchpad("TrainingConfig", _SETTINGS.training)):
-    """Fine-tuning of the two cross-encoders."""
+    """Fine-tuning of the cross-encoders."""
 
 
 class EngineConfig(launchpad("EngineConfig", _SETTINGS.engine)):

@@ -1,4 +1,4 @@
-"""Training: mined examples, logged lists, the large cross-encoder, and the compact one distilled from it."""
+"""Training: mined examples, logged lists, the large cross-encoder, and those that are distilled from it."""
 
 import dagster as dg
 
@@ -6,9 +6,16 @@ from assets import keys
 from assets.making import asset_of, by_tier, output, progress
 from assets.policies import MODEL_POOL
 from assets.resources import Deployment
+from models.contracts.tiers import DISTILLED_TIERS, LAST, TierSpec
 from models.settings import Settings
 from models.store.artifacts import Artifact
-from models.training.steps import COMPACT_RERANKER, LARGE_RERANKER, LOGGED_LISTS, SCORING_ENGINES, TRAINING_EXAMPLES
+from models.training.steps import (
+    DISTILLED_RERANKERS,
+    LARGE_RERANKER,
+    LOGGED_LISTS,
+    SCORING_ENGINES,
+    TRAINING_EXAMPLES,
+)
 
 
 @asset_of(
@@ -72,36 +79,43 @@ def large_reranker(
 
     settings = deployment.settings()
     artifact = make_large_reranker(deployment.store(), settings, training_examples, progress(context, "training steps"))
-    return _registered(context, settings, artifact, "large")
+    return _registered(context, settings, artifact, LAST.name)
 
 
-@asset_of(
-    COMPACT_RERANKER,
-    keys.TRAINING_EXAMPLES, keys.LARGE_RERANKER, keys.LOGGED_LISTS,
-    kinds={"huggingface", "mlflow"},
-    pool=MODEL_POOL,
-)  # fmt: skip
-def compact_reranker(
-    context: dg.AssetExecutionContext,
-    deployment: Deployment,
-    training_examples: Artifact,
-    large_reranker: Artifact,
-    logged_lists: Artifact,
-) -> dg.Output[Artifact]:
-    """The compact cross-encoder: chosen layers of the large one, or weights of its own, trained on with the large one
-    as teacher."""
-    from models.training.compact_reranker import make_compact_reranker
+def _distilled_reranker(tier: TierSpec) -> dg.AssetsDefinition:
+    @asset_of(
+        DISTILLED_RERANKERS[tier.name],
+        keys.TRAINING_EXAMPLES, keys.LARGE_RERANKER, keys.LOGGED_LISTS,
+        description=f"The {tier.name} cross-encoder: chosen layers of the large one, or weights of its own, trained on "
+        "with the large one as teacher.",
+        kinds={"huggingface", "mlflow"},
+        pool=MODEL_POOL,
+    )  # fmt: skip
+    def distilled_reranker(
+        context: dg.AssetExecutionContext,
+        deployment: Deployment,
+        training_examples: Artifact,
+        large_reranker: Artifact,
+        logged_lists: Artifact,
+    ) -> dg.Output[Artifact]:
+        from models.training.distilled_reranker import make_distilled_reranker
 
-    settings = deployment.settings()
-    artifact = make_compact_reranker(
-        deployment.store(),
-        settings,
-        training_examples,
-        large_reranker,
-        logged_lists,
-        progress(context, "training steps"),
-    )
-    return _registered(context, settings, artifact, "compact")
+        settings = deployment.settings()
+        artifact = make_distilled_reranker(
+            deployment.store(),
+            settings,
+            tier.name,
+            training_examples,
+            large_reranker,
+            logged_lists,
+            progress(context, "training steps"),
+        )
+        return _registered(context, settings, artifact, tier.name)
+
+    return distilled_reranker
+
+
+distilled_rerankers = [_distilled_reranker(tier) for tier in reversed(DISTILLED_TIERS)]
 
 
 @asset_of(
@@ -143,4 +157,4 @@ def _registered(
     return output(context, artifact, mlflow_version=version)
 
 
-ASSETS = [training_examples, logged_lists, large_reranker, compact_reranker, scoring_engines]
+ASSETS = [training_examples, logged_lists, large_reranker, *distilled_rerankers, scoring_engines]

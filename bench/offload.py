@@ -199,7 +199,7 @@ def train(jobs: Path, name: str, out: Path, models: Path) -> None:
 
     from models.cross_encoder.scorer import CrossEncoderScorer, resolve_device
     from models.settings import TrainingSettings
-    from models.training.fine_tuning import mixed_precision, train_compact, train_large
+    from models.training.fine_tuning import mixed_precision, train_large, train_student
 
     if (out / f"{name}.npz").exists():
         print("done before")
@@ -229,7 +229,9 @@ def train(jobs: Path, name: str, out: Path, models: Path) -> None:
         if size == "large":
             outcome = train_large(examples, settings, model_folder, _progress(size), development=development)
         else:
-            outcome = train_compact(examples, large, settings, model_folder, _progress(size), development=development)
+            outcome = train_student(
+                size, examples, large, settings, model_folder, _progress(size), development=development
+            )
         trained = time.perf_counter()
         scorer = CrossEncoderScorer.load(model_folder, settings.max_tokens, device)
         logits[size] = scorer.logits(pairs, batch_size=_BATCH if device == "cuda" else 32)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.results import merge_into
+from models.contracts.tiers import MODEL_TIERS
 from orchestration.separate_runs import evaluation_in, run_to_evaluation, store_in
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +32,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 """What differs from the preset, by corpus."""
 
 _STAGES = (
-    "index/passage_embeddings", "training/large_reranker", "training/compact_reranker", "evaluation/scored_candidates",
+    "index/passage_embeddings", *(tier.asset for tier in reversed(MODEL_TIERS)), "evaluation/scored_candidates",
 )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from models.cross_encoder.pairwise import Progress
 from models.cross_encoder.scorer import CrossEncoderScorer
 from models.settings import load_settings
 from models.store.artifacts import ArtifactStore
-from models.training.fine_tuning import mixed_precision, train_compact, train_large, untrained_layers
+from models.training.fine_tuning import mixed_precision, train_large, train_student, untrained_layers
 
 _PAIRS, _ROUNDS, _WARM = 512, 3, 4
 """Pairs of a training, trainings of each kind, and steps of each that are not timed."""
@@ -54,7 +54,8 @@ def main() -> None:
     config = AutoConfig.from_pretrained(str(large), local_files_only=True)
     forward = statistics.fmean(pair_flops(config, len(encoding)) for encoding in encoded)
     layers = config.num_hidden_layers
-    trained = (len(few.compact_layers) - untrained_layers(few)) / layers  # its others are read with the teacher's
+    untrained = untrained_layers(few.students["compact"], few.frozen_layers)  # read with the teacher's
+    trained = (len(few.compact_layers) - untrained) / layers
     models: dict[str, tuple[float, Callable[[Path, Progress], object]]] = {
         "large": (
             forward * (1 + 2 * (layers - few.frozen_layers) / layers),
@@ -62,7 +63,7 @@ def main() -> None:
         ),
         "compact": (
             forward * (1 + 3 * trained),
-            lambda folder, progress: train_compact(examples, large, few, folder, progress),
+            lambda folder, progress: train_student("compact", examples, large, few, folder, progress),
         ),
     }
     figures: dict[str, Any] = {

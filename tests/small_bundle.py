@@ -185,8 +185,18 @@ class Candidate:
 
     bundle: Artifact
     evaluation: Artifact
-    large: Artifact
-    compact: Artifact
+    rerankers: Mapping[str, Artifact]
+    """The models, by tier."""
+
+    @property
+    def large(self) -> Artifact:
+        """The model of the last tier."""
+        return self.rerankers["large"]
+
+    @property
+    def compact(self) -> Artifact:
+        """The model of the first tier that has one."""
+        return self.rerankers["compact"]
 
 
 @dataclass(frozen=True)
@@ -203,8 +213,8 @@ class Small:
     def shuffled(self) -> Candidate:
         """A candidate whose models have the first one's weights in random places: loads, runs, and knows nothing."""
         if not self._shuffled:
-            models = [_shuffle(self.store, artifact) for artifact in (self.first.large, self.first.compact)]
-            self._shuffled.append(make_candidate(self.store, self.settings, self.artifacts, *models))
+            models = {tier: _shuffle(self.store, artifact) for tier, artifact in self.first.rerankers.items()}
+            self._shuffled.append(make_candidate(self.store, self.settings, self.artifacts, models))
         return self._shuffled[0]
 
     def alike(self, golden_queries: int) -> Candidate:
@@ -212,11 +222,12 @@ class Small:
         settings = self.settings.model_copy(
             update={"serving": self.settings.serving.model_copy(update={"golden_queries": golden_queries})}
         )
-        return make_candidate(self.store, settings, self.artifacts, self.first.large, self.first.compact)
+        return make_candidate(self.store, settings, self.artifacts, self.first.rerankers)
 
 
 def open_small(home: Path) -> Small:
     """The deployment that `build_small` has made in `home`, maybe in another process."""
+    from models.contracts.tiers import MODEL_TIERS
     from models.store.artifacts import ArtifactStore
 
     settings = small_settings(home)
@@ -226,8 +237,7 @@ def open_small(home: Path) -> Small:
     first = Candidate(
         bundle=built.pop("release/release_candidate"),
         evaluation=built.pop("evaluation/offline_evaluation"),
-        large=built["training/large_reranker"],
-        compact=built["training/compact_reranker"],
+        rerankers={tier.name: built[tier.asset] for tier in reversed(MODEL_TIERS)},
     )
     return Small(home, settings, store, built, first)
 
@@ -236,6 +246,7 @@ def build_small(home: Path) -> None:
     """Make the whole deployment in `home`: half a minute on two cores, most of it loading libraries."""
     import numpy as np
 
+    from models.contracts.tiers import DISTILLED_TIERS, LAST
     from models.corpus import splits
     from models.corpus.chunking import load_tokenizer
     from models.corpus.passage_table import PassageTable
@@ -243,7 +254,7 @@ def build_small(home: Path) -> None:
     from models.store.artifacts import ArtifactStore
     from models.store.tables import write_table
     from models.training import hard_negatives
-    from models.training.fine_tuning import train_compact, train_large
+    from models.training.fine_tuning import train_large, train_student
     from models.training.logged_lists import logged_table
     from models.weights import local_weights
     from tests.corpus_tables import read_corpus
@@ -317,18 +328,22 @@ def build_small(home: Path) -> None:
         lambda folder: write_table(logged_table([], corpus, 2), folder / "logged_lists.parquet"),
     )
     large = make(
-        "training/large_reranker",
+        LAST.asset,
         lambda folder: train_large(mined.examples, settings.training, folder).to_dict(),
         "training/training_examples",
     )
-    compact = make(
-        "training/compact_reranker",
-        lambda folder: train_compact(mined.examples, large.folder, settings.training, folder).to_dict(),
-        "training/training_examples",
-        "training/large_reranker",
-        "training/logged_lists",
-    )
-    first = make_candidate(store, settings, built, large, compact, current=True)
+    rerankers = {LAST.name: large}
+    for tier in DISTILLED_TIERS:
+        rerankers[tier.name] = make(
+            tier.asset,
+            lambda folder, tier=tier: train_student(
+                tier.name, mined.examples, large.folder, settings.training, folder
+            ).to_dict(),
+            "training/training_examples",
+            LAST.asset,
+            "training/logged_lists",
+        )
+    first = make_candidate(store, settings, built, rerankers, current=True)
     built |= {artifact.asset: artifact for artifact in (first.bundle, first.evaluation)}
     versions = {asset: artifact.data_version for asset, artifact in built.items()}
     (home / _VERSIONS).write_text(json.dumps(versions), encoding="utf-8")
@@ -344,17 +359,17 @@ def make_candidate(
     store: ArtifactStore,
     settings: Settings,
     artifacts: Mapping[str, Artifact],
-    large: Artifact,
-    compact: Artifact,
+    rerankers: Mapping[str, Artifact],
     *,
     current: bool = False,
 ) -> Candidate:
-    """Score, calibrate and evaluate two models on the evaluation set, and write their serving bundle.
+    """Score, calibrate and evaluate the models of all tiers on the evaluation set, and write their serving bundle.
 
     `current` points the store at all of it; further candidates leave the pointers alone, which all workers share.
     """
     from models.cascade.calibration import fit_calibration
     from models.cascade.window_fitting import fit_early_exit
+    from models.contracts.tiers import MODEL_TIERS
     from models.evaluation.evaluation_set import split_of
     from models.evaluation.offline import evaluate_offline
     from models.evaluation.scored_candidates import StoredModels, pair_costs, score
@@ -363,7 +378,8 @@ def make_candidate(
     from models.store.durable_files import canonical_json
     from models.training.engine_selection import build_engines, parity_sample
 
-    built = dict(artifacts) | {"training/large_reranker": large, "training/compact_reranker": compact}
+    built = dict(artifacts) | {artifact.asset: artifact for artifact in rerankers.values()}
+    models = [artifact.asset for artifact in rerankers.values()]
     evaluation_set = built["corpus/evaluation_set"]
 
     def calibrate(folder: Path) -> None:
@@ -375,7 +391,7 @@ def make_candidate(
         calibration = replace(calibration, early_exit=fitted.early_exit)
         (folder / "calibration.json").write_bytes(canonical_json(calibration.to_dict()))
 
-    folders = {"compact": compact.folder, "large": large.folder}
+    folders = {tier.name: rerankers[tier.name].folder for tier in MODEL_TIERS}
 
     def build_all_engines(folder: Path) -> Mapping[str, Any]:
         queries, judgments = split_of(evaluation_set, "dev")
@@ -397,8 +413,7 @@ def make_candidate(
         build_all_engines,
         "corpus/evaluation_set",
         "index/candidates",
-        "training/large_reranker",
-        "training/compact_reranker",
+        *models,
     )
     scored = _keep(
         store,
@@ -421,8 +436,7 @@ def make_candidate(
         "corpus/evaluation_set",
         "corpus/passages",
         "index/candidates",
-        "training/large_reranker",
-        "training/compact_reranker",
+        *models,
         "training/scoring_engines",
     )
     calibration = _keep(
@@ -458,7 +472,7 @@ def make_candidate(
         passage_embeddings=built["index/passage_embeddings"],
         dense_index=built["index/dense_index"],
         lexical_index=built["index/lexical_index"],
-        rerankers={"large": large, "compact": compact},
+        rerankers=dict(rerankers),
         scoring_engines=engines,
         score_calibration=calibration,
         offline_evaluation=evaluation,
@@ -476,7 +490,7 @@ def make_candidate(
     if current:
         for artifact in built.values():
             store.point(artifact)
-    return Candidate(bundle, evaluation, large, compact)
+    return Candidate(bundle, evaluation, rerankers)
 
 
 def evidence_for(small: Small, ledger: Ledger, candidate: Candidate) -> GateEvidence:

@@ -1,7 +1,8 @@
 """The tiers of the cascade, as data: whatever is done once per tier iterates over these tuples.
 
-A new model tier is a `TierSpec` in `MODEL_TIERS` and its name in `Tier`, its settings (`tiers.<name>_candidates`, and
-in `training` what its model is trained by), and the asset that trains it.
+A new model tier is a `TierSpec` in `MODEL_TIERS`, its name in `Tier`, and its settings: `tiers.<name>_candidates`, and
+`training.<name>_layers`, `_base_model` and `_pairs` of the student that its model is. Its training, asset, calibration,
+engine, place in the bundle and in reports follow.
 """
 
 from __future__ import annotations
@@ -46,6 +47,11 @@ class TierSpec:
         return f"tiers.{self.name}_candidates"
 
     @property
+    def student_settings(self) -> tuple[str, ...]:
+        """Settings that a model distilled for this tier has of its own: layers, starting weights, pairs."""
+        return tuple(f"training.{self.name}_{key}" for key in ("layers", "base_model", "pairs"))
+
+    @property
     def part(self) -> str:
         """Name of its model among the artifacts of a bundle."""
         return f"{self.name}_reranker"
@@ -69,6 +75,9 @@ MODEL_TIERS: tuple[TierSpec, ...] = (
 
 LAST = MODEL_TIERS[-1]
 """The strongest model: the teacher of the others, and what early exits are judged by."""
+
+DISTILLED_TIERS = MODEL_TIERS[:-1]
+"""The tiers whose models learn from that of the last one."""
 
 TIERS = (LEAN, *MODEL_TIERS)
 

@@ -33,7 +33,7 @@ RETRAINED: Mapping[str, tuple[str, ...]] = {
 }
 """Settings that take an ingredient out of the training, or put the next best in its place."""
 
-_OF_THE_COMPACT_MODEL = ("distillation", "softmax as its target")
+_OF_STUDENTS = ("distillation", "softmax as its target")
 _SYSTEMS = (*(tier.name for tier in MODEL_TIERS), "tiered")
 _DEPTHS = (5, 10, 20, 50)
 
@@ -63,7 +63,7 @@ def ablate_scores(
 ) -> list[Ablation]:
     """Take out of the scores what can be taken out: first-stage scores, calibration, tiers, depth of the candidates.
 
-    `scored` are the candidates of the evaluated queries with both models' logits, `rank` from 1 in hybrid order.
+    `scored` are the candidates of the evaluated queries with all models' logits, `rank` from 1 in hybrid order.
     """
     full = rerank(scored, calibration, tiers)
     depths = [depth for depth in _DEPTHS if depth < int(scored["rank"].max())]
@@ -78,7 +78,7 @@ def ablate_scores(
         ("first-stage scores", "tiers by their logits alone", "tiered", _by_tiers(scored, full["tiered"])),
         ("calibration", "tiers mixed uncalibrated", "tiered", rerank(scored, _raw(calibration), tiers)["tiered"]),
         (f"{last} tier", f"{before} tier last", "tiered", rerank(scored, skipping_none, without_last)["tiered"]),
-        ("both cross-encoders", "lean order", "tiered", full["lean"]),
+        ("all cross-encoders", "lean order", "tiered", full["lean"]),
         ("stopping after the best", f"{last} for all candidates", "tiered", full[last]),
         *(
             (
@@ -122,7 +122,7 @@ def compare_retrained(
     for name, table in tables.items():
         variant = ", ".join(RETRAINED.get(name, (name,)))
         for system in systems:
-            if system == LAST.name and name in _OF_THE_COMPACT_MODEL:
+            if system == LAST.name and name in _OF_STUDENTS:
                 continue
             ablations.append(
                 Ablation(

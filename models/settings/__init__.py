@@ -23,6 +23,7 @@ from models.settings.sections import (
     ServingSettings,
     Settings,
     StorageSettings,
+    Student,
     TiersSettings,
     TrainingSettings,
 )
@@ -44,6 +45,6 @@ __all__ = [
     "FolderSettings", "GateSettings", "GeneratorSettings", "HuggingFaceSettings", "HuggingFaceTable", "IndexSettings",
     "IrDatasetsSettings", "MonitoringSettings", "ObjectivesSettings", "PythonDocsSettings", "RetentionSettings",
     "SchedulesSettings", "SearchSettings", "Section", "ServingSettings", "Settings", "SqlSettings", "StorageSettings",
-    "TiersSettings", "TrainingSettings",
+    "Student", "TiersSettings", "TrainingSettings",
     "as_environment", "load_settings", "setting_keys", "settings_file", "values_of",
 ]  # fmt: skip

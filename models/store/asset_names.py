@@ -14,7 +14,6 @@ CANDIDATES = "index/candidates"
 TRAINING_EXAMPLES = "training/training_examples"
 LOGGED_LISTS = "training/logged_lists"
 LARGE_RERANKER = "training/large_reranker"
-COMPACT_RERANKER = "training/compact_reranker"
 SCORING_ENGINES = "training/scoring_engines"
 
 SCORED_CANDIDATES = "evaluation/scored_candidates"

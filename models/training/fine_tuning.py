@@ -1,7 +1,7 @@
 """Fine-tuning of cross-encoders with sentence-transformers.
 
-The large model starts from `training.base_model`; the compact one keeps chosen layers of the trained large model, or
-starts from `training.compact_base_model`, and is trained on with the large one as teacher.
+The large model starts from `training.base_model`. A student, the model of an earlier tier, keeps chosen layers of the
+trained large model or starts from weights of its own, and is trained on with the large one as teacher.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from models.cross_encoder.pairwise import Progress
 from models.cross_encoder.passage_cut import PassageCut
 from models.cross_encoder.scorer import resolve_device
 from models.errors import SettingsError
-from models.settings import TrainingSettings
+from models.settings import Student, TrainingSettings
 from models.weights import local_weights
 
 if TYPE_CHECKING:
@@ -82,7 +82,8 @@ def train_large(
     return _train(model, tokenizer, lists, settings, folder, None, progress, development, checkpoints)
 
 
-def train_compact(
+def train_student(
+    tier: str,
     examples: pd.DataFrame,
     large: Path,
     settings: TrainingSettings,
@@ -93,24 +94,25 @@ def train_compact(
     development: pd.DataFrame | None = None,
     checkpoints: Path | None = None,
 ) -> TrainingReport:
-    """Train the compact cross-encoder, distilled from the scores of the large one in the folder `large`.
+    """Train the cross-encoder of `tier`, distilled from the scores of the large one in the folder `large`.
 
-    It starts from chosen layers of the large model, or from `training.compact_base_model`. The lowest ones of them that
-    were not trained in the large model are not trained here either, and teacher and student read by them once. `logged`
-    are lists without judgments (`query_id`, `query`, `passage`), learned from the teacher alone. What is too long it
-    reads as the large one does. Otherwise as `train_large`.
+    It starts from chosen layers of the large model, or from weights of its own. The lowest ones of them that were not
+    trained in the large model are not trained here either, and teacher and student read by them once. `logged` are
+    lists without judgments (`query_id`, `query`, `passage`), learned from the teacher alone. What is too long it reads
+    as the large one does. Otherwise as `train_large`.
     """
-    lists = _lists(examples, settings.compact_pairs, skip_pairs=settings.large_pairs)
+    student = settings.students[tier]
+    lists = _lists(examples, student.pairs, skip_pairs=settings.large_pairs)
     teacher = None
     if settings.distillation != "none" and settings.teacher_weight:
         lists += _whole_lists(logged, unjudged=True)
-        teacher = _open_teacher(large, settings)
-    if settings.compact_base_model:
-        model = _open(local_weights(settings.compact_base_model), settings)
+        teacher = _open_teacher(large, settings, own_tokens=bool(student.base_model))
+    if student.base_model:
+        model = _open(local_weights(student.base_model), settings)
     else:
         model = _open(large, settings)
-        _keep_layers(model, settings.compact_layers)
-        untrained = untrained_layers(settings)
+        _keep_layers(model, student)
+        untrained = untrained_layers(student, settings.frozen_layers)
         _freeze(model, untrained)
         if teacher is not None and not _drops(model):
             _read_once(model, teacher.model, untrained)
@@ -128,8 +130,8 @@ def require_layers(settings: TrainingSettings) -> None:
     count = next((config[name] for name in ("num_hidden_layers", "n_layers", "num_layers") if name in config), None)
     if count is None:
         return
-    if not settings.compact_base_model:
-        _require_compact_layers(settings.compact_layers, count)
+    for student in settings.students.values():
+        _require_layers_to_keep(student, count)
     if settings.frozen_layers > count:
         raise SettingsError(
             f"training.frozen_layers: {settings.frozen_layers} are more than the {count} layers of "
@@ -138,18 +140,18 @@ def require_layers(settings: TrainingSettings) -> None:
         )
 
 
-def _require_compact_layers(layers: Sequence[int], count: int) -> None:
-    if max(layers) >= count:
+def _require_layers_to_keep(student: Student, count: int) -> None:
+    if not student.base_model and max(student.layers) >= count:
         raise SettingsError(
-            f"training.compact_layers: {list(layers)} are not layers of a model with {count}",
+            f"training.{student.tier}_layers: {list(student.layers)} are not layers of a model with {count}",
             f"Layers are counted from 0; the last one is {count - 1}.",
         )
 
 
-def untrained_layers(settings: TrainingSettings) -> int:
-    """How many layers of the compact model stay untrained: its lowest, as far as they are the large one's lowest and
-    frozen there; none where that would be all of them."""
-    return next((i for i, layer in enumerate(settings.compact_layers) if layer != i or i >= settings.frozen_layers), 0)
+def untrained_layers(student: Student, frozen: int) -> int:
+    """How many layers of a student stay untrained: its lowest, as far as they are the large one's lowest and among the
+    `frozen` ones there; none where that would be all of them."""
+    return next((i for i, layer in enumerate(student.layers) if layer != i or i >= frozen), 0)
 
 
 def mixed_precision(settings: TrainingSettings) -> str:
@@ -245,14 +247,14 @@ def _freeze(model: CrossEncoder, count: int) -> None:
             parameter.requires_grad = False
 
 
-def _keep_layers(model: CrossEncoder, layers: Sequence[int]) -> None:
+def _keep_layers(model: CrossEncoder, student: Student) -> None:
     import torch
 
     owner, name = _encoder_layers(model)
     present = getattr(owner, name)
-    _require_compact_layers(layers, len(present))
-    setattr(owner, name, torch.nn.ModuleList([present[i] for i in layers]))
-    _body(model).config.num_hidden_layers = len(layers)
+    _require_layers_to_keep(student, len(present))
+    setattr(owner, name, torch.nn.ModuleList([present[i] for i in student.layers]))
+    _body(model).config.num_hidden_layers = len(student.layers)
 
 
 def _drops(model: CrossEncoder) -> bool:
@@ -321,15 +323,15 @@ def _item(query: str, passages: list[str], labels: Sequence[float]) -> dict[str,
     return {"query": query, "passages": passages, "labels": [float(label) for label in labels]}
 
 
-def _open_teacher(large: Path, settings: TrainingSettings) -> Teacher:
-    """The large model to learn from, with its own tokens where the compact one has others."""
+def _open_teacher(large: Path, settings: TrainingSettings, *, own_tokens: bool) -> Teacher:
+    """The large model to learn from, with its own tokens where the student has others."""
     import torch
 
     from models.training.ranking_loss import Teacher
 
     model = _open(large, settings).eval()
     model.requires_grad_(False)
-    own = PairTokenizer.load(large, settings.max_tokens) if settings.compact_base_model else None
+    own = PairTokenizer.load(large, settings.max_tokens) if own_tokens else None
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     return Teacher(model, own, dtypes[mixed_precision(settings)])
 

@@ -1,5 +1,6 @@
-"""The computations of training: mined examples, logged lists, both cross-encoders, and what computes their scores."""
+"""The computations of training: mined examples, logged lists, the cross-encoders, and what computes their scores."""
 
+from models.contracts.tiers import DISTILLED_TIERS, TierSpec
 from models.store import asset_names as names
 from models.store.steps import Step
 
@@ -10,15 +11,20 @@ _MINING = (
     "training.false_negative_margin", *_LEAKAGE,
 )  # fmt: skip
 _IN_THE_INPUTS = (
-    "training.base_model", "training.compact_base_model", "training.false_negative_teacher",
-    "training.pseudo_queries", "training.pseudo_documents", "training.logged_queries", *_MINING,
+    "training.base_model", *(f"training.{tier.name}_base_model" for tier in DISTILLED_TIERS),
+    "training.false_negative_teacher", "training.pseudo_queries", "training.pseudo_documents",
+    "training.logged_queries", *_MINING,
 )  # fmt: skip
 """Keys that reach the models through other inputs: the digest of the weights, the lists that they learn from."""
 
 _WITHOUT_EFFECT = ("training.checkpoint_minutes",)
-_OF_COMPACT_ALONE = (
-    "training.compact_layers", "training.compact_pairs", "training.teacher_weight", "training.distillation",
-)  # fmt: skip
+_OF_DISTILLATION = ("training.teacher_weight", "training.distillation")
+
+
+def _of_students(but: TierSpec | None = None) -> tuple[str, ...]:
+    """The keys that distilled models have of their own, but for those of one of them."""
+    return tuple(key for tier in DISTILLED_TIERS if tier is not but for key in tier.student_settings)
+
 
 TRAINING_EXAMPLES = Step(names.TRAINING_EXAMPLES, "models.training.examples:mine", (*_MINING, "training.seed"))
 LOGGED_LISTS = Step(
@@ -30,14 +36,18 @@ LARGE_RERANKER = Step(
     names.LARGE_RERANKER,
     "models.training.large_reranker:train",
     ("training",),
-    without=(*_IN_THE_INPUTS, *_WITHOUT_EFFECT, *_OF_COMPACT_ALONE),
+    without=(*_IN_THE_INPUTS, *_WITHOUT_EFFECT, *_OF_DISTILLATION, *_of_students()),
 )
-COMPACT_RERANKER = Step(
-    names.COMPACT_RERANKER,
-    "models.training.compact_reranker:train",
-    ("training",),
-    without=(*_IN_THE_INPUTS, *_WITHOUT_EFFECT),
-)
+DISTILLED_RERANKERS = {
+    tier.name: Step(
+        tier.asset,
+        "models.training.distilled_reranker:train",
+        ("training",),
+        without=(*_IN_THE_INPUTS, *_WITHOUT_EFFECT, *_of_students(but=tier)),
+    )
+    for tier in DISTILLED_TIERS
+}
+"""By tier."""
 SCORING_ENGINES = Step(
     names.SCORING_ENGINES,
     "models.training.engine_selection:select_engines",

@@ -123,8 +123,9 @@ def test_lists_are_those_of_the_artifact_whatever_is_logged_since(deployment: De
     log(deployment, "first", "why is the sky blue")
     _, first = materialize(deployment)
     log(deployment, "second", "where do birds sleep", 1)
-    (used,) = training.compact_reranker.specs
-    assert {dep.asset_key for dep in used.deps} == {keys.TRAINING_EXAMPLES, keys.LARGE_RERANKER, keys.LOGGED_LISTS}
+    for reranker in training.distilled_rerankers:
+        (used,) = reranker.specs
+        assert {dep.asset_key for dep in used.deps} == {keys.TRAINING_EXAMPLES, keys.LARGE_RERANKER, keys.LOGGED_LISTS}
     assert deployment.store().require(first.asset).data_version == first.data_version
     metadata, later = materialize(deployment)
     assert (metadata["queries_used"], later.data_version == first.data_version) == (2, False)

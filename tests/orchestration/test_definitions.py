@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import subprocess
 import sys
@@ -16,11 +15,10 @@ import pytest
 from assets import keys
 from models.release.gate import RULES
 from models.settings import ROOT, load_settings
-from models.store.steps import Step
 from orchestration.definitions import defs
+from tests.declared_steps import declared_steps
 from tests.patience import PATIENCE_S
 
-STEPS = sorted((ROOT / "models").glob("*/steps.py"))
 GRAPH = defs.resolve_asset_graph()
 JOBS = {job.name: job for job in defs.resolve_all_job_defs()}
 ASSETS = {
@@ -97,8 +95,7 @@ def test_each_asset_says_what_it_is(key: dg.AssetKey) -> None:
 
 
 def test_each_asset_has_the_version_of_the_step_that_makes_it() -> None:
-    modules = (importlib.import_module(f"models.{path.parent.name}.steps") for path in STEPS)
-    steps = {value.name: value for module in modules for value in vars(module).values() if isinstance(value, Step)}
+    steps = {step.name: step for step in declared_steps()}
     shown = {keys.artifact_name(spec.key): spec.code_version for spec in defs.resolve_all_asset_specs()}
     decided_anew = {keys.artifact_name(key) for key in DECIDED_ANEW}
     assert {name: version for name, version in shown.items() if version} == {

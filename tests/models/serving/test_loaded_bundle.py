@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from models.contracts.rows import Passage
+from models.contracts.tiers import MODEL_TIERS
 from models.corpus.mapped_passages import write_mapped_passages
 from models.errors import ArtifactError
 from models.records.ledger import Release
@@ -64,7 +65,7 @@ def bundle_of(small: Small, folder: Path, passages: Sequence[tuple[str, str]]) -
     """The first candidate's models over other passages, given as (title, text)."""
     source = small.first.bundle
     for name in source.manifest.files:
-        if name.split("/")[0] in ("encoder", "large", "compact", "bundle.json", "calibration.json"):
+        if name.split("/")[0] in ("encoder", *(tier.name for tier in MODEL_TIERS), "bundle.json", "calibration.json"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             os.link(source.path(name), folder / name)
     ids = [f"p{row}" for row in range(len(passages))]

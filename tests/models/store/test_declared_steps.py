@@ -15,8 +15,8 @@ import pytest
 from models.settings import load_settings
 from models.store.code_version import PACKAGE, closure, code_version
 from models.store.steps import Step
+from tests.declared_steps import declared_steps
 
-DECLARATIONS = sorted(PACKAGE.glob("*/steps.py"))
 SEVERAL = 5
 READERS = {"evaluation/templates": "models.evaluation.page", "expectations/suites": "models.expectations.validation"}
 """Folders of data files, and the module that reads them."""
@@ -24,13 +24,7 @@ NO_DATA = {"records/migrations"}
 """A folder of files that no result depends on: how the tables of the database came to be."""
 
 
-def declared() -> list[Step]:
-    modules = [importlib.import_module(f"models.{path.parent.name}.steps") for path in DECLARATIONS]
-    result = [value for module in modules for value in vars(module).values() if isinstance(value, Step)]
-    return list(dict.fromkeys(result))
-
-
-each_step = pytest.mark.parametrize("step", declared(), ids=lambda step: step.name)
+each_step = pytest.mark.parametrize("step", declared_steps(), ids=lambda step: step.name)
 
 
 def all_modules() -> list[str]:
@@ -134,7 +128,7 @@ def test_every_folder_of_data_files_has_a_reader() -> None:
 
 
 def test_names_are_given_once() -> None:
-    names = [step.name for step in declared()]
+    names = [step.name for step in declared_steps()]
     assert sorted(set(names)) == sorted(names)
 
 
@@ -150,7 +144,7 @@ def test_no_module_is_imported_by_a_name_that_is_only_known_at_run_time() -> Non
 
 def test_stages_depend_on_what_they_read_with() -> None:
     """What made stale artifacts be reused, or would."""
-    of = {step.name: set(closure(step.entry)) for step in declared()}
+    of = {step.name: set(closure(step.entry)) for step in declared_steps()}
     assert "models.text.passage_text" in of["index/lexical_index"] & of["index/passage_embeddings"]
     assert "models.text.passage_text" in of["evaluation/scored_candidates"] & of["training/training_examples"]
     assert "models.cross_encoder.bfloat16" in of["training/large_reranker"]
@@ -161,7 +155,7 @@ def test_stages_depend_on_what_they_read_with() -> None:
 
 
 def test_what_costs_much_does_not_depend_on_what_is_beside_it() -> None:
-    of = {step.name: set(closure(step.entry)) for step in declared()}
+    of = {step.name: set(closure(step.entry)) for step in declared_steps()}
     for name in ("training/large_reranker", "training/compact_reranker", "training/scoring_engines"):
         packages = ("models.evaluation.", "models.release.", "models.serving.")
         assert {module for module in of[name] if module.startswith(packages)} <= {"models.evaluation.evaluation_set"}

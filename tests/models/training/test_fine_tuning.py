@@ -16,7 +16,7 @@ from transformers.models.bert.modeling_bert import BertLayer
 
 from models.cross_encoder.scorer import CrossEncoderScorer
 from models.errors import ModelFileError, SettingsError
-from models.training.fine_tuning import TrainingReport, mixed_precision, train_compact, train_large
+from models.training.fine_tuning import TrainingReport, mixed_precision, train_large, train_student
 from tests.tiny_cross_encoder import (
     PICKLES,
     TINY,
@@ -45,7 +45,7 @@ def compact(
     base: Path, large: tuple[Path, TrainingReport], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, TrainingReport]:
     folder = tmp_path_factory.mktemp("compact")
-    return folder, train_compact(examples(), large[0], tiny_settings(base), folder)
+    return folder, train_student("compact", examples(), large[0], tiny_settings(base), folder)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_the_compact_model_leaves_untrained_what_the_large_one_left(
     for frozen, layers, stay in cases:
         folder = tmp_path / f"{frozen}-{layers}"
         settings = tiny_settings(base, compact_layers=layers, frozen_layers=frozen)
-        train_compact(examples(), large[0], settings, folder)
+        train_student("compact", examples(), large[0], settings, folder)
         after = weights_of(folder)
         same = [
             index
@@ -146,11 +146,11 @@ def test_what_teacher_and_student_have_in_common_is_read_once_and_trains_the_sam
 
     monkeypatch.setattr(BertLayer, "forward", counted)
     settings = tiny_settings(base, compact_layers=[0, 1, 3], frozen_layers=2, chunk_pairs=5)
-    train_compact(examples(), large[0], settings, tmp_path / "once")
+    train_student("compact", examples(), large[0], settings, tmp_path / "once")
     once = len(read)
     read.clear()
     monkeypatch.setattr("models.training.fine_tuning._read_once", lambda *args: None)
-    train_compact(examples(), large[0], settings, tmp_path / "twice")
+    train_student("compact", examples(), large[0], settings, tmp_path / "twice")
     assert once == len(read) * 5 / 7
     first, second = weights_of(tmp_path / "once"), weights_of(tmp_path / "twice")
     assert first.keys() == second.keys()
@@ -165,14 +165,14 @@ def test_with_dropout_the_teacher_reads_by_itself(base: Path, tmp_path: Path, mo
         settings = tiny_settings(base, dropout=dropout)
         train_large(examples(), settings, tmp_path / f"large {dropout}")
         shared.clear()
-        train_compact(examples(), tmp_path / f"large {dropout}", settings, tmp_path / f"compact {dropout}")
+        train_student("compact", examples(), tmp_path / f"large {dropout}", settings, tmp_path / f"compact {dropout}")
         assert shared == known
 
 
 def test_the_teacher_changes_what_is_learned_and_may_be_left_out(
     base: Path, large: tuple[Path, TrainingReport], compact: tuple[Path, TrainingReport], tmp_path: Path
 ) -> None:
-    alone = train_compact(examples(), large[0], tiny_settings(base, teacher_weight=0.0), tmp_path)
+    alone = train_student("compact", examples(), large[0], tiny_settings(base, teacher_weight=0.0), tmp_path)
     assert alone.pairs == compact[1].pairs
     assert [loss for _, loss in alone.loss] != [loss for _, loss in compact[1].loss]
 
@@ -233,7 +233,7 @@ def test_objectives_and_distillations_train_a_usual_head(tmp_path: Path, changes
     add_tokenizer(tmp_path / "own")
     settings = tiny_settings(tmp_path / "own", **changes, chunk_pairs=5, gradient_checkpointing=True)
     train_large(examples(8), settings, tmp_path / "large")
-    report = train_compact(examples(8), tmp_path / "large", settings, tmp_path / "compact")
+    report = train_student("compact", examples(8), tmp_path / "large", settings, tmp_path / "compact")
     assert report.layers == 2
     assert all(np.isfinite(loss) for _, loss in report.loss)
     assert np.isfinite(CrossEncoderScorer.load(tmp_path / "compact", 32).logits([("how", "so")])).all()
@@ -272,7 +272,7 @@ def test_a_layer_that_a_trained_model_lacks_is_refused(
 ) -> None:
     settings = tiny_settings(base, compact_layers=[0, 4], teacher_weight=0.0)
     with pytest.raises(SettingsError, match=r"training\.compact_layers: \[0, 4\] are not layers of a model with 4"):
-        train_compact(examples(), large[0], settings, tmp_path)
+        train_student("compact", examples(), large[0], settings, tmp_path)
 
 
 def test_the_compact_model_may_start_from_weights_of_its_own(
@@ -285,7 +285,7 @@ def test_the_compact_model_may_start_from_weights_of_its_own(
     add_tokenizer(tmp_path / "own")
     # Layers of the large model then do not matter.
     settings = tiny_settings(base, compact_base_model=str(tmp_path / "own"), compact_layers=[7])
-    report = train_compact(examples(), large[0], settings, tmp_path / "compact")
+    report = train_student("compact", examples(), large[0], settings, tmp_path / "compact")
     assert report.layers == 1
     assert json.loads((tmp_path / "compact" / "config.json").read_text())["hidden_size"] == 16
 
@@ -295,10 +295,10 @@ def test_logged_lists_are_learned_from_the_teacher(
 ) -> None:
     table = examples(12)
     logged = table.assign(query_id="logged " + table["query_id"]).loc[:, ["query_id", "query", "passage"]]
-    report = train_compact(examples(8), large[0], tiny_settings(base), tmp_path / "both", logged=logged)
+    report = train_student("compact", examples(8), large[0], tiny_settings(base), tmp_path / "both", logged=logged)
     assert (report.lists, report.pairs) == (20, 60)
-    alone = train_compact(
-        examples(8), large[0], tiny_settings(base, distillation="none"), tmp_path / "alone", logged=logged
+    alone = train_student(
+        "compact", examples(8), large[0], tiny_settings(base, distillation="none"), tmp_path / "alone", logged=logged
     )
     assert alone.lists == 8, "without a teacher there is nothing to learn from them"
 

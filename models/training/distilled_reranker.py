@@ -1,4 +1,4 @@
-"""The compact cross-encoder as an artifact, distilled from the large one, also on lists that callers asked for."""
+"""The cross-encoders that are distilled from the large one as artifacts; they learn on lists of callers too."""
 
 from __future__ import annotations
 
@@ -9,35 +9,37 @@ from typing import Any
 from models.cross_encoder.scorer import Progress
 from models.settings import Settings, TrainingSettings
 from models.store.artifacts import Artifact, ArtifactStore
-from models.training.fine_tuning import train_compact
-from models.training.steps import COMPACT_RERANKER
+from models.training.fine_tuning import train_student
+from models.training.steps import DISTILLED_RERANKERS
 from models.weights import weights_digest
 
 
-def make_compact_reranker(
+def make_distilled_reranker(
     store: ArtifactStore,
     settings: Settings,
+    tier: str,
     training_examples: Artifact,
     large_reranker: Artifact,
     logged_lists: Artifact,
     progress: Progress | None = None,
 ) -> Artifact:
-    """The trained model."""
-    base_model = settings.training.compact_base_model
+    """The trained model of `tier`."""
+    step, base_model = DISTILLED_RERANKERS[tier], settings.training.students[tier].base_model
     inputs = (training_examples, large_reranker, logged_lists)
     outside = {"weights": weights_digest(base_model)} if base_model else {}
     versions = [artifact.data_version for artifact in inputs]
-    checkpoints = COMPACT_RERANKER.scratch(store, COMPACT_RERANKER.values(settings), outside, versions)
-    return COMPACT_RERANKER.get_or_create(
+    checkpoints = step.scratch(store, step.values(settings), outside, versions)
+    return step.get_or_create(
         store,
         settings,
-        partial(train, *inputs, settings.training, checkpoints, progress),
+        partial(train, tier, *inputs, settings.training, checkpoints, progress),
         inputs=inputs,
         outside=outside,
     )
 
 
 def train(
+    tier: str,
     training_examples: Artifact,
     large_reranker: Artifact,
     logged_lists: Artifact,
@@ -47,7 +49,8 @@ def train(
     folder: Path,
 ) -> dict[str, Any]:
     """Train the model into `folder`, going on from `checkpoints` after a kill; return the training's report."""
-    report = train_compact(
+    report = train_student(
+        tier,
         training_examples.read_table("training_examples.parquet"),
         large_reranker.folder,
         settings,

@@ -1,4 +1,4 @@
-"""The compact reranker as an artifact: what it is made from decides whether it is trained anew."""
+"""A distilled reranker as an artifact: what it is made from decides whether it is trained anew."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from models.settings import Settings
 from models.store.artifacts import ArtifactStore
-from models.training.compact_reranker import make_compact_reranker
+from models.training.distilled_reranker import make_distilled_reranker
 from models.training.large_reranker import make_large_reranker
 from tests.deployments import write_artifact
 from tests.tiny_cross_encoder import examples, tiny_settings, write_base
@@ -27,9 +27,9 @@ def test_it_is_trained_on_the_logged_lists_and_anew_when_they_change(tmp_path: P
         write_artifact(store, "training/logged_lists", {"logged_lists.parquet": table})
         for table in (logged.head(0), logged)
     )
-    trained = make_compact_reranker(store, settings, mined, large, without)
+    trained = make_distilled_reranker(store, settings, "compact", mined, large, without)
     assert (trained.summary["lists"], trained.reused) == (8, False)
-    distilled = make_compact_reranker(store, settings, mined, large, with_lists)
+    distilled = make_distilled_reranker(store, settings, "compact", mined, large, with_lists)
     assert (distilled.summary["lists"], distilled.reused) == (11, False)
     assert distilled.manifest.inputs[with_lists.asset] == with_lists.data_version
-    assert make_compact_reranker(store, settings, mined, large, with_lists).reused
+    assert make_distilled_reranker(store, settings, "compact", mined, large, with_lists).reused
