@@ -147,7 +147,7 @@ class Candidates(_Table):
     document_id: Series[str] = pa.Field(str_matches=ID_PATTERN, description="Its document.")
     rank: Series[int] = pa.Field(ge=1, description="Rank in the fused list, from 1.", metadata={"unit": "places"})
     retriever_score: Series[float] = pa.Field(
-        description="Reciprocal rank fusion score, higher is better.", metadata={"unit": "RRF"}
+        description="Score of the fused list, higher is better.", metadata={"unit": "fused score"}
     )
     dense_score: Series[float] = pa.Field(
         ge=-1.001, le=1.001, description="Cosine similarity of the embeddings.", metadata={"unit": "cosine"}

@@ -1,4 +1,4 @@
-"""Fusion of rankings."""
+"""Fusion of rankings. A method more is a function here and a choice in `[index]` that `fuse` reads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,19 @@ import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from models.settings import IndexSettings
+
+    Ranking = tuple[NDArray[np.int64], NDArray[np.float32]]
+    """Ids and scores, best first."""
+
+
+def fuse(rankings: Sequence[Ranking], settings: IndexSettings) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Ids and fused scores, best first, by the method and with the constants of the settings.
+
+    Each ranking holds an id once; equal scores are ordered by id.
+    """
+    return reciprocal_rank_fusion([ids for ids, _ in rankings], settings.rrf_k)
 
 
 def reciprocal_rank_fusion(

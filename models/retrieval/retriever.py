@@ -1,4 +1,4 @@
-"""The first stage: dense and lexical search fused by reciprocal rank, filtered by who may read what."""
+"""The first stage: dense and lexical search, fused, filtered by who may read what."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.contracts.rows import Candidate
 from models.errors import ArtifactError
 from models.retrieval.dense_index import DenseIndex
 from models.retrieval.embedding import ENCODER, FACTS_FILE
-from models.retrieval.fusion import reciprocal_rank_fusion
+from models.retrieval.fusion import fuse
 from models.retrieval.lexical_index import LexicalIndex
 from models.retrieval.passage_filter import FilterColumns, PassageFilter
 
@@ -174,7 +174,8 @@ class HybridRetriever:
             word_scores = self._lexical.scores(query)
             lexical = self._lexical.top(word_scores, depth, mask)
             order = self.passage_ids.order
-            fused, fused_scores = reciprocal_rank_fusion([order[dense[0]], order[lexical[0]]], self._settings.rrf_k)
+            rankings = [(order[rows], scores) for rows, scores in (dense, lexical)]
+            fused, fused_scores = fuse(rankings, self._settings)
             rows = self._row_at[fused[:top_k]]
             yield Retrieval(
                 rows=rows,

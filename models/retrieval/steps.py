@@ -20,13 +20,20 @@ DENSE_INDEX = Step(
 LEXICAL_INDEX = Step(
     names.LEXICAL_INDEX, "models.retrieval.lexical_index:index_texts", ("index.bm25_k1", "index.bm25_b")
 )
+_IN_THE_INDEXES = (
+    *DENSE_INDEX.settings, *LEXICAL_INDEX.settings, "index.kind", "index.flat_max_passages", "index.max_memory_mb",
+)  # fmt: skip
+"""Keys of `[index]` that reach candidates through the indexes; all others say how both searches are fused."""
+
 CANDIDATES = Step(
     names.CANDIDATES,
     "models.retrieval.candidates:retrieve_candidates",
-    ("index.rrf_k", "index.depth", "evaluation.candidates", "training.max_queries"),
+    ("index", "evaluation.candidates", "training.max_queries"),
+    without=_IN_THE_INDEXES,
 )
 POOLED_CANDIDATES = Step(
     "index/pooled_candidates",
     "models.retrieval.pooled_candidates:pool",
-    ("index.rrf_k", "index.depth", "encoder.max_tokens", "evaluation.candidates"),
+    ("index", "encoder.max_tokens", "evaluation.candidates"),
+    without=_IN_THE_INDEXES,
 )
