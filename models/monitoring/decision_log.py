@@ -12,7 +12,7 @@ import pandas as pd
 
 from models.contracts.messages import PROBE_CALLER, Decision
 from models.measures.latency import summarize
-from models.monitoring.drift import decision_features
+from models.monitoring.drift import FEATURES, decision_features
 from models.monitoring.steps import DECISION_LOG
 from models.records import decisions
 from models.store.durable_files import digest_json
@@ -29,10 +29,7 @@ _TEXTS = (
     "corpus_version", "degraded_reason", "query",
 )  # fmt: skip
 _COUNTS = ("citations", "passages", "query_characters", "query_words")
-_NUMBERS = (
-    "top_score", "mean_top10_score", "score_gap", "top_dense_score", "top_lexical_score", "share_scored_by_large",
-    "latency_ms",
-)  # fmt: skip
+_NUMBERS = tuple(feature for feature in FEATURES if feature not in ("row_id", *_TEXTS, *_COUNTS))
 _TYPES = {
     **dict.fromkeys(_TEXTS, "str"),
     "time": "datetime64[us, UTC]",
