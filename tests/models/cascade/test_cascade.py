@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from models.cascade.calibration import Calibration, TierScorer
 from models.cascade.cascade import CombinedScores, Scored, Standing, final_scores, most_pairs, walk
 from models.cascade.windows import EarlyExit
-from models.contracts.tiers import LEAN, MODEL_TIERS, Tier, TierSpec
+from models.contracts.tiers import LAST, LEAN, MODEL_TIERS, Tier, TierSpec
 
-COMPACT, LARGE = MODEL_TIERS
+COMPACT, LARGE = MODEL_TIERS[0], LAST
 MEDIUM = TierSpec(cast(Tier, "medium"), ("medium",))
 THREE = (COMPACT, MEDIUM, LARGE)
 
