@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from models.release.blocking_checks import Finding
 from models.text.markdown import table_lines
 
 _MAX_EXAMPLES = 20
@@ -44,6 +45,20 @@ def check_result(
             "examples": dg.MetadataValue.md(markdown_table(examples)),
             "report": dg.MetadataValue.null() if report is None else dg.MetadataValue.path(str(report)),
         },
+    )
+
+
+def result_of(finding: Finding, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR) -> dg.AssetCheckResult:
+    """The check result of a finding."""
+    return check_result(
+        finding.passed,
+        finding.description,
+        value=finding.value,
+        threshold=finding.threshold,
+        violations=finding.violations,
+        examples=finding.examples,
+        report=finding.report,
+        severity=severity,
     )
 
 

@@ -249,13 +249,12 @@ def build_small(home: Path) -> None:
     from models.contracts.tiers import DISTILLED_TIERS, LAST
     from models.corpus import splits
     from models.corpus.chunking import load_tokenizer
-    from models.corpus.passage_table import PassageTable
+    from models.corpus.sources.corrections import CorrectionOutcome
     from models.retrieval import candidates, dense_index, embedding, encoder, lexical_index, retriever
     from models.store.artifacts import ArtifactStore
-    from models.store.tables import write_table
-    from models.training import hard_negatives
+    from models.store.tables import write_rows, write_table
+    from models.training import examples, logged_lists
     from models.training.fine_tuning import train_large, train_student
-    from models.training.logged_lists import logged_table
     from models.weights import local_weights
     from tests.corpus_tables import read_corpus
 
@@ -268,8 +267,14 @@ def build_small(home: Path) -> None:
         return _keep(store, built, asset, build, *inputs)
 
     tables = read_corpus(Handbook(), settings.corpus, load_tokenizer(weights))
-    for name in ("passages", "queries", "judgments", "quarantined_rows"):
+    for name in ("passages", "queries", "judgments"):
         make(f"corpus/{name}", lambda folder, n=name: write_table(getattr(tables, n), folder / f"{n}.parquet"))
+
+    def write_quarantine(folder: Path) -> None:
+        write_table(tables.quarantined_rows, folder / "quarantined_rows.parquet")
+        write_rows([], CorrectionOutcome, folder / "corrections.parquet")
+
+    make("corpus/quarantined_rows", write_quarantine)
     passages, queries, judgments = tables.passages, tables.queries, tables.judgments
     evaluated = splits.evaluation_set(queries, judgments, passages, 1000, 1000)
 
@@ -277,7 +282,7 @@ def build_small(home: Path) -> None:
         write_table(evaluated.queries, folder / "queries.parquet")
         write_table(evaluated.judgments, folder / "judgments.parquet")
 
-    make("corpus/evaluation_set", write_evaluation_set, "corpus/queries", "corpus/judgments")
+    make("corpus/evaluation_set", write_evaluation_set, "corpus/queries", "corpus/judgments", "corpus/passages")
     vectors = make(
         "index/passage_embeddings",
         lambda folder: embedding.embed_corpus(passages, weights, settings.encoder, folder),
@@ -299,7 +304,7 @@ def build_small(home: Path) -> None:
         lexical=lexical.folder,
         settings=settings.index,
     )
-    result = make(
+    make(
         "index/candidates",
         lambda folder: candidates.build_all_candidates(
             queries,
@@ -314,22 +319,44 @@ def build_small(home: Path) -> None:
         "index/lexical_index",
         "corpus/evaluation_set",
     )
-    corpus = PassageTable(built["corpus/passages"].path("passages.parquet"))
-    mined = hard_negatives.mine_examples(
-        queries, judgments, result.read_table("training_candidates.parquet"), corpus, settings.training
-    )
-    make(
+    mined = make(
         "training/training_examples",
-        lambda folder: write_table(mined.examples, folder / "training_examples.parquet"),
+        lambda folder: examples.mine(
+            built["corpus/passages"],
+            built["corpus/queries"],
+            built["corpus/judgments"],
+            built["index/candidates"],
+            built["corpus/evaluation_set"],
+            settings.training,
+            folder,
+        ),
+        "corpus/passages",
+        "corpus/queries",
+        "corpus/judgments",
         "index/candidates",
-    )
+        "corpus/evaluation_set",
+    ).read_table("training_examples.parquet")
     make(
         "training/logged_lists",
-        lambda folder: write_table(logged_table([], corpus, 2), folder / "logged_lists.parquet"),
+        lambda folder: logged_lists.collect(
+            [],
+            built["corpus/passages"],
+            built["corpus/queries"],
+            built["corpus/evaluation_set"],
+            built["index/candidates"],
+            built["index/passage_embeddings"],
+            settings.training,
+            folder,
+        ),
+        "corpus/passages",
+        "corpus/queries",
+        "corpus/evaluation_set",
+        "index/candidates",
+        "index/passage_embeddings",
     )
     large = make(
         LAST.asset,
-        lambda folder: train_large(mined.examples, settings.training, folder).to_dict(),
+        lambda folder: train_large(mined, settings.training, folder).to_dict(),
         "training/training_examples",
     )
     rerankers = {LAST.name: large}
@@ -337,7 +364,7 @@ def build_small(home: Path) -> None:
         rerankers[tier.name] = make(
             tier.asset,
             lambda folder, tier=tier: train_student(
-                tier.name, mined.examples, large.folder, settings.training, folder
+                tier.name, mined, large.folder, settings.training, folder
             ).to_dict(),
             "training/training_examples",
             LAST.asset,
@@ -498,7 +525,7 @@ def evidence_for(small: Small, ledger: Ledger, candidate: Candidate) -> GateEvid
     from models.release.evidence import gather
 
     exhibits = exhibits_for(small, ledger, candidate)
-    return gather(small.store, ledger, exhibits, small.settings.evaluation, drift_share=None)
+    return gather(small.store, ledger, exhibits, small.settings, drift_share=None)
 
 
 def exhibits_for(small: Small, ledger: Ledger, candidate: Candidate) -> Exhibits:
@@ -586,7 +613,10 @@ def _shuffle(store: ArtifactStore, model: Artifact) -> Artifact:
     return store.get_or_create(
         model.asset,
         code_version="shuffled",
-        inputs={model.asset: model.data_version},
+        inputs={
+            **{name: version for name, version in model.manifest.inputs.items() if not name.endswith("_reranker")},
+            "shuffled": model.data_version,
+        },
         settings={},
         build=build,
     )

@@ -6,12 +6,13 @@ It is named by the data version of its passages, as releases name their corpus.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from models.errors import ArtifactError
 from models.store.artifacts import Artifact, ArtifactStore
+from models.store.catalog import Catalog, Ref
 
 if TYPE_CHECKING:
     from models.records.ledger import Release
@@ -76,6 +77,21 @@ def use_version(store: ArtifactStore, version: str) -> dict[str, Artifact]:
     for table in tables:
         store.use(table)
     return {table.asset.partition("/")[2]: replace(table, reused=True) for table in tables}
+
+
+def read_together(store: ArtifactStore, catalog: Catalog, versions: Mapping[str, str]) -> dict[str, Artifact]:
+    """All tables of the reading that gave the `versions` of some of them, by asset name.
+
+    Of several readings that gave the same ones it is the one used last. Raises `ArtifactError` where there is none, or
+    a table of it was deleted.
+    """
+    for made in catalog.last_used(Ref(PASSAGES, versions.get(PASSAGES, ""))):
+        passages = store.made_by(made)
+        tables = passages and _siblings(store, passages)
+        if tables and all(versions.get(table.asset, table.data_version) == table.data_version for table in tables):
+            return {table.asset: table for table in tables}
+    described = ", ".join(f"{asset} {version}" for asset, version in versions.items())
+    raise ArtifactError(f"no reading of the source is stored that gave {described}", "Run `rerankops run`.")
 
 
 def _readings(store: ArtifactStore) -> Sequence[Artifact]:

@@ -49,20 +49,14 @@ def accepted_tables(store: ArtifactStore) -> dict[str, Artifact]:
     return artifacts if len(artifacts) == len(SUITE_OF) else {}
 
 
-def current_tables(store: ArtifactStore, asset: str) -> dict[str, Artifact]:
-    """The current version of `asset` and of the tables that its suite looks at beside it."""
-    needed = (asset,) if asset in ("corpus/passages", _EVALUATION_SET) else _CORPUS
-    return {name: store.require(name) for name in needed}
+def accepted_facts(store: ArtifactStore, artifact: Artifact) -> dict[str, Any]:
+    """`models.expectations.tables.facts` of the accepted version of the asset that `artifact` is a version of.
 
-
-def accepted_facts(store: ArtifactStore, asset: str) -> dict[str, Any]:
-    """`models.expectations.tables.facts` of the accepted version of `asset`.
-
-    Empty where there is none, or it was made with other settings than the current one: as passages of another length.
+    Empty where there is none, or it was made with other settings than `artifact`: as passages of another length.
     """
-    artifacts = accepted_tables(store)
-    if not artifacts or artifacts[asset].manifest.settings != store.require(asset).manifest.settings:
+    asset, accepted = artifact.asset, accepted_tables(store)
+    if not accepted or accepted[asset].manifest.settings != artifact.manifest.settings:
         return {}
-    versions = {name: artifact.data_version for name, artifact in artifacts.items()}
+    versions = {name: table.data_version for name, table in accepted.items()}
     key = {"asset": asset, "versions": versions}
-    return EXPECTATION_FACTS.remember(store, key, partial(facts_of, asset, artifacts))
+    return EXPECTATION_FACTS.remember(store, key, partial(facts_of, asset, accepted))

@@ -6,23 +6,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from models.contracts.tables import TABLES
 from models.errors import ArtifactError, ContractError
 from models.evaluation.report import PAGE, compare, read_report
-from models.expectations.contract_results import contract_violations
 from models.records.ledger import Ledger
+from models.release.blocking_checks import judge_origin
 from models.release.gate import GateDecision, GateEvidence, LatencyProfile, decide
 from models.release.steps import GATE_DECISION
-from models.settings import EvaluationSettings, Settings
+from models.settings import Settings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.durable_files import canonical_json
 from models.store.provenance import require_one_origin
 
-CHECKED = (
-    "corpus/passages", "corpus/queries", "corpus/judgments", "corpus/quarantined_rows", "corpus/evaluation_set",
-    "index/candidates", "training/training_examples", "training/logged_lists",
-)  # fmt: skip
-"""Artifacts whose tables are held against their contracts again."""
 DECISION_FILE = "decision.json"
 
 
@@ -39,15 +33,16 @@ def judge(
     store: ArtifactStore, ledger: Ledger, exhibits: Exhibits, settings: Settings, drift_share: float | None
 ) -> GateDecision:
     """The decision on a candidate under the settings, as of now."""
-    return decide(gather(store, ledger, exhibits, settings.evaluation, drift_share), settings)
+    return decide(gather(store, ledger, exhibits, settings, drift_share), settings)
 
 
 def gather(
-    store: ArtifactStore, ledger: Ledger, exhibits: Exhibits, settings: EvaluationSettings, drift_share: float | None
+    store: ArtifactStore, ledger: Ledger, exhibits: Exhibits, settings: Settings, drift_share: float | None
 ) -> GateEvidence:
     """Everything that the gate looks at, read from the artifacts themselves.
 
-    Raises `ArtifactError` where they are not about this candidate, or not about the champion of now.
+    The blocking checks are asked under `settings` about what the candidate was made of, whatever is current. Raises
+    `ArtifactError` where the artifacts are not about this candidate, or not about the champion of now.
     """
     candidate, evaluation, champion_evaluation, latency = exhibits
     require_one_origin(exhibits)
@@ -66,11 +61,13 @@ def gather(
     if facts["champion"] is not None and current is not None:
         baseline = champion_evaluation.read_table("per_query.parquet")
         try:
-            champion = compare(report.per_query, baseline, "tiered", settings=settings)
+            champion = compare(report.per_query, baseline, "tiered", settings=settings.evaluation)
         except ContractError:
             same_set = False
+    findings = judge_origin(store, settings, candidate)
     return GateEvidence(
-        contracts_hold=_contracts(store),
+        contracts={check.key: finding for check, finding in findings.items() if check.is_contract},
+        blocking_checks={check.key: finding for check, finding in findings.items() if not check.is_contract},
         gain=report.gains["tiered"],
         champion=champion,
         champion_version=version,
@@ -115,13 +112,3 @@ def write_decision(facts: dict[str, Any], folder: Path) -> dict[str, Any]:
         "verdict": facts["verdict"],
         "checks_failed": sum(check["passed"] is False for check in facts["checks"]),
     }
-
-
-def _contracts(store: ArtifactStore) -> dict[str, bool]:
-    held: dict[str, bool] = {}
-    for name in CHECKED:
-        artifact = store.require(name)
-        for file in artifact.manifest.files:
-            if file in TABLES:
-                held[f"{name}/{file}"] = contract_violations(store, artifact, file)["count"] == 0
-    return held

@@ -16,6 +16,7 @@ from models.text.markdown import table_lines
 
 if TYPE_CHECKING:
     from models.evaluation.report import Comparison
+    from models.release.blocking_checks import Finding
     from models.settings import Settings
 
 Verdict = Literal["released", "refused", "current"]
@@ -46,11 +47,14 @@ class LatencyProfile:
 class GateEvidence:
     """What is known about a candidate bundle. None means that it was not measured.
 
+    `contracts` and `blocking_checks` are what those of `models.release.blocking_checks` found of the artifacts that the
+    candidate was made of, by `BlockingCheck.key`.
     `gain` is the tiered reranker against the best first stage; `champion` is the candidate minus the champion, both
     tiered, both on evaluation set `evaluation_set_version`, and `same_evaluation_set` says whether that holds.
     """
 
-    contracts_hold: Mapping[str, bool]
+    contracts: Mapping[str, Finding]
+    blocking_checks: Mapping[str, Finding]
     gain: Comparison | None
     champion: Comparison | None
     champion_version: str | None
@@ -216,33 +220,25 @@ class FlagRule(Rule):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EachRule(Rule):
-    """Flags by name that must all be true, at least one of them: each is a check `entry:name`.
+    """Findings that must all have passed, at least one of them: each is a check of its own name.
 
-    `holds` and `fails` have a place for `{name}`; `empty` says what to do where there is no flag.
+    `empty` says what to do where there is none.
     """
 
-    reads: Callable[[GateEvidence], Mapping[str, bool]]
-    entry: str
-    holds: str
-    fails: str
+    reads: Callable[[GateEvidence], Mapping[str, Finding]]
     empty: str
 
     def judge(self, evidence: GateEvidence, settings: Settings) -> tuple[GateCheck, ...]:
-        """One check per flag, by name; one that refuses where there is none."""
-        flags = self.reads(evidence)
-        if not flags:
+        """One check per finding, by name; one that refuses where there is none."""
+        findings = self.reads(evidence)
+        if not findings:
             return (GateCheck(self.name, self.group, False, None, True, "==", self.empty),)
-        return tuple(
-            _flag(
-                f"{self.entry}:{name}",
-                self.group,
-                flags[name],
-                True,
-                self.holds.format(name=name),
-                self.fails.format(name=name),
-            )
-            for name in sorted(flags)
-        )
+        checks: list[GateCheck] = []
+        for name in sorted(findings):
+            holds = f"{name}: {findings[name].description}"
+            fails = f"{holds} {findings[name].advice}"
+            checks.append(_flag(name, self.group, findings[name].passed, True, holds, fails))
+        return tuple(checks)
 
 
 def _flag(name: str, group: str, value: object, expected: bool, holds: str, fails: str) -> GateCheck:
@@ -306,11 +302,14 @@ RULES: tuple[Rule, ...] = (
     EachRule(
         name="contracts",
         group="contracts_hold",
-        reads=lambda evidence: evidence.contracts_hold,
-        entry="contract",
-        holds="Contract {name} holds.",
-        fails="Contract {name} is broken. Look at that check's rows, correct the source and run again.",
-        empty="No data contract was checked. Run the checks of the corpus, index and training assets.",
+        reads=lambda evidence: evidence.contracts,
+        empty="No data contract was checked. Run `rerankops run`.",
+    ),
+    EachRule(
+        name="blocking_checks",
+        group="blocking_checks_hold",
+        reads=lambda evidence: evidence.blocking_checks,
+        empty="No blocking check was made. Run `rerankops run`.",
     ),
     NumberRule(
         name="gain",

@@ -205,7 +205,7 @@ class ArtifactStore:
             # (models/operations/garbage_collection.py).
             self.files.write(step_place(asset, manifest.step), manifest.to_json())
             self._commit(folder, manifest)
-        artifact = self._made_by(manifest)
+        artifact = self.made_by(manifest)
         if artifact is None:
             raise ArtifactError(f"{asset} {manifest.data_version} was deleted while it was made", "Run again.")
         return artifact
@@ -238,7 +238,7 @@ class ArtifactStore:
         if pointer is None:
             return None
         data = self.files.read(step_place(asset, pointer["step"]))
-        artifact = None if data is None else self._made_by(Manifest.from_json(data))
+        artifact = None if data is None else self.made_by(Manifest.from_json(data))
         return artifact or self.open(asset, pointer["data_version"])
 
     def use(self, artifact: Artifact) -> None:
@@ -264,7 +264,7 @@ class ArtifactStore:
     def made(self, asset: str) -> list[Artifact]:
         """What the computations of an asset gave, as far as it is stored."""
         manifests = self.files.read_all(self.files.find(f"steps/{asset}")).values()
-        return [artifact for data in manifests if (artifact := self._made_by(Manifest.from_json(data))) is not None]
+        return [artifact for data in manifests if (artifact := self.made_by(Manifest.from_json(data))) is not None]
 
     def made_alike(self, artifact: Artifact, asset: str) -> Artifact | None:
         """What `asset` became by the same code, inputs and settings as `artifact`; None if it is not stored."""
@@ -272,7 +272,7 @@ class ArtifactStore:
         data = self.files.read(
             step_place(asset, _step(asset, manifest.code_version, manifest.inputs, manifest.settings_digest))
         )
-        return None if data is None else self._made_by(Manifest.from_json(data))
+        return None if data is None else self.made_by(Manifest.from_json(data))
 
     def _own_pointers(self) -> list[str]:
         return [*self.files.find(self._own.rstrip("/"))] if self._own else []
@@ -305,10 +305,11 @@ class ArtifactStore:
         # First used, then looked for: whoever deletes it looks at these two in the other order
         # (models/operations/garbage_collection.py).
         self.files.touch(step_key, data)
-        return self._made_by(Manifest.from_json(data))
+        return self.made_by(Manifest.from_json(data))
 
-    def _made_by(self, manifest: Manifest) -> Artifact | None:
-        """The stored content with the manifest of the computation; its files are those that were stored first."""
+    def made_by(self, manifest: Manifest) -> Artifact | None:
+        """The stored content of a computation with its manifest, None if it was deleted; its files are those that were
+        stored first."""
         stored = self._find(manifest.asset, manifest.data_version)
         return stored and Artifact(replace(manifest, files=stored.manifest.files), stored.folder)
 

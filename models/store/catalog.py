@@ -6,12 +6,15 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import NamedTuple
 
+from models.errors import ArtifactError
 from models.store.artifacts import MANIFEST, ArtifactStore, Manifest
 
+_HINT = "Run `rerankops run`, or materialize them in one run, with what lies between."
+_NEVER = datetime.min.replace(tzinfo=UTC)
 _PARTS = 4
 """Of the place of an artifact: objects, group, noun, version."""
 
@@ -98,6 +101,42 @@ class Catalog:
             earlier = [manifest for manifest in agreeing if manifest.created_at <= consumer.created_at]
             makers = earlier or agreeing[:1]
         return makers[-1] if makers else None
+
+    def last_used(self, ref: Ref) -> list[Manifest]:
+        """The computations that gave this content, the one that was used last first."""
+        return sorted(self.makers(ref), key=lambda made: (self.used.get(made.step) or _NEVER, made.created_at))[::-1]
+
+    def origin(self, manifest: Manifest) -> dict[str, Manifest]:
+        """The computation of each artifact that `manifest` goes back to, and itself, by asset.
+
+        Several may have given the same content. It is one that agrees with the rest of the lineage, of those the one
+        used last: an artifact that was reused goes back to what it was reused for. Raises `ArtifactError` where the
+        lineage has two versions of one asset, or a computation that nothing knows any more.
+        """
+        origin: dict[str, Manifest] = {}
+        versions = {manifest.asset: manifest.data_version}
+        holders: dict[str, str] = {}
+        makers = {manifest.asset: [manifest]}
+        while waiting := {
+            asset: [made for made in makers[asset] if _agree(made.inputs, versions)] or makers[asset]
+            for asset in versions.keys() - origin.keys()
+        }:
+            # What leaves no choice comes first: it decides for what others may have been made from.
+            asset = min(sorted(waiting), key=lambda name: len(waiting[name]))
+            if not waiting[asset]:
+                raise ArtifactError(f"nothing knows any more what {asset} {versions[asset]} was made from", _HINT)
+            origin[asset] = made = waiting[asset][0]
+            for name, version in made.inputs.items():
+                if "/" not in name:
+                    continue  # The digest of something outside, as a source or base weights.
+                if versions.setdefault(name, version) != version:
+                    raise ArtifactError(
+                        f"{asset} was made from {name} {version}, {holders.get(name, name)} from {versions[name]}",
+                        _HINT,
+                    )
+                holders.setdefault(name, asset)
+                makers.setdefault(name, self.last_used(Ref(name, version)))
+        return origin
 
     def inputs(self, manifest: Manifest) -> list[Ref]:
         """The artifacts that a computation was made from: inputs that are assets, and outside ones named by version."""

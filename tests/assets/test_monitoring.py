@@ -30,11 +30,7 @@ pytestmark = pytest.mark.heavy
 
 Day = Callable[..., dg.ExecuteInProcessResult]
 
-LOG_CONTRACT = next(
-    check
-    for check, (asset, _, _) in zip(contracts.CHECKS, contracts.CONTRACTS, strict=False)
-    if asset == keys.DECISION_LOG
-)
+LOG_CONTRACT = contracts.decision_log_contract
 
 
 @pytest.fixture(autouse=True)

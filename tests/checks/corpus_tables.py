@@ -55,6 +55,17 @@ def quarantined_rows(count: int = 0) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series(values, dtype="str") for name, values in columns.items()})
 
 
+def corrections(count: int = 0) -> pd.DataFrame:
+    columns = {
+        "correction_id": [f"c{i}" for i in range(count)],
+        "table": ["documents"] * count,
+        "position": [f"corpus.jsonl:{i}" for i in range(count)],
+        "state": ["applied"] * count,
+        "message": ["read as corrected"] * count,
+    }
+    return pd.DataFrame({name: pd.Series(values, dtype="str") for name, values in columns.items()})
+
+
 def excluded_queries(count: int = 2) -> pd.DataFrame:
     ids = range(70, 70 + count)
     return pd.DataFrame(

@@ -38,7 +38,7 @@ BLOCKING = {
     keys.PASSAGES: {"contract", "rejected_share", "expectations"},
     keys.QUERIES: {"contract", "splits_are_disjoint", "expectations"},
     keys.JUDGMENTS: {"contract", "references_resolve", "expectations"},
-    keys.QUARANTINED_ROWS: {"contract"},
+    keys.QUARANTINED_ROWS: {"contract", "corrections_contract"},
     keys.EVALUATION_SET: {"queries_contract", "judgments_contract", "expectations"},
     keys.DENSE_INDEX: {"recall"},
     keys.CANDIDATES: {"contract", "training_contract"},

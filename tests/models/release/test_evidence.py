@@ -10,8 +10,9 @@ import pytest
 from models.errors import ArtifactError
 from models.evaluation.report import PAGE
 from models.records.ledger import Ledger
+from models.release.blocking_checks import BLOCKING_CHECKS
 from models.release.champion import evaluate_champion
-from models.release.evidence import CHECKED, DECISION_FILE, gather, record, write_decision
+from models.release.evidence import DECISION_FILE, gather, record, write_decision
 from models.release.gate import GateDecision, decide
 from models.store.artifacts import Artifact, ArtifactStore
 from tests.small_bundle import Candidate, Small, evidence_for, exhibits_for, put_in_service
@@ -36,8 +37,10 @@ def test_a_trained_candidate_is_released_before_there_is_a_champion(small: Small
     assert (evidence.champion, evidence.champion_version) == (None, None)
     assert evidence.latency.golden_max_difference is not None
     assert evidence.latency.golden_max_difference < 1e-3
-    assert set(evidence.contracts_hold.values()) == {True}
-    assert {name.rpartition("/")[0] for name in evidence.contracts_hold} == set(CHECKED)
+    findings = {**evidence.contracts, **evidence.blocking_checks}
+    assert all(finding.passed for finding in findings.values())
+    assert findings.keys() == {check.key for check in BLOCKING_CHECKS}
+    assert {name for name in findings if name.endswith("contract")} == evidence.contracts.keys()
 
 
 def test_a_candidate_with_shuffled_weights_is_refused_for_what_it_scores(small: Small, ledger: Ledger) -> None:
@@ -107,7 +110,7 @@ def test_evidence_about_another_champion_is_refused(small: Small, ledger: Ledger
     exhibits = exhibits_for(small, ledger, small.first)
     put_in_service(ledger, small.alike(golden_queries=3), "1")
     with pytest.raises(ArtifactError, match="champion_evaluation is about champion None"):
-        gather(small.store, ledger, exhibits, small.settings.evaluation, None)
+        gather(small.store, ledger, exhibits, small.settings, None)
 
 
 def test_candidate_and_champion_are_compared_within_one_version_of_the_evaluation_set_only(
@@ -131,7 +134,7 @@ def test_candidate_and_champion_are_compared_within_one_version_of_the_evaluatio
     )
     exhibits = exhibits_for(small, ledger, candidate)._replace(champion_evaluation=scored_anew)
     with pytest.raises(ArtifactError, match=f"made from corpus/evaluation_set {smaller.data_version}"):
-        gather(small.store, ledger, exhibits, small.settings.evaluation, None)
+        gather(small.store, ledger, exhibits, small.settings, None)
     assert not _champion_on(small, evaluation_set).read_json("champion.json")["rescored"]
 
 
@@ -170,29 +173,4 @@ def test_evidence_about_another_candidate_is_refused(small: Small, ledger: Ledge
     about_first = exhibits_for(small, ledger, small.first)
     exhibits = about_first._replace(candidate=other.bundle, evaluation=other.evaluation)
     with pytest.raises(ArtifactError, match="evaluation/latency_profile was made from release/release_candidate"):
-        gather(small.store, ledger, exhibits, small.settings.evaluation, None)
-
-
-def test_a_table_that_breaks_its_contract_refuses(small: Small, ledger: Ledger, tmp_path: Path) -> None:
-    store = _Other(small, tmp_path)
-    evidence = gather(store, ledger, exhibits_for(small, ledger, small.first), small.settings.evaluation, None)
-    decision = decide(evidence, small.settings)
-    assert failing(decision) == {"contract:corpus/judgments/judgments.parquet"}
-
-
-class _Other(ArtifactStore):
-    """The small deployment's artifacts, with judgments whose grades are out of bounds."""
-
-    def __init__(self, small: Small, folder: Path) -> None:
-        super().__init__(str(folder / "artifacts"), folder / "cache")
-        self._small = small
-        table = small.artifacts["corpus/judgments"].read_table("judgments.parquet")
-
-        def build(index: Path) -> dict[str, int]:
-            table.assign(grade=-1).to_parquet(index / "judgments.parquet")
-            return {}
-
-        self._broken = self.get_or_create("corpus/judgments", code_version="1", inputs={}, settings={}, build=build)
-
-    def require(self, asset: str, partition: str | None = None) -> Artifact:
-        return self._broken if asset == self._broken.asset else self._small.artifacts[asset]
+        gather(small.store, ledger, exhibits, small.settings, None)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.evaluation.report import Comparison
+from models.release.blocking_checks import Finding
 from models.release.gate import RULES, GateDecision, GateEvidence, LatencyProfile, decide, refusals
 from models.settings import GateSettings, ObjectivesSettings, Settings
 from models.store.durable_files import canonical_json
@@ -28,8 +29,11 @@ GAIN = Comparison(
 CHAMPION = replace(
     GAIN, candidate="candidate", baseline="champion", difference=0.005, low=-0.01, high=0.02, p_value=0.6
 )
+HOLDS = Finding(passed=True, description="0 rows break it.")
+BROKEN = Finding(passed=False, description="3 rows break it.", advice="Correct the source and run again.")
 GOOD = GateEvidence(
-    contracts_hold={"passages": True, "judgments": True},
+    contracts={"passages:contract": HOLDS, "judgments:contract": HOLDS},
+    blocking_checks={"queries:splits": HOLDS},
     gain=GAIN,
     champion=CHAMPION,
     champion_version="3",
@@ -77,8 +81,9 @@ def test_good_evidence_is_released_with_every_number_behind_it() -> None:
     assert decision.verdict == "released"
     assert decision.reasons == ()
     assert {check.name: (check.value, check.comparison, check.threshold) for check in decision.checks} == {
-        "contract:judgments": (True, "==", True),
-        "contract:passages": (True, "==", True),
+        "judgments:contract": (True, "==", True),
+        "passages:contract": (True, "==", True),
+        "queries:splits": (True, "==", True),
         "gain": (0.08, ">=", 0.01),
         "gain_p_value": (0.0001, "<=", 0.05),
         "same_evaluation_set": (True, "==", True),
@@ -96,8 +101,10 @@ def test_good_evidence_is_released_with_every_number_behind_it() -> None:
 @pytest.mark.parametrize(
     ("change", "name", "advice"),
     [
-        ({"contracts_hold": {"passages": True, "judgments": False}}, "contract:judgments", "run again"),
-        ({"contracts_hold": {}}, "contracts", "Run the checks"),
+        ({"contracts": {"passages:contract": HOLDS, "judgments:contract": BROKEN}}, "judgments:contract", "run again"),
+        ({"contracts": {}}, "contracts", "rerankops run"),
+        ({"blocking_checks": {"queries:splits": BROKEN}}, "queries:splits", "3 rows break it. Correct the source"),
+        ({"blocking_checks": {}}, "blocking_checks", "rerankops run"),
         ({"gain": replace(GAIN, difference=0.0099)}, "gain", "min_gain"),
         ({"gain": replace(GAIN, difference=-0.2)}, "gain", "min_gain"),
         ({"gain": replace(GAIN, p_value=0.0501)}, "gain_p_value", "from 0.03 up"),
@@ -132,7 +139,8 @@ def test_each_rule_refuses_alone_and_says_what_to_do(change: dict[str, Any], nam
 
 
 BAD = {
-    "contracts_hold": {"passages": False},
+    "contracts": {"passages:contract": BROKEN},
+    "blocking_checks": {"queries:splits": BROKEN},
     "gain": replace(GAIN, difference=0.001, p_value=0.5),
     "champion": replace(CHAMPION, low=-0.2),
     "same_evaluation_set": False,
@@ -144,8 +152,8 @@ BAD = {
     "rolled_back": True,
 }
 MISSING = {
-    "contracts_hold": {}, "gain": None, "champion": None, "champion_version": None, "p95_ms": None, "p99_ms": None,
-    "golden_max_difference": None, "golden_order_equal": None, "drift_share": None,
+    "contracts": {}, "blocking_checks": {}, "gain": None, "champion": None, "champion_version": None, "p95_ms": None,
+    "p99_ms": None, "golden_max_difference": None, "golden_order_equal": None, "drift_share": None,
 }  # fmt: skip
 OTHER_ORDER = "The reloaded bundle ranks the golden queries in another order. Build the bundle again."
 UNMEASURED = "was not measured. Run the evaluation and the latency profile again; without it nothing is released."
@@ -157,8 +165,9 @@ UNMEASURED = "was not measured. Run the evaluation and the latency profile again
         (
             {},
             {
-                "contract:judgments": "Contract judgments holds.",
-                "contract:passages": "Contract passages holds.",
+                "judgments:contract": "judgments:contract: 0 rows break it.",
+                "passages:contract": "passages:contract: 0 rows break it.",
+                "queries:splits": "queries:splits: 0 rows break it.",
                 "gain": "nDCG@10 gained by tiered over hybrid: 0.08 [0.05, 0.11] on 300 queries (120 improved, 40 hurt,"
                 " 140 same); at least 0.01 is asked.",
                 "gain_p_value": "p value of that gain, paired randomization test: 0.0001; at most 0.05 is asked.",
@@ -177,8 +186,8 @@ UNMEASURED = "was not measured. Run the evaluation and the latency profile again
         (
             BAD,
             {
-                "contract:passages": "Contract passages is broken. Look at that check's rows, correct the source and"
-                " run again.",
+                "passages:contract": "passages:contract: 3 rows break it. Correct the source and run again.",
+                "queries:splits": "queries:splits: 3 rows break it. Correct the source and run again.",
                 "gain": "nDCG@10 gained by tiered over hybrid: 0.001 [0.05, 0.11] on 300 queries (120 improved, 40"
                 " hurt, 140 same); at least 0.01 is asked. Train on more or better examples, or lower gate.min_gain.",
                 "gain_p_value": "p value of that gain, paired randomization test: 0.5; at most 0.05 is asked. It may be"
@@ -206,7 +215,8 @@ UNMEASURED = "was not measured. Run the evaluation and the latency profile again
         (
             MISSING,
             {
-                "contracts": "No data contract was checked. Run the checks of the corpus, index and training assets.",
+                "contracts": "No data contract was checked. Run `rerankops run`.",
+                "blocking_checks": "No blocking check was made. Run `rerankops run`.",
                 "gain": f"nDCG@10 gained over the best first stage {UNMEASURED}",
                 "gain_p_value": f"p value of that gain, paired randomization test {UNMEASURED}",
                 "same_evaluation_set": "No champion yet: nothing to lose against.",
@@ -337,11 +347,13 @@ COMPARISONS = st.one_of(
     st.none(),
     st.builds(lambda d, low, p: replace(GAIN, difference=d, low=low, p_value=p), SMALL, SMALL, st.floats(0, 0.1)),
 )
+FINDINGS = st.dictionaries(st.sampled_from(["passages:contract", "queries:splits"]), st.sampled_from([HOLDS, BROKEN]))
 # Mostly good evidence with some fields drawn anew: each verdict is reached often.
 EVIDENCE = st.fixed_dictionaries(
     {},
     optional={
-        "contracts_hold": st.dictionaries(st.sampled_from(["passages", "queries"]), st.booleans()),
+        "contracts": FINDINGS,
+        "blocking_checks": FINDINGS,
         "gain": COMPARISONS,
         "champion": COMPARISONS,
         "champion_version": st.one_of(st.none(), st.just("3")),
@@ -364,8 +376,10 @@ def should_release(evidence: GateEvidence) -> bool:
         evidence.champion is not None and evidence.champion.low >= -0.02 and evidence.same_evaluation_set
     )
     return (
-        bool(evidence.contracts_hold)
-        and all(evidence.contracts_hold.values())
+        bool(evidence.contracts)
+        and all(finding.passed for finding in evidence.contracts.values())
+        and bool(evidence.blocking_checks)
+        and all(finding.passed for finding in evidence.blocking_checks.values())
         and evidence.gain is not None
         and evidence.gain.difference >= 0.01
         and evidence.gain.p_value <= 0.05
