@@ -1,10 +1,10 @@
-"""Search by words: BM25 (Robertson and Zaragoza, 2009) in Lucene's variant, by bm25s (Lù, 2024).
+"""Search by words: BM25 (Robertson and Zaragoza, 2009) in Lucene's variant, scored when indexed (Lù, 2024, bm25s).
 
 One `tokenize` serves passages and queries: words are lower-cased, English stopwords dropped, the rest stemmed
 (Snowball); identifiers are indexed whole and in their parts, so that "train test split" finds `train_test_split`.
 
 Scores, words and ids are memory-mapped: processes on one machine share them, and a search reads those of its words.
-bm25s searches; what it would build of Python lists, several kilobytes a passage, is counted here in arrays.
+docs/decisions/0020-bm25.md says why this is not bm25s itself.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +31,6 @@ from models.text.tokenize import tokenize
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from bm25s import BM25
     from numpy.typing import NDArray
 
     from models.settings import IndexSettings, Settings
@@ -38,25 +38,49 @@ if TYPE_CHECKING:
 
 STATISTICS_FILE = "statistics.json"
 VOCABULARY_FILE = "vocabulary.arrow"
+_ARRAYS = ("weights", "rows", "starts")
 _WORDS_REMEMBERED = 65_536
 _BATCH = 16_384
+
+
+class Postings(NamedTuple):
+    """The passages of each word and what it adds to their scores, word by word in the order of the vocabulary."""
+
+    weights: NDArray[np.float32]
+    """[n] What a word that the query has once adds to the score of a passage."""
+
+    rows: NDArray[np.int32]
+    """[n] Those passages, of one word in ascending order."""
+
+    starts: NDArray[np.int64]
+    """[words + 1] Where the passages of each word begin."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What the weights were computed with; `average_length` is in terms, repetitions among them."""
+
+    k1: float
+    b: float
+    passages: int
+    average_length: float
 
 
 class LexicalIndex:
     """Passages by BM25 score. Results of equal score are ordered by passage id."""
 
     def __init__(
-        self, bm25: BM25, vocabulary: pa.LargeStringArray, passage_ids: Sequence[str], average_length: float
+        self, postings: Postings, vocabulary: pa.LargeStringArray, statistics: Statistics, passage_ids: Sequence[str]
     ) -> None:
-        if bm25.scores["num_docs"] != len(passage_ids):
+        if statistics.passages != len(passage_ids):
             raise ArtifactError(
-                f"The lexical index has {bm25.scores['num_docs']} passages for {len(passage_ids)} passage ids.",
+                f"The lexical index has {statistics.passages} passages for {len(passage_ids)} passage ids.",
                 "Materialize the index group again.",
             )
-        self._bm25 = bm25
+        self._postings = postings
         self._vocabulary = vocabulary
         self._column_of = lru_cache(maxsize=_WORDS_REMEMBERED)(partial(_find, vocabulary))
-        self._average_length = average_length
+        self._statistics = statistics
         self.passage_ids = PassageIds.of(passage_ids)
 
     @classmethod
@@ -65,44 +89,39 @@ class LexicalIndex:
 
         Memory holds some 16 bytes per passage and word in it, and of the texts a few thousand at once.
         """
-        import bm25s
         import pyarrow as pa
 
         counts = _Counts()
         texts = iter(texts)
         while batch := list(islice(texts, _BATCH)):
             counts.add(tokenize(batch))
-        bm25 = bm25s.BM25(k1=k1, b=b, method="lucene")
-        bm25.scores = counts.scores(k1, b)
-        bm25.vocab_dict = {}
-        bm25.nonoccurrence_array = None
         vocabulary = pa.array(counts.vocabulary(), type=pa.large_string())
-        return cls(bm25, vocabulary, passage_ids, counts.average_length)
+        statistics = Statistics(k1, b, counts.passages, counts.average_length)
+        return cls(counts.postings(statistics), vocabulary, statistics, passage_ids)
 
     def save(self, folder: Path) -> None:
-        """Write bm25s's files, those of the words and ids, and `statistics.json`: arrays and JSON, no pickles."""
-        self._bm25.save(folder, show_progress=False)
+        """Write the postings, the words, the ids and `statistics.json`: arrays and JSON, no pickles."""
         import pyarrow as pa
 
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _ARRAYS:
+            np.save(folder / f"{name}.npy", getattr(self._postings, name), allow_pickle=False)
         write_arrow(pa.table({"word": self._vocabulary}), folder / VOCABULARY_FILE)
         self.passage_ids.save(folder)
-        write_atomically(folder / STATISTICS_FILE, canonical_json({"average_length": self._average_length}))
+        write_atomically(folder / STATISTICS_FILE, canonical_json(asdict(self._statistics)))
 
     @classmethod
     def load(cls, folder: Path) -> LexicalIndex:
         """Open what `save` wrote, memory-mapped. Raises `ArtifactError` when files are missing or unlike."""
-        import bm25s
-
         try:
-            bm25 = bm25s.BM25.load(folder, mmap=True, load_vocab=False, show_progress=False)
+            # Plain views of the maps, whose own class is slow to slice.
+            mapped = [np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _ARRAYS]
             vocabulary = one_array(map_arrow(folder / VOCABULARY_FILE)["word"])
             ids = PassageIds.load(folder)
             statistics = json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise ArtifactError(f"{error.filename} is missing.", "Materialize index/lexical_index again.") from error
-        for name in ("data", "indices", "indptr"):  # plain views of the maps, whose own class is slow to slice
-            bm25.scores[name] = np.asarray(bm25.scores[name])
-        return cls(bm25, vocabulary, ids, float(statistics["average_length"]))
+        return cls(Postings(*mapped), vocabulary, Statistics(**statistics), ids)
 
     @property
     def words(self) -> int:
@@ -114,10 +133,13 @@ class LexicalIndex:
 
     def scores(self, query: str) -> NDArray[np.float32]:
         """BM25 of every passage [size]; all zeros for a query without any known word."""
-        known = [column for column in map(self._column_of, tokenize([query])[0]) if column >= 0]
-        if not known:
-            return np.zeros(len(self), dtype=np.float32)
-        return self._bm25.get_scores_from_ids(known)
+        scores = np.zeros(len(self), dtype=np.float32)
+        weights, rows, starts = self._postings
+        for column in map(self._column_of, tokenize([query])[0]):
+            if column >= 0:
+                of_word = slice(starts[column], starts[column + 1])
+                scores[rows[of_word]] += weights[of_word]  # A passage stands once among those of a word.
+        return scores
 
     def score_rows(self, query: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """BM25 of the passages at `rows` [m]."""
@@ -161,13 +183,12 @@ class LexicalIndex:
         frequency = np.array([[count[term] for term in wanted] for count in counts], dtype=np.float64)
         frequency = frequency.reshape(len(texts), len(terms))
         length = np.array([len(text) for text in tokenized], dtype=np.float64)[:, None]
-        k1, b = self._bm25.k1, self._bm25.b
-        lengths = k1 * (1 - b + b * length / self._average_length)
+        lengths = _length_norm(length, self._statistics)
         saturated = np.divide(frequency, frequency + lengths, out=np.zeros_like(frequency), where=frequency > 0)
         return (saturated @ weights).astype(np.float32)
 
     def _idf(self, terms: NDArray[np.int64]) -> NDArray[np.float64]:
-        starts = self._bm25.scores["indptr"]
+        starts = self._postings.starts
         return _idf((starts[terms + 1] - starts[terms]).astype(np.float64), len(self))
 
 
@@ -197,6 +218,11 @@ class _Counts:
         self._batches.append((terms.astype(np.int32), counts.astype(np.int32)))
 
     @property
+    def passages(self) -> int:
+        """How many were added."""
+        return sum(map(len, self._lengths))
+
+    @property
     def average_length(self) -> float:
         """Terms of a passage, repetitions among them."""
         lengths = np.concatenate([np.empty(0, dtype=np.int32), *self._lengths])
@@ -206,8 +232,8 @@ class _Counts:
         """All words, sorted."""
         return sorted(self._number)
 
-    def scores(self, k1: float, b: float) -> dict[str, object]:
-        """The sparse matrix of scores, passages by sorted words, by columns, as bm25s keeps it. Empties the counts."""
+    def postings(self, statistics: Statistics) -> Postings:
+        """The passages of each word, words sorted, with their weights. Empties the counts."""
         numbers = np.array([self._number[term] for term in self.vocabulary()], dtype=np.int64)
         columns = np.empty(len(numbers), dtype=np.int64)
         columns[numbers] = np.arange(len(numbers))
@@ -215,11 +241,9 @@ class _Counts:
         for terms, _ in self._batches:
             having += np.bincount(columns[terms], minlength=len(numbers))
         starts = np.concatenate([[0], np.cumsum(having)])
-        data = np.empty(starts[-1], dtype=np.float32)
-        indices = np.empty(starts[-1], dtype=np.int32)
-        size = sum(map(len, self._lengths))
-        idf = _idf(having.astype(np.float64), size).astype(np.float32)
-        average = self.average_length
+        weights = np.empty(starts[-1], dtype=np.float32)
+        rows = np.empty(starts[-1], dtype=np.int32)
+        idf = _idf(having.astype(np.float64), statistics.passages).astype(np.float32)
         filled, first = starts[:-1].copy(), 0
         for lengths, different in zip(self._lengths, self._different, strict=True):
             terms, counts = self._batches.pop(0)
@@ -229,12 +253,18 @@ class _Counts:
             of_term = np.bincount(passage_terms, minlength=len(numbers))
             places = np.arange(len(passage_terms)) + np.repeat(filled - np.cumsum(of_term) + of_term, of_term)
             frequency = counts[order].astype(np.float32)
-            saturation = frequency / (k1 * (1 - b + b * lengths[passages] / average) + frequency)
-            data[places] = idf[passage_terms] * saturation
-            indices[places] = first + passages
+            saturation = frequency / (_length_norm(lengths[passages], statistics) + frequency)
+            weights[places] = idf[passage_terms] * saturation
+            rows[places] = first + passages
             filled += of_term
             first += len(lengths)
-        return {"data": data, "indices": indices, "indptr": starts, "num_docs": size}
+        return Postings(weights, rows, starts)
+
+
+def _length_norm(lengths: NDArray[Any], statistics: Statistics) -> NDArray[np.float64]:
+    """What the frequency of a word is weighed against in passages of these lengths, in terms."""
+    k1, b = statistics.k1, statistics.b
+    return k1 * (1 - b + b * lengths / statistics.average_length)
 
 
 def _find(vocabulary: pa.LargeStringArray, word: str) -> int:

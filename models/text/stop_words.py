@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 FUNCTION_WORDS = frozenset(
     "a about after again all also am an and any are as at be been before being both but by can could did do does doing"
     " during each else for from had has have having he her here hers him his how i if in into is it its just me might"
@@ -21,9 +19,8 @@ QUESTION_WORDS = frozenset(
 """Words of questions that no sentence has to repeat to answer them (`models.serving.answer`)."""
 
 
-@cache
-def index_stop_words() -> frozenset[str]:
-    """Words that no index has (`models.text.tokenize`): those of bm25s, which are Lucene's."""
-    from bm25s.stopwords import STOPWORDS_EN
-
-    return frozenset(STOPWORDS_EN)
+INDEX_STOP_WORDS = frozenset(
+    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this"
+    " to was will with".split()
+)
+"""Words that no index has (`models.text.tokenize`): Lucene's English ones."""

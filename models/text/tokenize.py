@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from models.text.stop_words import index_stop_words
+from models.text.stop_words import INDEX_STOP_WORDS
 from models.text.words import stems
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
@@ -18,14 +18,13 @@ _PART_BOUNDARY = re.compile(
 
 def tokenize(texts: Sequence[str]) -> list[list[str]]:
     """Index terms of each text, in order, with repetitions."""
-    stop_words = index_stop_words()
     known: dict[str, list[str]] = {}
     tokenized = []
     for text in texts:
         terms: list[str] = []
         for word in _WORD.findall(unicodedata.normalize("NFKC", text)):
             if word not in known:
-                kept = [form for form in _forms(word) if form not in stop_words]
+                kept = [form for form in _forms(word) if form not in INDEX_STOP_WORDS]
                 known[word] = stems(kept)
             terms += known[word]
         tokenized.append(terms)

@@ -17,6 +17,7 @@ from models.errors import ArtifactError
 from models.retrieval import lexical_index
 from models.retrieval.lexical_index import STATISTICS_FILE, LexicalIndex, read_texts
 from models.store.tables import write_table
+from models.text.stop_words import INDEX_STOP_WORDS
 from models.text.tokenize import tokenize
 
 TEXTS = [
@@ -170,18 +171,20 @@ def test_a_corpus_without_words_is_saved_and_loaded(tmp_path: Path, texts: list[
     assert loaded.score("anything", ["anything"]).tolist() == [0]
 
 
-def test_the_arrays_are_those_that_bm25s_builds(index: LexicalIndex) -> None:
+def test_the_postings_are_those_that_bm25s_builds(index: LexicalIndex) -> None:
     import bm25s
+    from bm25s.stopwords import STOPWORDS_EN
 
+    assert frozenset(STOPWORDS_EN) == INDEX_STOP_WORDS
     tokenized = tokenize(TEXTS)
     vocabulary = {term: index for index, term in enumerate(sorted(set().union(*tokenized)))}
     theirs = bm25s.BM25(k1=0.9, b=0.4, method="lucene")
     ids = [[vocabulary[term] for term in text] for text in tokenized]
     theirs.index((ids, vocabulary), create_empty_token=False, show_progress=False)
-    ours = index._bm25.scores
-    np.testing.assert_allclose(ours["data"], theirs.scores["data"], rtol=1e-6)
-    for name in ("indices", "indptr"):
-        np.testing.assert_array_equal(ours[name], theirs.scores[name])
+    weights, rows, starts = index._postings
+    np.testing.assert_allclose(weights, theirs.scores["data"], rtol=1e-6)
+    np.testing.assert_array_equal(rows, theirs.scores["indices"])
+    np.testing.assert_array_equal(starts, theirs.scores["indptr"])
     assert index._vocabulary.to_pylist() == list(vocabulary)
     assert index.words == len(vocabulary)
 
@@ -216,7 +219,6 @@ def own():
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) * 1024
 
 tokenize(["what is imported late"])
-import bm25s
 LexicalIndex.load(Path(sys.argv[2]))
 before = own()
 index = LexicalIndex.load(Path(sys.argv[1]))
