@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from models.contracts.tiers import MODEL_TIERS
 from models.serving.api_keys import caller_name
 from models.serving.loaded_bundle import LoadedBundle
 from services.decision_record import document_id
@@ -215,7 +216,7 @@ def test_documents_that_are_cut_are_counted(running: Running) -> None:
 
 def test_stages_are_timed_and_fit_into_the_total(running: Running) -> None:
     stage_ms = running.rerank(QUERY, DOCUMENTS)["meta"]["stage_ms"]
-    assert set(stage_ms) == {"queue", "first_stage", "compact", "large", "total"}
+    assert set(stage_ms) == {"queue", "first_stage", *(tier.name for tier in MODEL_TIERS), "total"}
     assert all(milliseconds >= 0 for milliseconds in stage_ms.values())
     parts = sum(milliseconds for stage, milliseconds in stage_ms.items() if stage != "total")
     assert parts <= stage_ms["total"] + 0.05  # Each is rounded to a hundredth.

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.cascade.calibration import probability
+from models.contracts.tiers import MODEL_TIERS
 from models.errors import ArtifactError
 from models.release.bundle import Bundle
 from models.release.golden import GoldenQuery, compare_golden, golden_queries
@@ -70,9 +71,9 @@ def test_its_parts_are_read_as_what_they_are(small: Small) -> None:
     calibration = small.first.bundle.path("calibration.json")
     assert canonical_json(bundle.calibration.to_dict()) == calibration.read_bytes()
     assert [asdict(query) for query in bundle.golden] == small.first.bundle.read_json("golden.json")
-    names = set(bundle.model_files("compact")) | set(bundle.model_files("large"))
-    assert names == {
-        name for name in small.first.bundle.manifest.files if name.startswith(("compact", "large", "engines"))
+    tiers = [tier.name for tier in MODEL_TIERS]
+    assert {name for tier in tiers for name in bundle.model_files(tier)} == {
+        name for name in small.first.bundle.manifest.files if name.startswith((*tiers, "engines"))
     }
     for name, digest in bundle.model_files("large").items():
         assert digest == small.first.bundle.manifest.files[name].sha256

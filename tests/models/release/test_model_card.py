@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from models.contracts.tiers import MODEL_TIERS
 from models.evaluation.report import read_report
 from models.records.mlflow_registry import CHALLENGER, Tracking
 from models.release.model_card import CARD, weights_licence
@@ -29,7 +30,8 @@ def test_it_says_how_the_models_were_made_what_they_do_well_and_where_not(small:
     for name, version in bundle.manifest.inputs.items():
         assert f"`{version}`" in card, name
     assert digest_file(bundle.folder / "large" / "model.safetensors") in card
-    assert f"| layers | {small.first.large.summary['layers']} | {small.first.compact.summary['layers']} |" in card
+    layers = [str(small.first.rerankers[tier.name].summary["layers"]) for tier in reversed(MODEL_TIERS)]
+    assert f"| layers | {' | '.join(layers)} |" in card
     assert all(line.count("|") >= 3 for line in card.splitlines() if line.startswith("|"))
 
 
@@ -69,7 +71,7 @@ def test_each_model_has_a_card_of_how_it_was_trained(small: Small, tracking: Tra
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
-    for size, artifact in (("large", small.first.large), ("compact", small.first.compact)):
+    for size, artifact in small.first.rerankers.items():
         version = register_model(tracking, artifact, size, small.settings.training.model_dump())
         card = str(client.get_model_version(f"reranker-{size}", version).description)
         assert card.startswith(f"# {size.capitalize()} cross-encoder")

@@ -197,7 +197,7 @@ def test_documents_are_embedded_while_a_share_of_the_budget_lasts(loaded: Loaded
     assert len({item.dense_score for item in result.items}) == 1, "the mean of the corpus"
     whole = loaded.rank_documents(QUESTION, documents[:5], BUDGET_MS)
     assert (whole.degraded, whole.degraded_reason) == (False, "")
-    assert set(whole.stage_ms) == {"first_stage", "compact", "large"}
+    assert set(whole.stage_ms) == {"first_stage", *(tier.name for tier in MODEL_TIERS)}
 
 
 def test_without_a_budget_words_order_the_documents_and_no_model_runs(loaded: LoadedBundle) -> None:
