@@ -7,8 +7,7 @@ from assets.making import asset_of, by_tier, image, output, progress
 from assets.policies import MODEL_POOL
 from assets.resources import Deployment
 from models.evaluation.steps import OFFLINE_EVALUATION, SCORE_CALIBRATION, SCORED_CANDIDATES
-from models.release.steps import CHAMPION_EVALUATION
-from models.serving.steps import LATENCY_PROFILE
+from models.serving.steps import CHAMPION_EVALUATION, LATENCY_PROFILE
 from models.store.artifacts import Artifact
 
 
@@ -92,43 +91,42 @@ def offline_evaluation(
 
 @asset_of(
     CHAMPION_EVALUATION,
-    keys.EVALUATION_SET, keys.PASSAGES, keys.CANDIDATES,
+    keys.EVALUATION_SET,
     kinds={"python"},
     pool=MODEL_POOL,
     # Not read: the champion may have changed since the last candidate, so each new one is compared with that of now.
     deps=[keys.RELEASE_CANDIDATE],
-)  # fmt: skip
+)
 def champion_evaluation(
-    context: dg.AssetExecutionContext,
-    deployment: Deployment,
-    evaluation_set: Artifact,
-    passages: Artifact,
-    candidates: Artifact,
+    context: dg.AssetExecutionContext, deployment: Deployment, evaluation_set: Artifact
 ) -> dg.Output[Artifact]:
-    """The champion on the current evaluation set and candidates: its stored numbers where the set is the same,
-    else scored anew."""
+    """The champion as it serves, by its own indexes, on the test queries of the current evaluation set."""
     from models.records.ledger import Ledger
     from models.records.mlflow_registry import Tracking
-    from models.release.champion import make_champion_evaluation
     from models.release.releaser import Releaser
+    from models.serving.champion import make_champion_evaluation
 
     settings, ledger = deployment.settings(), Ledger(deployment.database())
     Releaser(ledger, Tracking.of(settings)).repair()
     artifact = make_champion_evaluation(
-        deployment.store(), settings, ledger.current(), evaluation_set, passages, candidates
+        deployment.store(), settings, ledger.current(), evaluation_set, progress(context, "champion's requests timed")
     )
     return output(context, artifact)
 
 
-@asset_of(LATENCY_PROFILE, keys.RELEASE_CANDIDATE, kinds={"python"}, pool=MODEL_POOL)
+@asset_of(LATENCY_PROFILE, keys.RELEASE_CANDIDATE, keys.EVALUATION_SET, kinds={"python"}, pool=MODEL_POOL)
 def latency_profile(
-    context: dg.AssetExecutionContext, deployment: Deployment, release_candidate: Artifact
+    context: dg.AssetExecutionContext, deployment: Deployment, release_candidate: Artifact, evaluation_set: Artifact
 ) -> dg.Output[Artifact]:
-    """The bundle loaded anew: milliseconds of rerank requests, and how far it is from its golden scores."""
+    """The bundle loaded anew and asked all test queries inside the budget: times, quality, and golden scores."""
     from models.serving.latency_profile import make_latency_profile
 
     artifact = make_latency_profile(
-        deployment.store(), deployment.settings(), release_candidate, progress(context, "requests timed")
+        deployment.store(),
+        deployment.settings(),
+        release_candidate,
+        evaluation_set,
+        progress(context, "requests timed"),
     )
     return output(context, artifact)
 

@@ -530,34 +530,17 @@ def evidence_for(small: Small, ledger: Ledger, candidate: Candidate) -> GateEvid
 
 def exhibits_for(small: Small, ledger: Ledger, candidate: Candidate) -> Exhibits:
     """What a candidate of `small` is judged by: its profile and the champion's evaluation are made here."""
-    from models.release.champion import evaluate_champion
     from models.release.evidence import Exhibits
-    from models.serving.latency_profile import profile_bundle
+    from models.serving.champion import make_champion_evaluation
+    from models.serving.latency_profile import make_latency_profile
 
-    champion = ledger.current()
-    served = small.store.open("release/release_candidate", champion.bundle_version) if champion else None
-    built = dict(small.artifacts) | {"release/release_candidate": candidate.bundle}
-    evaluation_set, passages, candidates = (
-        built[name] for name in ("corpus/evaluation_set", "corpus/passages", "index/candidates")
+    evaluation_set = small.artifacts["corpus/evaluation_set"]
+    return Exhibits(
+        candidate.bundle,
+        candidate.evaluation,
+        make_champion_evaluation(small.store, small.settings, ledger.current(), evaluation_set),
+        make_latency_profile(small.store, small.settings, candidate.bundle, evaluation_set),
     )
-    evaluation = _keep(
-        small.store,
-        built,
-        "evaluation/champion_evaluation",
-        lambda folder: evaluate_champion(
-            served, evaluation_set, passages, candidates, small.settings.evaluation, folder
-        ),
-        *(item.asset for item in (evaluation_set, passages, candidates)),
-        settings={"champion": champion.bundle_version if champion else ""},
-    )
-    latency = _keep(
-        small.store,
-        built,
-        "evaluation/latency_profile",
-        lambda folder: profile_bundle(candidate.bundle, small.settings, folder),
-        "release/release_candidate",
-    )
-    return Exhibits(candidate.bundle, candidate.evaluation, evaluation, latency)
 
 
 def put_in_service(ledger: Ledger, candidate: Candidate, model_version: str) -> Release:

@@ -63,7 +63,7 @@ def assess(
         query_facts(queries, judgments, passages),
         texts,
         JUDGED,
-        report.best_first_stage,
+        report.best_without_model,
         settings,
     )
     stages = stage_gains(first_stages, scored, judgments, calibration, tiers, depth, settings)

@@ -102,7 +102,9 @@ def evaluate_offline(
     return {
         **{f"ndcg_at_10_{name}": result.means["nDCG@10"] for name, result in report.systems.items()},
         "ndcg_at_10_gain": gain.difference,
-        "gain_p_value": gain.p_value,
+        "ndcg_at_10_gain_over_first_stage": report.gains_over_first_stage["tiered"].difference,
+        "gain_p_value": gain.p_gain,
         "best_first_stage": report.best_first_stage,
+        "best_without_model": report.best_without_model,
         "queries": report.queries,
     }

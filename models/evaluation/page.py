@@ -47,7 +47,7 @@ def write_evaluation_page(
     )
     values = assessment.to_dict()
     report = assessment.report
-    gains = [gain.to_dict() for gain in report.gains.values()]
+    gains = [gain.to_dict() for gain in (*report.gains.values(), *report.gains_over_first_stage.values())]
     behind = [gain for stage in values["by_first_stage"] for gain in stage["gains"].values()]
     apart = _differences(assessment)
     losers, winners = apart[apart["difference"] < -_SAME], apart[apart["difference"] > _SAME][::-1]
@@ -84,7 +84,7 @@ def _differences(assessment: Assessment) -> pd.DataFrame:
     per_query = assessment.report.per_query
     main = per_query[per_query["measure"] == MAIN_MEASURE]
     table = main.pivot(index="query_id", columns="system", values="value")
-    differences = pd.DataFrame({"baseline": table[assessment.report.best_first_stage], "candidate": table[JUDGED]})
+    differences = pd.DataFrame({"baseline": table[assessment.report.best_without_model], "candidate": table[JUDGED]})
     differences["difference"] = differences["candidate"] - differences["baseline"]
     return differences.sort_values(["difference", "candidate"], kind="stable")
 
@@ -111,7 +111,7 @@ class _Examples:
         self._texts = dict(zip(queries["query_id"], queries["text"], strict=True))
         self._judged = dict(iter(judgments[judgments["grade"] > 0].groupby("query_id")))
         self._passages = passages
-        self._rankings = {name: assessment.rankings[name] for name in (assessment.report.best_first_stage, JUDGED)}
+        self._rankings = {name: assessment.rankings[name] for name in (assessment.report.best_without_model, JUDGED)}
 
     def of(self, values: pd.DataFrame) -> list[dict[str, Any]]:
         """What the page shows of the queries of `values`, in its order."""

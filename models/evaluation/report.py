@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models.contracts.tiers import FIRST_STAGES, TIERS
+from models.contracts.tiers import FIRST_STAGES, LEAN, TIERS
 from models.errors import ContractError
 from models.measures.metrics import MAIN_MEASURE, collapse_to_documents, evaluate_run, mean_values
 from models.measures.significance import (
@@ -29,9 +29,14 @@ from models.measures.significance import (
 )
 from models.settings import EvaluationSettings
 
+WITHOUT_MODEL = (*FIRST_STAGES, LEAN.name)
+"""Systems that need no model of ours: what the models gain counts against the best of them."""
 RERANKERS = (*(tier.name for tier in TIERS), "tiered")
 PAGE, QUALITY_COST = "report/evaluation.html", "report/quality_cost.png"
 """Files of an evaluation for people."""
+
+SERVED = "served"
+"""The tiered reranker by the answers of a loaded bundle, under the budget of a request."""
 
 PER_QUERY_COLUMNS = ("query_id", "system", "measure", "value")
 
@@ -46,8 +51,9 @@ class Comparison:
     """Candidate minus baseline on the same queries, in units of `measure`.
 
     `low` and `high` bound the mean difference (bootstrap); `p_value` is two-sided (paired randomization test), and
-    `p_corrected` the same corrected for the comparisons made beside it, None where it stands alone; `detectable` is the
-    smallest difference that this many queries would show with power 0.8.
+    `p_corrected` the same corrected for the comparisons made beside it, None where it stands alone; `p_gain` is
+    one-sided, of the candidate being no better; `detectable` is the smallest difference that this many queries would
+    show with power 0.8, and `standard_error` that of the difference.
     """
 
     candidate: str
@@ -60,10 +66,12 @@ class Comparison:
     low: float
     high: float
     p_value: float
+    p_gain: float
     improved: int
     hurt: int
     same: int
     detectable: float
+    standard_error: float
     p_corrected: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,15 +159,18 @@ def _empty_per_query() -> pd.DataFrame:
 class EvaluationReport:
     """All systems on one evaluation set.
 
-    `gains` holds each reranker against the best first stage, the one with the highest nDCG@10 on these very queries:
-    the hardest baseline; their `p_corrected` is by the largest statistic among them. `pairs` are all pairs of systems,
-    `power` is about the tiered reranker, or the last one where there is none. `per_query` has `query_id, system,
-    measure, value` and is stored as a table beside the JSON.
+    `gains` holds each system with a model against the best of `WITHOUT_MODEL`, the one with the highest nDCG@10 on
+    these very queries: what the models add. `gains_over_first_stage` holds them, and the learned combination of the
+    first stages (`lean`), against the best first stage. The `p_corrected` of each are by the largest statistic among
+    them. `pairs` are all pairs of systems, `power` is about the tiered reranker, or the last one where there is none.
+    `per_query` has `query_id, system, measure, value` and is stored as a table beside the JSON.
     """
 
     systems: Mapping[str, SystemResult]
     best_first_stage: str
+    best_without_model: str
     gains: Mapping[str, Comparison]
+    gains_over_first_stage: Mapping[str, Comparison]
     confidence: float
     pairs: Sequence[Pair] = ()
     power: Power | None = None
@@ -175,7 +186,9 @@ class EvaluationReport:
         return {
             "systems": {name: result.to_dict() for name, result in self.systems.items()},
             "best_first_stage": self.best_first_stage,
+            "best_without_model": self.best_without_model,
             "gains": {name: gain.to_dict() for name, gain in self.gains.items()},
+            "gains_over_first_stage": {name: gain.to_dict() for name, gain in self.gains_over_first_stage.items()},
             "confidence": self.confidence,
             "pairs": [asdict(pair) for pair in self.pairs],
             "power": None if self.power is None else asdict(self.power),
@@ -189,7 +202,9 @@ class EvaluationReport:
         return cls(
             systems={name: SystemResult.from_dict(result) for name, result in values["systems"].items()},
             best_first_stage=values["best_first_stage"],
-            gains={name: Comparison.from_dict(gain) for name, gain in values["gains"].items()},
+            best_without_model=values["best_without_model"],
+            gains=_comparisons(values["gains"]),
+            gains_over_first_stage=_comparisons(values["gains_over_first_stage"]),
             confidence=values["confidence"],
             pairs=tuple(Pair(**pair) for pair in values["pairs"]),
             power=None if values["power"] is None else Power(**values["power"]),
@@ -204,7 +219,7 @@ def evaluate_systems(
     settings: EvaluationSettings,
     imported: Collection[str] = (),
 ) -> EvaluationReport:
-    """Judge every system on the judged queries and compare the rerankers with the best first stage.
+    """Judge every system on the judged queries and compare what has a model with the best of what has none.
 
     Each ranking has `query_id, passage_id, document_id, rank, score`, rank 1 best; `judgments` are those of the
     evaluated split only, since each of its queries counts. Names in `FIRST_STAGES` are first stages, all others
@@ -219,32 +234,32 @@ def evaluate_systems(
     ]
     if untimed:
         raise ContractError(f"no seconds per query for {', '.join(untimed)}", "Time every system that is evaluated.")
-    tables = {name: _evaluate_ranking(name, ranking, judgments) for name, ranking in rankings.items()}
+    tables = {name: evaluate_ranking(name, ranking, judgments) for name, ranking in rankings.items()}
     systems = {
         name: _summarize(
             table, _kind(name, imported), None if name in imported else float(seconds_per_query[name]), settings
         )
         for name, table in tables.items()
     }
-    best = max(first_stages, key=lambda name: systems[name].means[MAIN_MEASURE])
-    per_query = pd.concat(
-        [table.assign(system=name).reindex(columns=list(PER_QUERY_COLUMNS)) for name, table in tables.items()],
-        ignore_index=True,
+    without_model = [name for name in WITHOUT_MODEL if name in rankings]
+    best_first_stage, best = (
+        max(names, key=lambda name: systems[name].means[MAIN_MEASURE]) for names in (first_stages, without_model)
     )
+    per_query = pd.concat(list(tables.values()), ignore_index=True)
     values = {name: _values(per_query, name) for name in rankings}
-    gains = {
-        name: _paired(values[name], values[best], name, best, MAIN_MEASURE, settings)
-        for name in rankings
-        if name not in FIRST_STAGES
-    }
-    if gains:
-        differences = np.stack([(values[name] - values[best]).to_numpy() for name in gains])
-        corrected = max_statistic_test(differences, settings.resamples, _SEED)
-        gains = {
-            name: replace(gain, p_corrected=float(p)) for (name, gain), p in zip(gains.items(), corrected, strict=True)
-        }
+    gains = _gains(values, [name for name in rankings if name not in without_model], best, settings)
     return EvaluationReport(
-        systems, best, gains, settings.confidence, _pairs(values, settings), _power(values, gains, best), per_query
+        systems=systems,
+        best_first_stage=best_first_stage,
+        best_without_model=best,
+        gains=gains,
+        gains_over_first_stage=_gains(
+            values, [name for name in rankings if name not in first_stages], best_first_stage, settings
+        ),
+        confidence=settings.confidence,
+        pairs=_pairs(values, settings),
+        power=_power(values, gains, best),
+        per_query=per_query,
     )
 
 
@@ -255,14 +270,16 @@ def compare(
     measure: str = MAIN_MEASURE,
     settings: EvaluationSettings | None = None,
     *,
+    other_system: str | None = None,
     candidate: str = "candidate",
     baseline: str = "champion",
 ) -> Comparison:
     """Compare one system of two evaluations on the same queries: a (candidate) minus b (champion).
 
-    Both are per-query tables of an `EvaluationReport`. Raises `ContractError` when the queries differ.
+    Both are per-query tables of an `EvaluationReport`; b may be of an `other_system`. Raises `ContractError` when the
+    queries differ.
     """
-    first, second = _values(per_query_a, system, measure), _values(per_query_b, system, measure)
+    first, second = _values(per_query_a, system, measure), _values(per_query_b, other_system or system, measure)
     if not first.index.equals(second.index):
         apart = len(first.index.symmetric_difference(second.index))
         raise ContractError(
@@ -272,14 +289,18 @@ def compare(
     return _paired(first, second, candidate, baseline, measure, settings or EvaluationSettings())
 
 
-def _evaluate_ranking(name: str, ranking: pd.DataFrame, judgments: pd.DataFrame) -> pd.DataFrame:
+def evaluate_ranking(name: str, ranking: pd.DataFrame, judgments: pd.DataFrame) -> pd.DataFrame:
+    """All measures of a ranking on each judged query, as system `name`: a table of `PER_QUERY_COLUMNS`.
+
+    Raises `ContractError` when it ranks none of the judged queries.
+    """
     run = collapse_to_documents(ranking)
     if set(run["query_id"].tolist()).isdisjoint(judgments["query_id"].tolist()):
         raise ContractError(
             f"{name} ranks none of the judged queries",
             "Its query ids differ from those of the judgments, or it returned nothing.",
         )
-    return evaluate_run(run, judgments)
+    return evaluate_run(run, judgments).assign(system=name).reindex(columns=list(PER_QUERY_COLUMNS))
 
 
 def _kind(name: str, imported: Collection[str]) -> str:
@@ -304,6 +325,18 @@ def _pairs(values: Mapping[str, pd.Series], settings: EvaluationSettings) -> tup
         for i, j in combinations(range(len(names)), 2)
         for apart in (means[i] - means[j],)
     )
+
+
+def _gains(
+    values: Mapping[str, pd.Series], names: Sequence[str], baseline: str, settings: EvaluationSettings
+) -> dict[str, Comparison]:
+    """Each system against `baseline`, with p values corrected for there being so many."""
+    if not names:
+        return {}
+    gains = {name: _paired(values[name], values[baseline], name, baseline, MAIN_MEASURE, settings) for name in names}
+    differences = np.stack([(values[name] - values[baseline]).to_numpy() for name in names])
+    corrected = max_statistic_test(differences, settings.resamples, _SEED).tolist()
+    return {name: replace(gains[name], p_corrected=p) for name, p in zip(names, corrected, strict=True)}
 
 
 def _power(values: Mapping[str, pd.Series], gains: Mapping[str, Comparison], best: str) -> Power | None:
@@ -345,11 +378,17 @@ def _paired(
         low=low,
         high=high,
         p_value=paired_randomization_test(a, b, settings.resamples, _SEED),
+        p_gain=paired_randomization_test(a, b, settings.resamples, _SEED, "greater"),
         improved=improved,
         hurt=hurt,
         same=len(differences) - improved - hurt,
         detectable=smallest_detectable_difference(differences),
+        standard_error=float(np.std(differences, ddof=1) / np.sqrt(len(differences))),
     )
+
+
+def _comparisons(values: Mapping[str, Mapping[str, Any]]) -> dict[str, Comparison]:
+    return {name: Comparison.from_dict(comparison) for name, comparison in values.items()}
 
 
 def read_report(folder: Path) -> EvaluationReport:

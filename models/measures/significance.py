@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,8 +22,17 @@ _CELLS_AT_ONCE = 2_000_000
 """Bound on resamples x queries held in memory: 16 MB of float64."""
 
 
-def paired_randomization_test(a: ArrayLike, b: ArrayLike, resamples: int = 10_000, seed: int = 0) -> float:
-    """Two-sided p value of "the mean of `a - b` is 0": the share of sign flips with a mean at least as far from 0.
+def paired_randomization_test(
+    a: ArrayLike,
+    b: ArrayLike,
+    resamples: int = 10_000,
+    seed: int = 0,
+    alternative: Literal["two-sided", "greater"] = "two-sided",
+) -> float:
+    """p value of "the mean of `a - b` is 0": the share of sign flips with a mean at least as far from 0.
+
+    With the alternative `greater` it is the share of flips with a mean at least as high, so that a loss has a p value
+    above a half, however significant it is.
 
     `a` and `b` hold one value per query, in the same order. All sign flips are enumerated when there are no more than
     `resamples`; otherwise `resamples` are drawn and the observed one is counted in, (k + 1) / (n + 1): p is never 0
@@ -38,12 +48,12 @@ def paired_randomization_test(a: ArrayLike, b: ArrayLike, resamples: int = 10_00
     changed = differences[differences != 0]
     if changed.size == 0:
         return 1.0
-    observed = abs(changed.sum())
+    observed = float(changed.sum() if alternative == "greater" else abs(changed.sum()))
     limit = observed - 1e-12 * np.abs(changed).sum()
     total, extreme = 0, 0
     for flipped in _sign_flips(changed.size, resamples, seed, changed.size):
         sums = changed.sum() - 2.0 * (flipped.astype(float) @ changed)
-        extreme += int(np.count_nonzero(np.abs(sums) >= limit))
+        extreme += int(np.count_nonzero((sums if alternative == "greater" else np.abs(sums)) >= limit))
         total += len(flipped)
     return extreme / total if _enumerable(changed.size, resamples) else (extreme + 1) / (total + 1)
 
@@ -163,6 +173,50 @@ def smallest_detectable_difference(differences: ArrayLike, power: float = 0.8, a
         raise ContractError("a detectable difference needs at least two queries", "Judge more queries.")
     deviation = 0.0 if np.ptp(values) == 0 else float(np.std(values, ddof=1))
     return float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * deviation / math.sqrt(values.size)
+
+
+def chance_to_show(mean: float, limit: float, standard_error: float, *, confidence: float = 0.95) -> float:
+    """Probability that the lower end of the two-sided interval of a mean is at least `limit`, where `mean` is true.
+
+    Normal approximation: Phi((mean - limit) / standard error - z). The interval of confidence 0 is the mean itself.
+    Without a spread it is 0 or 1.
+    """
+    from scipy import stats
+
+    if standard_error <= 0:
+        return float(mean >= limit)
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    return float(stats.norm.cdf((mean - limit) / standard_error - z))
+
+
+def queries_to_show(
+    mean: float, limit: float, standard_error: float, queries: int, *, confidence: float = 0.95, power: float = 0.8
+) -> int | None:
+    """How many queries like these `queries`, of which the mean has `standard_error`, bring `chance_to_show` to `power`.
+
+    None where no number does, as `mean` is not above `limit`.
+    """
+    from scipy import stats
+
+    if mean <= limit:
+        return None
+    quantiles = float(stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power))
+    if quantiles <= 0:  # The interval is so narrow that any number will do.
+        return 2
+    return max(2, math.ceil(queries * (standard_error * quantiles / (mean - limit)) ** 2))
+
+
+def best_of(count: int) -> float:
+    """Expected maximum of `count` independent standard normal values: what the best of so many equal tries shows.
+
+    Numerically, from the density of the maximum, n phi(x) Phi(x)^(n - 1). 0 for one try.
+    """
+    from scipy import integrate, stats
+
+    if count < 1:
+        raise ContractError(f"the best of {count} tries", "Count at least one.")
+    value, _ = integrate.quad(lambda x: x * count * stats.norm.pdf(x) * stats.norm.cdf(x) ** (count - 1), -12, 12)
+    return float(value)
 
 
 def queries_to_detect(differences: ArrayLike, difference: float, power: float = 0.8, alpha: float = 0.05) -> int:

@@ -59,6 +59,8 @@ def deployment_status(settings: Settings) -> dict[str, Any]:
         },
         "evaluation": {} if report is None else report["systems"],
         "gains": {} if report is None else report["gains"],
+        "best_without_model": None if report is None else report["best_without_model"],
+        "gains_over_first_stage": {} if report is None else report["gains_over_first_stage"],
         "best_first_stage": None if report is None else report["best_first_stage"],
         "pairs": [] if report is None else report["pairs"],
         "power": None if report is None else report["power"],

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
-from sqlalchemy import Select, select, text
+from sqlalchemy import Select, func, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -187,6 +187,15 @@ class Ledger:
             session.add(row)
             session.flush()
             return _to_gate_record(row)
+
+    def candidates_judged_on(self, evaluation_set: str, but: str = "") -> int:
+        """How many candidates, `but` that one, the gate has decided on by a version of the evaluation set."""
+        judged = select(func.count(func.distinct(GateDecisionRow.candidate_version))).where(
+            GateDecisionRow.checks["evaluation_set_version"].as_string() == evaluation_set,
+            GateDecisionRow.candidate_version != but,
+        )
+        with self.database.session(read_only=True) as session:
+            return int(session.scalar(judged) or 0)
 
     def gate_decisions(self, limit: int = 50) -> list[GateRecord]:
         """The latest gate decisions, newest first."""

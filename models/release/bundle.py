@@ -7,7 +7,6 @@ engines/                    what computes the scores of both models
 calibration.json            the scorers of all tiers
 MODEL_CARD.md               what the models are, how they were made, what they do well and where not
 golden.json                 `GoldenQuery`s: queries with the scores that a reloaded bundle must reproduce
-evaluation/                 per_query.parquet: what the next candidate is compared with
 report/                     evaluation.json, for people: it does not decide the bundle's version
 """
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from models.errors import ArtifactError, ContractError
-from models.evaluation.report import PAGE, compare, read_report
+from models.evaluation.report import PAGE, SERVED, compare, read_report
 from models.records.ledger import Ledger
 from models.release.blocking_checks import judge_origin
 from models.release.gate import GateDecision, GateEvidence, LatencyProfile, decide
@@ -57,11 +57,12 @@ def gather(
             "Materialize evaluation/champion_evaluation again, then the gate.",
         )
     evaluation_set = evaluation.manifest.inputs["corpus/evaluation_set"]
-    same_set = facts.get("evaluation_set", evaluation_set) == evaluation_set
+    served = latency.read_table("per_query.parquet")
+    same_set = champion_evaluation.manifest.inputs["corpus/evaluation_set"] == evaluation_set
     if facts["champion"] is not None and current is not None:
         baseline = champion_evaluation.read_table("per_query.parquet")
         try:
-            champion = compare(report.per_query, baseline, "tiered", settings=settings.evaluation)
+            champion = compare(served, baseline, SERVED, settings=settings.evaluation)
         except ContractError:
             same_set = False
     findings = judge_origin(store, settings, candidate)
@@ -69,6 +70,16 @@ def gather(
         contracts={check.key: finding for check, finding in findings.items() if check.is_contract},
         blocking_checks={check.key: finding for check, finding in findings.items() if not check.is_contract},
         gain=report.gains["tiered"],
+        gain_over_first_stage=report.gains_over_first_stage["tiered"],
+        served_gain=compare(
+            served,
+            report.per_query,
+            SERVED,
+            settings=settings.evaluation,
+            other_system=report.best_without_model,
+            candidate=SERVED,
+            baseline=report.best_without_model,
+        ),
         champion=champion,
         champion_version=version,
         evaluation_set_version=evaluation_set,
@@ -77,6 +88,7 @@ def gather(
         drift_share=drift_share,
         rolled_back=ledger.was_rolled_back(candidate.data_version),
         candidate_is_champion=version == candidate.data_version,
+        judged_before=ledger.candidates_judged_on(evaluation_set, but=candidate.data_version),
     )
 
 

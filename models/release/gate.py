@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from models.measures.significance import best_of, chance_to_show, queries_to_show
 from models.text.markdown import table_lines
 
 if TYPE_CHECKING:
@@ -25,10 +26,12 @@ Operator = Literal[">=", "<=", "=="]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatencyProfile:
-    """What loading the bundle and timing requests showed: the content of latency.json, times in milliseconds.
+    """What loading the bundle and asking it every test query showed: the content of latency.json, times in
+    milliseconds.
 
-    A request retrieves and reranks inside `tiers.budget_ms`; `degraded_share` is the part of them that ran into it. The
-    golden numbers compare the bundle, loaded anew, with the scores stored in it. None means that it was not measured.
+    A request retrieves and reranks inside `tiers.budget_ms`, so its time says little where that cuts it short:
+    `degraded_share` is the part of them that ran into it. The golden numbers compare the bundle, loaded anew, with the
+    scores stored in it. None means that it was not measured.
     """
 
     p50_ms: float | None
@@ -49,13 +52,18 @@ class GateEvidence:
 
     `contracts` and `blocking_checks` are what those of `models.release.blocking_checks` found of the artifacts that the
     candidate was made of, by `BlockingCheck.key`.
-    `gain` is the tiered reranker against the best first stage; `champion` is the candidate minus the champion, both
-    tiered, both on evaluation set `evaluation_set_version`, and `same_evaluation_set` says whether that holds.
+    `gain` is the tiered reranker against the best system without a model of ours, and `served_gain` what the loaded
+    bundle answered inside the budget against the same; `gain_over_first_stage` is for the record. `champion` is the
+    candidate minus the champion, each as it serves: by its own first stage and inside the budget, both on evaluation
+    set `evaluation_set_version`; `same_evaluation_set` says whether that holds. `judged_before` counts the other
+    candidates that were decided on by that evaluation set.
     """
 
     contracts: Mapping[str, Finding]
     blocking_checks: Mapping[str, Finding]
     gain: Comparison | None
+    gain_over_first_stage: Comparison | None
+    served_gain: Comparison | None
     champion: Comparison | None
     champion_version: str | None
     evaluation_set_version: str
@@ -64,6 +72,7 @@ class GateEvidence:
     drift_share: float | None
     rolled_back: bool
     candidate_is_champion: bool
+    judged_before: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,8 @@ class GateCheck:
     """What a rule found: `value comparison threshold`, whether it holds, and in words what it means or what to do.
 
     `passed` is None where there was nothing to judge, as the loss against a champion before there is one; that does not
-    refuse.
+    refuse. `power` is the probability that the rule lets through what `power_of` says, with this many queries; None
+    where that is no question of chance.
     """
 
     name: str
@@ -81,6 +91,8 @@ class GateCheck:
     threshold: float | bool
     comparison: Operator
     message: str
+    power: float | None = None
+    power_of: str = ""
 
     @property
     def refuses(self) -> bool:
@@ -96,6 +108,8 @@ class GateDecision:
     checks: tuple[GateCheck, ...]
     champion_version: str | None
     evaluation_set_version: str
+    judged_before: int = 0
+    """Other candidates decided on by the same evaluation set: the best of many looks better than it is."""
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -112,13 +126,23 @@ class GateDecision:
             "reasons": list(self.reasons),
             "champion_version": self.champion_version,
             "evaluation_set_version": self.evaluation_set_version,
+            "judged_before": self.judged_before,
         }
 
     def to_markdown(self) -> str:
         """A table with one row per check."""
         outcome = {True: "passed", False: "refused", None: "not judged"}
-        rows = [(c.name, c.value, f"{c.comparison} {c.threshold}", outcome[c.passed]) for c in self.checks]
-        return "\n".join(table_lines(("check", "value", "threshold", "outcome"), rows))
+        rows = [
+            (
+                check.name,
+                check.value,
+                f"{check.comparison} {check.threshold}",
+                outcome[check.passed],
+                "" if check.power is None else f"{check.power:.0%} for {check.power_of}",
+            )
+            for check in self.checks
+        ]
+        return "\n".join(table_lines(("check", "value", "threshold", "outcome", "power"), rows))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GateDecision:
@@ -128,8 +152,20 @@ class GateDecision:
             checks=tuple(GateCheck(**check) for check in values["checks"]),
             champion_version=values["champion_version"],
             evaluation_set_version=values["evaluation_set_version"],
+            judged_before=values["judged_before"],
         )
 
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """The probability that a rule lets `of` through, and how many queries would make it `WANTED_POWER`."""
+
+    value: float
+    of: str
+    queries: int | None = None
+
+
+WANTED_POWER = 0.8
 
 Text = str | Callable[[GateEvidence], str]
 """Words, or how to say them of the evidence."""
@@ -169,6 +205,7 @@ class NumberRule(Rule):
     what: Text
     context: Text = ""
     advice: Text
+    power: Callable[[GateEvidence, Settings], Power | None] = lambda evidence, settings: None
 
     def judge(self, evidence: GateEvidence, settings: Settings) -> tuple[GateCheck, ...]:
         """One check; a number that is missing or not finite refuses."""
@@ -187,12 +224,16 @@ class NumberRule(Rule):
         passed = number >= threshold if self.comparison == ">=" else number <= threshold
         side = "at least" if self.comparison == ">=" else "at most"
         context = _say(self.context, evidence)
+        power = self.power(evidence, settings)
         statement = f"{what}: {_show(number)}{context}; {side} {_show(threshold)} is asked."
-        message = statement if passed else f"{statement} {_say(self.advice, evidence)}"
-        return (self._check(passed, number, threshold, message),)
+        message = statement if passed else f"{statement} {_say(self.advice, evidence)}{_say_power(power)}"
+        return (self._check(passed, number, threshold, message, power),)
 
-    def _check(self, passed: bool | None, value: float | None, threshold: float, message: str) -> GateCheck:
-        return GateCheck(self.name, self.group, passed, value, threshold, self.comparison, message)
+    def _check(
+        self, passed: bool | None, value: float | None, threshold: float, message: str, power: Power | None = None
+    ) -> GateCheck:
+        chance, of = (None, "") if power is None else (power.value, power.of)
+        return GateCheck(self.name, self.group, passed, value, threshold, self.comparison, message, chance, of)
 
 
 def _true(_evidence: GateEvidence, _settings: Settings) -> bool:
@@ -256,21 +297,69 @@ def _show(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _gain(evidence: GateEvidence) -> str:
-    gain = evidence.gain
-    if gain is None:
-        return "nDCG@10 gained over the best first stage"
-    return f"{gain.measure} gained by {gain.candidate} over {gain.baseline}"
+def _say_power(power: Power | None) -> str:
+    if power is None:
+        return ""
+    more = "" if power.queries is None or power.value >= WANTED_POWER else f"; {power.queries:,} queries make it 80 %"
+    return f" With these queries the rule lets {power.of} through {power.value:.0%} of the time{more}."
 
 
-def _gain_context(evidence: GateEvidence) -> str:
-    gain = evidence.gain
+def _gained(gain: Comparison | None, otherwise: str) -> str:
+    return otherwise if gain is None else f"{gain.measure} gained by {gain.candidate} over {gain.baseline}"
+
+
+def _gain_context(gain: Comparison | None) -> str:
     if gain is None:
         return ""
     return (
         f" [{_show(gain.low)}, {_show(gain.high)}] on {gain.queries} queries"
         f" ({gain.improved} improved, {gain.hurt} hurt, {gain.same} same)"
     )
+
+
+def _tries_context(evidence: GateEvidence) -> str:
+    """The gain's context, and what chance alone shows where several candidates were tried on the same queries."""
+    gain, tries = evidence.gain, evidence.judged_before + 1
+    if gain is None or tries == 1:
+        return _gain_context(gain)
+    luck = best_of(tries) * gain.standard_error
+    return (
+        f"{_gain_context(gain)}; of {tries} candidates judged on these queries the best shows {_show(luck)} by chance"
+    )
+
+
+def _power_to_show(gain: Comparison | None, true: float, limit: float, confidence: float, of: str) -> Power | None:
+    """Of a rule that asks the lower end of an interval of `confidence` for `limit`, where the mean is `true`."""
+    if gain is None or not math.isfinite(gain.standard_error):
+        return None
+    value = chance_to_show(true, limit, gain.standard_error, confidence=confidence)
+    queries = queries_to_show(true, limit, gain.standard_error, gain.queries, confidence=confidence, power=WANTED_POWER)
+    return Power(value, of, queries)
+
+
+def _power_of_gain(gain: Comparison | None, settings: Settings) -> Power | None:
+    least = settings.gate.min_gain
+    return _power_to_show(gain, 2 * least, least, 0.0, f"a true gain of {_show(2 * least)}")
+
+
+def _power_of_test(evidence: GateEvidence, settings: Settings) -> Power | None:
+    least, confidence = settings.gate.min_gain, 1 - 2 * settings.gate.max_p_value
+    return _power_to_show(evidence.gain, 2 * least, 0.0, confidence, f"a true gain of {_show(2 * least)}")
+
+
+def _power_of_equal(evidence: GateEvidence, settings: Settings) -> Power | None:
+    loss, confidence = settings.gate.max_champion_loss, settings.evaluation.confidence
+    return _power_to_show(evidence.champion, 0.0, -loss, confidence, "a candidate exactly as good as the champion")
+
+
+def _power_of_requests(evidence: GateEvidence, settings: Settings) -> Power | None:
+    from scipy import stats
+
+    requests, limit = evidence.latency.n, settings.gate.max_degraded_share
+    if not requests:
+        return None
+    value = float(stats.binom.cdf(math.floor(limit * requests + 1e-9), requests, limit / 2))
+    return Power(value, f"a bundle with a true share of {_show(limit / 2)}")
 
 
 def _chance_advice(evidence: GateEvidence) -> str:
@@ -317,18 +406,45 @@ RULES: tuple[Rule, ...] = (
         reads=lambda evidence: evidence.gain and evidence.gain.difference,
         comparison=">=",
         threshold=lambda settings: settings.gate.min_gain,
-        what=_gain,
-        context=_gain_context,
-        advice="Train on more or better examples, or lower gate.min_gain.",
+        what=lambda evidence: _gained(evidence.gain, "nDCG@10 gained over the best system without a model"),
+        context=_tries_context,
+        advice="The models add too little to what serves without them: train on more or better examples, or lower"
+        " gate.min_gain.",
+        power=lambda evidence, settings: _power_of_gain(evidence.gain, settings),
     ),
     NumberRule(
         name="gain_p_value",
         group="significant_gain",
-        reads=lambda evidence: evidence.gain and evidence.gain.p_value,
+        reads=lambda evidence: evidence.gain and evidence.gain.p_gain,
         comparison="<=",
         threshold=lambda settings: settings.gate.max_p_value,
-        what="p value of that gain, paired randomization test",
+        what="p value of no gain, one-sided paired randomization test",
         advice=_chance_advice,
+        power=_power_of_test,
+    ),
+    NumberRule(
+        name="served_gain",
+        group="holds_under_budget",
+        reads=lambda evidence: evidence.served_gain and evidence.served_gain.difference,
+        comparison=">=",
+        threshold=lambda settings: settings.gate.min_gain,
+        what=lambda evidence: _gained(evidence.served_gain, "nDCG@10 gained by the answers of the loaded bundle"),
+        context=lambda evidence: _gain_context(evidence.served_gain),
+        advice="What is served inside tiers.budget_ms adds too little: raise the budget, or lower"
+        " tiers.large_candidates.",
+        power=lambda evidence, settings: _power_of_gain(evidence.served_gain, settings),
+    ),
+    NumberRule(
+        name="degraded_share",
+        group="holds_under_budget",
+        reads=lambda evidence: evidence.latency.degraded_share,
+        comparison="<=",
+        threshold=lambda settings: settings.gate.max_degraded_share,
+        what="Share of requests that ran into tiers.budget_ms",
+        context=lambda evidence: f" of {evidence.latency.n}",
+        advice="Raise tiers.budget_ms, lower tiers.large_candidates or tiers.early_exit_budget, or serve on a faster"
+        " machine.",
+        power=_power_of_requests,
     ),
     FlagRule(
         name="same_evaluation_set",
@@ -354,6 +470,7 @@ RULES: tuple[Rule, ...] = (
         context=_champion_context,
         advice="The candidate may be worse than what is serving: keep the champion, evaluate on more queries, or raise"
         " gate.max_champion_loss.",
+        power=_power_of_equal,
     ),
     NumberRule(
         name="p95_ms",
@@ -425,7 +542,9 @@ def decide(evidence: GateEvidence, settings: Settings) -> GateDecision:
         verdict: Verdict = "current"
     else:
         verdict = "refused" if any(check.refuses for check in checks) else "released"
-    return GateDecision(verdict, checks, evidence.champion_version, evidence.evaluation_set_version)
+    return GateDecision(
+        verdict, checks, evidence.champion_version, evidence.evaluation_set_version, evidence.judged_before
+    )
 
 
 def refusals(decision: GateDecision, recorded: Mapping[str, Any], candidate: str) -> tuple[str, ...]:

@@ -56,17 +56,6 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
         )
         for name, result in evaluation["systems"].items()
     ]
-    gains = [
-        (
-            name,
-            f"{gain['difference']:+.4f}",
-            f"{gain['low']:+.4f} to {gain['high']:+.4f}",
-            _p(gain["p_value"]),
-            _p(gain["p_corrected"]),
-            f"{gain['improved']} / {gain['hurt']}",
-        )
-        for name, gain in evaluation["gains"].items()
-    ]
     worst = sorted(evaluation["slices"], key=lambda part: part["difference"])[:_WORST]
     slices = [
         (
@@ -113,10 +102,14 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
         "",
         *table_lines(("system", *_MEASURES, "interval"), rows),
         "",
-        f"Over {evaluation['best_first_stage']}, the best first stage, in {MAIN_MEASURE} (paired randomization test;",
-        "the corrected p is for all of these comparisons together):",
+        f"What the models add: over {evaluation['best_without_model']}, the best system without a model, in",
+        f"{MAIN_MEASURE} (paired randomization test; the corrected p is for all comparisons of a table together):",
         "",
-        *table_lines(("system", "gained", "interval", "p", "corrected p", "improved / hurt"), gains),
+        *_gains(evaluation["gains"]),
+        "",
+        f"Over {evaluation['best_first_stage']}, the best first stage; lean is the learned combination of them:",
+        "",
+        *_gains(evaluation["gains_over_first_stage"]),
         "",
         *_power(power),
         "## Where it gains least",
@@ -253,6 +246,21 @@ def _power(power: Mapping[str, Any] | None) -> list[str]:
 
 def _count(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else "-"
+
+
+def _gains(gains: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    rows = [
+        (
+            name,
+            f"{gain['difference']:+.4f}",
+            f"{gain['low']:+.4f} to {gain['high']:+.4f}",
+            _p(gain["p_value"]),
+            _p(gain["p_corrected"]),
+            f"{gain['improved']} / {gain['hurt']}",
+        )
+        for name, gain in gains.items()
+    ]
+    return table_lines(("system", "gained", "interval", "p", "corrected p", "improved / hurt"), rows)
 
 
 def _p(value: float | None) -> str:

@@ -57,7 +57,6 @@ def write_bundle(parts: BundleParts, settings: Settings, folder: Path) -> dict[s
     _link_all(parts.passage_embeddings, folder, below="encoder/")
     write_mapped_passages(parts.passages.path("passages.parquet"), folder)
     link_or_copy(parts.score_calibration.path(CALIBRATION_FILE), folder / CALIBRATION_FILE)
-    link_or_copy(parts.offline_evaluation.path("per_query.parquet"), folder / "evaluation" / "per_query.parquet")
     # It has measured times, which shall not make another bundle of the same models.
     link_or_copy(parts.offline_evaluation.path("report/evaluation.json"), folder / "report" / "evaluation.json")
     queries = parts.evaluation_set.read_table("queries.parquet")

@@ -249,7 +249,9 @@ class SearchSettings(Section):
 class EvaluationSettings(Section):
     """Offline evaluation."""
 
-    max_test_queries: PositiveInt = Field(default=250, description="Test queries scored, a stable sample by hash.")
+    max_test_queries: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Test queries scored, at most, a stable sample by hash; 0 takes all."
+    )
     max_dev_queries: PositiveInt = Field(
         default=240, description="Development queries on which scores are fitted and calibrated."
     )
@@ -264,12 +266,20 @@ class GateSettings(Section):
     """What a candidate must show before it is released."""
 
     min_gain: float = Field(
-        default=0.01, description="nDCG@10 that the tiered reranker must gain over the best first stage."
+        default=0.01,
+        description="nDCG@10 that the tiered reranker must gain over the best system without a model, as evaluated and "
+        "as served inside the budget.",
     )
-    max_p_value: Fraction = Field(default=0.05, description="p value of that gain, paired randomization test, at most.")
+    max_p_value: Fraction = Field(
+        default=0.025, description="p value of no such gain, one-sided paired randomization test, at most."
+    )
+    max_degraded_share: Fraction = Field(
+        default=0.05, description="Share of the test queries, served, that may run into tiers.budget_ms."
+    )
     max_champion_loss: Fraction = Field(
         default=0.01,
-        description="nDCG@10 that the candidate may lose against the champion at the lower end of the interval.",
+        description="nDCG@10 that the candidate may lose against the champion at the lower end of the interval, each "
+        "as it serves.",
     )
     max_drift_share: Fraction = Field(
         default=0.5, description="Share of drifted columns above which nothing is released."

@@ -188,11 +188,15 @@ def _show(report: dict[str, Any]) -> None:
         time = "-" if seconds is None else f"{1000 * seconds:.0f}"
         table.add_row(escape(name), *values, f"{low:.3f} to {high:.3f}", time)
     out.print(table)
-    gains = Table("system", "nDCG@10 gained", "interval", "p", "corrected", "improved", "hurt")
-    gains.title = f"Over {report['best_first_stage']}, the best first stage"
-    for name, gain in report["gains"].items():
-        gains.add_row(escape(name), *_gain(gain))
-    out.print(gains)
+    baselines = (
+        ("gains", f"Over {report['best_without_model']}, the best without a model"),
+        ("gains_over_first_stage", f"Over {report['best_first_stage']}, the best first stage"),
+    )
+    for entry, title in baselines:
+        gains = Table("system", "nDCG@10 gained", "interval", "p", "corrected", "improved", "hurt", title=title)
+        for name, gain in report[entry].items():
+            gains.add_row(escape(name), *_gain(gain))
+        out.print(gains)
     behind = Table("first stage", "reranker", "nDCG@10 gained", "interval", "p", "corrected", "improved", "hurt")
     behind.title = f"Behind each first stage, its best {corpus['candidates']} passages reranked"
     for stage in report["by_first_stage"]:

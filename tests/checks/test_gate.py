@@ -17,7 +17,7 @@ from models.store.artifacts import Artifact
 from models.store.durable_files import canonical_json
 from tests.checks.check_cases import run_checks
 from tests.deployments import shown, use_home, write_artifact
-from tests.models.release.test_gate import BAD, BROKEN, CHAMPION, GAIN, MISSING, SETTINGS, changed
+from tests.models.release.test_gate import BAD, BROKEN, CHAMPION, GAIN, MISSING, SERVED, SETTINGS, changed
 
 CHECKS = {spec.name: spec for spec in gate.check_specs}
 
@@ -68,7 +68,9 @@ def test_each_number_of_a_decision_is_shown_by_one_check(deployment: Deployment,
         ({"contracts": {"passages:contract": BROKEN}}, "contracts_hold"),
         ({"blocking_checks": {"queries:splits": BROKEN}}, "blocking_checks_hold"),
         ({"gain": replace(GAIN, difference=0.0)}, "significant_gain"),
-        ({"gain": replace(GAIN, p_value=0.9)}, "significant_gain"),
+        ({"gain": replace(GAIN, p_gain=0.9)}, "significant_gain"),
+        ({"served_gain": replace(SERVED, difference=0.0)}, "holds_under_budget"),
+        ({"degraded_share": 0.75}, "holds_under_budget"),
         ({"same_evaluation_set": False}, "not_inferior_to_champion"),
         ({"champion": replace(CHAMPION, low=-0.5)}, "not_inferior_to_champion"),
         ({"p95_ms": 9000.0}, "latency_within_objectives"),

@@ -31,7 +31,9 @@ REPORT = EvaluationReport(
         "tiered": system("reranker", 0.69, 0.4),
     },
     best_first_stage="hybrid",
+    best_without_model="lean",
     gains={},
+    gains_over_first_stage={},
     confidence=0.95,
 )
 
@@ -52,7 +54,7 @@ def test_the_quality_plot_shows_both_kinds_at_its_stated_size(tmp_path: Path) ->
 
 
 def test_a_report_without_rerankers_is_drawn_without_them(tmp_path: Path) -> None:
-    only = EvaluationReport({"bm25": REPORT.systems["bm25"]}, "bm25", {}, 0.95)
+    only = EvaluationReport({"bm25": REPORT.systems["bm25"]}, "bm25", "bm25", {}, {}, 0.95)
     quality_cost_plot(only, tmp_path / "plot.png")
 
     assert share_of(tmp_path / "plot.png", plots._FIRST_STAGE) > 1e-4

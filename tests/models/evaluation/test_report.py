@@ -71,7 +71,10 @@ def test_the_report_holds_every_measure_of_every_system(report: EvaluationReport
 
 def test_rerankers_are_compared_with_the_best_first_stage(report: EvaluationReport) -> None:
     assert report.best_first_stage == "dense"
-    assert tuple(report.gains) == RERANKERS
+    assert report.best_without_model == "dense"
+    assert tuple(report.gains_over_first_stage) == RERANKERS
+    assert tuple(report.gains) == ("compact", "large", "tiered"), "lean has no model that could gain"
+    assert report.gains["compact"].difference == report.gains_over_first_stage["compact"].difference
 
     compact = report.gains["compact"]
     assert (compact.candidate, compact.baseline, compact.measure) == ("compact", "dense", "nDCG@10")
@@ -83,8 +86,26 @@ def test_rerankers_are_compared_with_the_best_first_stage(report: EvaluationRepo
     assert compact.p_value == pytest.approx(1 / 1001)
     assert 0 < compact.detectable < compact.difference
 
-    lean = report.gains["lean"]
+    lean = report.gains_over_first_stage["lean"]
     assert (lean.difference, lean.low, lean.high, lean.p_value, lean.same) == (0, 0, 0, 1.0, 40)
+
+
+def test_what_the_learned_first_stage_gains_is_not_credited_to_the_models(rankings: dict[str, pd.DataFrame]) -> None:
+    half = ranking(dict.fromkeys(QUERIES[:20], 1) | dict.fromkeys(QUERIES[20:], 3))
+    report = evaluate_systems(rankings | {"lean": half, "tiered": half}, JUDGMENTS, SECONDS, SETTINGS)
+
+    assert (report.best_first_stage, report.best_without_model) == ("dense", "lean")
+    assert report.gains_over_first_stage["tiered"].difference == pytest.approx(0.25)
+    gain = report.gains["tiered"]
+    assert (gain.baseline, gain.difference, gain.p_gain, gain.same) == ("lean", 0.0, 1.0, 40)
+
+
+def test_the_p_value_of_a_gain_is_one_sided(rankings: dict[str, pd.DataFrame]) -> None:
+    worse = evaluate_systems(rankings | {"tiered": ranking(constant(9))}, JUDGMENTS, SECONDS, SETTINGS).gains["tiered"]
+
+    assert worse.difference < -0.1
+    assert worse.p_value < 0.01
+    assert worse.p_gain > 0.99
 
 
 def test_what_a_system_does_not_return_counts_zero(rankings: dict[str, pd.DataFrame]) -> None:

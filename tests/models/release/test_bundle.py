@@ -41,7 +41,7 @@ def test_a_bundle_holds_all_that_serving_reads_and_no_pickle(small: Small) -> No
     files = small.first.bundle.manifest.files
     assert {
         "bundle.json", "passages.arrow", "passage_texts.arrow", "calibration.json", "golden.json",
-        "report/evaluation.json", "evaluation/per_query.parquet",
+        "report/evaluation.json",
         "dense_index/index.faiss", "encoder/model.safetensors",
         "large/model.safetensors", "compact/model.safetensors", "engines/large/engine.json",
         "engines/compact/engine.json",

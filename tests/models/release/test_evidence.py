@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,10 @@ from models.errors import ArtifactError
 from models.evaluation.report import PAGE
 from models.records.ledger import Ledger
 from models.release.blocking_checks import BLOCKING_CHECKS
-from models.release.champion import evaluate_champion
 from models.release.evidence import DECISION_FILE, gather, record, write_decision
 from models.release.gate import GateDecision, decide
-from models.store.artifacts import Artifact, ArtifactStore
+from models.serving.champion import make_champion_evaluation
+from models.store.artifacts import Artifact
 from tests.small_bundle import Candidate, Small, evidence_for, exhibits_for, put_in_service
 
 
@@ -123,22 +124,40 @@ def test_candidate_and_champion_are_compared_within_one_version_of_the_evaluatio
     decision = decide(evidence, small.settings)
     assert decision.to_dict()["evaluation_set_version"] == evaluation_set.data_version
 
-    smaller = _without_one_query(small, ArtifactStore(str(tmp_path / "artifacts"), tmp_path / "cache"))
+    smaller = _without_one_query(small)
     assert smaller.data_version != evaluation_set.data_version
-    scored_anew = _champion_on(small, smaller)
-    facts = scored_anew.read_json("champion.json")
-    assert (facts["evaluation_set"], facts["rescored"]) == (smaller.data_version, True)
+    on_smaller = make_champion_evaluation(small.store, small.settings, ledger.current(), smaller)
     asked = smaller.read_table("queries.parquet")
-    assert set(scored_anew.read_table("per_query.parquet")["query_id"]) == set(
+    assert set(on_smaller.read_table("per_query.parquet")["query_id"]) == set(
         asked.loc[asked["split"] == "test", "query_id"]
     )
-    exhibits = exhibits_for(small, ledger, candidate)._replace(champion_evaluation=scored_anew)
+    exhibits = exhibits_for(small, ledger, candidate)._replace(champion_evaluation=on_smaller)
     with pytest.raises(ArtifactError, match=f"made from corpus/evaluation_set {smaller.data_version}"):
         gather(small.store, ledger, exhibits, small.settings, None)
-    assert not _champion_on(small, evaluation_set).read_json("champion.json")["rescored"]
 
 
-def _without_one_query(small: Small, store: ArtifactStore) -> Artifact:
+def test_every_candidate_that_an_evaluation_set_decided_on_is_counted_once(small: Small, ledger: Ledger) -> None:
+    for candidate in (small.first, small.first, small.shuffled()):
+        exhibits = exhibits_for(small, ledger, candidate)
+        decision = decide(evidence_for(small, ledger, candidate), small.settings)
+        record(ledger, exhibits, decision)
+
+    assert evidence_for(small, ledger, small.first).judged_before == 1
+    assert evidence_for(small, ledger, small.alike(golden_queries=3)).judged_before == 2
+    assert ledger.candidates_judged_on("another set") == 0
+
+
+def test_quality_and_degraded_share_count_under_the_budget_that_serves(small: Small, ledger: Ledger) -> None:
+    tiers = small.settings.tiers.model_copy(update={"budget_ms": 101.0, "reserve_ms": 100.9})
+    hurried = small.settings.model_copy(update={"tiers": tiers})
+    exhibits = exhibits_for(replace(small, settings=hurried), ledger, small.first)
+
+    decision = decide(gather(small.store, ledger, exhibits, small.settings, None), small.settings)
+
+    assert failing(decision) == {"served_gain", "degraded_share"}
+
+
+def _without_one_query(small: Small) -> Artifact:
     tables = {
         name: small.artifacts["corpus/evaluation_set"].read_table(name)
         for name in ("queries.parquet", "judgments.parquet")
@@ -150,22 +169,7 @@ def _without_one_query(small: Small, store: ArtifactStore) -> Artifact:
             table[table["query_id"] != gone].to_parquet(folder / name)
         return {}
 
-    return store.get_or_create("corpus/evaluation_set", code_version="1", inputs={}, settings={}, build=build)
-
-
-def _champion_on(small: Small, evaluation_set: Artifact) -> Artifact:
-    """The evaluation of the first candidate, as champion, on an evaluation set."""
-    passages, candidates = (small.artifacts[name] for name in ("corpus/passages", "index/candidates"))
-
-    def build(folder: Path) -> dict[str, object]:
-        return evaluate_champion(
-            small.first.bundle, evaluation_set, passages, candidates, small.settings.evaluation, folder
-        )
-
-    inputs = {item.asset: item.data_version for item in (evaluation_set, passages, candidates)}
-    return small.store.get_or_create(
-        "evaluation/champion_evaluation", code_version="tests", inputs=inputs, settings={"anew": True}, build=build
-    )
+    return small.store.get_or_create("corpus/evaluation_set", code_version="1", inputs={}, settings={}, build=build)
 
 
 def test_evidence_about_another_candidate_is_refused(small: Small, ledger: Ledger) -> None:
