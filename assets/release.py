@@ -99,7 +99,7 @@ def release(
     releaser.repair()  # The gate looks at the champion, which a crash may have left half-way.
     exhibits = Exhibits(release_candidate, offline_evaluation, champion_evaluation, latency_profile)
     decision, recorded = _judge(deployment, exhibits), gate_decision.read_json(DECISION_FILE)
-    actor = f"dagster run {context.run_id}"
+    actor = f"dagster run {context.run.run_id}"
     try:
         champion = releaser.release_judged(release_candidate, decision, recorded, actor=actor)
     except GateRefused as refused:
