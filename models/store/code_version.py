@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -48,8 +48,8 @@ def code_version(entry: str, data_files: Collection[str] = (), package: Path = P
     not. Raises `FileNotFoundError` where the module or a data file does not exist.
     """
     digest = hashlib.sha256(entry.encode())
-    for module in closure(entry, package):
-        digest.update(f"\n{module} {_parse(_file(module, package).read_text(encoding='utf-8')).digest}".encode())
+    for name, module in sorted(_reached(entry, package).items()):
+        digest.update(f"\n{name} {module.digest}".encode())
     for name in sorted(data_files):
         digest.update(f"\n{name} {hashlib.sha256((package / name).read_bytes()).hexdigest()}".encode())
     return digest.hexdigest()[:_DIGITS]
@@ -60,29 +60,37 @@ def closure(entry: str, package: Path = PACKAGE) -> list[str]:
 
     A package that one of them is in counts with its `__init__`. Modules that nothing but a type checker imports do not.
     """
+    return sorted(_reached(entry, package))
+
+
+def _reached(entry: str, package: Path) -> dict[str, _Module]:
+    """The modules of the closure of `entry`, by name, as their files are now."""
     start = entry.partition(":")[0]
     if not _file(start, package).is_file():
         raise FileNotFoundError(f"no module {start} in {package}")
-    reached: set[str] = set()
+    reached: dict[str, _Module] = {}
     waiting = [start]
     while waiting:
-        module = waiting.pop()
-        if module in reached or _is_base(module):
-            continue
-        reached.add(module)
-        waiting += _imported(module, package)
-    return sorted(reached)
+        name = waiting.pop()
+        if name not in reached and not _is_base(name):
+            source = _file(name, package).read_bytes()
+            reached[name] = _parse(source)
+            waiting += _imported(source, package)
+    return reached
 
 
-def _imported(module: str, package: Path) -> Iterator[str]:
-    """The modules of `package` that importing `module` or running its functions imports."""
-    for name, attribute in _parse(_file(module, package).read_text(encoding="utf-8")).imports:
+@cache
+def _imported(source: bytes, package: Path) -> tuple[str, ...]:
+    """The modules of `package` that importing a module of this source, or running its functions, imports."""
+    modules: list[str] = []
+    for name, attribute in _parse(source).imports:
         if name.partition(".")[0] != package.name:
             continue
         parts = f"{name}.{attribute}".split(".") if attribute else name.split(".")
         # `from package import name` is a submodule or something that the package defines.
         names = (".".join(parts[: end + 1]) for end in range(len(parts)))
-        yield from (each for each in names if _file(each, package).is_file())
+        modules += (each for each in names if _file(each, package).is_file())
+    return tuple(modules)
 
 
 def _file(module: str, package: Path) -> Path:
@@ -105,7 +113,7 @@ class _Module:
 
 
 @cache
-def _parse(source: str) -> _Module:
+def _parse(source: bytes) -> _Module:
     """Parsed once per process and content: a file that is edited meanwhile is another."""
     parts: list[str] = []
     imports: set[tuple[str, str]] = set()
