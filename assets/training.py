@@ -20,7 +20,7 @@ from models.training.steps import (
 
 @asset_of(
     TRAINING_EXAMPLES,
-    keys.PASSAGES, keys.QUERIES, keys.JUDGMENTS, keys.CANDIDATES, keys.EVALUATION_SET,
+    keys.PASSAGES, keys.QUERIES, keys.JUDGMENTS, keys.CANDIDATES, keys.EVALUATION_SET, keys.PASSAGE_EMBEDDINGS,
     kinds={"python", "parquet"},
 )  # fmt: skip
 def training_examples(
@@ -31,13 +31,21 @@ def training_examples(
     judgments: Artifact,
     candidates: Artifact,
     evaluation_set: Artifact,
+    passage_embeddings: Artifact,
 ) -> dg.Output[Artifact]:
     """Lists of one positive and its negatives, mined from the candidates of the training queries, without those that
-    nearly repeat an evaluation query, which are listed; and the lists of the development queries."""
+    nearly repeat a development or test query, which are listed; and the lists of the development queries."""
     from models.training.examples import make_training_examples
 
     artifact = make_training_examples(
-        deployment.store(), deployment.settings(), passages, queries, judgments, candidates, evaluation_set
+        deployment.store(),
+        deployment.settings(),
+        passages,
+        queries,
+        judgments,
+        candidates,
+        evaluation_set,
+        passage_embeddings,
     )
     return output(context, artifact)
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from models.corpus.integrity import require_judgments
 from models.corpus.passage_table import PassageTable
-from models.retrieval.candidates import stored_query_vectors
+from models.retrieval.candidates import query_hash, stored_query_vectors
 from models.settings import Settings, TrainingSettings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.tables import write_table
 from models.training.hard_negatives import development_lists, mine_examples, open_teacher
-from models.training.leakage import training_queries
+from models.training.leakage import held_out_queries, query_encoder, training_queries, vectors_of
 from models.training.steps import TRAINING_EXAMPLES
 from models.weights import weights_digest
 
@@ -26,9 +26,10 @@ def make_training_examples(
     judgments: Artifact,
     candidates: Artifact,
     evaluation_set: Artifact,
+    passage_embeddings: Artifact,
 ) -> Artifact:
     """The lists that both models are trained on."""
-    inputs = (passages, queries, judgments, candidates, evaluation_set)
+    inputs = (passages, queries, judgments, candidates, evaluation_set, passage_embeddings)
     teacher = settings.training.false_negative_teacher
     return TRAINING_EXAMPLES.get_or_create(
         store,
@@ -45,6 +46,7 @@ def mine(
     judgments: Artifact,
     candidates: Artifact,
     evaluation_set: Artifact,
+    passage_embeddings: Artifact,
     settings: TrainingSettings,
     folder: Path,
 ) -> dict[str, Any]:
@@ -54,9 +56,11 @@ def mine(
     """
     judged, evaluated = judgments.read_table("judgments.parquet"), evaluation_set.read_table("queries.parquet")
     require_judgments(judged)
-    kept, excluded = training_queries(
-        queries.read_table("queries.parquet"), evaluated, stored_query_vectors(candidates.folder), settings
-    )
+    held_out, stored = held_out_queries(queries, evaluation_set), stored_query_vectors(candidates.folder)
+    asked = held_out["text"].tolist()
+    embedded = vectors_of(asked, stored, query_encoder(passage_embeddings))
+    vectors = {**stored, **dict(zip(map(query_hash, asked), embedded, strict=True))}
+    kept, excluded = training_queries(queries.read_table("queries.parquet"), held_out, vectors, settings)
     texts = PassageTable(passages.path("passages.parquet"))
     mined = mine_examples(
         kept, judged, candidates.read_table("training_candidates.parquet"), texts, settings, open_teacher(settings)

@@ -75,8 +75,8 @@ def training_queries(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The queries that train, a sample of `settings.max_queries`, and those of the sample that may not.
 
-    `vectors` are those of the sample and of the evaluation queries by `query_hash`: of `build_all_candidates`, which
-    takes the same sample. Evaluation queries are in neither table, whatever their split is in `queries`.
+    `vectors` are those of the sample and of the evaluation queries by `query_hash`; `build_all_candidates` takes the
+    same sample. Evaluation queries are in neither table, whatever their split is in `queries`.
     """
     held_out = queries["query_id"].isin(evaluation_queries["query_id"])
     sample = sample_by_hash(queries.loc[(queries["split"] == "train") & ~held_out], settings.max_queries)
@@ -92,8 +92,8 @@ def training_queries(
 
 
 def held_out_queries(queries: Artifact, evaluation_set: Artifact) -> pd.DataFrame:
-    """What no query from outside of the corpus may repeat, rows (`query_id`, `text`): the evaluation set, and the other
-    development and test queries, of which later evaluation sets take theirs."""
+    """What no query that trains may repeat, rows (`query_id`, `text`): the evaluation set, and the other development
+    and test queries, of which later evaluation sets and `rerankops evaluate` take theirs."""
     table = queries.read_table("queries.parquet")
     evaluated = evaluation_set.read_table("queries.parquet")
     others = table[(table["split"] != "train") & ~table["query_id"].isin(evaluated["query_id"])]
