@@ -13,11 +13,25 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from bench.results import merge_into
+from models.cascade.calibration import fit_calibration
+from models.cascade.offline import rerank
+from models.cascade.window_fitting import fit_early_exit
 from models.contracts.tiers import MODEL_TIERS
+from models.corpus.splits import sample_by_hash
+from models.evaluation.evaluation_set import split_of
+from models.evaluation.report import evaluate_ranking
+from models.evaluation.scored_candidates import pair_costs
+from models.measures.metrics import MAIN_MEASURE, mean_values
+from models.settings import Settings, load_settings
+from models.store import asset_names as names
+from models.store.artifacts import ArtifactStore
 from orchestration.separate_runs import evaluation_in, run_to_evaluation, store_in
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,6 +65,7 @@ def main() -> None:
             merge_into(RESULTS, {corpus: {", ".join((preset, f"seed {seed}", *options.set)): figures}})
             shown = {name: figures["systems"][name]["nDCG@10"] for name in figures["systems"]}
             print(corpus, f"seed {seed}", json.dumps(shown), json.dumps(figures["gains"]["tiered"]), flush=True)
+            print(f"  development queries, to choose by: {json.dumps(figures['development'])}", flush=True)
 
 
 def measure(corpus: str, seed: int, overrides: list[str], home: Path) -> dict[str, Any]:
@@ -65,17 +80,48 @@ def measure(corpus: str, seed: int, overrides: list[str], home: Path) -> dict[st
     return {
         "settings": settings,
         **figures(report),
+        "development": development(store, load_settings(settings)),
         "minutes": {name: round(store.require(name).manifest.seconds / 60, 2) for name in _STAGES},
+    }
+
+
+def development(store: ArtifactStore, settings: Settings) -> dict[str, float]:
+    """nDCG@10 of each system on the development queries, by which settings are chosen: the test queries report once.
+
+    Scores and windows are fitted on one half of the queries and judged on the other, and the other way round.
+    """
+    queries, judgments = split_of(store.require(names.EVALUATION_SET), "dev")
+    artifact = store.require(names.SCORED_CANDIDATES)
+    scored = artifact.read_table("scored.parquet")
+    ids = sample_by_hash(queries, len(queries))["query_id"].tolist()
+    halves = [
+        (scored[scored["query_id"].isin(half)], judgments[judgments["query_id"].isin(half)])
+        for half in (ids[::2], ids[1::2])
+    ]
+    rankings: dict[str, list[pd.DataFrame]] = {}
+    for (fitted_on, known), (judged, _) in (halves, halves[::-1]):
+        calibration = fit_calibration(fitted_on, known)
+        fitted = fit_early_exit(fitted_on, known, calibration, settings.tiers, pair_costs(artifact))
+        calibration = replace(calibration, early_exit=fitted.early_exit)
+        for name, ranking in rerank(judged, calibration, settings.tiers).items():
+            rankings.setdefault(name, []).append(ranking)
+    return {
+        name: round(mean_values(evaluate_ranking(name, pd.concat(parts), judgments))[MAIN_MEASURE], 4)
+        for name, parts in rankings.items()
     }
 
 
 def figures(report: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept of an evaluation (`EvaluationReport.to_dict`); without a compact model it has no share."""
-    gains = {name: _gain(values) for name, values in report["gains"].items()}
-    share = gains["compact"]["difference"] / gains["large"]["difference"] if "compact" in gains else None
+    gains, over = (
+        {name: _gain(values) for name, values in report[entry].items()} for entry in ("gains", "gains_over_first_stage")
+    )
+    share = over["compact"]["difference"] / over["large"]["difference"] if "compact" in over else None
     return {
         "queries": report["queries"],
         "best_first_stage": report["best_first_stage"],
+        "best_without_model": report["best_without_model"],
+        "gains_over_first_stage": over,
         "systems": {name: _system(values) for name, values in report["systems"].items()},
         "gains": gains,
         "compact_share_of_large_gain": None if share is None else round(share, 3),

@@ -346,11 +346,15 @@ def _show_status(state: dict[str, Any]) -> None:
                 values = [f"{result[measure]:.3f}" for measure in measures]
                 table.add_row(name, *values, f"{low:.3f} to {high:.3f}", f"{1000 * result['seconds_per_query']:.0f}")
         out.print(table)
-        gain = state["gains"]["tiered"]
+        gain, over = state["gains"]["tiered"], state["gains_over_first_stage"]
         out.print(
-            f"tiered over {gain['baseline']}: {gain['difference']:+.4f} nDCG@10 "
-            f"({gain['low']:+.4f} to {gain['high']:+.4f}), p = {gain['p_value']:.4f}, {gain['queries']} queries, "
-            f"which show a difference from {gain['detectable']:.4f} up with 80% power"
+            f"the models add: tiered over {gain['baseline']}, the best without a model, {gain['difference']:+.4f} "
+            f"nDCG@10 ({gain['low']:+.4f} to {gain['high']:+.4f}), p = {gain['p_value']:.4f}, {gain['queries']} "
+            f"queries, which show a difference from {gain['detectable']:.4f} up with 80% power"
+        )
+        out.print(
+            f"over {state['best_first_stage']}, the best first stage: tiered {over['tiered']['difference']:+.4f}, "
+            f"lean {over['lean']['difference']:+.4f}"
         )
     if state["gate"]:
         out.print(_gate_table(state["gate"]))
