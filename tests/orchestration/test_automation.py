@@ -7,6 +7,7 @@ only digest their inputs, so that a test may run all of them and choose what cha
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,9 +32,17 @@ ALL = {key for key in GRAPH.get_all_asset_keys() if key.path[0] != keys.MONITORI
 class Automation:
     """The sensor `automation`: its ticks, one after the other."""
 
-    def __init__(self, evaluated: dg.Definitions, instance: dg.DagsterInstance) -> None:
-        self._evaluated, self._instance = evaluated, instance
-        self._last: dg.EvaluateAutomationConditionsResult | None = None
+    def __init__(
+        self,
+        evaluated: dg.Definitions,
+        instance: dg.DagsterInstance,
+        last: dg.EvaluateAutomationConditionsResult | None = None,
+    ) -> None:
+        self._evaluated, self._instance, self._last = evaluated, instance, last
+
+    def on(self, instance: dg.DagsterInstance) -> "Automation":
+        """The sensor at its last tick, over an instance with the same contents."""
+        return Automation(self._evaluated, instance, self._last)
 
     def tick(self) -> dict[dg.AssetKey, set[str | None]]:
         """What is requested now: assets with their partitions."""
@@ -67,6 +76,17 @@ class World:
         self.automation = Automation(self.defs, self.instance)
         self.run(ALL)
         assert self.tick() == set(), "what is there when the automation is switched on is left as it is"
+
+    @contextmanager
+    def restored(self) -> Iterator["World"]:
+        """As it was built: what happens until the end happens to a copy of its instance, and is forgotten then."""
+        instance, automation, versions = self.instance, self.automation, dict(self._versions)
+        with copy_of(instance) as copy:
+            self.instance, self.automation = copy, automation.on(copy)
+            yield self
+        self.instance, self.automation, self._versions = instance, automation, versions
+        self.content.clear()
+        self.failing.clear()
 
     def run(self, selection: Iterable[dg.AssetKey]) -> set[dg.AssetKey]:
         """Materialize with checks, as a run that was requested for these assets; the keys that were made."""
@@ -110,10 +130,27 @@ class World:
         return body
 
 
-@pytest.fixture
-def world() -> Iterator[World]:
+@contextmanager
+def copy_of(instance: dg.DagsterInstance) -> Iterator[dg.DagsterInstance]:
+    """An ephemeral instance with the runs and events of another one."""
+    with dg.DagsterInstance.ephemeral() as copy:
+        for storage, connect in (("run_storage", "connect"), ("event_log_storage", "index_connection")):
+            here, there = (getattr(getattr(one, storage), connect) for one in (instance, copy))
+            with here() as source, there() as target:
+                source.connection.driver_connection.backup(target.connection.driver_connection)
+        yield copy
+
+
+@pytest.fixture(scope="module")
+def built_world() -> Iterator[World]:
     with dg.DagsterInstance.ephemeral() as instance:
         yield World(instance)
+
+
+@pytest.fixture
+def world(built_world: World) -> Iterator[World]:
+    with built_world.restored() as restored:
+        yield restored
 
 
 def without(keys_of: Iterable[dg.AssetKey]) -> set[dg.AssetKey]:
