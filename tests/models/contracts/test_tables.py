@@ -300,8 +300,7 @@ def test_a_bad_row_breaks_its_rule_and_is_named(schema: Any, column: str, value:
     rows = [dict(row) for row in GOOD[schema]]
     rows[1][column] = value
     table = pd.DataFrame(rows)
-    assert (column, rule) in broken_rules(table, schema)
-    with pytest.raises(ContractError, match=rf"\n  row 1: {column}: {rule}") as refused:
+    with pytest.raises(ContractError, match=rf"\n  row 1: {column}: {rule}(\(.*\))? \(got ") as refused:
         check_table(table, schema, "tables/t")
     assert refused.value.message.startswith("tables/t breaks its contract in ")
 
