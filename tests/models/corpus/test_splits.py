@@ -137,7 +137,7 @@ def test_inputs_are_left_as_they_were() -> None:
     ),
     links=st.lists(st.tuples(st.integers(0, 39), st.integers(0, 9), st.integers(0, 1)), max_size=60),
 )
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 def test_every_query_is_placed_once_without_leaks(
     rows: list[tuple[str, str, str]], links: list[tuple[int, int, int]]
 ) -> None:
@@ -191,7 +191,7 @@ QUERY = st.tuples(st.sampled_from("abcdefghijklmnop"), st.sampled_from("abcdefgh
 
 
 @given(first=st.lists(QUERY, min_size=1, max_size=30), added=st.lists(QUERY, max_size=60), size=st.integers(1, 6))
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 def test_what_is_evaluated_keeps_its_place_as_the_corpus_grows(
     first: list[tuple[str, str, int]], added: list[tuple[str, str, int]], size: int
 ) -> None:
@@ -213,7 +213,7 @@ def test_what_is_evaluated_keeps_its_place_as_the_corpus_grows(
 
 
 @given(first=st.lists(QUERY, max_size=30), added=st.integers(0, 40))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 def test_new_queries_about_new_documents_move_no_query(first: list[tuple[str, str, int]], added: int) -> None:
     rows = list({(q, d): (q, d, grade) for q, d, grade in first}.values())
     asked = _queries([(name, f"question {name}", "", "") for name in sorted({q for q, _, _ in rows})])
