@@ -327,6 +327,7 @@ def build_small(home: Path) -> None:
             built["corpus/judgments"],
             built["index/candidates"],
             built["corpus/evaluation_set"],
+            built["index/passage_embeddings"],
             settings.training,
             folder,
         ),
@@ -335,6 +336,7 @@ def build_small(home: Path) -> None:
         "corpus/judgments",
         "index/candidates",
         "corpus/evaluation_set",
+        "index/passage_embeddings",
     ).read_table("training_examples.parquet")
     make(
         "training/logged_lists",
