@@ -53,8 +53,16 @@ def restarts() -> ScorerRestarts:
     return ScorerRestarts()
 
 
+@pytest.fixture(scope="module")
+def scorer(small: Small) -> Iterator[ScorerProcess]:
+    """A scoring process for the tests that leave it as it is: to start one takes seconds."""
+    built = ScorerProcess(files_of(small), PATIENCE_S, ScorerRestarts())
+    yield built
+    built.close()
+
+
 @pytest.fixture
-def scorer(small: Small, restarts: ScorerRestarts) -> Iterator[ScorerProcess]:
+def doomed_scorer(small: Small, restarts: ScorerRestarts) -> Iterator[ScorerProcess]:
     built = ScorerProcess(files_of(small), PATIENCE_S, restarts)
     yield built
     built.close()
@@ -75,7 +83,8 @@ def test_its_scores_are_those_of_the_models_in_this_process(scorer: ScorerProces
     assert result.tolist() == expected.tolist()
 
 
-def test_a_killed_process_is_replaced_and_scores_again(scorer: ScorerProcess, restarts: ScorerRestarts) -> None:
+def test_a_killed_process_is_replaced_and_scores_again(doomed_scorer: ScorerProcess, restarts: ScorerRestarts) -> None:
+    scorer = doomed_scorer
     compact = scorer.scorers["compact"]
     encoded = compact.encode(PAIRS)
     before, first = compact.logits_of(encoded, len(encoded)), pid_of(scorer)
