@@ -1,5 +1,6 @@
-"""What the gate stops: `python -m bench.gate NAME HOME [--set section.key=value ...]`, HOME being a deployment that has
-released, made with these settings.
+"""What the gate stops: `python -m bench.gate NAME HOME [--former 250] [--set section.key=value ...]`.
+
+HOME is a deployment that has released, made with these settings.
 
 Its true models are judged, and candidates that were broken on purpose: logits of noise (three seeds), a checkpoint with
 the values of each tensor in random places, a tokenizer whose word ids are permuted, passages with the vectors of
@@ -10,8 +11,9 @@ with the broken first stage is held against the true models as champion.
 What lies between a broken artifact and its bundle and would have to be trained again is copied, with the broken
 artifact named as its input. Everything is made in HOME's artifact store and nothing is pointed at.
 
-Then the power of the rules by simulation from the stored values of each query: `chance` draws samples of queries, with
-replacement, of which the true gain, or the true loss against a champion, is known.
+Then the power of the rules by simulation from the stored values of each query: samples of queries are drawn, with
+replacement, of which the true gain, or that there is no loss against a champion, is known. With `--former` also the
+gains on the test queries that no default was ever chosen on.
 
 Adds to docs/benchmarks/gate.json and prints tables for docs/benchmarks/gate.md.
 """
@@ -34,9 +36,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from bench.results import merge_into
-from models.contracts.tiers import LEAN, MODEL_TIERS
+from models.contracts.tiers import FIRST_STAGES, LEAN, MODEL_TIERS
+from models.corpus.splits import sample_by_hash
 from models.evaluation.offline import make_offline_evaluation
-from models.evaluation.report import read_report
+from models.evaluation.report import compare, read_report
 from models.evaluation.score_calibration import make_score_calibration
 from models.evaluation.scored_candidates import make_scored_candidates
 from models.measures.metrics import MAIN_MEASURE
@@ -272,11 +275,38 @@ def simulated_power(per_query: pd.DataFrame, settings: Settings) -> dict[str, di
     return table
 
 
+def unseen(per_query: pd.DataFrame, former: int, settings: Settings) -> dict[str, Any]:
+    """The systems on the test queries outside the sample of `former` that defaults were once chosen on, and the gains.
+
+    The sample is that of `models.corpus.splits.sample_by_hash`, which was evaluated when `evaluation.max_test_queries`
+    was `former`.
+    """
+    ids = pd.DataFrame({"query_id": sorted(set(per_query["query_id"]))})
+    seen = set(sample_by_hash(ids, former)["query_id"])
+    rows = per_query[~per_query["query_id"].isin(seen)]
+    means = rows[rows["measure"] == MAIN_MEASURE].groupby("system")["value"].mean()
+    best = str(means[list(FIRST_STAGES)].idxmax())
+
+    def gain(system: str, baseline: str) -> list[float]:
+        over = compare(rows, rows, system, settings=settings.evaluation, other_system=baseline)
+        return [over.difference, over.low, over.high, over.p_gain]
+
+    return {
+        "queries": rows["query_id"].nunique(),
+        "ndcg_at_10": means.to_dict(),
+        "best_first_stage": best,
+        "tiered_over_lean": gain("tiered", LEAN.name),
+        "tiered_over_first_stage": gain("tiered", best),
+        "lean_over_first_stage": gain(LEAN.name, best),
+    }
+
+
 def main() -> None:
     """Judge the candidates of one deployment."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name")
     parser.add_argument("home", type=Path)
+    parser.add_argument("--former", type=int, default=0, help="test queries that defaults were once chosen on")
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
     os.environ["RERANKOPS_HOME"] = str(arguments.home.absolute())
@@ -311,6 +341,8 @@ def main() -> None:
             table_lines(("queries", *columns), [(n, *(f"{p:.2f}" for p in row.values())) for n, row in power.items()])
         )
     )
+    on_unseen = unseen(report.per_query, arguments.former, bench.settings) if arguments.former else None
+    print(json.dumps(on_unseen, indent=1))
     gain, over = report.gains["tiered"], report.gains_over_first_stage["tiered"]
     lean = report.gains_over_first_stage[LEAN.name]
     merge_into(
@@ -321,6 +353,7 @@ def main() -> None:
                     "settings": arguments.overrides,
                     "candidates": outcomes,
                     "power": power,
+                    "unseen": on_unseen,
                     "queries": report.queries,
                     "ndcg_at_10": {name: result.means[MAIN_MEASURE] for name, result in report.systems.items()},
                     "best_first_stage": report.best_first_stage,
