@@ -239,7 +239,8 @@ def release_what_depends_on_a_new_document(deployment: Deployment, first: dict[s
     assert champion["version"] == "2"
     assert champion["index_version"] != first["index_version"]
     assert deployment.served() == champion["release_id"]
-    assert deployment.made(run["run_id"])["evaluation/champion_evaluation"]["rescored"] == 1
+    judged = deployment.made(run["run_id"])["evaluation/champion_evaluation"]["champion"]
+    assert judged == first["bundle_version"], "the champion of then answered the queries by its own index"
     return champion
 
 

@@ -57,10 +57,10 @@ class GoldenComparison:
 def compare_golden(
     golden: Sequence[GoldenQuery], reproduced: Sequence[Mapping[str, float]], tolerance: float
 ) -> GoldenComparison:
-    """Compare golden queries with `found`, for each the calibrated scores by passage id of the reloaded bundle.
+    """Compare golden queries with `reproduced`, for each the calibrated scores by passage id of the reloaded bundle.
 
-    A passage that is missing counts as a difference of 1. Two passages may change places when their golden scores are
-    closer than `tolerance`.
+    A passage that is missing counts as a difference of 1, and as another order. Two passages may change places when
+    their golden scores are closer than `tolerance`.
     """
     import numpy as np
 
@@ -69,9 +69,10 @@ def compare_golden(
     largest, order_equal = 0.0, True
     for entry, scores in zip(golden, reproduced, strict=True):
         expected = probability(np.array(entry.logits, dtype=np.float64))
-        actual = np.array([scores.get(passage_id, np.inf) for passage_id in entry.passage_ids])
-        difference = np.where(np.isfinite(actual), np.abs(actual - expected), 1.0)
+        present = np.array([passage_id in scores for passage_id in entry.passage_ids], dtype=bool)
+        actual = np.array([scores.get(passage_id, 0.0) for passage_id in entry.passage_ids], dtype=np.float64)
+        difference = np.where(present, np.abs(actual - expected), 1.0)
         largest = max(largest, float(difference.max(initial=0.0)))
         falls = np.diff(actual) > 0
-        order_equal &= not bool(np.any(falls & (-np.diff(expected) > tolerance)))
+        order_equal &= bool(present.all()) and not bool(np.any(falls & (-np.diff(expected) > tolerance)))
     return GoldenComparison(len(golden), largest, bool(order_equal and golden))

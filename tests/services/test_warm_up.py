@@ -8,7 +8,7 @@ import pytest
 
 from models.errors import ReleaseError
 from models.serving.loaded_bundle import LoadedBundle
-from models.serving.protocol import Ranking
+from models.serving.protocol import Ranking, ServedVersions
 from services.warm_up import warm_up
 from tests.services.scripted_bundle import ScriptedBundle, in_given_order
 from tests.small_bundle import Small, small_settings
@@ -26,4 +26,4 @@ def test_a_bundle_that_cannot_do_without_time_is_refused(tmp_path: Path) -> None
             return in_given_order(1 if budget_ms else 0)
 
     with pytest.raises(ReleaseError, match="without time"):
-        warm_up(Hurried("r", "b"), small_settings(tmp_path))
+        warm_up(Hurried(ServedVersions("r", "b", "1", "i", "c")), small_settings(tmp_path))

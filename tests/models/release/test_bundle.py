@@ -195,6 +195,12 @@ def test_a_passage_that_is_gone_is_a_whole_difference() -> None:
     assert result.max_difference == 1.0
 
 
+def test_golden_passages_that_are_no_longer_found_are_another_order_and_no_warning() -> None:
+    comparison = compare_golden([entry(a=2.0, b=1.0, c=0.0)], [scores(a=2.0)], 1e-3)
+
+    assert (comparison.max_difference, comparison.order_equal) == (1.0, False)
+
+
 def test_no_golden_queries_prove_nothing() -> None:
     assert not compare_golden([], [], 1e-3).order_equal
 
