@@ -8,4 +8,12 @@ RELEASE_CANDIDATE = Step(
     "models.release.release_candidate:write_bundle",
     ("encoder", "index", "tiers", "generator", "evaluation", "serving.golden_queries", "training.max_tokens"),
 )
-GATE_DECISION = Step(names.GATE_DECISION, "models.release.evidence:write_decision", ("gate", "objectives"))
+GATE_DECISION = Step(
+    names.GATE_DECISION,
+    "models.release.evidence:write_decision",
+    ("gate", "objectives"),
+    data_files=(
+        "expectations/suites/evaluation_set.json", "expectations/suites/judgments.json",
+        "expectations/suites/passages.json", "expectations/suites/queries.json",
+    ),
+)  # fmt: skip

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,9 @@ def versions(tables: dict[str, Artifact]) -> dict[str, str]:
 
 
 def release_of(corpus_version: str, release_id: str) -> Release:
-    fields = dict.fromkeys(Release.__annotations__, "")
+    columns = dict.fromkeys((column.name for column in fields(Release)), "")
     return replace(
-        Release(**fields),  # pyright: ignore[reportArgumentType]
+        Release(**columns),  # pyright: ignore[reportArgumentType]
         release_id=release_id,
         corpus_version=corpus_version,
         created_at=datetime.now(UTC),
