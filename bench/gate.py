@@ -61,6 +61,7 @@ from models.store.artifacts import Artifact, ArtifactStore
 from models.store.tables import write_table
 from models.text.markdown import table_lines
 from models.training.engine_selection import make_scoring_engines
+from tests.shuffled_weights import shuffle_weights
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "gate.json"
 NOISE_SEEDS = (0, 1, 2)
@@ -122,29 +123,29 @@ class Bench:
     def judged(self, changed: Mapping[str, Artifact], ledger: Ledger, settings: Settings | None = None) -> GateDecision:
         """The gate's decision on the candidate of `changed` artifacts: what follows from them is made here."""
         settings = settings or self.settings
-        made = {**self.true, **changed}
-        passages, evaluation_set = made[names.PASSAGES], made[names.EVALUATION_SET]
-        rerankers = {tier.name: made[tier.asset] for tier in MODEL_TIERS}
+        artifacts = {**self.true, **changed}
+        passages, evaluation_set = artifacts[names.PASSAGES], artifacts[names.EVALUATION_SET]
+        rerankers = {tier.name: artifacts[tier.asset] for tier in MODEL_TIERS}
         if names.SCORED_CANDIDATES not in changed:
-            made[names.SCORING_ENGINES] = make_scoring_engines(
-                self.store, settings, passages, made[names.CANDIDATES], evaluation_set, rerankers
+            artifacts[names.SCORING_ENGINES] = make_scoring_engines(
+                self.store, settings, passages, artifacts[names.CANDIDATES], evaluation_set, rerankers
             )
-            made[names.SCORED_CANDIDATES] = make_scored_candidates(
+            artifacts[names.SCORED_CANDIDATES] = make_scored_candidates(
                 self.store,
                 settings,
                 evaluation_set,
                 passages,
-                made[names.CANDIDATES],
+                artifacts[names.CANDIDATES],
                 rerankers,
-                made[names.SCORING_ENGINES],
+                artifacts[names.SCORING_ENGINES],
             )
-        scored = made[names.SCORED_CANDIDATES]
+        scored = artifacts[names.SCORED_CANDIDATES]
         calibration = make_score_calibration(self.store, settings, evaluation_set, scored)
         evaluation = make_offline_evaluation(
-            self.store, settings, evaluation_set, passages, made[names.CANDIDATES], scored, calibration
+            self.store, settings, evaluation_set, passages, artifacts[names.CANDIDATES], scored, calibration
         )
-        made |= {names.SCORE_CALIBRATION: calibration, names.OFFLINE_EVALUATION: evaluation}
-        parts = BundleParts.of({name.split("/")[1]: artifact for name, artifact in made.items()})
+        artifacts |= {names.SCORE_CALIBRATION: calibration, names.OFFLINE_EVALUATION: evaluation}
+        parts = BundleParts.of({name.split("/")[1]: artifact for name, artifact in artifacts.items()})
         bundle = make_release_candidate(self.store, settings, parts, scored)
         exhibits = Exhibits(
             bundle,
@@ -165,20 +166,6 @@ def noise(seed: int) -> Change:
         write_table(table.assign(**logits), folder / "scored.parquet")
 
     return change
-
-
-def shuffle_weights(folder: Path) -> None:
-    """Puts the values of each tensor of a model in random places."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    random = torch.Generator().manual_seed(0)
-    for path in sorted(folder.rglob("*.safetensors")):
-        tensors = {
-            name: tensor.flatten()[torch.randperm(tensor.numel(), generator=random)].reshape(tensor.shape)
-            for name, tensor in sorted(load_file(path).items())
-        }
-        save_file(tensors, path, metadata={"format": "pt"})
 
 
 def permute_words(folder: Path) -> None:

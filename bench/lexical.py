@@ -47,8 +47,8 @@ def main() -> None:
             figures[system] = {}
             for step in ("build", "search"):
                 command = [sys.executable, "-m", "bench.lexical", "step", step, system, passages, queries, size, work]
-                done = subprocess.run(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, check=True)
-                figures[system] |= json.loads(done.stdout.splitlines()[-1])
+                completed = subprocess.run(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, check=True)
+                figures[system] |= json.loads(completed.stdout.splitlines()[-1])
         rows, scores = (
             [np.load(Path(work) / f"{system}.{what}.npy") for system in _FINDERS] for what in ("rows", "scores")
         )

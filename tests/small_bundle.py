@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.shuffled_weights import shuffle_weights
+
 if TYPE_CHECKING:
     from models.contracts.rows import Document, Judgment, Query
     from models.records.ledger import Ledger, Release
@@ -577,22 +579,11 @@ def _shuffle(store: ArtifactStore, model: Artifact) -> Artifact:
     """The model with the values of each of its tensors in random places."""
     import shutil
 
-    import torch
-    from safetensors.torch import load_file, save_file
-
     def build(folder: Path) -> dict[str, Any]:
-        random = torch.Generator().manual_seed(0)
         for name in model.manifest.files:
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if target.suffix != ".safetensors":
-                shutil.copyfile(model.path(name), target)
-                continue
-            mixed = {
-                part: tensor.flatten()[torch.randperm(tensor.numel(), generator=random)].reshape(tensor.shape)
-                for part, tensor in sorted(load_file(model.path(name)).items())
-            }
-            save_file(mixed, target, metadata={"format": "pt"})
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(model.path(name), folder / name)
+        shuffle_weights(folder)
         return json.loads((folder / "training.json").read_text())
 
     return store.get_or_create(

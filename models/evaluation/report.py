@@ -26,6 +26,7 @@ from models.measures.significance import (
     queries_to_detect,
     randomized_tukey_hsd,
     smallest_detectable_difference,
+    standard_error,
 )
 from models.settings import EvaluationSettings
 
@@ -383,7 +384,7 @@ def _paired(
         hurt=hurt,
         same=len(differences) - improved - hurt,
         detectable=smallest_detectable_difference(differences),
-        standard_error=float(np.std(differences, ddof=1) / np.sqrt(len(differences))),
+        standard_error=standard_error(differences),
     )
 
 

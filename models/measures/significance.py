@@ -168,31 +168,39 @@ def smallest_detectable_difference(differences: ArrayLike, power: float = 0.8, a
     """
     from scipy import stats
 
+    return float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * standard_error(differences)
+
+
+def standard_error(differences: ArrayLike) -> float:
+    """Standard error of the mean difference: s / sqrt(n). 0 when all differences are equal.
+
+    Raises `ContractError` for fewer than two values.
+    """
     values = _checked(np.asarray(differences, dtype=float))
     if values.size < 2:
         raise ContractError("a detectable difference needs at least two queries", "Judge more queries.")
-    deviation = 0.0 if np.ptp(values) == 0 else float(np.std(values, ddof=1))
-    return float(stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(power)) * deviation / math.sqrt(values.size)
+    return 0.0 if np.ptp(values) == 0 else float(np.std(values, ddof=1)) / math.sqrt(values.size)
 
 
-def chance_to_show(mean: float, limit: float, standard_error: float, *, confidence: float = 0.95) -> float:
+def chance_to_show(mean: float, limit: float, error: float, *, confidence: float = 0.95) -> float:
     """Probability that the lower end of the two-sided interval of a mean is at least `limit`, where `mean` is true.
 
-    Normal approximation: Phi((mean - limit) / standard error - z). The interval of confidence 0 is the mean itself.
-    Without a spread it is 0 or 1.
+    `error` is the standard error. Normal approximation: Phi((mean - limit) / error - z). The interval of confidence 0
+    is the mean itself. Without a spread it is 0 or 1.
     """
     from scipy import stats
 
-    if standard_error <= 0:
+    if error <= 0:
         return float(mean >= limit)
     z = float(stats.norm.ppf((1 + confidence) / 2))
-    return float(stats.norm.cdf((mean - limit) / standard_error - z))
+    return float(stats.norm.cdf((mean - limit) / error - z))
 
 
 def queries_to_show(
-    mean: float, limit: float, standard_error: float, queries: int, *, confidence: float = 0.95, power: float = 0.8
+    mean: float, limit: float, error: float, queries: int, *, confidence: float = 0.95, power: float = 0.8
 ) -> int | None:
-    """How many queries like these `queries`, of which the mean has `standard_error`, bring `chance_to_show` to `power`.
+    """How many queries like these `queries`, of which the mean has the standard `error`, bring `chance_to_show` to
+    `power`.
 
     None where no number does, as `mean` is not above `limit`.
     """
@@ -203,7 +211,7 @@ def queries_to_show(
     quantiles = float(stats.norm.ppf((1 + confidence) / 2) + stats.norm.ppf(power))
     if quantiles <= 0:  # The interval is so narrow that any number will do.
         return 2
-    return max(2, math.ceil(queries * (standard_error * quantiles / (mean - limit)) ** 2))
+    return max(2, math.ceil(queries * (error * quantiles / (mean - limit)) ** 2))
 
 
 def best_of(count: int) -> float:
@@ -222,8 +230,10 @@ def best_of(count: int) -> float:
 def queries_to_detect(differences: ArrayLike, difference: float, power: float = 0.8, alpha: float = 0.05) -> int:
     """How many queries like these `smallest_detectable_difference` needs to come down to `difference` (above 0)."""
     values = np.asarray(differences, dtype=float)
-    detectable = smallest_detectable_difference(values, power, alpha)
-    return max(2, math.ceil(values.size * (detectable / difference) ** 2))
+    needed = queries_to_show(difference, 0.0, standard_error(values), values.size, confidence=1 - alpha, power=power)
+    if needed is None:
+        raise ContractError(f"a difference of {difference} is not above 0", "Ask for a gain.")
+    return needed
 
 
 def _enumerable(size: int, resamples: int) -> bool:

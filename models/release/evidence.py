@@ -70,7 +70,6 @@ def gather(
         contracts={check.key: finding for check, finding in findings.items() if check.is_contract},
         blocking_checks={check.key: finding for check, finding in findings.items() if not check.is_contract},
         gain=report.gains["tiered"],
-        gain_over_first_stage=report.gains_over_first_stage["tiered"],
         served_gain=compare(
             served,
             report.per_query,

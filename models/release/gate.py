@@ -53,16 +53,15 @@ class GateEvidence:
     `contracts` and `blocking_checks` are what those of `models.release.blocking_checks` found of the artifacts that the
     candidate was made of, by `BlockingCheck.key`.
     `gain` is the tiered reranker against the best system without a model of ours, and `served_gain` what the loaded
-    bundle answered inside the budget against the same; `gain_over_first_stage` is for the record. `champion` is the
-    candidate minus the champion, each as it serves: by its own first stage and inside the budget, both on evaluation
-    set `evaluation_set_version`; `same_evaluation_set` says whether that holds. `judged_before` counts the other
-    candidates that were decided on by that evaluation set.
+    bundle answered inside the budget against the same. `champion` is the candidate minus the champion, each as it
+    serves: by its own first stage and inside the budget, both on evaluation set `evaluation_set_version`;
+    `same_evaluation_set` says whether that holds. `judged_before` counts the other candidates that were decided on by
+    that evaluation set.
     """
 
     contracts: Mapping[str, Finding]
     blocking_checks: Mapping[str, Finding]
     gain: Comparison | None
-    gain_over_first_stage: Comparison | None
     served_gain: Comparison | None
     champion: Comparison | None
     champion_version: str | None

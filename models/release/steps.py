@@ -1,5 +1,6 @@
 """The computations around a release: the bundle, and the gate's decision."""
 
+from models.expectations.steps import EXPECTATIONS
 from models.store import asset_names as names
 from models.store.steps import Step
 
@@ -12,8 +13,5 @@ GATE_DECISION = Step(
     names.GATE_DECISION,
     "models.release.evidence:write_decision",
     ("gate", "objectives"),
-    data_files=(
-        "expectations/suites/evaluation_set.json", "expectations/suites/judgments.json",
-        "expectations/suites/passages.json", "expectations/suites/queries.json",
-    ),
-)  # fmt: skip
+    data_files=EXPECTATIONS.data_files,
+)

@@ -116,7 +116,7 @@ def logged_table(lists: Sequence[LoggedList], passages: PassageTable, length: in
     text_of = dict(zip(texts["passage_id"], map(passage_text, texts["title"], texts["text"]), strict=True))
     rows = []
     for logged in lists:
-        known = [name for name in logged.passage_ids if name in text_of][:length]
-        if len(known) >= _MIN_PASSAGES:
-            rows += [(logged.decision_id, logged.query, name, text_of[name]) for name in known]
+        ranked = [name for name in logged.passage_ids if name in text_of][:length]
+        if len(ranked) >= _MIN_PASSAGES:
+            rows += [(logged.decision_id, logged.query, name, text_of[name]) for name in ranked]
     return pd.DataFrame(rows, columns=["query_id", "query", "passage_id", "passage"]).astype("str")

@@ -14,13 +14,13 @@ GRAPH = defs.resolve_asset_graph()
 
 def upstream(key: dg.AssetKey) -> set[dg.AssetKey]:
     """All assets that `key` is made from, without itself."""
-    found: set[dg.AssetKey] = set()
+    upstream: set[dg.AssetKey] = set()
     waiting = [key]
     while waiting:
-        new = GRAPH.get(waiting.pop()).parent_keys - found
-        found |= new
+        new = GRAPH.get(waiting.pop()).parent_keys - upstream
+        upstream |= new
         waiting += new
-    return found
+    return upstream
 
 
 def test_the_gate_asks_for_each_blocking_check_upstream_of_it_and_for_no_other() -> None:
@@ -45,8 +45,8 @@ def _groups() -> set[str]:
 
 
 def test_no_other_definition_of_the_code_location_has_checks() -> None:
-    known = {spec.key for definition in all_checks() for spec in definition.check_specs}
-    beside = {key.to_user_string() for key in GRAPH.asset_check_keys - known}
+    declared = {spec.key for definition in all_checks() for spec in definition.check_specs}
+    beside = {key.to_user_string() for key in GRAPH.asset_check_keys - declared}
     assert beside == {"serving/online_scoring:service_serves_release"}
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from models.corpus.versions import TABLES, corpus_versions, tables_of
 from models.errors import ArtifactError
 from models.records.ledger import Release
 from models.store.artifacts import Artifact, ArtifactStore
+from tests.releases import versions_of
 
 
 @pytest.fixture
@@ -39,12 +40,19 @@ def versions(tables: dict[str, Artifact]) -> dict[str, str]:
 
 
 def release_of(corpus_version: str, release_id: str) -> Release:
-    columns = dict.fromkeys((column.name for column in fields(Release)), "")
-    return replace(
-        Release(**columns),  # pyright: ignore[reportArgumentType]
+    return Release(
+        **asdict(replace(versions_of("b"), corpus_version=corpus_version)),
+        sequence=1,
         release_id=release_id,
-        corpus_version=corpus_version,
+        action="release",
+        state="active",
+        gate_decision_id=None,
+        previous_release_id=None,
+        restores_release_id=None,
+        actor="ana",
+        reason="test",
         created_at=datetime.now(UTC),
+        activated_at=None,
     )
 
 

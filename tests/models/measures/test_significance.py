@@ -7,11 +7,14 @@ from scipy import stats
 from models.errors import ContractError
 from models.measures import significance
 from models.measures.significance import (
+    best_of,
     bootstrap_interval,
+    chance_to_show,
     holm,
     max_statistic_test,
     paired_randomization_test,
     queries_to_detect,
+    queries_to_show,
     randomized_tukey_hsd,
     smallest_detectable_difference,
 )
@@ -234,3 +237,32 @@ def test_as_many_queries_as_are_said_to_be_needed_show_the_difference() -> None:
 
     assert 0.74 <= np.mean(trials) <= 0.86
     assert queries_to_detect(np.full(5, 0.1), 0.01) == 2
+
+
+def test_the_chance_to_show_a_mean_is_that_of_samples_drawn_anew() -> None:
+    generator = np.random.default_rng(1)
+    samples = generator.normal(0.02, 0.1, size=(4000, 100))
+    errors = samples.std(axis=1, ddof=1) / 10
+    shown = (samples.mean(axis=1) - 1.959964 * errors >= 0.0).mean()
+
+    assert chance_to_show(0.02, 0.0, 0.01) == pytest.approx(shown, abs=0.03)
+    assert chance_to_show(0.02, 0.02, 0.01, confidence=0.0) == pytest.approx(0.5)
+    assert (chance_to_show(0.1, 0.1, 0.0), chance_to_show(0.1, 0.2, 0.0)) == (1.0, 0.0)
+
+
+def test_as_many_queries_as_are_named_bring_the_chance_to_the_power() -> None:
+    queries = queries_to_show(0.02, 0.0, 0.01, 100, power=0.8)
+
+    assert queries is not None
+    assert chance_to_show(0.02, 0.0, 0.1 / np.sqrt(queries)) >= 0.8
+    assert chance_to_show(0.02, 0.0, 0.1 / np.sqrt(queries - 1)) < 0.8
+    assert queries_to_show(0.0, 0.0, 0.01, 100) is None, "no number shows what is not there"
+
+
+def test_the_best_of_equal_tries_looks_better_than_it_is() -> None:
+    maxima = np.random.default_rng(2).normal(size=(20_000, 5)).max(axis=1)
+
+    assert best_of(1) == pytest.approx(0.0, abs=1e-9)
+    assert best_of(5) == pytest.approx(maxima.mean(), abs=0.02)
+    with pytest.raises(ContractError, match="the best of 0 tries"):
+        best_of(0)

@@ -42,7 +42,6 @@ GOOD = GateEvidence(
     contracts={"passages:contract": HOLDS, "judgments:contract": HOLDS},
     blocking_checks={"queries:splits": HOLDS},
     gain=GAIN,
-    gain_over_first_stage=replace(GAIN, baseline="hybrid", difference=0.1),
     served_gain=SERVED,
     champion=CHAMPION,
     champion_version="3",
