@@ -54,7 +54,7 @@ def freeze(
         judged,
         passages.read_table("passages.parquet", ["passage_id", "document_id"]),
         settings.max_dev_queries,
-        settings.max_test_queries or None,
+        settings.max_test_queries,
         previous and previous.read_table("queries.parquet"),
     )
     write_table(tables.queries, folder / "queries.parquet")

@@ -96,11 +96,11 @@ def evaluation_set(
     judgments: pd.DataFrame,
     passages: pd.DataFrame,
     max_dev: int,
-    max_test: int | None,
+    max_test: int,
     previous: pd.DataFrame | None = None,
 ) -> EvaluationTables:
-    """The dev and test queries that are evaluated, at most `max_dev` and `max_test` (None: all), frozen as far as they
-    exist.
+    """The dev and test queries that are evaluated, at most `max_dev` and `max_test` (0: all, as in the settings), frozen as
+    far as they exist.
 
     Queries of `previous`, the last version, stay with their split, whatever split the corpus gives them now; free
     places go to the dev and test queries with the smallest hash of their id. Only queries with a positive judgment on a
@@ -114,8 +114,7 @@ def evaluation_set(
     frozen = frozen.assign(split=frozen["query_id"].map(before).astype("str"))
     others = usable.loc[~usable["query_id"].isin(list(before))]
     samples = []
-    for split, most in {"dev": max_dev, "test": max_test}.items():
-        count = len(usable) if most is None else most
+    for split, count in {"dev": max_dev, "test": max_test or len(usable)}.items():
         kept = sample_by_hash(frozen.loc[frozen["split"] == split], count)
         samples += [kept, sample_by_hash(others.loc[others["split"] == split], count - len(kept))]
     chosen = pd.concat(samples).sort_values("query_id", ignore_index=True)
