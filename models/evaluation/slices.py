@@ -69,20 +69,24 @@ def query_facts(queries: pd.DataFrame, judgments: pd.DataFrame, passages: pd.Dat
     0 to 1), `rarest` (passages with the query's rarest term), `source` and `grade` of the best judged document, and
     `relevant` (documents).
     """
-    from models.text.tokenize import tokenize
+    from models.text.tokenize import Tokenizer
 
     positive = judgments[(judgments["grade"] > 0) & judgments["query_id"].isin(queries["query_id"])]
     texts = dict(zip(queries["query_id"], queries["text"], strict=True))
-    terms = {query_id: set(words) for query_id, words in zip(texts, tokenize(list(texts.values())), strict=True)}
+    tokenizer = Tokenizer.of(list(texts.values()))
+    terms = {query_id: set(tokenizer.query(text)) for query_id, text in texts.items()}
     relevant = set(positive["document_id"])
-    of_document: dict[str, set[str]] = {}
-    frequency: Counter[str] = Counter()
-    wanted = set().union(*terms.values()) if terms else set()
+    of_document: dict[str, set[tuple[str, ...]]] = {}
+    frequency: Counter[tuple[str, ...]] = Counter()
+    words_of: dict[str, list[tuple[str, ...]]] = {}
+    for word in set().union(*terms.values()):
+        for term in word:
+            words_of.setdefault(term, []).append(word)
     rows = zip(passages["document_id"], passages["title"], passages["text"], strict=True)
     for block in _blocks(rows, _BLOCK):
-        tokenized = tokenize([passage_text(title, text) for _, title, text in block])
+        tokenized = tokenizer.passages([passage_text(title, text) for _, title, text in block])
         for (document_id, *_), words in zip(block, tokenized, strict=True):
-            asked = wanted.intersection(words)
+            asked = {word for term in words_of.keys() & set(words) for word in words_of[term]}
             frequency.update(asked)
             if document_id in relevant:
                 of_document.setdefault(document_id, set()).update(asked)

@@ -1,7 +1,8 @@
 """Search by words: BM25 (Robertson and Zaragoza, 2009) in Lucene's variant, scored when indexed (Lù, 2024, bm25s).
 
-One `tokenize` serves passages and queries: words are lower-cased, English stopwords dropped, the rest stemmed
-(Snowball); identifiers are indexed whole and in their parts, so that "train test split" finds `train_test_split`.
+One `Tokenizer` serves passages and queries: words without case, stemmed in the language that a passage is told to be
+in; identifiers also in their parts, so that "train test split" finds `train_test_split`. Stop words count neither for
+scores nor for lengths, except to queries that have no other words.
 
 Scores, words and ids are memory-mapped: processes on one machine share them, and a search reads those of its words.
 docs/decisions/0020-bm25.md says why this is not bm25s itself.
@@ -15,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,8 +27,10 @@ from models.retrieval.passage_ids import PassageIds
 from models.retrieval.steps import LEXICAL_INDEX
 from models.store.durable_files import canonical_json, write_atomically
 from models.store.tables import map_arrow, one_array, write_arrow
+from models.text.languages import LANGUAGES, SCRIPTS, Languages, script_of, tell, voices
 from models.text.passage_text import passage_text
-from models.text.tokenize import tokenize
+from models.text.tokenize import STOP_MARK, Tokenizer, terms_of
+from models.text.words import find_words, forms_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,12 +61,17 @@ class Postings(NamedTuple):
 
 @dataclass(frozen=True)
 class Statistics:
-    """What the weights were computed with; `average_length` is in terms, repetitions among them."""
+    """What the weights were computed with.
+
+    `average_length` is in terms, repetitions among them, without stop words. `languages` has the ISO 639-1 codes by
+    script, as `Languages`.
+    """
 
     k1: float
     b: float
     passages: int
     average_length: float
+    languages: dict[str, list[str]]
 
 
 class LexicalIndex:
@@ -81,22 +89,37 @@ class LexicalIndex:
         self._vocabulary = vocabulary
         self._column_of = lru_cache(maxsize=_WORDS_REMEMBERED)(partial(_find, vocabulary))
         self._statistics = statistics
+        of_script = {script: tuple(codes) for script, codes in statistics.languages.items()}
+        self._tokenizer = Tokenizer(Languages(of_script))
         self.passage_ids = PassageIds.of(passage_ids)
 
     @classmethod
-    def build(cls, texts: Iterable[str], passage_ids: Sequence[str], k1: float = 0.9, b: float = 0.4) -> LexicalIndex:
+    def build(
+        cls,
+        texts: Iterable[str],
+        passage_ids: Sequence[str],
+        k1: float = 0.9,
+        b: float = 0.4,
+        languages: Sequence[str] = (),
+    ) -> LexicalIndex:
         """Index `texts`, row i being passage i. The same texts give the same files, byte for byte.
 
-        Memory holds some 16 bytes per passage and word in it, and of the texts a few thousand at once.
+        `languages` are those of the corpus (ISO 639-1); without any they are told from the texts. Memory holds some 16
+        bytes per passage and word in it, and of the texts a few thousand at once.
         """
         import pyarrow as pa
 
-        counts = _Counts()
+        forms = _Forms(languages)
         texts = iter(texts)
         while batch := list(islice(texts, _BATCH)):
-            counts.add(tokenize(batch))
+            forms.add(batch)
+        spoken = forms.languages()
+        counts = _Counts()
+        for tokenized in forms.terms(spoken):
+            counts.add(*tokenized)
         vocabulary = pa.array(counts.vocabulary(), type=pa.large_string())
-        statistics = Statistics(k1, b, counts.passages, counts.average_length)
+        of_script = {script: list(codes) for script, codes in spoken.of_script.items()}
+        statistics = Statistics(k1, b, counts.passages, counts.average_length, of_script)
         return cls(counts.postings(statistics), vocabulary, statistics, passage_ids)
 
     def save(self, folder: Path) -> None:
@@ -128,6 +151,11 @@ class LexicalIndex:
         """How many different words the passages have."""
         return len(self._vocabulary)
 
+    @property
+    def languages(self) -> list[str]:
+        """ISO 639-1 codes of the languages that are told of its passages, those of each script by frequency."""
+        return [code for codes in self._statistics.languages.values() for code in codes]
+
     def __len__(self) -> int:
         return len(self.passage_ids)
 
@@ -135,7 +163,7 @@ class LexicalIndex:
         """BM25 of every passage [size]; all zeros for a query without any known word."""
         scores = np.zeros(len(self), dtype=np.float32)
         weights, rows, starts = self._postings
-        for column in map(self._column_of, tokenize([query])[0]):
+        for column in map(self._column_of, chain.from_iterable(self._tokenizer.query(query))):
             if column >= 0:
                 of_word = slice(starts[column], starts[column + 1])
                 scores[rows[of_word]] += weights[of_word]  # A passage stands once among those of a word.
@@ -173,16 +201,17 @@ class LexicalIndex:
 
         A text that is indexed gets the score that it has in the index.
         """
-        wanted = Counter(term for term in tokenize([query])[0] if self._column_of(term) >= 0)
+        asked = chain.from_iterable(self._tokenizer.query(query))
+        wanted = Counter(term for term in asked if self._column_of(term) >= 0)
         if not wanted:
             return np.zeros(len(texts), dtype=np.float32)
         terms = np.array([self._column_of(term) for term in wanted], dtype=np.int64)
         weights = np.fromiter(wanted.values(), dtype=np.float64) * self._idf(terms)
-        tokenized = tokenize(texts)
+        tokenized = self._tokenizer.passages(texts)
         counts = [Counter(text) for text in tokenized]
         frequency = np.array([[count[term] for term in wanted] for count in counts], dtype=np.float64)
         frequency = frequency.reshape(len(texts), len(terms))
-        length = np.array([len(text) for text in tokenized], dtype=np.float64)[:, None]
+        length = np.array([sum(map(_is_content, text)) for text in tokenized], dtype=np.float64)[:, None]
         lengths = _length_norm(length, self._statistics)
         saturated = np.divide(frequency, frequency + lengths, out=np.zeros_like(frequency), where=frequency > 0)
         return (saturated @ weights).astype(np.float32)
@@ -190,6 +219,78 @@ class LexicalIndex:
     def _idf(self, terms: NDArray[np.int64]) -> NDArray[np.float64]:
         starts = self._postings.starts
         return _idf((starts[terms + 1] - starts[terms]).astype(np.float64), len(self))
+
+
+class _Forms:
+    """The forms of the words of all passages as they come, and the languages that are told of each passage."""
+
+    def __init__(self, wanted: Sequence[str]) -> None:
+        self._wanted = wanted
+        self._number: dict[str, int] = {}
+        self._of_word: dict[str, list[int]] = {}
+        self._batches: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
+        self._told: list[NDArray[np.int64]] = []
+
+    def add(self, texts: Sequence[str]) -> None:
+        """Read further passages."""
+        flat: list[int] = []
+        ends = []
+        of_word = self._of_word
+        for text in texts:
+            for word in find_words(text):
+                numbers = of_word.get(word)
+                if numbers is None:
+                    numbers = of_word[word] = self._numbers(word)
+                flat += numbers
+            ends.append(len(flat))
+        if len(of_word) > _WORDS_REMEMBERED:
+            of_word.clear()
+        forms, lengths = np.array(flat, dtype=np.int32), np.diff(ends, prepend=0).astype(np.int32)
+        self._batches.append((forms, lengths))
+        self._told.append(tell(self._votes(forms, lengths), self._wanted))
+
+    def _numbers(self, word: str) -> list[int]:
+        return [self._number.setdefault(form, len(self._number)) for form in forms_of(word)]
+
+    def _votes(self, forms: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.int64]:
+        """As `count_votes`, for all passages of a batch at once."""
+        spoken = {self._number[form]: languages for form, languages in voices().items() if form in self._number}
+        speaks = np.zeros((len(self._number), len(LANGUAGES)), dtype=bool)
+        for number, languages in spoken.items():
+            speaks[number, languages] = True
+        is_spoken = speaks.any(axis=1)[forms]
+        passage_of = np.repeat(np.arange(len(lengths)), lengths)[is_spoken]
+        different = np.unique(passage_of * len(self._number) + forms[is_spoken])
+        passages, of_passage = np.divmod(different, max(len(self._number), 1))
+        votes = np.zeros((len(lengths), len(LANGUAGES)), dtype=np.int64)
+        for column in range(len(LANGUAGES)):
+            votes[:, column] = np.bincount(passages, weights=speaks[of_passage, column], minlength=len(lengths))
+        return votes
+
+    def languages(self) -> Languages:
+        """The languages of the corpus."""
+        return Languages.of(np.concatenate([np.empty((0, len(SCRIPTS)), dtype=np.int64), *self._told]), self._wanted)
+
+    def terms(self, languages: Languages) -> Iterator[tuple[list[str], NDArray[np.int32], NDArray[np.int32]]]:
+        """Of each batch its different terms, which of them each word is, and the words of each passage.
+
+        Empties the batches.
+        """
+        forms, scripts, neutral = list(self._number), list(SCRIPTS), len(LANGUAGES)
+        of_forms = (scripts.index(script) if (script := script_of(form)) else -1 for form in forms)
+        script_of_form = np.fromiter(of_forms, dtype=np.int64, count=len(forms))
+        while self._batches:
+            (flat, lengths), told = self._batches.pop(0), self._told.pop(0)
+            spoken = np.column_stack([languages.resolve(told), np.full(len(told), neutral)])
+            language = spoken[np.repeat(np.arange(len(lengths)), lengths), script_of_form[flat]]
+            keys, places = np.unique(flat.astype(np.int64) * (neutral + 1) + language, return_inverse=True)
+            of_key, language_of_key = np.divmod(keys, neutral + 1)
+            terms = np.empty(len(keys), dtype=object)
+            for number in np.unique(language_of_key).tolist():
+                chosen = np.flatnonzero(language_of_key == number)
+                code = LANGUAGES[number] if number < neutral else ""
+                terms[chosen] = terms_of([forms[form] for form in of_key[chosen]], code)
+            yield terms.tolist(), places.astype(np.int32), lengths
 
 
 class _Counts:
@@ -201,21 +302,19 @@ class _Counts:
         self._different: list[NDArray[np.int32]] = []
         self._batches: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
 
-    def add(self, tokenized: Sequence[Sequence[str]]) -> None:
-        """Count the terms of further passages."""
+    def add(self, terms: Sequence[str], places: NDArray[np.int32], lengths: NDArray[np.int32]) -> None:
+        """Count further passages of `lengths` words, which are at `places` among the `terms`."""
         number = self._number
-        lengths = np.array([len(terms) for terms in tokenized], dtype=np.int32)
-        flat = np.fromiter(
-            (number.setdefault(term, len(number)) for terms in tokenized for term in terms),
-            dtype=np.int64,
-            count=int(lengths.sum()),
-        )
+        numbers = np.array([number.setdefault(term, len(number)) for term in terms], dtype=np.int64)
+        is_content = np.array([_is_content(term) for term in terms], dtype=np.int32)
         size = max(len(number), 1)
-        keys, counts = np.unique(np.repeat(np.arange(len(lengths)), lengths) * size + flat, return_counts=True)
-        passages, terms = np.divmod(keys, size)
-        self._lengths.append(lengths)
+        passage_of = np.repeat(np.arange(len(lengths)), lengths)
+        keys, counts = np.unique(passage_of * size + numbers[places], return_counts=True)
+        passages, term_of = np.divmod(keys, size)
+        content = np.bincount(passage_of, weights=is_content[places], minlength=len(lengths))
+        self._lengths.append(content.astype(np.int32))
         self._different.append(np.bincount(passages, minlength=len(lengths)).astype(np.int32))
-        self._batches.append((terms.astype(np.int32), counts.astype(np.int32)))
+        self._batches.append((term_of.astype(np.int32), counts.astype(np.int32)))
 
     @property
     def passages(self) -> int:
@@ -224,7 +323,7 @@ class _Counts:
 
     @property
     def average_length(self) -> float:
-        """Terms of a passage, repetitions among them."""
+        """Terms of a passage, repetitions among them, without stop words."""
         lengths = np.concatenate([np.empty(0, dtype=np.int32), *self._lengths])
         return float(lengths.mean()) if len(lengths) else 0.0
 
@@ -261,10 +360,14 @@ class _Counts:
         return Postings(weights, rows, starts)
 
 
+def _is_content(term: str) -> bool:
+    return not term.startswith(STOP_MARK)
+
+
 def _length_norm(lengths: NDArray[Any], statistics: Statistics) -> NDArray[np.float64]:
     """What the frequency of a word is weighed against in passages of these lengths, in terms."""
     k1, b = statistics.k1, statistics.b
-    return k1 * (1 - b + b * lengths / statistics.average_length)
+    return k1 * (1 - b + b * lengths / (statistics.average_length or 1.0))
 
 
 def _find(vocabulary: pa.LargeStringArray, word: str) -> int:
@@ -296,7 +399,8 @@ def make_lexical_index(store: ArtifactStore, settings: Settings, passages: Artif
 def index_texts(passages: Artifact, settings: IndexSettings, folder: Path) -> dict[str, Any]:
     """Write the index to `folder`; return counts of passages and words, and its bytes."""
     ids = passages.read_table("passages.parquet", ["passage_id"])["passage_id"].tolist()
-    index = LexicalIndex.build(read_texts(passages.path("passages.parquet")), ids, settings.bm25_k1, settings.bm25_b)
+    texts = read_texts(passages.path("passages.parquet"))
+    index = LexicalIndex.build(texts, ids, settings.bm25_k1, settings.bm25_b, settings.languages)
     index.save(folder)
     size = sum(path.stat().st_size for path in folder.iterdir())
-    return {"dagster/row_count": len(ids), "words": index.words, "bytes": size}
+    return {"dagster/row_count": len(ids), "words": index.words, "languages": index.languages, "bytes": size}

@@ -18,7 +18,9 @@ DENSE_INDEX = Step(
     ),
 )  # fmt: skip
 LEXICAL_INDEX = Step(
-    names.LEXICAL_INDEX, "models.retrieval.lexical_index:index_texts", ("index.bm25_k1", "index.bm25_b")
+    names.LEXICAL_INDEX,
+    "models.retrieval.lexical_index:index_texts",
+    ("index.bm25_k1", "index.bm25_b", "index.languages"),
 )
 _IN_THE_INDEXES = (
     *DENSE_INDEX.settings, *LEXICAL_INDEX.settings, "index.kind", "index.flat_max_passages", "index.max_memory_mb",

@@ -14,6 +14,7 @@ from models.settings.types import (
     SEARCHABLE,
     Cron,
     Fraction,
+    LanguageCodes,
     Layers,
     PasswordlessUrl,
     PositiveFloat,
@@ -43,6 +44,10 @@ class IndexSettings(Section):
 
     bm25_k1: PositiveFloat = Field(default=0.9, description="BM25 term-frequency saturation.")
     bm25_b: Fraction = Field(default=0.4, description="BM25 length normalization.")
+    languages: LanguageCodes = Field(
+        default=[],
+        description="Languages of the passages for word search, as in ['de', 'en']; empty tells each passage's.",
+    )
     rrf_k: PositiveInt = Field(default=60, description="Constant of reciprocal rank fusion (Cormack et al., 2009).")
     depth: PositiveInt = Field(default=100, description="Passages that each first stage returns before fusion.")
     kind: Literal["auto", "flat", "hnsw", "ivf_pq"] = Field(

@@ -10,6 +10,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from models.text.languages import CODES
+
 MAX_DECOMPRESSED_BYTES = 5_000_000_000
 """Above what a legitimate text file expands to, far below what fills a disk."""
 
@@ -73,6 +75,13 @@ def _each_once_of(*allowed: str) -> Callable[[list[str]], list[str]]:
 
 
 Sources = Annotated[list[str], AfterValidator(_each_once_of("hybrid", "dense", "bm25"))]
+
+
+def _check_languages(codes: list[str]) -> list[str]:
+    return _each_once_of(*CODES)(codes) if codes else codes
+
+
+LanguageCodes = Annotated[list[str], AfterValidator(_check_languages)]
 SearchKeys = Annotated[list[str], AfterValidator(_each_once_of(*SEARCHABLE))]
 
 

@@ -139,7 +139,7 @@ def _resemblance(left: frozenset[int], other: frozenset[int]) -> float:
 
 
 def _content_terms(texts: Sequence[str]) -> list[frozenset[str]]:
-    """Stems of the words that carry content; of a text without any, of all its words."""
+    """Stems of the words that carry content, in the languages of these texts; of a text without any, of all words."""
     function_stems = _function_stems()
     tokenized = [frozenset(terms) for terms in tokenize([text.casefold() for text in texts])]
     return [terms - function_stems or terms for terms in tokenized]
@@ -154,7 +154,8 @@ def _term_matrices(texts: Sequence[str], others: Sequence[str]) -> tuple[csr_arr
     """0/1 matrices [texts, terms] over the terms of both."""
     from scipy.sparse import csr_array
 
-    sets, other_sets = _content_terms(texts), _content_terms(others)
+    every = _content_terms([*texts, *others])
+    sets, other_sets = every[: len(texts)], every[len(texts) :]
     column_of: dict[str, int] = {}
     matrices = []
     for group in (sets, other_sets):

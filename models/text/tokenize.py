@@ -1,41 +1,89 @@
-"""Index terms of a text: stemmed words without stop words, identifiers also by their parts."""
+"""Index terms of texts: the words of passages stemmed in their language, those of a query in every language of these.
+
+The words of a passage are stemmed in the language that it is told to be in, and a query is too short to tell: each of
+its words stands for its stems in all languages of the corpus, so that it matches the passages of its own language.
+docs/decisions/0023-languages.md has the measurements.
+"""
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Sequence
+from functools import cache
 
-from models.text.stop_words import INDEX_STOP_WORDS
-from models.text.words import stems
+from models.text.languages import LANGUAGES, SCRIPTS, Languages, count_votes, script_of, tell
+from models.text.stop_words import INDEX_STOP_WORDS, STOP_WORDS, UNSPACED_STOP_WORDS
+from models.text.words import casefold, find_words, fold, forms_of, stems
 
-_WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
-_POSSESSIVE = re.compile(r"['\u2019]s$", re.IGNORECASE)
-_PART_BOUNDARY = re.compile(
-    r"_+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})|(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])"
-)
+STOP_MARK = "="
+"""Before the terms of stop words: they are searched by queries that have no other words, and else as if not there."""
+
+
+class Tokenizer:
+    """Makes the terms of passages and queries of a corpus in some languages."""
+
+    def __init__(self, languages: Languages) -> None:
+        self.languages = languages
+        self._terms: dict[tuple[str, str], str] = {}
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Tokenizer:
+        """For the languages that these texts are told to be in."""
+        return cls(Languages.of(tell(count_votes(map(_forms, texts)))))
+
+    def passages(self, texts: Sequence[str]) -> list[list[str]]:
+        """Terms of each text, in order, with repetitions; those of stop words begin with `STOP_MARK`."""
+        forms = [_forms(text) for text in texts]
+        languages = self.languages.resolve(tell(count_votes(forms))).tolist()
+        return [self._of_forms(of_text, spoken) for of_text, spoken in zip(forms, languages, strict=True)]
+
+    def query(self, text: str) -> list[tuple[str, ...]]:
+        """Of each word of a query the terms that it may have in passages; without stop words if it has others."""
+        words = [self._variants(form) for form in _forms(text)]
+        content = [tuple(term for term in word if not term.startswith(STOP_MARK)) for word in words]
+        return [word for word in content if word] or words
+
+    def _of_forms(self, forms: Sequence[str], spoken: Sequence[int]) -> list[str]:
+        language_of = {script: LANGUAGES[number] for script, number in zip(SCRIPTS, spoken, strict=True)}
+        keys = [(form, language_of.get(script_of(form), "")) for form in forms]
+        self._learn([key for key in keys if key not in self._terms])
+        return [self._terms[key] for key in keys]
+
+    def _variants(self, form: str) -> tuple[str, ...]:
+        script = script_of(form)
+        keys = [(form, language) for language in (self.languages.of_words_in(script) if script else ("",))]
+        self._learn([key for key in keys if key not in self._terms])
+        return tuple(dict.fromkeys(self._terms[key] for key in keys))
+
+    def _learn(self, keys: Sequence[tuple[str, str]]) -> None:
+        by_language: dict[str, list[str]] = {}
+        for form, language in dict.fromkeys(keys):
+            by_language.setdefault(language, []).append(form)
+        for language, forms in by_language.items():
+            terms = terms_of(forms, language)
+            self._terms.update(((form, language), term) for form, term in zip(forms, terms, strict=True))
 
 
 def tokenize(texts: Sequence[str]) -> list[list[str]]:
-    """Index terms of each text, in order, with repetitions."""
-    known: dict[str, list[str]] = {}
-    tokenized = []
-    for text in texts:
-        terms: list[str] = []
-        for word in _WORD.findall(unicodedata.normalize("NFKC", text)):
-            if word not in known:
-                kept = [form for form in _forms(word) if form not in INDEX_STOP_WORDS]
-                known[word] = stems(kept)
-            terms += known[word]
-        tokenized.append(terms)
-    return tokenized
+    """Terms of each text without stop words, in order, with repetitions, in the languages of these texts."""
+    terms = Tokenizer.of(texts).passages(texts)
+    return [[term for term in of_text if not term.startswith(STOP_MARK)] for of_text in terms]
 
 
-def _forms(word: str) -> list[str]:
-    """The word in lower case and, of an identifier, its parts: `LinAlgError2` also as lin, alg, error, 2."""
-    word = re.sub(r"['\u2019]", "", _POSSESSIVE.sub("", word))
-    parts = [part for part in _PART_BOUNDARY.split(word) if part]
-    if len(parts) == 1:
-        return [parts[0].lower()]
-    # A letter alone, as the v of v2, says nothing; a digit alone does.
-    return [word.lower(), *(part.lower() for part in parts if len(part) > 1 or part.isdigit())] if parts else []
+def terms_of(forms: Sequence[str], language: str) -> list[str]:
+    """The term of each form in a language, which is empty for what needs none: stems, and stop words with a mark."""
+    stop_words = _stop_forms(language)
+    return [
+        STOP_MARK + form if form in stop_words else stem
+        for form, stem in zip(forms, stems(forms, language), strict=True)
+    ]
+
+
+def _forms(text: str) -> list[str]:
+    return [form for word in find_words(text) for form in forms_of(word)]
+
+
+@cache
+def _stop_forms(language: str) -> frozenset[str]:
+    if language == "en":
+        return INDEX_STOP_WORDS
+    return frozenset(casefold(fold(word)) for word in STOP_WORDS.get(language, UNSPACED_STOP_WORDS))

@@ -18,7 +18,7 @@ from models.retrieval import lexical_index
 from models.retrieval.lexical_index import STATISTICS_FILE, LexicalIndex, read_texts
 from models.store.tables import write_table
 from models.text.stop_words import INDEX_STOP_WORDS
-from models.text.tokenize import tokenize
+from models.text.tokenize import STOP_MARK, tokenize
 
 TEXTS = [
     "Split arrays into random train and test subsets with train_test_split.",
@@ -116,13 +116,21 @@ def test_a_free_text_is_scored_with_the_statistics_of_the_corpus(index: LexicalI
     assert index.score("singular", []).shape == (0,)
 
 
-@pytest.mark.parametrize("query", ["", "   ", "the of and", "unheard xyzzy", "?!"])
+@pytest.mark.parametrize("query", ["", "   ", "unheard xyzzy", "?!"])
 def test_queries_without_a_known_word_find_nothing(index: LexicalIndex, query: str) -> None:
     assert not index.scores(query).any()
     assert not index.score(query, TEXTS).any()
     rows, scores = index.search([query], 3)
     np.testing.assert_array_equal(rows, -1)
     np.testing.assert_array_equal(scores, 0)
+
+
+def test_a_query_of_stop_words_alone_finds_them_and_in_others_they_count_nothing(index: LexicalIndex) -> None:
+    texts = ["To be or not to be.", "Whether the pump is to be mended.", "pumps"]
+    index = LexicalIndex.build(texts, ["a", "b", "c"])
+    assert index.search(["to be or not to be"], 3)[0].tolist() == [[0, 1, -1]]
+    np.testing.assert_array_equal(index.scores("to be a pump"), index.scores("pump"))
+    assert index.scores("pump")[0] == 0
 
 
 def test_search_agrees_with_the_scores(index: LexicalIndex) -> None:
@@ -177,16 +185,19 @@ def test_the_postings_are_those_that_bm25s_builds(index: LexicalIndex) -> None:
 
     assert frozenset(STOPWORDS_EN) == INDEX_STOP_WORDS
     tokenized = tokenize(TEXTS)
+    words = index._vocabulary.to_pylist()
+    content = [not word.startswith(STOP_MARK) for word in words]
     vocabulary = {term: index for index, term in enumerate(sorted(set().union(*tokenized)))}
     theirs = bm25s.BM25(k1=0.9, b=0.4, method="lucene")
     ids = [[vocabulary[term] for term in text] for text in tokenized]
     theirs.index((ids, vocabulary), create_empty_token=False, show_progress=False)
     weights, rows, starts = index._postings
-    np.testing.assert_allclose(weights, theirs.scores["data"], rtol=1e-6)
-    np.testing.assert_array_equal(rows, theirs.scores["indices"])
-    np.testing.assert_array_equal(starts, theirs.scores["indptr"])
-    assert index._vocabulary.to_pylist() == list(vocabulary)
-    assert index.words == len(vocabulary)
+    of_content = np.repeat(content, np.diff(starts))
+    np.testing.assert_allclose(weights[of_content], theirs.scores["data"], rtol=1e-6)
+    np.testing.assert_array_equal(rows[of_content], theirs.scores["indices"])
+    np.testing.assert_array_equal(np.diff(starts)[content], np.diff(theirs.scores["indptr"]))
+    assert [word for word in words if not word.startswith(STOP_MARK)] == list(vocabulary)
+    assert index.words == len(words) > len(vocabulary)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
@@ -283,3 +294,88 @@ def test_repeated_query_words_count_as_often_as_they_stand(index: LexicalIndex) 
     once, twice = index.scores("matrix"), index.scores("matrix matrix")
     np.testing.assert_allclose(twice, 2 * once, rtol=1e-6)
     assert Counter(terms("matrix matrix")) == {"matrix": 2}
+
+
+IN_LANGUAGES = {
+    "de": "Das Programm öffnet die Dateien, die der Benutzer ausgewählt hat, und schließt sie nicht wieder.",
+    "fr": "Le programme ouvre les fichiers que l'utilisateur a choisis et ne les ferme pas avant la fin.",
+    "es": "El programa abre los archivos que el usuario ha elegido y no los cierra hasta el final.",
+    "ru": "Программа открывает файлы, которые выбрал пользователь, и не закрывает их до конца.",
+    "en": "The programs open files which the user has chosen, and none of them is closed before the end.",
+    "zh": "程序打开用户选择的文件，直到结束才关闭。",
+    "ja": "プログラムはユーザーが選択したファイルを開き、終了するまで閉じません。",
+    "th": "โปรแกรมจะเปิดไฟล์ที่ผู้ใช้เลือกและไม่ปิดจนกว่าจะสิ้นสุด",
+    "ko": "프로그램은 사용자가 선택한 파일을 열고 끝날 때까지 닫지 않습니다.",
+    "hi": "प्रोग्राम उपयोगकर्ता की चुनी हुई फ़ाइलों को खोलता है और अंत तक बंद नहीं करता है।",
+    "lo": "ໂປຣແກຣມຈະເປີດໄຟລ໌ທີ່ຜູ້ໃຊ້ເລືອກ",
+    "km": "កម្មវិធីនឹងបើកឯកសារដែលអ្នកប្រើបានជ្រើសរើស",
+    "my": "ပရိုဂရမ်သည် အသုံးပြုသူရွေးချယ်ထားသောဖိုင်များကို ဖွင့်သည်",
+}
+ASKED = {
+    "de": "Datei öffnen", "fr": "ouvrir un fichier d'utilisateurs", "es": "abrir archivo elegido",
+    "ru": "открыть файл пользователя", "en": "opening a chosen file", "zh": "打开文件", "ja": "ファイルを選択",
+    "th": "เปิดไฟล์", "ko": "파일 열기", "hi": "फ़ाइल", "lo": "ເປີດໄຟລ໌", "km": "បើកឯកសារ", "my": "ဖိုင်",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mixed() -> LexicalIndex:
+    return LexicalIndex.build(IN_LANGUAGES.values(), list(IN_LANGUAGES))
+
+
+@pytest.mark.parametrize("language", IN_LANGUAGES)
+def test_other_forms_of_a_word_find_the_passage_of_their_language(mixed: LexicalIndex, language: str) -> None:
+    rows, _ = mixed.search([ASKED[language]], 1)
+    assert mixed.passage_ids[rows[0, 0]] == language
+
+
+def test_in_many_languages_a_free_text_scores_as_the_indexed_one(mixed: LexicalIndex, tmp_path: Path) -> None:
+    mixed.save(tmp_path)
+    loaded = LexicalIndex.load(tmp_path)
+    assert set(loaded.languages) == {"de", "en", "es", "fr", "hi", "ru"}
+    for query in ASKED.values():
+        np.testing.assert_allclose(loaded.score(query, list(IN_LANGUAGES.values())), mixed.scores(query), atol=1e-5)
+
+
+def test_languages_that_are_set_are_not_told() -> None:
+    texts = [IN_LANGUAGES["de"], IN_LANGUAGES["en"]]
+    index = LexicalIndex.build(texts, ["de", "en"], languages=["de"])
+    assert index.languages == ["de"]
+    assert index.search(["programme"], 2)[0].tolist() == [
+        [0, -1]
+    ]  # German: programm, and the English text has programs
+    assert LexicalIndex.build(texts, ["de", "en"], languages=["zh"]).search(["dateien"], 1)[0].tolist() == [[0]]
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "other"),
+    [
+        ("重置密码", "重置密码需要管理员权限。", "服务器启动失败时，请先检查日志文件。"),
+        ("पासवर्ड", "पासवर्ड बदलने के लिए सेटिंग खोलें।", "प्रिंटर में काग़ज़ फँस गया है।"),
+        ("رمز", "رَمْز الدخول", "الطابعة لا تعمل اليوم."),
+        ("รหัสผ่าน", "การเปลี่ยนรหัสผ่านต้องใช้สิทธิ์ผู้ดูแล", "เครื่องพิมพ์กระดาษติด"),
+        (
+            "Haftpflichtversicherung",
+            "Die Haft\u00adpflicht\u00adver\u00adsiche\u00adrung deckt Schäden.",
+            "Das Fahrrad.",
+        ),
+        ("password", "The pass\u200bword is new.", "The printer is out of paper."),
+        ("STRASSE", "Die Straße ist offen.", "Der Hafen ist offen."),
+        ("café", "the cafe\u0301", "the tea"),
+        ("C", "C has pointers.", "C++ has templates."),
+        ("C++", "C++ has templates.", "C has pointers."),
+        ("C#", "C# has delegates.", "C has pointers."),
+        (".NET", ".NET has a runtime.", "The net has a hole."),
+        ("2.10.1", "Release 2.10.1 mends the login.", "Release 2.1.10 mends the logout."),
+        ("2.10.1", "Mended in v2.10.1", "Mended in v2.1.10"),
+        ("ABC-123/4", "Valve ABC-123/4 fits the small pump.", "Valve ABC-124/4 fits the large pump."),
+        ("ABC123", "Valve ABC-123/4 fits the small pump.", "Valve ABD-124/5 fits no pump."),
+        ("to be or not to be", "To be or not to be.", "The net has a hole."),
+        ("１２３ ＡＢＣ", "abc 123", "abd 124"),
+        ("٣", "page 3", "page 4"),
+    ],
+)
+def test_a_word_is_found_however_it_is_written(query: str, text: str, other: str) -> None:
+    index = LexicalIndex.build([other, text], ["a", "b"])
+    scores = index.scores(query)
+    assert scores[1] > scores[0]
