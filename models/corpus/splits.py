@@ -99,8 +99,7 @@ def evaluation_set(
     max_test: int,
     previous: pd.DataFrame | None = None,
 ) -> EvaluationTables:
-    """The dev and test queries that are evaluated, at most `max_dev` and `max_test` (0: all, as in the settings), frozen as
-    far as they exist.
+    """The dev and test queries of an evaluation, at most `max_dev` and `max_test` (0: all), frozen where they exist.
 
     Queries of `previous`, the last version, stay with their split, whatever split the corpus gives them now; free
     places go to the dev and test queries with the smallest hash of their id. Only queries with a positive judgment on a
