@@ -536,11 +536,35 @@ def _write_python(folder: Path, value: list[bytes]) -> tuple[dict[str, Any], Row
     return {"source": "python-docs", "python_docs": {"packages": ["rerankops-fuzz"]}}, {}
 
 
+_PAGE = rb""".TH PUMP 1
+.SH NAME
+pump \- move a liquid from one place to another
+.SH DESCRIPTION
+.B pump
+turns as long as it has power \(em and \fBstops\fR when the power is cut or the tank behind it runs dry.
+.TP
+.BR \-s ", " \-\-speed =\fIturns\fR
+Turns per second. See
+.BR valve (1).
+"""
+
+
+def _write_pages(folder: Path, value: list[bytes]) -> tuple[dict[str, Any], Rows]:
+    (folder / "de" / "man1").mkdir(parents=True)
+    for number, data in enumerate(value):
+        path = folder / "de" / "man1" / f"page{number}.1{'.gz' if number % 2 else ''}"
+        path.write_bytes(gzip.compress(data, mtime=0)[: -number or None] if number % 2 else data)
+    return {"source": "man-pages", "man_pages": {"folder": str(folder)}}, {}
+
+
 def cases(files: int) -> dict[str, Case]:
     """All sources with their inputs; `files` are put into one reading where each is an input."""
     return {
         "python-docs": Case(
             st.lists(st.one_of(damaged(_MODULE), st.binary(max_size=200)), min_size=1, max_size=3), _write_python
+        ),
+        "man-pages": Case(
+            st.lists(st.one_of(damaged(_PAGE), st.binary(max_size=200)), min_size=1, max_size=3), _write_pages
         ),
         "beir": Case(_beir_inputs(), _write_beir),
         **{f"files {kind}": Case(_files_inputs(kind), _write_files(kind)) for kind in _KINDS},

@@ -34,6 +34,7 @@ from models.settings.sources import (
     HuggingFaceSettings,
     HuggingFaceTable,
     IrDatasetsSettings,
+    ManPagesSettings,
     PythonDocsSettings,
     SqlSettings,
 )
@@ -43,8 +44,8 @@ __all__ = [
     "MAX_DECOMPRESSED_BYTES", "RESERVED_ENV", "ROOT", "SEARCHABLE", "SETTINGS_FILE",
     "CacheSettings", "CorpusSettings", "EncoderSettings", "EngineSettings", "EvaluationSettings", "FilesSettings",
     "FolderSettings", "GateSettings", "GeneratorSettings", "HuggingFaceSettings", "HuggingFaceTable", "IndexSettings",
-    "IrDatasetsSettings", "MonitoringSettings", "ObjectivesSettings", "PythonDocsSettings", "RetentionSettings",
-    "SchedulesSettings", "SearchSettings", "Section", "ServingSettings", "Settings", "SqlSettings", "StorageSettings",
-    "Student", "TiersSettings", "TrainingSettings",
+    "IrDatasetsSettings", "ManPagesSettings", "MonitoringSettings", "ObjectivesSettings", "PythonDocsSettings",
+    "RetentionSettings", "SchedulesSettings", "SearchSettings", "Section", "ServingSettings", "Settings",
+    "SqlSettings", "StorageSettings", "Student", "TiersSettings", "TrainingSettings",
     "as_environment", "load_settings", "setting_keys", "settings_file", "values_of",
 ]  # fmt: skip

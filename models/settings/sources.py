@@ -25,6 +25,19 @@ class PythonDocsSettings(Section):
     max_body_characters: PositiveInt = Field(default=1000, description="Characters kept of each docstring body.")
 
 
+class ManPagesSettings(Section):
+    """Manual pages, in every language that is installed."""
+
+    folder: str = Field(
+        default="/usr/share/man", description="Folder that has man1, or de/man1; a relative one starts at corpus.path."
+    )
+    languages: list[str] = Field(
+        default=[], description="Languages as their folders are named, as in ['en', 'de', 'zh_CN']; none is all."
+    )
+    max_documents: PositiveInt = Field(default=5000, description="Pages taken, a stable sample by hash of the name.")
+    max_body_characters: PositiveInt = Field(default=3000, description="Characters kept of each page.")
+
+
 class FilesSettings(Section):
     """The user's own tables: parquet, CSV or JSONL."""
 
@@ -128,7 +141,7 @@ class HuggingFaceSettings(Section):
 class CorpusSettings(Section):
     """Where documents, queries and judgments come from, and how documents become passages."""
 
-    source: Literal["python-docs", "beir", "files", "folder", "sql", "ir_datasets", "huggingface"] = Field(
+    source: Literal["python-docs", "man-pages", "beir", "files", "folder", "sql", "ir_datasets", "huggingface"] = Field(
         default="python-docs", description="Kind of corpus source; docs/sources.md shows each."
     )
     path: str = Field(
@@ -159,6 +172,7 @@ class CorpusSettings(Section):
         default=0.15, description="Share of the queries put into `test` where it has no split."
     )
     python_docs: PythonDocsSettings = PythonDocsSettings()
+    man_pages: ManPagesSettings = ManPagesSettings()
     files: FilesSettings = FilesSettings()
     folder: FolderSettings = FolderSettings()
     sql: SqlSettings = SqlSettings()

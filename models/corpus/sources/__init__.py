@@ -14,6 +14,7 @@ from models.corpus.sources.folder import FolderSource
 from models.corpus.sources.huggingface import HuggingFaceSource
 from models.corpus.sources.ir_datasets import CONTRACTS as IR_CONTRACTS
 from models.corpus.sources.ir_datasets import IrDatasetsSource
+from models.corpus.sources.man_pages import ManPagesSource
 from models.corpus.sources.python_docs import PythonDocsSource
 from models.corpus.sources.raw_rows import RawRow
 from models.corpus.sources.sql import SqlSource
@@ -24,6 +25,7 @@ Open = Callable[[CorpusSettings, Path, Corrections], CorpusSource]
 
 SOURCES: dict[str, Open] = {
     "python-docs": lambda settings, folder, corrections: PythonDocsSource(settings.python_docs),
+    "man-pages": lambda settings, folder, corrections: ManPagesSource(folder, settings.man_pages),
     "beir": lambda settings, folder, corrections: BeirSource(folder, settings.max_decompressed_bytes, corrections),
     "files": lambda settings, folder, corrections: FilesSource(
         folder, settings.files, settings.max_decompressed_bytes, corrections
@@ -47,7 +49,7 @@ RAW_CONTRACTS: Mapping[str, Mapping[str, type[RawRow]]] = {
     "ir_datasets": IR_CONTRACTS,
     "huggingface": TABLE_CONTRACTS,
 }
-"""What a raw row of each table of each kind of source must hold; `python-docs` has no rows that could be corrected."""
+"""What a raw row of each table of each kind of source must hold; `python-docs` and `man-pages` have none to correct."""
 
 
 def open_source(settings: CorpusSettings, folder: Path, corrections: Corrections = NO_CORRECTIONS) -> CorpusSource:
@@ -65,6 +67,7 @@ def describe_source(settings: CorpusSettings, folder: Path) -> str:
     table = settings.huggingface.documents
     places = {
         "python-docs": ", ".join(settings.python_docs.packages),
+        "man-pages": ", ".join([str(folder / settings.man_pages.folder), *settings.man_pages.languages]),
         "sql": settings.sql.url,
         "ir_datasets": settings.ir_datasets.documents,
         "huggingface": f"{table.path}@{table.revision}" if table.revision else table.path,

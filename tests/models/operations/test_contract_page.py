@@ -51,4 +51,4 @@ def test_numbers_of_tables_have_units() -> None:
 
 def test_every_rule_has_words_and_every_source_but_the_embedded_one_a_contract() -> None:
     assert set(RULES) == set(Rule.__args__)
-    assert set(SOURCES) - set(RAW_CONTRACTS) == {"python-docs"}
+    assert set(SOURCES) - set(RAW_CONTRACTS) == {"python-docs", "man-pages"}

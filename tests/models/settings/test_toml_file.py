@@ -77,7 +77,7 @@ def test_above_every_table_stands_what_it_is_for() -> None:
 
 
 def test_bounds_and_choices_are_stated() -> None:
-    assert 'docs/sources.md shows each. One of "python-docs", "beir", "files", "folder", "sql",' in TEXT
+    assert 'docs/sources.md shows each. One of "python-docs", "man-pages", "beir", "files",' in TEXT
     assert "# Port that the service listens on. 1 to 65535.\n" in TEXT
     assert "# Resamples of the paired tests and intervals. At least 1000.\n" in TEXT
     assert "# Queries per optimizer step. Above 0.\n" in TEXT
