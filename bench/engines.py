@@ -127,7 +127,7 @@ def _measure(
         print(f"{size}: {len(sample.pairs)} pairs in {ours}", file=sys.stderr)
         whole = compare(reference.logits(sample.pairs), engines[ours].logits(sample.pairs), sample)
         encoded = engines[ours].encode(pairs)
-        flops = float(np.mean([pair_flops(reference.body.config, len(encoding)) for encoding in encoded]))
+        flops = float(np.mean([pair_flops(reference.model.model.config, len(encoding)) for encoding in encoded]))
         rates = {name: len(pairs) / statistics.median(taken) for name, taken in seconds.items()}
         return {
             "kind": ours,

@@ -6,6 +6,7 @@ RerankOpsError
 ├── ContractError        rows break a data contract
 ├── ArtifactError        an artifact is missing or its digest differs
 ├── ModelFileError       model files are missing, changed or of a forbidden kind
+├── ExportError          a model cannot be written as a graph
 ├── ReleaseError         nothing to release, roll back to or serve
 ├── GateRefused          the gate does not let a candidate be released
 └── ScorerLost           the process that runs the models ended or hangs
@@ -44,6 +45,10 @@ class ArtifactError(RerankOpsError):
 
 class ModelFileError(RerankOpsError):
     """Model files are missing, altered or of a kind that is never loaded."""
+
+
+class ExportError(RerankOpsError):
+    """A model cannot be written as a graph of ONNX."""
 
 
 class ReleaseError(RerankOpsError):

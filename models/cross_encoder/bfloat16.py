@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from threading import Barrier
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from models.cross_encoder.architecture import halve
 from models.cross_encoder.pair_tokenizer import EncodedPair, PairTokenizer
 from models.cross_encoder.pairwise import PairwiseScorer, Progress
 from models.cross_encoder.scorer import CrossEncoderScorer
@@ -44,7 +45,7 @@ class Bfloat16Scorer(PairwiseScorer):
         import torch
 
         super().__init__(threads)
-        _halve(scorer.body)
+        halve(scorer.model)
         self._grouped = self.padded = has_tiles() if grouped is None else grouped
         if self._grouped:
             scorer.tokenizer = _InSteps(scorer.tokenizer)
@@ -109,7 +110,9 @@ class _InSteps(PairTokenizer):
 
         tensors = super().pad(encodings)
         width = tensors["input_ids"].shape[1]
-        return {name: pad(tensor, (0, _in_steps(width) - width)) for name, tensor in tensors.items()}
+        more = _in_steps(width) - width
+        sides = (more, 0) if self.left else (0, more)
+        return {name: pad(tensor, sides) for name, tensor in tensors.items()}
 
 
 def _in_steps(tokens: int) -> int:
@@ -161,22 +164,6 @@ def has_bfloat16_instructions() -> bool:
 
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _halve(model: Any) -> None:
-    """Turn the parameters of a transformer to bfloat16.
-
-    A classification head on it keeps float32: logits of 8 bits would tie. So do buffers, such as the frequencies of
-    rotary positions.
-    """
-    import torch
-
-    body = model.base_model
-    for parameter in body.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16)
-    for child in model.children() if body is not model else ():
-        if child is not body:
-            child.register_forward_pre_hook(lambda _, values: tuple(value.float() for value in values))
 
 
 def _work_alone(ready: Barrier) -> None:

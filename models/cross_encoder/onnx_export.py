@@ -16,12 +16,20 @@ from typing import Any
 
 import onnx
 import torch
+from sentence_transformers.cross_encoder import CrossEncoder
 from torch import Tensor, nn
 
-from models.cross_encoder.pair_head import PairHead
+from models.cross_encoder.architecture import logits, transformer
+from models.errors import ExportError
 
 _OPSET = 17
-_BODY = "body"
+_MOST_BYTES = 2**31
+"""What the format of the file, protobuf, holds."""
+
+_BODY = "/model/model.0/"
+"""How the names of the transformer's nodes begin: the first module of a cross-encoder."""
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _FUSED = {"bert": "bert", "roberta": "bert", "xlm-roberta": "bert", "camembert": "bert", "distilbert": "bert"}
 """Architectures whose attention ONNX Runtime's optimizer knows, and the name that it has for them."""
 
@@ -29,21 +37,16 @@ _FUSED = {"bert": "bert", "roberta": "bert", "xlm-roberta": "bert", "camembert":
 class _Scorer(nn.Module):
     """Token ids in, logits [pairs] out."""
 
-    def __init__(self, body: Any, head: PairHead | None) -> None:
+    def __init__(self, model: CrossEncoder) -> None:
         super().__init__()
-        self.body = body
-        self.head = head
+        self.model = model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, *token_type_ids: Tensor) -> Tensor:
-        types = {"token_type_ids": token_type_ids[0]} if token_type_ids else {}
-        output = self.body(input_ids=input_ids, attention_mask=attention_mask, **types)
-        if self.head is None:
-            return output.logits.squeeze(-1)
-        return self.head.score(output.last_hidden_state, input_ids, attention_mask)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return logits(self.model, dict(zip(_INPUTS, inputs, strict=False)))
 
 
-def export(body: Any, head: PairHead | None, inputs: list[str], path: Path, *, int8: bool) -> None:
-    """Write a transformer of transformers, and its pair head where it has one, to `path`.
+def export(model: CrossEncoder, inputs: list[str], path: Path, *, int8: bool) -> None:
+    """Write a cross-encoder of `models.cross_encoder.architecture` to `path`.
 
     `inputs` are the names of what the tokenizer gives. The graph takes int64 [pairs, tokens] and gives `logits`
     [pairs]. With `int8` the matrices of the transformer are quantized per output channel to 7 of 8 bits, so that the
@@ -51,23 +54,32 @@ def export(body: Any, head: PairHead | None, inputs: list[str], path: Path, *, i
     scale from the batch as it runs (dynamic quantization, ONNX Runtime). What heads multiply stays in float32, and so
     does the second product of each feed-forward layer: behind GELU a few values are so large that the others would
     share a few steps.
+
+    Raises `ExportError` for more than 2 GB of weights, and for a model that PyTorch cannot trace.
     """
+    size = 4 * sum(parameter.numel() for parameter in model.parameters())
+    if size > _MOST_BYTES:
+        raise ExportError(f"its {size / 1e9:.1f} GB of weights are more than the 2 GB of one file")
+    body = transformer(model)
     body.config._attn_implementation = "eager"  # the form of attention that the optimizer finds
-    scorer = _Scorer(body.float().cpu(), head and head.float().cpu()).eval()
+    scorer = _Scorer(model.float().cpu()).eval()
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         raw = Path(scratch) / "raw.onnx"
         example = [torch.ones(2, 16, dtype=torch.int64) for _ in inputs]
         example[-1].zero_() if "token_type_ids" in inputs else None
-        torch.onnx.export(
-            scorer,
-            tuple(example),
-            str(raw),
-            input_names=inputs,
-            output_names=["logits"],
-            dynamic_axes={**{name: {0: "pairs", 1: "tokens"} for name in inputs}, "logits": {0: "pairs"}},
-            opset_version=_OPSET,
-            dynamo=False,  # its graphs are not among those that the optimizer knows
-        )
+        try:
+            torch.onnx.export(
+                scorer,
+                tuple(example),
+                str(raw),
+                input_names=inputs,
+                output_names=["logits"],
+                dynamic_axes={**{name: {0: "pairs", 1: "tokens"} for name in inputs}, "logits": {0: "pairs"}},
+                opset_version=_OPSET,
+                dynamo=False,  # its graphs are not among those that the optimizer knows
+            )
+        except Exception as error:  # what a model cannot be traced for has many types
+            raise ExportError(f"it cannot be traced ({type(error).__name__}: {str(error).splitlines()[0]})") from error
         fused = _fuse(raw, body.config)
         if int8:
             _quantize(fused, path)
@@ -97,7 +109,7 @@ def _quantize(graph: Path, path: Path) -> None:
     kept = [
         node.name
         for node in loaded.node
-        if node.op_type == "MatMul" and (not node.name.startswith(f"/{_BODY}/") or _narrows(shapes.get(node.input[1])))
+        if node.op_type == "MatMul" and (not node.name.startswith(_BODY) or _narrows(shapes.get(node.input[1])))
     ]
     quantize_dynamic(
         str(graph),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.cross_encoder.pair_template import PairTemplate
 from models.cross_encoder.passage_cut import PassageCut
 
 if TYPE_CHECKING:
@@ -36,18 +38,23 @@ class PairTokenizer:
     """Cuts pairs to `max_tokens`, special tokens included: the query to at most half of them, then the passage.
 
     With a `cut` what is read of a long passage is its beginning and the part that says most of what is asked
-    (`models.cross_encoder.passage_cut`), without one its beginning alone.
+    (`models.cross_encoder.passage_cut`), without one its beginning alone. What the `template` of a decoder writes
+    around both is read whole, and not counted.
 
     `tokenizer` is a fast tokenizer of transformers. It is copied and left as it is, and nothing of the copies changes
     later, so any number of threads may call this one.
     """
 
-    def __init__(self, tokenizer: Any, max_tokens: int, cut: PassageCut | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, max_tokens: int, cut: PassageCut | None = None, template: PairTemplate | None = None
+    ) -> None:
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.cut = cut
+        self.template = template or PairTemplate()
         self._backend = _copy(tokenizer.backend_tokenizer)
         self._frame = _Frame(self._backend)
+        self.left = tokenizer.padding_side == "left"
 
     @classmethod
     def load(cls, folder: Path, max_tokens: int) -> PairTokenizer:
@@ -55,7 +62,15 @@ class PairTokenizer:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        return cls(tokenizer, max_tokens, PassageCut.load(folder))
+        return cls(tokenizer, max_tokens, PassageCut.load(folder), PairTemplate.load(folder))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest pair, a template's included."""
+        if not self.template.chat:
+            return self.max_tokens
+        words, _, _ = self.template.write("", "")
+        return self.max_tokens + len(self._backend.encode(words, add_special_tokens=False))
 
     @property
     def inputs(self) -> list[str]:
@@ -64,8 +79,9 @@ class PairTokenizer:
         return ["input_ids", "attention_mask", *types]
 
     def save(self, folder: Path) -> None:
-        """Write the tokenizer's files to a folder, and how passages are cut."""
+        """Write the tokenizer's files to a folder, and how passages are cut and pairs written."""
         self._tokenizer.save_pretrained(str(folder))
+        self.template.save(folder)
         if self.cut is not None:
             self.cut.save(folder)
 
@@ -73,6 +89,8 @@ class PairTokenizer:
         """One encoding per pair; a query that stands in several is encoded once."""
         if not pairs:
             return []
+        if self.template.chat:
+            return self._encode_written(pairs)
         queries = {query: self._query(query) for query, _ in pairs}
         passages = list(dict.fromkeys(passage for _, passage in pairs))
         read = zip(passages, self._backend.encode_batch(passages, add_special_tokens=False), strict=True)
@@ -81,8 +99,11 @@ class PairTokenizer:
 
     def _query(self, query: str) -> tuple[NDArray[np.int32], dict[str, float]]:
         """Its tokens, and what its words count."""
-        ids = self._backend.encode(query, add_special_tokens=False).ids[: self.max_tokens // 2]
-        return np.array(ids, dtype=np.int32), {} if self.cut is None else self.cut.weights(query)
+        ids = self._backend.encode(self.template.before + query, add_special_tokens=False).ids[: self.max_tokens // 2]
+        return np.array(ids, dtype=np.int32), self._weights(query)
+
+    def _weights(self, query: str) -> dict[str, float]:
+        return {} if self.cut is None else self.cut.weights(query)
 
     def _pair(
         self,
@@ -93,13 +114,42 @@ class PairTokenizer:
         ids: NDArray[np.int32],
     ) -> EncodedPair:
         room = max(self.max_tokens - self._frame.size - len(query), 0)
-        too_long = len(ids) > room
-        if too_long and self.cut is not None:
-            beginning = int(room * _BEGINNING)
-            rest = room - beginning
-            start = self.cut.start(weights, passage, encoding.offsets, beginning, rest)
-            ids = np.concatenate([ids[:beginning], ids[start : start + rest]])
-        return EncodedPair(*self._frame.around(query, ids[:room]), too_long)
+        kept = self._fitting(ids, room, weights, passage, encoding.offsets)
+        return EncodedPair(*self._frame.around(query, kept), len(ids) > room)
+
+    def _fitting(
+        self,
+        ids: NDArray[np.int32],
+        room: int,
+        weights: dict[str, float],
+        passage: str,
+        offsets: Sequence[tuple[int, int]],
+    ) -> NDArray[np.int32]:
+        """What is read of a passage where there is room for so many tokens."""
+        if len(ids) <= room or self.cut is None:
+            return ids[:room]
+        beginning = int(room * _BEGINNING)
+        rest = room - beginning
+        start = self.cut.start(weights, passage, offsets, beginning, rest)
+        return np.concatenate([ids[:beginning], ids[start : start + rest]])
+
+    def _encode_written(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
+        """Pairs in a template, each encoded as the one text that it is: words and white space of the template may share
+        a token with the texts, which then is not cut away."""
+        written = [self.template.write(query, passage) for query, passage in pairs]
+        encodings = self._backend.encode_batch([text for text, _, _ in written], add_special_tokens=False)
+        encoded = []
+        for (query, _), (text, of_query, of_passage), encoding in zip(pairs, written, encodings, strict=True):
+            ids, offsets = np.array(encoding.ids, dtype=np.int32), encoding.offsets
+            first, behind = _tokens_within(offsets, of_query)
+            start, end = _tokens_within(offsets, of_passage)
+            asked = ids[first : min(behind, first + self.max_tokens // 2)]
+            room = max(self.max_tokens - len(asked), 0)
+            within = [(begin - of_passage[0], stop - of_passage[0]) for begin, stop in offsets[start:end]]
+            kept = self._fitting(ids[start:end], room, self._weights(query), text[slice(*of_passage)], within)
+            read = np.concatenate([ids[:first], asked, ids[behind:start], kept, ids[end:]])
+            encoded.append(EncodedPair(read, np.zeros(len(read), dtype=np.int32), end - start > room))
+        return encoded
 
     def pad(self, encodings: Sequence[EncodedPair]) -> dict[str, Tensor]:
         """`input_ids`, `attention_mask` and, where the model reads them, `token_type_ids`: int64 [pairs, longest]."""
@@ -109,8 +159,9 @@ class PairTokenizer:
         ids = np.full(shape, self._tokenizer.pad_token_id or 0, dtype=np.int64)
         types, mask = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
         for row, encoding in enumerate(encodings):
-            size = len(encoding)
-            ids[row, :size], types[row, :size], mask[row, :size] = encoding.ids, encoding.type_ids, 1
+            begin = shape[1] - len(encoding) if self.left else 0
+            end = begin + len(encoding)
+            ids[row, begin:end], types[row, begin:end], mask[row, begin:end] = encoding.ids, encoding.type_ids, 1
         arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
         return {name: torch.from_numpy(arrays[name]) for name in self.inputs}
 
@@ -141,6 +192,14 @@ class _Frame:
             np.concatenate([front, query, middle, passage, back]),
             np.concatenate([of_front, of_query, of_middle, of_passage, of_back]),
         )
+
+
+def _tokens_within(offsets: Sequence[tuple[int, int]], characters: tuple[int, int]) -> tuple[int, int]:
+    """First token, and the one behind the last, of those that lie within some characters of the text."""
+    begin, end = characters
+    first = bisect_left(offsets, begin, key=lambda span: span[0])
+    behind = bisect_right(offsets, end, lo=first, key=lambda span: span[1])
+    return first, behind
 
 
 def _copy(tokenizer: Tokenizer) -> Tokenizer:

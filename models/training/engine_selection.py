@@ -20,7 +20,7 @@ from models.cross_encoder.engines import Kind, OnnxScorer, require_bfloat16
 from models.cross_encoder.onnx_session import FACTS, MODEL
 from models.cross_encoder.pairwise import Progress
 from models.cross_encoder.scorer import CrossEncoderScorer, resolve_device
-from models.errors import ArtifactError
+from models.errors import ArtifactError, ExportError
 from models.evaluation.evaluation_set import split_of
 from models.measures.metrics import collapse_to_documents, evaluate_run
 from models.settings import EngineSettings
@@ -132,8 +132,9 @@ def build_engines(
 ) -> dict[str, Any]:
     """Write an engine of each of `models` (tier to folder) below `folder`; return the facts by tier, flat.
 
-    `auto` is PyTorch on a GPU; elsewhere the first of bf16 (where the CPU multiplies it), int8 and fp32 that is within
-    the limits. Raises `ArtifactError` when what the settings ask for is not.
+    `auto` is PyTorch on a GPU; elsewhere the first of bf16 (where the CPU multiplies it), int8 and fp32 that the model
+    can be written as and that is within the limits, and PyTorch where none is: `refused` says why. Raises
+    `ArtifactError` when what the settings ask for is not.
     """
     facts: dict[str, Any] = {}
     for number, (tier, model) in enumerate(models.items(), start=1):
@@ -154,27 +155,44 @@ def build_engine(
         write_facts(folder, "torch")
         return {"kind": "torch"}
     reference = CrossEncoderScorer.load(model, max_tokens).logits(sample.pairs)
-    refused = []
+    refused: list[str] = []
     for kind in kinds:
-        logits = _make(kind, model, folder, max_tokens).logits(sample.pairs)
+        try:
+            logits = _make(kind, model, folder, max_tokens).logits(sample.pairs)
+        except ExportError as error:
+            refused.append(f"{kind}: {error}")
+            continue
         parity = compare(reference, logits, sample)
         if parity.accepted(settings):
             write_facts(folder, kind)
             graph = folder / MODEL
-            return {"kind": kind, "bytes": graph.stat().st_size if graph.exists() else 0, **asdict(parity)}
+            size = graph.stat().st_size if graph.exists() else 0
+            return {"kind": kind, "bytes": size, **asdict(parity), **_why(refused)}
         refused.append(f"{kind}: Kendall's tau {parity.kendall_tau:.3f}, nDCG@10 {parity.ndcg_change:+.4f}")
+    if settings.kind == "auto":
+        (folder / MODEL).unlink(missing_ok=True)
+        write_facts(folder, "torch")
+        return {"kind": "torch", **_why(refused)}
     raise ArtifactError(
         f"no engine of the {folder.name} model ranks as the model does ({'; '.join(refused)})",
         "Set engine.kind to fp32 or torch, or engine.min_kendall_tau and engine.max_ndcg_loss to what you accept.",
     )
 
 
+def _why(refused: Sequence[str]) -> dict[str, str]:
+    """What no engine of a faster kind was taken for."""
+    return {"refused": "; ".join(refused)} if refused else {}
+
+
 def export_model(model: Path, folder: Path, kind: Kind) -> None:
-    """Write model.onnx and the tokenizer of a model of `models.cross_encoder.scorer` to `folder`."""
+    """Write model.onnx and the tokenizer of a model of `models.cross_encoder.scorer` to `folder`.
+
+    Raises `ExportError` for a model that is no graph of ONNX.
+    """
     from models.cross_encoder.onnx_export import export
 
     scorer = CrossEncoderScorer.load(model, max_tokens=2)
-    export(scorer.body, scorer.head, scorer.tokenizer.inputs, folder / MODEL, int8=kind == "int8")
+    export(scorer.model, scorer.tokenizer.inputs, folder / MODEL, int8=kind == "int8")
     scorer.tokenizer.save(folder)
 
 

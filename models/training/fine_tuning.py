@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +18,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from models.cross_encoder.architecture import (
+    answers,
+    freeze,
+    keep_layers,
+    open_cross_encoder,
+    token_limit,
+    transformer,
+    transformer_layers,
+)
 from models.cross_encoder.bfloat16 import has_bfloat16_instructions
+from models.cross_encoder.pair_template import PairTemplate
 from models.cross_encoder.pair_tokenizer import PairTokenizer
 from models.cross_encoder.pairwise import Progress
 from models.cross_encoder.passage_cut import PassageCut
@@ -31,8 +42,9 @@ if TYPE_CHECKING:
 
     from models.training.ranking_loss import Teacher
 
-HEAD_PARAMETERS = r"(.*\.)?(interaction|first_token|classifier)(\..*)?"
-"""Names of the parameters that start untrained, and so learn at `training.head_learning_rate`."""
+HEAD_PARAMETERS = r"(.*\.)?(interaction|first_token)(\..*)?"
+"""Names of the parameters of a pair head, which starts untrained, and so learns at `training.head_learning_rate`. The
+head that a cross-encoder comes with is trained already."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +80,22 @@ def train_large(
     """Fine-tune the large cross-encoder and save it to `folder` (safetensors, config, tokenizer, training.json).
 
     `examples` are under `contracts.TrainingExamples`; `development` has the same columns, a list for each query, and is
-    read where `training.early_stopping` is set. `checkpoints`, a folder for this computation alone, lets a call after a
-    run that was killed go on from its last checkpoint. Raises `SettingsError` for layers that the model does not have.
+    read where `training.early_stopping` is set. With `training.large_pairs` 0 the weights stay as they are.
+    `checkpoints`, a folder for this computation alone, lets a call after a run that was killed go on from its last
+    checkpoint. Raises `SettingsError` for layers that the model does not have.
     """
     require_layers(settings)
     model = _open(local_weights(settings.base_model), settings)
-    _freeze(model, settings.frozen_layers)
+    freeze(transformer(model), settings.frozen_layers)
     lists = _lists(examples, settings.large_pairs)
     cut = None
     if settings.passage_cut == "query":
-        cut = PassageCut.fit(dict.fromkeys(passage for item in lists for passage in item["passages"]))
-    tokenizer = PairTokenizer(model.tokenizer, settings.max_tokens, cut)
-    return _train(model, tokenizer, lists, settings, folder, None, progress, development, checkpoints)
+        read = lists or _whole_lists(examples)
+        cut = PassageCut.fit(dict.fromkeys(passage for item in read for passage in item["passages"]))
+    pairs = _pairs_of(model, settings, cut)
+    if settings.large_pairs == 0:
+        return _keep(model, pairs, folder)
+    return _train(model, pairs, lists, settings, folder, None, progress, development, checkpoints)
 
 
 def train_student(
@@ -104,20 +120,23 @@ def train_student(
     student = settings.students[tier]
     lists = _lists(examples, student.pairs, skip_pairs=settings.large_pairs)
     teacher = None
-    if settings.distillation != "none" and settings.teacher_weight:
+    if student.pairs and settings.distillation != "none" and settings.teacher_weight:
         lists += _whole_lists(logged, unjudged=True)
         teacher = _open_teacher(large, settings, own_tokens=bool(student.base_model))
     if student.base_model:
         model = _open(local_weights(student.base_model), settings)
     else:
         model = _open(large, settings)
-        _keep_layers(model, student)
+        _require_layers_to_keep(student, transformer(model).config.num_hidden_layers)
+        keep_layers(transformer(model), student.layers)
         untrained = untrained_layers(student, settings.frozen_layers)
-        _freeze(model, untrained)
+        freeze(transformer(model), untrained)
         if teacher is not None and not _drops(model):
             _read_once(model, teacher.model, untrained)
-    tokenizer = PairTokenizer(model.tokenizer, settings.max_tokens, PassageCut.load(large))
-    return _train(model, tokenizer, lists, settings, folder, teacher, progress, development, checkpoints)
+    pairs = _pairs_of(model, settings, PassageCut.load(large))
+    if student.pairs == 0:
+        return _keep(model, pairs, folder)
+    return _train(model, pairs, lists, settings, folder, teacher, progress, development, checkpoints)
 
 
 def require_layers(settings: TrainingSettings) -> None:
@@ -173,93 +192,35 @@ def mixed_precision(settings: TrainingSettings) -> str:
 
 
 def _open(source: Path, settings: TrainingSettings) -> CrossEncoder:
-    """A model to train: one that has a classification or pair head keeps it, any other gets a new pair head."""
-    import torch
-    from sentence_transformers.base.modules import Transformer
-    from sentence_transformers.cross_encoder import CrossEncoder
-    from transformers import AutoConfig, set_seed
-
-    from models.cross_encoder.pair_head import FOLDER, PairHead
+    """A model to train: one that scores pairs keeps its head, any other gets a new pair head."""
+    from transformers import set_seed
 
     set_seed(settings.seed)
-    common: dict[str, Any] = {"device": resolve_device(settings.device), "activation_fn": torch.nn.Identity()}
-    weights = {"use_safetensors": True}
     # Dropout costs a third of the time of a CPU step and showed no gain in runs this short.
-    quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0} if settings.dropout == 0 else {}
-    architectures = AutoConfig.from_pretrained(str(source), local_files_only=True).architectures or [""]
-    if architectures[0].endswith("ForSequenceClassification"):
-        model = CrossEncoder(
-            str(source),
-            num_labels=1,
-            max_length=settings.max_tokens,
-            model_kwargs=weights,
-            config_kwargs=quiet or None,
-            local_files_only=True,
-            **common,
+    model = open_cross_encoder(source, resolve_device(settings.device), dropout=settings.dropout > 0)
+    body = transformer(model)
+    limit = token_limit(body.config)
+    if settings.max_tokens > limit:
+        raise SettingsError(
+            f"training.max_tokens is {settings.max_tokens}, but {source.name} reads {limit} tokens",
+            f"Set it to {limit} or less.",
         )
-        return _with_fast_attention(model)
-    body = Transformer(
-        str(source),
-        transformer_task="feature-extraction",
-        max_seq_length=settings.max_tokens,
-        model_kwargs={**weights, "local_files_only": True},
-        config_kwargs={**quiet, "local_files_only": True},
-    )
-    if (source / FOLDER).is_dir():
-        head = PairHead.load(str(source), FOLDER, local_files_only=True)
-    else:
-        tokenizer: Any = body.tokenizer
-        head = PairHead(int(body.model.config.hidden_size), tokenizer.sep_token_id, sorted(tokenizer.all_special_ids))
-    return _with_fast_attention(CrossEncoder(modules=[body, head], **common))
-
-
-def _with_fast_attention(model: CrossEncoder) -> CrossEncoder:
-    from models.training.cpu_attention import use_products
-
     if model.device.type == "cpu":
-        use_products(_body(model))
+        from models.training.cpu_attention import use_products
+
+        use_products(body)
     return model
 
 
-def _body(model: CrossEncoder) -> Any:
-    """The transformers model inside."""
-    assert model.model is not None
-    return model.model
-
-
-def _encoder_layers(model: CrossEncoder) -> tuple[Any, str]:
-    """The module that holds the transformer layers, and the name of its list of layers."""
-    base = _body(model).base_model
-    for owner in (getattr(base, "encoder", None), getattr(base, "transformer", None), base):
-        for name in ("layer", "layers"):
-            if owner is not None and hasattr(owner, name):
-                return owner, name
-    raise ValueError(f"cannot find the layers of {type(base).__name__}")
-
-
-def _freeze(model: CrossEncoder, count: int) -> None:
-    if count == 0:
-        return
-    owner, name = _encoder_layers(model)
-    frozen = [_body(model).base_model.embeddings, *list(getattr(owner, name))[:count]]
-    for module in frozen:
-        for parameter in module.parameters():
-            parameter.requires_grad = False
-
-
-def _keep_layers(model: CrossEncoder, student: Student) -> None:
-    import torch
-
-    owner, name = _encoder_layers(model)
-    present = getattr(owner, name)
-    _require_layers_to_keep(student, len(present))
-    setattr(owner, name, torch.nn.ModuleList([present[i] for i in student.layers]))
-    _body(model).config.num_hidden_layers = len(student.layers)
+def _pairs_of(model: CrossEncoder, settings: TrainingSettings, cut: PassageCut | None) -> PairTokenizer:
+    pairs = PairTokenizer(model.tokenizer, settings.max_tokens, cut, PairTemplate.of(model))
+    model.tokenizer.model_max_length = pairs.longest
+    return pairs
 
 
 def _drops(model: CrossEncoder) -> bool:
     """Whether it has dropout in training, by its configuration."""
-    rates = [value for name, value in _body(model).config.to_dict().items() if "drop" in name]
+    rates = [value for name, value in transformer(model).config.to_dict().items() if "drop" in name]
     return any(isinstance(rate, float) and rate > 0 for rate in rates)
 
 
@@ -278,9 +239,9 @@ def _read_once(student: CrossEncoder, teacher: CrossEncoder, count: int) -> None
     def give(*args: Any, **kwargs: Any) -> Any:
         return read["found"]
 
-    owner, name = _encoder_layers(student)
+    owner, name = transformer_layers(transformer(student))
     getattr(owner, name)[count - 1].register_forward_hook(keep)
-    owner, name = _encoder_layers(teacher)
+    owner, name = transformer_layers(transformer(teacher))
     for layer in getattr(owner, name)[:count]:
         layer.forward = give
 
@@ -336,6 +297,40 @@ def _open_teacher(large: Path, settings: TrainingSettings, *, own_tokens: bool) 
     return Teacher(model, own, dtypes[mixed_precision(settings)])
 
 
+def _keep(model: CrossEncoder, pairs: PairTokenizer, folder: Path) -> TrainingReport:
+    """Save a model as it is: weights that were trained elsewhere, or layers of them."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    report = TrainingReport(parameters, transformer(model).config.num_hidden_layers, lists=0, pairs=0, steps=0)
+    _save(model, pairs, folder, report)
+    return report
+
+
+def _add_adapters(model: CrossEncoder, rank: int) -> Any:
+    """Train low-rank matrices beside those of the layers, and the head, instead of all weights (LoRA, Hu et al., 2022).
+
+    What comes back merges them into the weights. Raises `SettingsError` where the library is missing.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise SettingsError(
+            "training.lora_rank needs the library peft", "Run: pip install 'rerankops[lora]'"
+        ) from error
+    from torch.nn import Linear
+
+    body = transformer(model)
+    base = body.base_model
+    within = {id(module) for module in base.modules()}
+    names = [name for name, module in body.named_modules() if isinstance(module, Linear) and id(module) in within]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for what it has renamed
+        adapters = get_peft_model(body, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names))
+    heads = [child for child in body.children() if base is not body and child is not base]
+    for module in () if answers(model) else heads:
+        module.requires_grad_(True)
+    return adapters
+
+
 def _train(
     model: CrossEncoder,
     pairs: PairTokenizer,
@@ -351,6 +346,7 @@ def _train(
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
     from transformers import PrinterCallback, TrainerCallback
 
+    from models.cross_encoder.pair_head import PairHead
     from models.training.checkpoints import TrainingCheckpoints
     from models.training.early_stopping import EarlyStopping
     from models.training.ranking_loss import RankingLoss
@@ -365,22 +361,24 @@ def _train(
             assert saved is not None
             saved.restore_model(self.model)
 
+    adapters = None if settings.lora_rank == 0 else _add_adapters(model, settings.lora_rank)
     steps = math.ceil(len(lists) / settings.batch_queries)
     if settings.gradient_checkpointing:
-        _body(model).activation_checkpointing_enable()
+        transformer(model).activation_checkpointing_enable()
     stopping = None
     if settings.early_stopping and development is not None and len(development):
         lists_of_dev = _whole_lists(development)[: settings.development_queries]
         stopping = EarlyStopping(lists_of_dev, pairs, settings.early_stopping, settings.evaluations)
     saved = None if checkpoints is None else TrainingCheckpoints(checkpoints, settings.checkpoint_minutes, stopping)
     precision = mixed_precision(settings)
+    head_rate = {HEAD_PARAMETERS: settings.head_learning_rate} if isinstance(model[-1], PairHead) else None
     with tempfile.TemporaryDirectory() as scratch:
         arguments = CrossEncoderTrainingArguments(
             output_dir=scratch,
             num_train_epochs=1,
             per_device_train_batch_size=settings.batch_queries,
             learning_rate=settings.learning_rate,
-            learning_rate_mapping={HEAD_PARAMETERS: settings.head_learning_rate},
+            learning_rate_mapping=head_rate,
             warmup_steps=round(settings.warmup_share * steps),
             lr_scheduler_type="linear",
             optim="adamw_torch_fused",
@@ -422,12 +420,13 @@ def _train(
     if stopping is not None:
         stopping.restore_best(model)
     if settings.gradient_checkpointing:
-        _body(model).activation_checkpointing_disable()
+        transformer(model).activation_checkpointing_disable()
+    if adapters is not None:
+        adapters.merge_and_unload()
     history = [(int(entry["step"]), float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
-    owner, name = _encoder_layers(model)
     report = TrainingReport(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        layers=len(getattr(owner, name)),
+        layers=transformer(model).config.num_hidden_layers,
         lists=len(lists),
         pairs=sum(len(item["passages"]) for item in lists),
         steps=trainer.state.global_step,
@@ -435,9 +434,13 @@ def _train(
         development=[] if stopping is None else stopping.history,
         best_step=0 if stopping is None else stopping.best_step,
     )
-    model.save_pretrained(str(folder), create_model_card=False)
-    pairs.save(folder)
-    (folder / "training.json").write_text(json.dumps(report.to_dict()))
+    _save(model, pairs, folder, report)
     if saved is not None:
         saved.remove()
     return report
+
+
+def _save(model: CrossEncoder, pairs: PairTokenizer, folder: Path, report: TrainingReport) -> None:
+    model.save_pretrained(str(folder), create_model_card=False)
+    pairs.save(folder)
+    (folder / "training.json").write_text(json.dumps(report.to_dict()))

@@ -15,6 +15,7 @@ from sentence_transformers.cross_encoder.losses import LambdaLoss, NDCGLoss2PPSc
 from sentence_transformers.util import batch_to_device
 from torch import Tensor, nn
 
+from models.cross_encoder.architecture import logits
 from models.cross_encoder.pair_tokenizer import PairTokenizer
 
 Objective = Literal["listwise", "lambda", "bce"]
@@ -34,7 +35,7 @@ class Teacher:
         """float32 [pairs] scores of encoded pairs, without gradients."""
         mixed = self.dtype != torch.float32
         with torch.no_grad(), torch.autocast(self.model.device.type, dtype=self.dtype, enabled=mixed):
-            return _scores(self.model(dict(tokens)))
+            return logits(self.model, tokens)
 
 
 class RankingLoss(nn.Module):
@@ -81,10 +82,10 @@ class RankingLoss(nn.Module):
         """Mean loss of the batch."""
         queries, lists = inputs
         pairs = [(query, passage) for query, passages in zip(queries, lists, strict=True) for passage in passages]
-        logits, taught = self._read(pairs)
+        scores, taught = self._read(pairs)
         sizes = [len(passages) for passages in lists]
-        parts, taught = torch.split(logits, sizes), torch.split(taught, sizes)
-        relevance = [of_list.to(logits.device).float() for of_list in labels]
+        parts, taught = torch.split(scores, sizes), torch.split(taught, sizes)
+        relevance = [of_list.to(scores.device).float() for of_list in labels]
         judged = [index for index, of_list in enumerate(relevance) if not of_list.isnan().any()]
         unjudged = [index for index in range(len(parts)) if index not in judged]
         weight = self.teacher_weight
@@ -116,23 +117,23 @@ class RankingLoss(nn.Module):
         for start in range(0, len(rows), chunk):
             part = rows[start : start + chunk]
             outputs.append(self._forward([pairs[row] for row in part], [encoded[row] for row in part]))
-        logits, taught = (torch.cat(column) for column in zip(*outputs, strict=True))
+        scores, taught = (torch.cat(column) for column in zip(*outputs, strict=True))
         if order is None:
-            return logits, taught
+            return scores, taught
         places = torch.empty(len(order), dtype=torch.long)
         places[torch.tensor(order)] = torch.arange(len(order))
-        places = places.to(logits.device)
-        return logits[places], taught[places]
+        places = places.to(scores.device)
+        return scores[places], taught[places]
 
     def _forward(self, pairs: Sequence[tuple[str, str]], encoded: list[Any]) -> tuple[Tensor, Tensor]:
         tokens = batch_to_device(self.tokenizer.pad(encoded), self.model.device)
-        logits = _scores(self.model(dict(tokens)))
+        scores = logits(self.model, tokens)
         if not self._teacher:
-            return logits, torch.zeros_like(logits)
+            return scores, torch.zeros_like(scores)
         (teacher,) = self._teacher
         if teacher.tokenizer is not None:
             tokens = batch_to_device(teacher.tokenizer.pad(teacher.tokenizer.encode(pairs)), self.model.device)
-        return logits, teacher.scores(tokens)
+        return scores, teacher.scores(tokens)
 
     def _objective(self, parts: Sequence[Tensor], relevance: Sequence[Tensor]) -> Tensor:
         if self.objective == "listwise":
@@ -179,11 +180,6 @@ class _Scored(nn.Module):
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Their logits [n, 1]."""
         return {"scores": self._logits[features["rows"]].unsqueeze(1)}
-
-
-def _scores(features: dict[str, Tensor]) -> Tensor:
-    """float32 [pairs] scores of what a cross-encoder has read."""
-    return features["scores"].view(-1).float()
 
 
 def _mean_cross_entropy(parts: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
