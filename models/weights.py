@@ -24,7 +24,7 @@ _PINNED = {
     ),
 }
 _PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
-_DECISIVE = {".safetensors", ".json", ".txt", ".model"}
+_DECISIVE = {".safetensors", ".json", ".txt", ".model", ".jinja"}
 _HUB_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?(?:@[\w./-]+)?")
 
 

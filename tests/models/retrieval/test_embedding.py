@@ -58,6 +58,20 @@ def test_row_i_is_the_vector_of_passage_i_and_the_encoder_goes_along(tmp_path: P
     assert not (tmp_path / "checkpoint").exists()
 
 
+def test_prefixes_and_dimensions_are_those_of_the_settings_here_and_where_the_encoder_goes(tmp_path: Path) -> None:
+    settings = EncoderSettings(max_tokens=64, query_prefix="query: ", passage_prefix="passage: ", dimensions=48)
+    before, after = tmp_path / "before", tmp_path / "after"
+    for folder, texts, previous in ((before, TEXTS[:3], None), (after, TEXTS, before)):
+        folder.mkdir()
+        facts = embed_corpus(passages_of(texts), WEIGHTS, settings, folder, previous=previous)
+    assert (facts["dimensions"], facts["taken_over"]) == (48, 3)
+    copied, plain = Encoder.load(after / "encoder", 64, device="cpu"), Encoder.load(WEIGHTS, 64, device="cpu")
+    vectors = np.load(after / VECTORS_FILE, allow_pickle=False)
+    np.testing.assert_array_equal(vectors, copied.encode_passages(["A title"] * len(TEXTS), TEXTS))
+    expected = plain.encode_queries(["query: how"])[0, :48]
+    np.testing.assert_allclose(copied.encode_queries(["how"])[0], expected / np.linalg.norm(expected), atol=1e-5)
+
+
 def test_only_what_is_new_is_embedded_and_the_rest_is_as_in_a_full_run(tmp_path: Path) -> None:
     embed(TEXTS, tmp_path / "before")
     changed = [TEXTS[4], "A text that is new.", *TEXTS[1:3], TEXTS[0]]

@@ -11,7 +11,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from models.errors import ModelFileError, SettingsError
-from models.retrieval.encoder import Encoder, batches_of_one_length, tokenizer_file
+from models.retrieval.encoder import Encoder, EncoderPrompts, batches_of_one_length, tokenizer_file
 from models.text.passage_text import passage_text
 from models.weights import local_weights
 
@@ -130,6 +130,27 @@ def test_vectors_are_those_of_sentence_transformers_with_the_prompts_of_the_mode
         np.testing.assert_allclose(result, expected, atol=1e-6)
     plain = Encoder.load(BUNDLED, 64, device="cpu")
     assert np.abs(plain.encode_queries(TEXTS) - ours.encode_queries(TEXTS)).max() > 0.01
+
+
+def test_prefixes_and_dimensions_of_the_settings_are_those_of_sentence_transformers(tmp_path: Path) -> None:
+    folder = shutil.copytree(local_weights(BUNDLED), tmp_path / "model")
+    EncoderPrompts("query: ", "passage: ", 64).save(folder)
+    ours = Encoder.load(folder, 64, device="cpu")
+    theirs = SentenceTransformer(str(local_weights(BUNDLED)), device="cpu", truncate_dim=64)
+    theirs.max_seq_length = 64
+    for result, expected in (
+        (ours.encode_passages([""] * 4, TEXTS), theirs.encode(TEXTS, prompt="passage: ", normalize_embeddings=True)),
+        (ours.encode_queries(TEXTS), theirs.encode(TEXTS, prompt="query: ", normalize_embeddings=True)),
+    ):
+        assert result.shape == (4, ours.dimensions) == (4, 64)
+        np.testing.assert_allclose(result, expected, atol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(result, axis=1), 1, atol=1e-6)
+    EncoderPrompts(dimensions=385).save(folder)
+    with pytest.raises(SettingsError, match=r"encoder\.dimensions is 385, but .* gives 384"):
+        Encoder.load(folder, 64, device="cpu")
+    (folder / "encoder_prompts.json").write_text('{"words": 1}')
+    with pytest.raises(ModelFileError, match="does not say how texts are embedded"):
+        Encoder.load(folder, 64, device="cpu")
 
 
 @pytest.mark.parametrize("counts", [[], [7], [3, 9, 3, 9, 9, 3, 5, 9], [0] * 7])
