@@ -5,6 +5,7 @@ Exit codes of `run` and `demo`: 0 released or already current, 3 the gate refuse
 
 from __future__ import annotations
 
+import gc as garbage
 import getpass
 import os
 import signal
@@ -63,6 +64,9 @@ _WORDS = {
 
 def main() -> None:
     """Entry point: failures are told without a traceback, and say what to do next."""
+    # Commands load libraries of a million objects, all of which stay: by default a quarter of that time is spent on
+    # looking for some that do not.
+    garbage.set_threshold(50_000, 20, 50)
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -7,7 +7,6 @@ packages, too small to learn from, so the gate asks for no gain: how well a rera
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import httpx
 import pytest
 
 from models.settings import ROOT
+from tests.commands import clean_environment, run_command
 from tests.docs_corpus import docs_settings, write_docs_corpus
 from tests.patience import PATIENCE_S
 
@@ -68,15 +68,7 @@ class Deployment:
 
     def rerankops(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the command line to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "orchestration.cli", *arguments],
-            cwd=ROOT,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE_S,
-        )
+        return run_command(*arguments, env=self.environment)
 
     def told(self, code: int, *arguments: str) -> dict[str, Any]:
         """Run a command that is to end with `code`, and return the JSON value that it prints."""
@@ -160,10 +152,9 @@ def deployment(tmp_path: Path) -> Deployment:
         port = free.getsockname()[1]
     settings = {**SETTINGS, **docs_settings(tmp_path / "docs"), "serving.port": port}
     variables = {f"RERANKOPS_{key.upper().replace('.', '__')}": str(value) for key, value in settings.items()}
-    others = {name: value for name, value in os.environ.items() if not name.startswith("RERANKOPS_")}
     home = tmp_path / "home"
     home.mkdir()
-    return Deployment(home, others | variables | {"RERANKOPS_HOME": str(home)}, f"http://127.0.0.1:{port}")
+    return Deployment(home, clean_environment(**variables, RERANKOPS_HOME=str(home)), f"http://127.0.0.1:{port}")
 
 
 @pytest.mark.slow

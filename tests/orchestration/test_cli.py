@@ -8,7 +8,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from models.settings import ROOT
+from tests.commands import clean_environment, run_command, started
 from tests.docs_corpus import docs_settings, write_docs_corpus
-from tests.patience import PATIENCE_S
+from tests.patience import until
 
 NOISE = re.compile(r"Warning|it/s\]|\bINFO\b|\bDEBUG\b|Traceback|Loading weights")
 """What libraries print and a person should not see."""
@@ -27,12 +26,7 @@ Rerankops = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def environment(home: Path, **variables: str) -> dict[str, str]:
-    ours = {"RERANKOPS_HOME": str(home), "RERANKOPS_PRESET": "tiny", **variables}
-    return {name: value for name, value in os.environ.items() if not name.startswith("RERANKOPS_")} | ours
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "orchestration.cli", *arguments]
+    return clean_environment(RERANKOPS_HOME=str(home), RERANKOPS_PRESET="tiny", **variables)
 
 
 @pytest.fixture
@@ -40,15 +34,7 @@ def rerankops(tmp_path: Path) -> Rerankops:
     """A function that runs the command line in a home of the test's own."""
 
     def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command(*arguments),
-            cwd=ROOT,
-            env=environment(tmp_path / "home", **variables),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE_S,
-        )
+        return run_command(*arguments, env=environment(tmp_path / "home", **variables))
 
     return run
 
@@ -157,21 +143,11 @@ def test_a_run_that_was_interrupted_or_killed_is_resumed(
     arguments = ("run", "--select", "group:corpus", *on_docs)
 
     def stop_while_reading(number: signal.Signals) -> tuple[int, str]:
-        with subprocess.Popen(
-            command(*arguments),
-            cwd=ROOT,
-            env=environment(tmp_path / "home"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                if line.rstrip().endswith("reading files"):
-                    process.send_signal(number)
-                    break
-            _, told = process.communicate(timeout=PATIENCE_S)
-        return process.returncode, told
+        with started(arguments, env=environment(tmp_path / "home")) as running:
+            until(lambda: any(line.rstrip().endswith("reading files") for line in running.said().splitlines()))
+            os.kill(running.pid, number)
+            done = running.ended()
+        return done.returncode, done.stderr
 
     assert stop_while_reading(signal.SIGINT) == (
         130,

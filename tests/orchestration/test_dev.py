@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from models.settings import ROOT, Settings
+from tests.commands import run_command
 from tests.docs_corpus import docs_settings, write_docs_corpus
 from tests.patience import PATIENCE_S
 
@@ -121,15 +122,7 @@ def test_a_run_from_the_launchpad_is_one_of_the_command_line(
     assert not any(metadata["reused"] for metadata in from_launchpad.values())
 
     sets = ("--set", "corpus.passage_tokens=64", "--set", "corpus.overlap_tokens=8")
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestration.cli", "run", "--json", "--select", "group:corpus", *sets],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    done = run_command("run", "--json", "--select", "group:corpus", *sets, env=environment)
     assert done.returncode == 0, done.stderr
     from_command_line = made(home, json.loads(done.stdout)["run_id"])
     assert all(metadata["reused"] for metadata in from_command_line.values())

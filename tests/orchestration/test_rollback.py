@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,9 @@ from models.records.incidents import open_incidents
 from models.records.ledger import Ledger
 from models.records.mlflow_registry import CHAMPION, Tracking
 from models.release.releaser import Releaser
-from models.settings import ROOT, Settings
+from models.settings import Settings
 from orchestration.definitions import defs
+from tests.commands import run_command
 from tests.deployments import use_home, write_artifact
 from tests.releases import versions_of
 from tests.service_thread import served
@@ -31,10 +30,8 @@ REASON = "it answers worse"
 
 
 def by_command() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "orchestration.cli", "rollback", "--reason", REASON, "--json"],
-        cwd=ROOT, env=os.environ.copy(), capture_output=True, text=True, check=True, timeout=280,
-    )  # fmt: skip
+    done = run_command("rollback", "--reason", REASON, "--json", env=os.environ.copy())
+    assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["served"] is True
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ import pytest
 
 from models.records.database import Database
 from models.records.ledger import Ledger
-from models.settings import ROOT
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import RELEASE_CANDIDATE
-from tests.patience import PATIENCE_S
+from tests.commands import clean_environment, run_command
 from tests.releases import release_bundle
 
 OLD_S = 40 * 86400
@@ -50,16 +48,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def rerankops(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    others = {name: value for name, value in os.environ.items() if not name.startswith("RERANKOPS_")}
-    return subprocess.run(
-        [sys.executable, "-m", "orchestration.cli", *arguments],
-        cwd=ROOT,
-        env={**others, "RERANKOPS_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    return run_command(*arguments, env=clean_environment(RERANKOPS_HOME=str(home)))
 
 
 def files(home: Path) -> set[str]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +10,9 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from models.settings import ROOT
 from models.store.artifacts import ArtifactStore
+from tests.commands import clean_environment, run_command
 from tests.docs_corpus import docs_settings, write_docs_corpus
-from tests.patience import PATIENCE_S
 
 INDEXES = 'group:"corpus" or group:"index"'
 ASSETS = ("corpus/passages", "corpus/queries", "index/passage_embeddings", "index/dense_index", "index/candidates")
@@ -28,14 +24,10 @@ Command = Callable[..., Any]
 def command(tmp_path: Path) -> Command:
     """A function that runs the command line with --json in a home of its own; the value that it printed."""
     options = [part for key, value in docs_settings(tmp_path / "docs").items() for part in ("--set", f"{key}={value}")]
-    ours = {"RERANKOPS_HOME": str(tmp_path / "home"), "RERANKOPS_PRESET": "tiny"}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RERANKOPS_")} | ours
+    environment = clean_environment(RERANKOPS_HOME=str(tmp_path / "home"), RERANKOPS_PRESET="tiny")
 
     def run(*arguments: str, code: int = 0) -> Any:
-        line = [sys.executable, "-m", "orchestration.cli", *arguments, *options, "--json"]
-        done = subprocess.run(
-            line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
-        )
+        done = run_command(*arguments, *options, "--json", env=environment)
         assert done.returncode == code, done.stderr
         return json.loads(done.stdout)
 

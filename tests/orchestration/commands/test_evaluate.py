@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,9 +15,8 @@ from models.evaluation.report import RERANKERS, read_report
 from models.records.database import Database
 from models.records.ledger import Ledger
 from models.records.mlflow_registry import CHALLENGER, Tracking
-from models.settings import ROOT
 from tests.beir_folder import write_beir
-from tests.patience import PATIENCE_S
+from tests.commands import clean_environment, run_command
 from tests.small_bundle import Handbook, Small, put_in_service
 
 Rerankops = Callable[..., subprocess.CompletedProcess[str]]
@@ -53,14 +50,12 @@ def deployment(small: Small, tmp_path: Path, tracking: Tracking) -> Path:
 @pytest.fixture
 def evaluate(deployment: Path) -> Rerankops:
     """Runs `rerankops evaluate` on that deployment."""
-    ours = {"RERANKOPS_HOME": str(deployment / "home"), "RERANKOPS_SETTINGS": str(deployment / "rerankops.toml")}
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RERANKOPS_")} | ours
+    environment = clean_environment(
+        RERANKOPS_HOME=str(deployment / "home"), RERANKOPS_SETTINGS=str(deployment / "rerankops.toml")
+    )
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        program = [sys.executable, "-m", "orchestration.cli", "evaluate", *arguments]
-        return subprocess.run(
-            program, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S
-        )
+        return run_command("evaluate", *arguments, env=environment)
 
     return run
 

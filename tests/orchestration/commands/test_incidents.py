@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,7 @@ import pytest
 
 from models.records.database import Database
 from models.records.incidents import open_incident
-from models.settings import ROOT
-from tests.patience import PATIENCE_S
+from tests.commands import clean_environment, run_command
 
 
 @pytest.fixture
@@ -36,16 +33,7 @@ def ids(home: Path) -> list[str]:
 
 
 def incidents(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RERANKOPS_")}
-    return subprocess.run(
-        [sys.executable, "-m", "orchestration.cli", "incidents", *arguments],
-        cwd=ROOT,
-        env=inherited | {"RERANKOPS_HOME": str(home), "COLUMNS": "250"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    return run_command("incidents", *arguments, env=clean_environment(RERANKOPS_HOME=str(home), COLUMNS="250"))
 
 
 def told(home: Path, *arguments: str) -> Any:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +13,9 @@ from models.corpus.chunking import load_tokenizer
 from models.corpus.ingest import write_corpus
 from models.corpus.sources import open_source
 from models.retrieval.encoder import tokenizer_file
-from models.settings import ROOT, CorpusSettings, load_settings
+from models.settings import CorpusSettings, load_settings
 from models.store.artifacts import ArtifactStore
-from tests.patience import PATIENCE_S
+from tests.commands import clean_environment, run_command
 
 
 @pytest.fixture
@@ -42,19 +40,11 @@ def environment(tmp_path: Path) -> dict[str, str]:
         )
     )
     ours = {"RERANKOPS_HOME": str(home), "RERANKOPS_CORPUS__SOURCE": "beir", "RERANKOPS_CORPUS__PATH": str(folder)}
-    return {name: value for name, value in os.environ.items() if not name.startswith("RERANKOPS_")} | ours
+    return clean_environment(**ours)
 
 
 def _quarantine(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "orchestration.cli", "quarantine", *arguments],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    return run_command("quarantine", *arguments, env=environment)
 
 
 def _told(environment: dict[str, str], *arguments: str) -> Any:

@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
-from models.settings import ROOT
 from models.store.artifacts import ArtifactStore
 from models.store.tables import write_table
+from tests.commands import clean_environment, run_command
 from tests.tiny_cross_encoder import examples, write_base
 
 
 def search(home: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    ours = {"RERANKOPS_HOME": str(home), "OMP_NUM_THREADS": "1"}
-    given = {name: value for name, value in os.environ.items() if not name.startswith("RERANKOPS_")}
     options = [part for override in overrides for part in ("--set", override)]
-    return subprocess.run(
-        [sys.executable, "-m", "orchestration.cli", "search", "--json", *options],
-        cwd=ROOT,
-        env=given | ours,
-        capture_output=True,
-        text=True,
-        check=False,
+    return run_command(
+        "search", "--json", *options, env=clean_environment(RERANKOPS_HOME=str(home), OMP_NUM_THREADS="1")
     )
 
 
