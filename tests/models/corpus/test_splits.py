@@ -182,7 +182,7 @@ def test_evaluation_set_is_capped_and_holds_its_contracts() -> None:
 
 def test_no_limit_takes_every_test_query() -> None:
     tables = evaluation_set(*_evaluation_tables(400), 20, 0)
-    assert tables.queries["split"].value_counts().to_dict() == {"test": 100, "dev": 20}
+    assert tables.queries["split"].value_counts().to_dict() == {"test": 200, "dev": 20}
 
 
 def test_only_new_queries_displace_others_in_the_evaluation_set() -> None:
