@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import signal
@@ -16,10 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from tests.sharing import make_once
 from tests.small_bundle import Small, build_small, open_small
 
-# A million objects of loaded libraries live to the end: looking at them over and over takes a fifth of the time.
-gc.set_threshold(50_000, 20, 50)
-
-pytest_plugins = ["tests.databases", "tests.heavy", "tests.object_storage"]
+pytest_plugins = ["tests.collector", "tests.databases", "tests.heavy", "tests.object_storage"]
 
 # How long an example takes says how busy the machine is, and nothing about what is tested.
 hypothesis_settings.register_profile("rerankops", deadline=None)
@@ -29,11 +25,6 @@ hypothesis_settings.load_profile("rerankops")
 # its helper processes inherit that and would not end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def pytest_collection_finish() -> None:
-    """Leave what the collection has loaded out of every later look of the collector."""
-    gc.freeze()
 
 
 if TYPE_CHECKING:
