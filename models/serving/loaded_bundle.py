@@ -34,7 +34,6 @@ _ENCODE_SHARE = 0.4
 """Share of a request's budget that may go into embedding the caller's own texts."""
 _ENCODE_BATCH = 16
 _WARM_UP = 16
-_SPECIAL_TOKENS = 3
 _MEASURED_LENGTHS = 256
 """Passages whose mean length stands for that of all, to predict the time of a request."""
 _HASHED_CHARACTERS = 200_000
@@ -124,8 +123,10 @@ class LoadedBundle:
         samples = [("how is this used", text) for text in self._sample(_WARM_UP)]
         costs = {name: CostModel.measure(engine, samples) for name, engine in scorers.items()}
         self._encode_ms = self._measure_encoder()
-        self._max_tokens = facts.max_tokens
-        sizes = [len(encoding) - _SPECIAL_TOKENS for encoding in scorers[MODEL_TIERS[0].name].encode(samples)]
+        encode = scorers[MODEL_TIERS[0].name].encode
+        self._frame_tokens = len(encode([("", "")])[0])
+        self._most_tokens = max(facts.max_tokens, len(encode([("", "a " * facts.max_tokens)])[0]))
+        sizes = [len(encoding) - self._frame_tokens for encoding in encode(samples)]
         self._tokens_per_character = sum(sizes) / max(sum(len(query) + len(text) for query, text in samples), 1)
         lengths = [len(text) for text in self._sample(_MEASURED_LENGTHS)]
         self._passage_characters = sum(lengths) / max(len(lengths), 1)
@@ -262,7 +263,7 @@ class LoadedBundle:
 
     def _models_ms(self, characters: float, count: int) -> float:
         """Predicted milliseconds of all models for `count` pairs of this many characters each."""
-        tokens = min(self._max_tokens, characters * self._tokens_per_character + _SPECIAL_TOKENS)
+        tokens = min(self._most_tokens, characters * self._tokens_per_character + self._frame_tokens)
         pairs = most_pairs(count, self._early_exit, self._limits)
         return sum(self._batcher.predict(name, round(number * tokens)) for name, number in pairs.items())
 
