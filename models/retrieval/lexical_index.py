@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -163,10 +163,10 @@ class LexicalIndex:
         """BM25 of every passage [size]; all zeros for a query without any known word."""
         scores = np.zeros(len(self), dtype=np.float32)
         weights, rows, starts = self._postings
-        for column in map(self._column_of, chain.from_iterable(self._tokenizer.query(query))):
-            if column >= 0:
-                of_word = slice(starts[column], starts[column + 1])
-                scores[rows[of_word]] += weights[of_word]  # A passage stands once among those of a word.
+        for column, share in self._asked(query):
+            of_word = slice(starts[column], starts[column + 1])
+            # A passage stands once among those of a word.
+            scores[rows[of_word]] += weights[of_word] if share == 1 else weights[of_word] * np.float32(share)
         return scores
 
     def score_rows(self, query: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -201,20 +201,39 @@ class LexicalIndex:
 
         A text that is indexed gets the score that it has in the index.
         """
-        asked = chain.from_iterable(self._tokenizer.query(query))
-        wanted = Counter(term for term in asked if self._column_of(term) >= 0)
+        wanted: dict[int, float] = {}
+        for column, share in self._asked(query):
+            wanted[column] = wanted.get(column, 0.0) + share
         if not wanted:
             return np.zeros(len(texts), dtype=np.float32)
-        terms = np.array([self._column_of(term) for term in wanted], dtype=np.int64)
-        weights = np.fromiter(wanted.values(), dtype=np.float64) * self._idf(terms)
+        columns = np.fromiter(wanted, dtype=np.int64)
+        weights = np.fromiter(wanted.values(), dtype=np.float64) * self._idf(columns)
         tokenized = self._tokenizer.passages(texts)
         counts = [Counter(text) for text in tokenized]
-        frequency = np.array([[count[term] for term in wanted] for count in counts], dtype=np.float64)
+        terms = [self._vocabulary[column].as_py() for column in wanted]
+        frequency = np.array([[count[term] for term in terms] for count in counts], dtype=np.float64)
         frequency = frequency.reshape(len(texts), len(terms))
         length = np.array([sum(map(_is_content, text)) for text in tokenized], dtype=np.float64)[:, None]
         lengths = _length_norm(length, self._statistics)
         saturated = np.divide(frequency, frequency + lengths, out=np.zeros_like(frequency), where=frequency > 0)
         return (saturated @ weights).astype(np.float32)
+
+    def _asked(self, query: str) -> Iterator[tuple[int, float]]:
+        """The columns of a query's words, and what they count of their weights.
+
+        The forms that a word has in several languages are synonyms: each weighs as if all were one word (Pirkola, "The
+        effects of query structure and dictionary setups in dictionary-based cross-language information retrieval",
+        SIGIR 1998). Else a form of the language with the fewest passages would weigh most.
+        """
+        for terms in self._tokenizer.query(query):
+            columns = [column for column in map(self._column_of, terms) if column >= 0]
+            if len(columns) == 1:
+                yield columns[0], 1.0
+            elif columns:
+                starts = self._postings.starts
+                having = np.array([starts[column + 1] - starts[column] for column in columns], dtype=np.float64)
+                together = _idf(np.minimum(having.sum(), len(self)), len(self))
+                yield from zip(columns, (together / _idf(having, len(self))).tolist(), strict=True)
 
     def _idf(self, terms: NDArray[np.int64]) -> NDArray[np.float64]:
         starts = self._postings.starts
@@ -258,7 +277,7 @@ class _Forms:
         speaks = np.zeros((len(self._number), len(LANGUAGES)), dtype=bool)
         for number, languages in spoken.items():
             speaks[number, languages] = True
-        is_spoken = speaks.any(axis=1)[forms]
+        is_spoken = np.asarray(speaks.any(axis=1))[forms]
         passage_of = np.repeat(np.arange(len(lengths)), lengths)[is_spoken]
         different = np.unique(passage_of * len(self._number) + forms[is_spoken])
         passages, of_passage = np.divmod(different, max(len(self._number), 1))
@@ -376,7 +395,7 @@ def _find(vocabulary: pa.LargeStringArray, word: str) -> int:
     return column if column < len(vocabulary) and vocabulary[column].as_py() == word else -1
 
 
-def _idf(having: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+def _idf(having: NDArray[np.float64] | np.float64, size: int) -> NDArray[np.float64]:
     """Lucene's weight [n] of terms that `having` of `size` passages have."""
     return np.log1p((size - having + 0.5) / (having + 0.5))
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from models.contracts.messages import Citation
 from models.contracts.rows import Passage
 from models.settings import GeneratorSettings
 from models.text.sentences import split_sentences
 from models.text.stop_words import QUESTION_WORDS
-from models.text.words import stems, words
+from models.text.tokenize import Tokenizer
+from models.text.words import words
 
 NO_ANSWER = "The retrieved passages hold no sentence that answers this question."
 
@@ -64,8 +66,9 @@ def extractive_answer(
     A sentence counts when it shares a term with the query, when `score_sentences` finds it more likely relevant than
     not, or when its passage is. Without such a sentence the answer is `NO_ANSWER` with no citations.
     """
-    terms = query_terms(query)
-    sentences = list(_sentences(passages[: settings.passages]))
+    tokenizer = Tokenizer.of([query, *(passage.text for passage, _ in passages[: settings.passages])])
+    terms = content_terms(query, tokenizer)
+    sentences = list(_sentences(passages[: settings.passages], tokenizer))
     if not sentences:
         return Answer(NO_ANSWER, [])
     overlap = [_cosine(terms, sentence.terms) for sentence in sentences]
@@ -83,13 +86,12 @@ def extractive_answer(
     return _compose([sentences[position] for position in chosen])
 
 
-def query_terms(text: str) -> frozenset[str]:
-    """Stemmed content terms; all terms when every one is a stop word."""
-    terms = [word.casefold() for word in words(text)]
-    return frozenset(stems([term for term in terms if term not in QUESTION_WORDS] or terms))
+def content_terms(text: str, tokenizer: Tokenizer) -> frozenset[str]:
+    """Stemmed content terms, in all languages of the tokenizer; all terms when every one is a stop word."""
+    return frozenset(chain.from_iterable(tokenizer.query(text, QUESTION_WORDS)))
 
 
-def _sentences(passages: Sequence[tuple[Passage, float]]) -> Iterator[_Sentence]:
+def _sentences(passages: Sequence[tuple[Passage, float]], tokenizer: Tokenizer) -> Iterator[_Sentence]:
     seen: set[str] = set()
     for rank, (passage, score) in enumerate(passages):
         for start, end in split_sentences(passage.text):
@@ -98,7 +100,7 @@ def _sentences(passages: Sequence[tuple[Passage, float]]) -> Iterator[_Sentence]
             if key in seen or not _is_prose(quote):
                 continue
             seen.add(key)
-            yield _Sentence(passage, rank, min(1.0, max(0.0, score)), start, end, query_terms(quote))
+            yield _Sentence(passage, rank, min(1.0, max(0.0, score)), start, end, content_terms(quote, tokenizer))
 
 
 def _is_prose(quote: str) -> bool:

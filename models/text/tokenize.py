@@ -7,10 +7,10 @@ docs/decisions/0023-languages.md has the measurements.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Container, Sequence
 from functools import cache
 
-from models.text.languages import LANGUAGES, SCRIPTS, Languages, count_votes, script_of, tell
+from models.text.languages import LANGUAGES, SCRIPTS, Languages, count_votes, script_of, tell, voices
 from models.text.stop_words import INDEX_STOP_WORDS, STOP_WORDS, UNSPACED_STOP_WORDS
 from models.text.words import casefold, find_words, fold, forms_of, stems
 
@@ -18,11 +18,16 @@ STOP_MARK = "="
 """Before the terms of stop words: they are searched by queries that have no other words, and else as if not there."""
 
 
+_CLEAR = 2
+"""Different function words that tell the language of a query."""
+
+
 class Tokenizer:
     """Makes the terms of passages and queries of a corpus in some languages."""
 
     def __init__(self, languages: Languages) -> None:
         self.languages = languages
+        self._codes = {name for script in SCRIPTS for name in languages.of_words_in(script)}
         self._terms: dict[tuple[str, str], str] = {}
 
     @classmethod
@@ -36,11 +41,31 @@ class Tokenizer:
         languages = self.languages.resolve(tell(count_votes(forms))).tolist()
         return [self._of_forms(of_text, spoken) for of_text, spoken in zip(forms, languages, strict=True)]
 
-    def query(self, text: str) -> list[tuple[str, ...]]:
-        """Of each word of a query the terms that it may have in passages; without stop words if it has others."""
-        words = [self._variants(form) for form in _forms(text)]
-        content = [tuple(term for term in word if not term.startswith(STOP_MARK)) for word in words]
-        return [word for word in content if word] or words
+    def query(self, text: str, without: Container[str] = ()) -> list[tuple[str, ...]]:
+        """Of each word of a query the terms that it may have in passages.
+
+        Function words of the language that most words of the query speak for are left out, however few these are, since
+        such words are rare ones in other languages; so are forms of `without`. If no word is left, all are taken.
+        """
+        forms = _forms(text)
+        likely, votes = self._most_likely(forms)
+        stop_words = [stop_forms(language) for language in likely]
+        only = likely if len(likely) == 1 and votes >= _CLEAR else ()
+        kept = [form for form in forms if form not in without and not any(form in words for words in stop_words)]
+        variants = (self._variants(form, only) for form in kept)
+        content = [tuple(term for term in terms if not term.startswith(STOP_MARK)) for terms in variants]
+        return [terms for terms in content if terms] or [self._variants(form) for form in forms]
+
+    def _most_likely(self, forms: Sequence[str]) -> tuple[list[str], int]:
+        """The languages of the corpus with most different function words among the forms, and how many those are."""
+        spoken = voices()
+        votes: dict[str, int] = {}
+        for form in set(forms):
+            for number in spoken.get(form, ()):
+                if (name := LANGUAGES[number]) in self._codes:
+                    votes[name] = votes.get(name, 0) + 1
+        most = max(votes.values(), default=0)
+        return [name for name, count in votes.items() if count == most], most
 
     def _of_forms(self, forms: Sequence[str], spoken: Sequence[int]) -> list[str]:
         language_of = {script: LANGUAGES[number] for script, number in zip(SCRIPTS, spoken, strict=True)}
@@ -48,9 +73,11 @@ class Tokenizer:
         self._learn([key for key in keys if key not in self._terms])
         return [self._terms[key] for key in keys]
 
-    def _variants(self, form: str) -> tuple[str, ...]:
+    def _variants(self, form: str, only: Collection[str] = ()) -> tuple[str, ...]:
+        """Its terms in the languages of its script, of which those in `only` stand for all."""
         script = script_of(form)
-        keys = [(form, language) for language in (self.languages.of_words_in(script) if script else ("",))]
+        languages = self.languages.of_words_in(script) if script else ("",)
+        keys = [(form, language) for language in [name for name in languages if name in only] or languages]
         self._learn([key for key in keys if key not in self._terms])
         return tuple(dict.fromkeys(self._terms[key] for key in keys))
 
@@ -71,7 +98,7 @@ def tokenize(texts: Sequence[str]) -> list[list[str]]:
 
 def terms_of(forms: Sequence[str], language: str) -> list[str]:
     """The term of each form in a language, which is empty for what needs none: stems, and stop words with a mark."""
-    stop_words = _stop_forms(language)
+    stop_words = stop_forms(language)
     return [
         STOP_MARK + form if form in stop_words else stem
         for form, stem in zip(forms, stems(forms, language), strict=True)
@@ -83,7 +110,8 @@ def _forms(text: str) -> list[str]:
 
 
 @cache
-def _stop_forms(language: str) -> frozenset[str]:
+def stop_forms(language: str) -> frozenset[str]:
+    """The forms that are stop words in a language."""
     if language == "en":
         return INDEX_STOP_WORDS
     return frozenset(casefold(fold(word)) for word in STOP_WORDS.get(language, UNSPACED_STOP_WORDS))

@@ -337,6 +337,24 @@ def test_in_many_languages_a_free_text_scores_as_the_indexed_one(mixed: LexicalI
         np.testing.assert_allclose(loaded.score(query, list(IN_LANGUAGES.values())), mixed.scores(query), atol=1e-5)
 
 
+def test_the_forms_of_a_word_in_several_languages_weigh_as_one_word() -> None:
+    german = ["Die Programme öffnen die Dateien, die der Benutzer nicht kennt."] * 20
+    english = ["The programmes open what is not known to the user, and those of others."] * 2
+    index = LexicalIndex.build([*german, *english], [f"p{row:02}" for row in range(22)])
+    assert set(index.languages) == {"de", "en"}
+    scores = index.scores("programme")
+    assert scores[0] > 0
+    # Were each form weighed alone, the one of two passages would count six times as much as that of twenty.
+    assert 0.5 < scores[-1] / scores[0] < 2
+
+
+def test_function_words_of_the_language_of_a_query_count_nothing_in_others() -> None:
+    texts = [IN_LANGUAGES["de"], IN_LANGUAGES["en"] + " Die casting is not what they do."]
+    index = LexicalIndex.build(texts, ["de", "en"])
+    np.testing.assert_array_equal(index.scores("die Dateien"), index.scores("Dateien"))
+    assert index.scores("casting")[1] > 0
+
+
 def test_languages_that_are_set_are_not_told() -> None:
     texts = [IN_LANGUAGES["de"], IN_LANGUAGES["en"]]
     index = LexicalIndex.build(texts, ["de", "en"], languages=["de"])

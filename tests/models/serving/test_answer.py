@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.contracts.rows import Passage
-from models.serving.answer import NO_ANSWER, extractive_answer, query_terms
+from models.serving.answer import NO_ANSWER, content_terms, extractive_answer
 from models.settings import GeneratorSettings
+from models.text.tokenize import Tokenizer
 
 SETTINGS = GeneratorSettings(passages=3, max_sentences=3)
 
@@ -93,7 +94,26 @@ def test_code_and_headings_are_no_sentences() -> None:
 
 
 def test_stop_words_alone_still_ask_something() -> None:
-    assert query_terms("what is it") == query_terms("it is what") != frozenset()
+    tokenizer = Tokenizer.of([])
+    assert content_terms("what is it", tokenizer) == content_terms("it is what", tokenizer) != frozenset()
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "quote"),
+    [
+        (
+            "Wo werden Dateien gespeichert?",
+            "Der Server ist alt. Die Datei wird auf der Platte gespeichert.",
+            "Die Datei",
+        ),
+        ("Где хранится журнал?", "Сервер стоит в подвале дома. Журналы хранятся на сервере по адресу.", "Журналы"),
+        ("如何重置密码", "服务器启动失败时请检查日志。重置密码需要管理员权限。", "重置密码"),
+        ("เปลี่ยนรหัสผ่าน", "เครื่องพิมพ์กระดาษติดอยู่ข้างใน\n\nการเปลี่ยนรหัสผ่านต้องใช้สิทธิ์", "การเปลี่ยน"),
+    ],
+)
+def test_an_answer_is_found_in_the_language_of_the_question(query: str, text: str, quote: str) -> None:
+    answer = extractive_answer(query, [(passage(text), 0.3)], GeneratorSettings(max_sentences=1))
+    assert [citation.quote[: len(quote)] for citation in answer.citations] == [quote]
 
 
 TEXTS = st.lists(st.sampled_from([*"abcdeAB.!?\n -[1]>。é一", " merge ", " frames "]), max_size=120).map("".join)

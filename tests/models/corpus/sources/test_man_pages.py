@@ -41,6 +41,10 @@ def source(folder: Path, **values: Any) -> ManPagesSource:
     return ManPagesSource(folder, ManPagesSettings(folder=str(folder), **values))
 
 
+def ids(corpus: ManPagesSource) -> list[str]:
+    return [row.document_id for row in corpus.documents() if isinstance(row, Document)]
+
+
 def test_pages_become_documents_queries_and_judgments(pages: Path) -> None:
     corpus = source(pages)
     documents = {row.document_id: row for row in corpus.documents() if isinstance(row, Document)}
@@ -56,10 +60,10 @@ def test_pages_become_documents_queries_and_judgments(pages: Path) -> None:
 
 
 def test_languages_are_chosen_and_the_sample_is_stable(pages: Path) -> None:
-    assert [row.document_id for row in source(pages, languages=["de"]).documents()] == ["de/man1/ls.1"]
-    two = [row.document_id for row in source(pages, max_documents=2).documents()]
+    assert ids(source(pages, languages=["de"])) == ["de/man1/ls.1"]
+    two = ids(source(pages, max_documents=2))
     assert len(two) == 2
-    assert set(two) <= {row.document_id for row in source(pages).documents()}
+    assert set(two) <= set(ids(source(pages)))
     with pytest.raises(SourceError, match=r"corpus\.man_pages\.languages: no pages in fr") as raised:
         list(source(pages, languages=["fr"]).documents())
     assert "de, en, zh_CN" in str(raised.value.hint)
