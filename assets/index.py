@@ -6,7 +6,7 @@ from assets import keys
 from assets.making import asset_of, output, progress
 from assets.policies import MODEL_POOL
 from assets.resources import Deployment
-from models.retrieval.steps import CANDIDATES, DENSE_INDEX, LEXICAL_INDEX, PASSAGE_EMBEDDINGS
+from models.retrieval.steps import CANDIDATES, DENSE_INDEX, FIRST_STAGE, LEXICAL_INDEX, PASSAGE_EMBEDDINGS
 from models.store.artifacts import Artifact
 
 
@@ -47,8 +47,41 @@ def lexical_index(context: dg.AssetExecutionContext, deployment: Deployment, pas
 
 
 @asset_of(
+    FIRST_STAGE,
+    keys.PASSAGES, keys.EVALUATION_SET, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX,
+    kinds={"python"},
+    pool=MODEL_POOL,
+)  # fmt: skip
+def first_stage(
+    context: dg.AssetExecutionContext,
+    deployment: Deployment,
+    passages: Artifact,
+    evaluation_set: Artifact,
+    passage_embeddings: Artifact,
+    dense_index: Artifact,
+    lexical_index: Artifact,
+) -> dg.Output[Artifact]:
+    """How what both searches bring is ordered: by the method that ranks the development queries best, with its
+    weights."""
+    from models.retrieval.first_stage import make_first_stage
+
+    artifact = make_first_stage(
+        deployment.store(),
+        deployment.settings(),
+        passages,
+        evaluation_set,
+        passage_embeddings,
+        dense_index,
+        lexical_index,
+        progress(context, "queries retrieved"),
+    )
+    return output(context, artifact)
+
+
+@asset_of(
     CANDIDATES,
     keys.PASSAGES, keys.QUERIES, keys.EVALUATION_SET, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX,
+    keys.FIRST_STAGE,
     kinds={"python", "faiss"},
     pool=MODEL_POOL,
 )  # fmt: skip
@@ -61,9 +94,9 @@ def candidates(
     passage_embeddings: Artifact,
     dense_index: Artifact,
     lexical_index: Artifact,
+    first_stage: Artifact,
 ) -> dg.Output[Artifact]:
-    """Hybrid candidates of the training and evaluation queries, and the first-stage rankings of the evaluation
-    queries."""
+    """Candidates of the training and evaluation queries, and the first-stage rankings of the evaluation queries."""
     from models.retrieval.candidates import make_candidates
 
     artifact = make_candidates(
@@ -75,9 +108,10 @@ def candidates(
         passage_embeddings,
         dense_index,
         lexical_index,
+        first_stage,
         progress(context, "queries retrieved"),
     )
     return output(context, artifact)
 
 
-ASSETS = [passage_embeddings, dense_index, lexical_index, candidates]
+ASSETS = [passage_embeddings, dense_index, lexical_index, first_stage, candidates]

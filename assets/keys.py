@@ -23,6 +23,7 @@ EVALUATION_SET = dg.AssetKey([CORPUS, "evaluation_set"])
 PASSAGE_EMBEDDINGS = dg.AssetKey([INDEX, "passage_embeddings"])
 DENSE_INDEX = dg.AssetKey([INDEX, "dense_index"])
 LEXICAL_INDEX = dg.AssetKey([INDEX, "lexical_index"])
+FIRST_STAGE = dg.AssetKey([INDEX, "first_stage"])
 CANDIDATES = dg.AssetKey([INDEX, "candidates"])
 
 TRAINING_EXAMPLES = dg.AssetKey([TRAINING, "training_examples"])

@@ -89,8 +89,8 @@ class Bench:
         store = ArtifactStore.of(settings)
         wanted = (
             names.PASSAGES, names.QUERIES, names.EVALUATION_SET, names.PASSAGE_EMBEDDINGS, names.DENSE_INDEX,
-            names.LEXICAL_INDEX, names.CANDIDATES, *_COPIED, names.SCORING_ENGINES, names.SCORED_CANDIDATES,
-            names.SCORE_CALIBRATION, names.OFFLINE_EVALUATION, names.RELEASE_CANDIDATE,
+            names.LEXICAL_INDEX, names.FIRST_STAGE, names.CANDIDATES, *_COPIED, names.SCORING_ENGINES,
+            names.SCORED_CANDIDATES, names.SCORE_CALIBRATION, names.OFFLINE_EVALUATION, names.RELEASE_CANDIDATE,
         )  # fmt: skip
         return cls(settings, store, {name: store.require(name) for name in wanted})
 
@@ -204,8 +204,11 @@ def candidates(bench: Bench, empty: Ledger, champion: Ledger) -> dict[str, tuple
         dense = make_dense_index(store, settings, passages, queries, vectors)
         changed[names.DENSE_INDEX] = dense
         lexical = true[names.LEXICAL_INDEX]
+        # The order that was chosen for the true vectors: a choice anew would leave the broken ones out.
+        order = bench.broken(names.FIRST_STAGE, "chosen for the true vectors", changed, None)
+        changed[names.FIRST_STAGE] = order
         changed[names.CANDIDATES] = make_candidates(
-            store, settings, passages, queries, evaluation_set, vectors, dense, lexical
+            store, settings, passages, queries, evaluation_set, vectors, dense, lexical, order
         )
         for name in _COPIED:
             changed[name] = bench.broken(name, "behind a broken first stage", changed, None)

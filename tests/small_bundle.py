@@ -252,7 +252,7 @@ def build_small(home: Path) -> None:
     from models.corpus import splits
     from models.corpus.chunking import load_tokenizer
     from models.corpus.sources.corrections import CorrectionOutcome
-    from models.retrieval import candidates, dense_index, embedding, encoder, lexical_index, retriever
+    from models.retrieval import candidates, dense_index, embedding, encoder, first_stage, lexical_index, retriever
     from models.store.artifacts import ArtifactStore
     from models.store.tables import write_rows, write_table
     from models.training import examples, logged_lists
@@ -299,7 +299,26 @@ def build_small(home: Path) -> None:
         lambda folder: lexical_index.LexicalIndex.build(texts, ids).save(folder),
         "corpus/passages",
     )
-    first_stage = retriever.open_retriever(
+    order = make(
+        "index/first_stage",
+        lambda folder: first_stage.learn_first_stage(
+            built["corpus/passages"],
+            built["corpus/evaluation_set"],
+            vectors,
+            dense,
+            lexical,
+            settings.index,
+            lambda: None,
+            None,
+            folder,
+        ),
+        "corpus/passages",
+        "corpus/evaluation_set",
+        "index/passage_embeddings",
+        "index/dense_index",
+        "index/lexical_index",
+    )
+    searches = retriever.open_retriever(
         built["corpus/passages"].path("passages.parquet"),
         embeddings=vectors.folder,
         dense=dense.folder,
@@ -311,14 +330,16 @@ def build_small(home: Path) -> None:
         lambda folder: candidates.build_all_candidates(
             queries,
             evaluated.queries,
-            first_stage,
+            searches,
             folder,
+            first_stage=first_stage.read_first_stage(order.folder),
             candidates=settings.evaluation.candidates,
             depth=settings.index.depth,
             max_train_queries=settings.training.max_queries,
         ),
         "index/dense_index",
         "index/lexical_index",
+        "index/first_stage",
         "corpus/evaluation_set",
     )
     mined = make(
@@ -503,6 +524,7 @@ def make_candidate(
         passage_embeddings=built["index/passage_embeddings"],
         dense_index=built["index/dense_index"],
         lexical_index=built["index/lexical_index"],
+        first_stage=built["index/first_stage"],
         rerankers=dict(rerankers),
         scoring_engines=engines,
         score_calibration=calibration,

@@ -1,30 +1,26 @@
 """One calibrated score per tier: a learned combination of the first-stage scores and the cross-encoders' logits.
 
-The weights are fitted listwise on the development queries (softmax cross entropy over each query's candidates), then
-Platt-scaled (Platt, 1999) to the probability of being relevant, so that scores of different tiers can be compared.
+The weights are fitted listwise on the development queries (`models.cascade.listwise`), then Platt-scaled (Platt, 1999)
+to the probability of being relevant, so that scores of different tiers can be compared. The tier without a model keeps
+the order of the first stage, whose score is only scaled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from models.cascade.listwise import Inputs, feature, fit_weights
 from models.cascade.windows import EarlyExit
-from models.contracts.tiers import MODEL_TIERS, TIERS
+from models.contracts.tiers import LEAN, MODEL_TIERS, TIERS
 from models.errors import ContractError
 
-_RIDGE = 1e-2
 _CLIP = 30.0
-_CONSTANT = 1e-6
-"""Standard deviation, as a share of the mean, up to which a feature is constant: what is left then is rounding."""
-
-Inputs = Mapping[str, NDArray[np.floating]]
-"""Arrays of one length under `dense`, `lexical` and, where known, the logits of each model under its tier."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class TierScorer:
 
     def logits(self, inputs: Inputs) -> NDArray[np.float64]:
         """Combined logits [n] in float64: what a ranking is sorted by, before the sigmoid can saturate."""
-        table = np.stack([_feature(name, inputs) for name in self.features], axis=1)
+        table = np.stack([feature(name, inputs) for name in self.features], axis=1)
         combined = (table - np.array(self.mean)) / np.array(self.scale) @ np.array(self.weights)
         return self.slope * combined + self.offset
 
@@ -81,7 +77,7 @@ def probability(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 def fit_calibration(scored: pd.DataFrame, judgments: pd.DataFrame) -> Calibration:
     """Fit every tier on the development queries.
 
-    `scored` has `query_id, document_id, dense_score, lexical_score` and the logits of each model
+    `scored` has `query_id, document_id, dense_score, lexical_score, retriever_score` and the logits of each model
     (`TierSpec.logit_column`), one row per candidate. Raises `ContractError` when no query has a relevant candidate.
     """
     relevant = judgments[judgments["grade"] > 0][["query_id", "document_id", "grade"]]
@@ -100,7 +96,7 @@ def fit_calibration(scored: pd.DataFrame, judgments: pd.DataFrame) -> Calibratio
     everything = candidate_inputs(table)
     positive = (table["grade"] > 0).to_numpy().astype(np.float64)
     for tier in TIERS:
-        ranker = _fit_weights(tier.features, inputs, labels)
+        ranker = _fit_ranker(tier.features, inputs, labels)
         tiers[tier.name] = scorer = _fit_probability(ranker, everything, positive)
         errors[tier.name] = expected_calibration_error(probability(scorer.logits(everything)), positive)
     return Calibration(tiers, len(groups), errors)
@@ -108,7 +104,7 @@ def fit_calibration(scored: pd.DataFrame, judgments: pd.DataFrame) -> Calibratio
 
 def candidate_inputs(table: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
     """The inputs that a table of scored candidates has."""
-    columns = {"dense": "dense_score", "lexical": "lexical_score"}
+    columns = {"dense": "dense_score", "lexical": "lexical_score", "retriever": "retriever_score"}
     columns |= {tier.name: tier.logit_column for tier in MODEL_TIERS}
     return {name: table[column].to_numpy(float) for name, column in columns.items() if column in table}
 
@@ -120,43 +116,15 @@ def expected_calibration_error(scores: NDArray[np.float64], labels: NDArray[np.f
     return float(sum(len(part) * abs(scores[part].mean() - labels[part].mean()) for part in parts) / len(scores))
 
 
-def _feature(name: str, inputs: Inputs) -> NDArray[np.float64]:
-    if name == "lexical_log":
-        return np.log1p(np.asarray(inputs["lexical"], dtype=np.float64))
-    return np.asarray(inputs[name], dtype=np.float64)
-
-
-def _fit_weights(
-    features: Sequence[str], inputs: Sequence[Inputs], labels: Sequence[NDArray[np.float64]]
-) -> TierScorer:
-    from scipy.optimize import minimize
-    from scipy.special import log_softmax, softmax
-
-    tables = [np.stack([_feature(name, weights) for name in features], axis=1) for weights in inputs]
-    everything = np.concatenate(tables)
-    mean, scale = everything.mean(axis=0), everything.std(axis=0)
-    varies = scale > np.maximum(_CONSTANT * np.abs(mean), np.finfo(np.float64).tiny)
-    scale = np.where(varies, scale, 1.0)
-    # A feature that is constant here gets no weight, so that other values of it decide nothing later.
-    tables = [np.where(varies, (table - mean) / scale, 0.0) for table in tables]
-    targets = [label / label.sum() for label in labels]
-
-    def objective(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        loss, gradient = 0.0, np.zeros_like(weights)
-        for table, target in zip(tables, targets, strict=True):
-            scores = table @ weights
-            loss -= float(target @ log_softmax(scores))
-            gradient += table.T @ (softmax(scores) - target)
-        count = len(tables)
-        return loss / count + _RIDGE * float(weights @ weights), gradient / count + 2 * _RIDGE * weights
-
-    optimum = minimize(objective, np.zeros(len(features)), jac=True, method="L-BFGS-B")
-    return TierScorer(tuple(features), tuple(mean.tolist()), tuple(scale.tolist()), tuple(optimum.x.tolist()), 1.0, 0.0)
+def _fit_ranker(features: Sequence[str], inputs: Sequence[Inputs], labels: Sequence[NDArray[np.float64]]) -> TierScorer:
+    fitted = fit_weights(features, inputs, labels)
+    if tuple(features) == LEAN.features:
+        # One feature only has an order, that of the first stage, whatever its candidates here would make of it.
+        fitted = replace(fitted, weights=(float(fitted.weights[0] != 0.0),))
+    return TierScorer(tuple(features), fitted.mean, fitted.scale, fitted.weights, 1.0, 0.0)
 
 
 def _fit_probability(ranker: TierScorer, inputs: Inputs, positive: NDArray[np.float64]) -> TierScorer:
-    from dataclasses import replace
-
     from scipy.optimize import minimize
 
     scores = ranker.logits(inputs)

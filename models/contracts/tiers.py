@@ -18,7 +18,7 @@ Tier = Literal["cached", "large", "compact", "lean"]
 TIER_NAMES: tuple[Tier, ...] = get_args(Tier)
 
 FIRST_STAGES = ("bm25", "dense", "hybrid")
-"""The rankings of retrieval, each a system of the evaluation; the tiers rerank the hybrid one."""
+"""The rankings of retrieval, each a system of the evaluation: both searches, and their fusion by reciprocal ranks."""
 
 _FIRST_STAGE = ("dense", "lexical", "lexical_log")
 
@@ -30,7 +30,7 @@ class TierSpec:
     Attributes:
         name: Its name everywhere: in rankings, as the prefix of settings and columns, as the folder of its model in a
             bundle and of its engine below `engines/`.
-        features: Inputs that its calibrated score combines: first-stage scores, and logits of models by tier.
+        features: What its calibrated score combines (`models.cascade.listwise.feature`).
     """
 
     name: Tier
@@ -62,8 +62,8 @@ class TierSpec:
         return f"training/{self.part}"
 
 
-LEAN = TierSpec("lean", _FIRST_STAGE)
-"""The first stage alone: no model."""
+LEAN = TierSpec("lean", ("retriever",))
+"""No model: the order of the first stage that fits the corpus (`models.retrieval.first_stage`)."""
 
 MODEL_TIERS: tuple[TierSpec, ...] = (
     TierSpec("compact", (*_FIRST_STAGE, "compact")),

@@ -63,7 +63,8 @@ def ablate_scores(
 ) -> list[Ablation]:
     """Take out of the scores what can be taken out: first-stage scores, calibration, tiers, depth of the candidates.
 
-    `scored` are the candidates of the evaluated queries with all models' logits, `rank` from 1 in hybrid order.
+    `scored` are the candidates of the evaluated queries with all models' logits, `rank` from 1 in the order of
+    the first stage.
     """
     full = rerank(scored, calibration, tiers)
     depths = [depth for depth in _DEPTHS if depth < int(scored["rank"].max())]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from models.cascade.calibration import Calibration
 from models.cascade.offline import rerank
-from models.contracts.tiers import FIRST_STAGES, MODEL_TIERS
+from models.contracts.tiers import FIRST_STAGES, LEAN, MODEL_TIERS
 from models.evaluation.report import Comparison, compare
 from models.measures.metrics import MAIN_MEASURE, collapse_to_documents, evaluate_run
 from models.measures.significance import holm
@@ -47,12 +47,13 @@ def stage_gains(
     depth: int,
     settings: EvaluationSettings,
 ) -> list[StageGain]:
-    """Rerank the best `depth` passages of each first stage that `first_stages` has under `system`.
+    """Rerank the best `depth` passages of each first stage that `first_stages` has under `system`; `lean` is the one
+    whose candidates are reranked in serving.
 
     `scored` has the logits and first-stage scores of the passages (see `models.cascade.offline.rerank`), for any of
     them. The p values are corrected for all of these comparisons together (Holm).
     """
-    present = [name for name in FIRST_STAGES if (first_stages["system"] == name).any()]
+    present = [name for name in (*FIRST_STAGES, LEAN.name) if (first_stages["system"] == name).any()]
     stages = [
         _stage_gain(
             name, first_stages[first_stages["system"] == name], scored, judgments, calibration, tiers, depth, settings

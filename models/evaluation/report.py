@@ -161,10 +161,10 @@ class EvaluationReport:
     """All systems on one evaluation set.
 
     `gains` holds each system with a model against the best of `WITHOUT_MODEL`, the one with the highest nDCG@10 on
-    these very queries: what the models add. `gains_over_first_stage` holds them, and the learned combination of the
-    first stages (`lean`), against the best first stage. The `p_corrected` of each are by the largest statistic among
-    them. `pairs` are all pairs of systems, `power` is about the tiered reranker, or the last one where there is none.
-    `per_query` has `query_id, system, measure, value` and is stored as a table beside the JSON.
+    these very queries: what the models add. `gains_over_first_stage` holds them, and the first stage that the
+    development queries chose (`lean`), against the best of the others. The `p_corrected` of each are by the largest
+    statistic among them. `pairs` are all pairs of systems, `power` is about the tiered reranker, or the last one where
+    there is none. `per_query` has `query_id, system, measure, value` and is stored as a table beside the JSON.
     """
 
     systems: Mapping[str, SystemResult]

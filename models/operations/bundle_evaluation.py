@@ -37,7 +37,7 @@ def evaluate_bundle(
     """
     opened = Bundle.open(bundle)
     tiers, calibration = opened.facts.settings.tiers, opened.calibration
-    given = corpus.scored[corpus.scored["hybrid"]]
+    given = corpus.scored[corpus.scored["given"]]
     rankings = {
         **{str(name): rows.drop(columns="system") for name, rows in corpus.first_stages.groupby("system")},
         **rerank(given, calibration, tiers),

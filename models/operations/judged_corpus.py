@@ -52,7 +52,7 @@ _COUNTS = ("documents", "passages", "queries", "judgments", "quarantined_rows")
 class JudgedCorpus:
     """What a bundle is evaluated on: the queries that count, everything retrieved for them, and all logits.
 
-    `scored` holds the candidates that any first stage puts among its best, `hybrid` saying whether the hybrid one does:
+    `scored` holds the candidates that any first stage puts among its best, `given` saying which the bundle's own does:
     those are what the rerankers are given in serving.
     """
 
@@ -99,7 +99,15 @@ def judged_corpus(
     dense = make_dense_index(store, of_bundle, passages, tables["queries"], embeddings)
     lexical = make_lexical_index(store, of_bundle, passages)
     retrieved = make_pooled_candidates(
-        store, of_bundle, queries, passages, embeddings, dense, lexical, partial(report, "queries retrieved")
+        store,
+        of_bundle,
+        queries,
+        passages,
+        embeddings,
+        dense,
+        lexical,
+        Bundle.open(bundle).first_stage,
+        partial(report, "queries retrieved"),
     )
     scored, seconds = _score(store, of_bundle, bundle, retrieved, queries, passages, partial(report, "pairs scored"))
     return JudgedCorpus(
@@ -127,7 +135,8 @@ def judged_corpus(
 def own_corpus(bundle: Artifact, settings: Settings) -> JudgedCorpus:
     """The test queries that a bundle was released with, its candidates and scores as they were stored.
 
-    Only the hybrid candidates were scored. Raises `ArtifactError` where an artifact that it was made from is gone.
+    Only the candidates of its own first stage were scored. Raises `ArtifactError` where an artifact that it was made
+    from is gone.
     """
     store = ArtifactStore.of(settings)
     inputs = bundle.manifest.inputs
@@ -146,7 +155,7 @@ def own_corpus(bundle: Artifact, settings: Settings) -> JudgedCorpus:
         queries=queries.reset_index(drop=True),
         judgments=judgments.reset_index(drop=True),
         first_stages=stages.loc[stages["query_id"].isin(ids)].reset_index(drop=True),
-        scored=table.assign(hybrid=True),
+        scored=table.assign(given=True),
         seconds=first_stage_seconds(retrieved.summary)
         | {f"pair_{name}": seconds for name, seconds in seconds_per_pair(scored).items()},
         facts={
@@ -264,7 +273,7 @@ def _score(
         for tier in MODEL_TIERS
     }
     scored = pd.concat([part.read_table("scored.parquet") for part in parts], ignore_index=True)
-    order = ["query_id", "hybrid", "rank"]
+    order = ["query_id", "given", "rank"]
     return scored.sort_values(order, ascending=[True, False, True], ignore_index=True), seconds
 
 

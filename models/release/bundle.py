@@ -3,6 +3,8 @@
 bundle.json                 `BundleFacts`: versions, settings and limits
 passages.arrow, passage_texts.arrow   the passages, and which of them a text is (`models.corpus.mapped_passages`)
 dense_index/ lexical_index/ encoder/ large/ compact/
+first_stage.json            how the passages that both indexes bring are ordered; older bundles have none: by reciprocal
+                            ranks
 engines/                    what computes the scores of both models
 calibration.json            the scorers of all tiers
 MODEL_CARD.md               what the models are, how they were made, what they do well and where not
@@ -22,13 +24,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from models.cascade.calibration import Calibration
 from models.errors import ArtifactError
 from models.release.golden import GoldenQuery
+from models.retrieval.first_stage import read_first_stage
+from models.retrieval.fusion import FirstStage
 from models.settings import EncoderSettings, IndexSettings, TiersSettings
 from models.store.artifacts import Artifact
 
 FACTS_FILE = "bundle.json"
 GOLDEN_FILE = "golden.json"
 CALIBRATION_FILE = "calibration.json"
-FORMAT = 3
+FORMAT = 4
+_READ = (3, FORMAT)
+"""Formats that are served: 3 has no first_stage.json."""
 
 
 class BundleSettings(BaseModel):
@@ -72,7 +78,7 @@ class Bundle:
     def open(cls, artifact: Artifact) -> Bundle:
         """Read bundle.json. Raises `ArtifactError` where it is of another format, or does not hold what it must."""
         values = artifact.read_json(FACTS_FILE)
-        if values.get("format") != FORMAT:
+        if values.get("format") not in _READ:
             raise ArtifactError(
                 f"bundle format {values.get('format')} is not known", "Serve it with the version that made it."
             )
@@ -85,6 +91,11 @@ class Bundle:
     def folder(self) -> Path:
         """Where its files are."""
         return self.artifact.folder
+
+    @cached_property
+    def first_stage(self) -> FirstStage:
+        """How what both indexes bring is ordered."""
+        return read_first_stage(self.folder) or FirstStage(rrf_k=self.facts.settings.index.rrf_k)
 
     @cached_property
     def calibration(self) -> Calibration:

@@ -68,14 +68,18 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
         for part in worst
     ]
     power = evaluation["power"]
+    first_stage = parts.first_stage.summary
     errors = parts.score_calibration.read_json("calibration.json")["expected_calibration_error"]
     versions = [(name, f"`{version}`") for name, version in parts.versions().items()]
     lines = [
         f"# {settings.storage.model_name}: model card",
         "",
-        "Cross-encoders that rerank what hybrid retrieval finds, in tiers under a time budget: each scores the best of",
-        f"what the one before it scored ({', '.join(tier.name for tier in MODEL_TIERS)}), with learned, calibrated",
-        "scores.",
+        "Cross-encoders that rerank what word and vector search find, in tiers under a time budget: each scores the",
+        f"best of what the one before it scored ({', '.join(tier.name for tier in MODEL_TIERS)}), with learned,",
+        "calibrated scores.",
+        "",
+        f"Their candidates, and the answers of lean, which has no model, are ordered by `{first_stage['method']}`:",
+        f"{first_stage['reason']}.",
         "",
         "## Model",
         "",
@@ -107,7 +111,8 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
         "",
         *_gains(evaluation["gains"]),
         "",
-        f"Over {evaluation['best_first_stage']}, the best first stage; lean is the learned combination of them:",
+        f"Over {evaluation['best_first_stage']}, the best fixed first stage; lean is the one that the development",
+        "queries chose:",
         "",
         *_gains(evaluation["gains_over_first_stage"]),
         "",

@@ -17,6 +17,7 @@ class BundleParts:
     passage_embeddings: Artifact
     dense_index: Artifact
     lexical_index: Artifact
+    first_stage: Artifact
     rerankers: Mapping[str, Artifact]
     """The models by tier."""
 

@@ -12,6 +12,7 @@ from models.release.bundle import CALIBRATION_FILE, FACTS_FILE, GOLDEN_FILE, Bun
 from models.release.golden import golden_queries
 from models.release.model_card import CARD, model_card
 from models.release.steps import RELEASE_CANDIDATE
+from models.retrieval.first_stage import FIRST_STAGE_FILE
 from models.store.durable_files import canonical_json, digest_json, link_or_copy
 from models.store.provenance import require_one_origin
 
@@ -36,9 +37,9 @@ def make_release_candidate(
     )
 
 
-def index_version(dense: str, lexical: str) -> str:
-    """One version for the pair of indexes."""
-    return digest_json([dense, lexical])[:24]
+def index_version(dense: str, lexical: str, first_stage: str) -> str:
+    """One version for what retrieves: both indexes, and the order of what they bring."""
+    return digest_json([dense, lexical, first_stage])[:24]
 
 
 def write_bundle(parts: BundleParts, settings: Settings, folder: Path) -> dict[str, str]:
@@ -56,6 +57,7 @@ def write_bundle(parts: BundleParts, settings: Settings, folder: Path) -> dict[s
         _link_all(artifact, folder / name)
     _link_all(parts.passage_embeddings, folder, below="encoder/")
     write_mapped_passages(parts.passages.path("passages.parquet"), folder)
+    link_or_copy(parts.first_stage.path(FIRST_STAGE_FILE), folder / FIRST_STAGE_FILE)
     link_or_copy(parts.score_calibration.path(CALIBRATION_FILE), folder / CALIBRATION_FILE)
     # It has measured times, which shall not make another bundle of the same models.
     link_or_copy(parts.offline_evaluation.path("report/evaluation.json"), folder / "report" / "evaluation.json")
@@ -70,7 +72,7 @@ def write_bundle(parts: BundleParts, settings: Settings, folder: Path) -> dict[s
     versions = parts.versions()
     facts = BundleFacts(
         corpus_version=versions["passages"],
-        index_version=index_version(versions["dense_index"], versions["lexical_index"]),
+        index_version=index_version(*(versions[name] for name in ("dense_index", "lexical_index", "first_stage"))),
         versions=versions,
         max_tokens=settings.training.max_tokens,
         candidates=settings.evaluation.candidates,

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import pandas as pd
 
+from models.contracts.tiers import LEAN
 from models.measures.query_seconds import in_summary
+from models.retrieval.fusion import FirstStage
 from models.retrieval.retriever import HybridRetriever, Retrieval, open_retriever
 from models.retrieval.steps import CANDIDATES
 from models.store.durable_files import digest_json
@@ -48,10 +50,11 @@ def make_candidates(
     passage_embeddings: Artifact,
     dense_index: Artifact,
     lexical_index: Artifact,
+    first_stage: Artifact,
     progress: Callable[[int, int], None] | None = None,
 ) -> Artifact:
     """The candidates of the training and evaluation queries."""
-    inputs = (passages, queries, evaluation_set, passage_embeddings, dense_index, lexical_index)
+    inputs = (passages, queries, evaluation_set, passage_embeddings, dense_index, lexical_index, first_stage)
     max_tokens = passage_embeddings.read_json("encoder.json")["max_tokens"]
     outside = {"encoder": digest_json([passage_embeddings.manifest.inputs["weights"], max_tokens])}
     previous = partial(CANDIDATES.previous, store, {**CANDIDATES.values(settings), **outside})
@@ -66,12 +69,14 @@ def retrieve_candidates(
     passage_embeddings: Artifact,
     dense_index: Artifact,
     lexical_index: Artifact,
+    first_stage: Artifact,
     settings: Settings,
     previous: Lookup,
     progress: Callable[[int, int], None] | None,
     folder: Path,
 ) -> dict[str, float | int]:
-    """`build_all_candidates` with these indexes into `folder`, taking over query vectors from the artifact before."""
+    """`build_all_candidates` with these indexes into `folder`, taking over query vectors from the artifact before and
+    from the first stage."""
     before = previous()
     retriever = open_retriever(
         passages.path("passages.parquet"),
@@ -88,7 +93,8 @@ def retrieve_candidates(
         candidates=settings.evaluation.candidates,
         depth=settings.index.depth,
         max_train_queries=settings.training.max_queries,
-        previous=before and before.folder,
+        first_stage=FirstStage.from_dict(first_stage.read_json("first_stage.json")["first_stage"]),
+        known=[first_stage.folder, *([before.folder] if before else [])],
         encoding_seconds=before and before.summary.get(_ENCODING_SECONDS),
         progress=progress,
     )
@@ -100,12 +106,14 @@ def build_candidates(
     top_k: int,
     progress: Callable[[int, int], None] | None = None,
     vectors: NDArray[np.float32] | None = None,
+    depth: int | None = None,
 ) -> pd.DataFrame:
-    """Table of `contracts.Candidates`: the `top_k` hybrid candidates of each query, `rank` from 1 in fused order.
+    """Table of `contracts.Candidates`: the best `top_k` of each query, `rank` from 1 in the retriever's order.
 
-    `vectors` [n, d] are those of the queries, where they are known.
+    `vectors` [n, d] are those of the queries, where they are known; `depth` as of `HybridRetriever.retrieve_batch`.
     """
-    retrievals = retriever.retrieve_batch(queries["text"].tolist(), top_k, progress=progress, vectors=vectors)
+    texts = queries["text"].tolist()
+    retrievals = retriever.retrieve_batch(texts, top_k, progress=progress, vectors=vectors, depth=depth)
     return _candidates(queries, retriever, retrievals, top_k)
 
 
@@ -136,7 +144,8 @@ def _training_candidates(
 def first_stage_rankings(
     queries: pd.DataFrame, retriever: HybridRetriever, depth: int, vectors: NDArray[np.float32] | None = None
 ) -> Mapping[str, pd.DataFrame]:
-    """The rankings `bm25`, `dense` and `hybrid` as tables (query_id, passage_id, document_id, rank, score).
+    """The rankings of `FIRST_STAGES`, and `lean`, the retriever's own order of what both searches bring, as tables
+    (query_id, passage_id, document_id, rank, score).
 
     At most `depth` passages of a query; BM25 has fewer where fewer passages share a word with the query. `vectors`
     [n, d] are those of the queries, where they are known.
@@ -151,7 +160,8 @@ def _rankings(
     stages = {
         "bm25": [retrieval.lexical for retrieval in retrievals],
         "dense": [retrieval.dense for retrieval in retrievals],
-        "hybrid": [(retrieval.rows, retrieval.retriever_scores) for retrieval in retrievals],
+        "hybrid": [retriever.hybrid(retrieval) for retrieval in retrievals],
+        LEAN.name: [(retrieval.rows, retrieval.retriever_scores) for retrieval in retrievals],
     }
     return {
         name: _ranking(queries, retriever, [rows[:depth] for rows, _ in lists]).assign(
@@ -167,7 +177,8 @@ def time_first_stages(
     depth: int,
     known: tuple[NDArray[np.float32], float] | None = None,
 ) -> dict[str, float]:
-    """Measured seconds of one query in `bm25`, `dense` and `hybrid`, each run by itself over a block of `queries`.
+    """Measured seconds of one query in `bm25`, `dense` and `hybrid`, each run by itself over a block of `queries`;
+    `hybrid` is both searches and the retriever's order, whichever that is.
 
     The latter two include embedding the query, whose seconds are given as `encoding` too. A block is enough, and
     embedding it anew is a good part of what a refresh costs; `known` are the vectors [n, d] of all `queries` and the
@@ -218,21 +229,23 @@ def build_all_candidates(
     retriever: HybridRetriever,
     folder: Path,
     *,
+    first_stage: FirstStage | None = None,
     candidates: int,
     depth: int,
     max_train_queries: int,
-    previous: Path | None = None,
+    known: Sequence[Path] = (),
     encoding_seconds: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, float | int]:
     """Write candidates.parquet (evaluation queries), training_candidates.parquet and first_stage.parquet to `folder`.
 
-    The training sample is the `max_train_queries` training queries with the smallest hash of their id that are not
-    evaluated; it has the best `depth` candidates of each, the evaluation queries the best `candidates`.
-    first_stage.parquet has the rankings of the evaluation queries with a column `system`. The vectors of the queries
-    are kept beside them, and taken over from `previous`, an earlier folder of this function with the same encoder.
+    The evaluation queries have the best `candidates` by `first_stage`, by default the retriever's own; the training
+    sample has the best `depth` of the `max_train_queries` training queries with the smallest hash of their id that are
+    not evaluated, in the retriever's own order, which no judgment has decided. first_stage.parquet has the rankings of
+    the evaluation queries with a column `system`. The vectors of the queries are kept beside them, and taken over from
+    the folders in `known`, whose vectors this encoder made.
     Returns counts and, as `seconds_per_query_<system>`, the measured seconds of one query in each system; those of
-    embedding one are `encoding_seconds`, as `previous` measured them, unless a query is embedded here.
+    embedding one are `encoding_seconds`, as they were measured before, unless a query is embedded here.
     """
     from models.corpus.splits import sample_by_hash
     from models.store.tables import write_table
@@ -240,7 +253,7 @@ def build_all_candidates(
     held_out = queries["query_id"].isin(evaluation_queries["query_id"])
     train = sample_by_hash(queries.loc[(queries["split"] == "train") & ~held_out], max_train_queries)
     wanted = pd.concat([train, evaluation_queries]).sort_values("query_id", ignore_index=True)
-    vectors, embedded = _query_vectors(wanted["text"].tolist(), retriever, previous, folder)
+    vectors, embedded = query_vectors(wanted["text"].tolist(), retriever, known, folder)
     row_of = {query_id: row for row, query_id in enumerate(wanted["query_id"])}
     trained, evaluated = (
         vectors[[row_of[query_id] for query_id in of_split["query_id"]]] for of_split in (train, evaluation_queries)
@@ -248,14 +261,14 @@ def build_all_candidates(
     retrievals = retriever.retrieve_batch(train["text"].tolist(), depth, progress=progress, vectors=trained)
     for_training = _training_candidates(train, retriever, retrievals, depth)
     write_table(for_training, folder / "training_candidates.parquet")
-    retrievals = retriever.retrieve_batch(
-        evaluation_queries["text"].tolist(), max(candidates, depth), vectors=evaluated
-    )
+    served = retriever if first_stage is None else retriever.ordered_by(first_stage)
+    most = max(candidates, depth)
+    retrievals = served.retrieve_batch(evaluation_queries["text"].tolist(), most, vectors=evaluated)
     table = _candidates(evaluation_queries, retriever, retrievals, candidates)
     write_table(table, folder / "candidates.parquet")
     rankings = _rankings(evaluation_queries, retriever, retrievals, depth)
-    known = None if embedded or encoding_seconds is None else (evaluated, encoding_seconds)
-    seconds = time_first_stages(evaluation_queries, retriever, depth, known)
+    measured = None if embedded or encoding_seconds is None else (evaluated, encoding_seconds)
+    seconds = time_first_stages(evaluation_queries, served, depth, measured)
     stages = pd.concat([ranking.assign(system=name) for name, ranking in rankings.items()], ignore_index=True)
     write_table(stages, folder / "first_stage.parquet")
     return {
@@ -273,17 +286,17 @@ def query_hash(text: str) -> str:
 
 
 def stored_query_vectors(folder: Path) -> dict[str, NDArray[np.float32]]:
-    """The vectors of the queries that `build_all_candidates` wrote to `folder`, by `query_hash`."""
+    """The vectors of the queries that `query_vectors` wrote to `folder`, by `query_hash`."""
     hashes = np.load(folder / _QUERY_HASHES, allow_pickle=False).astype(str).tolist()
     return dict(zip(hashes, np.load(folder / _QUERY_VECTORS, allow_pickle=False), strict=True))
 
 
-def _query_vectors(
-    texts: Sequence[str], retriever: HybridRetriever, previous: Path | None, folder: Path
+def query_vectors(
+    texts: Sequence[str], retriever: HybridRetriever, stored: Sequence[Path], folder: Path
 ) -> tuple[NDArray[np.float32], int]:
-    """Vectors [n, d] of the queries, also written to `folder`, and how many of them `previous` did not have."""
+    """Vectors [n, d] of the queries, also written to `folder`, and how many of them no folder in `stored` had."""
     hashes = [query_hash(text) for text in texts]
-    known = {} if previous is None else stored_query_vectors(previous)
+    known = {name: vector for other in stored for name, vector in stored_query_vectors(other).items()}
     new = {name: text for name, text in zip(hashes, texts, strict=True) if name not in known}
     embedded = retriever.encode(list(new.values()))
     known.update(zip(new, embedded, strict=True))

@@ -1,7 +1,8 @@
-"""The first stage: dense and lexical search, fused, filtered by who may read what."""
+"""The first stage: what dense and lexical search bring, in one order, filtered by who may read what."""
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from models.contracts.rows import Candidate
 from models.errors import ArtifactError
 from models.retrieval.dense_index import DenseIndex
 from models.retrieval.embedding import ENCODER, FACTS_FILE
-from models.retrieval.fusion import fuse
+from models.retrieval.fusion import FirstStage, reciprocal_rank_fusion
 from models.retrieval.lexical_index import LexicalIndex
 from models.retrieval.passage_filter import FilterColumns, PassageFilter
 
@@ -47,7 +48,7 @@ class QueryEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """The candidates of one query, best first, as columns [m], and the two rankings that were fused (rows, scores)."""
+    """The candidates of one query, best first, as columns [m], and the rankings that brought them (rows, scores)."""
 
     rows: NDArray[np.int64]
     retriever_scores: NDArray[np.float64]
@@ -60,8 +61,9 @@ class Retrieval:
 class HybridRetriever:
     """Retrieves passages by meaning and by words.
 
-    `passages` has the columns of `read_columns`, row i being row i of both indexes. A passage with access labels is
-    returned only to callers who hold one of them.
+    Candidates are all that either search ranks among its best `index.depth`, in the order of `first_stage`; by default
+    reciprocal ranks. `passages` has the columns of `read_columns`, row i being row i of both indexes. A passage with
+    access labels is returned only to callers who hold one of them.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class HybridRetriever:
         lexical: LexicalIndex,
         passages: pa.Table,
         settings: IndexSettings,
+        first_stage: FirstStage | None = None,
     ) -> None:
         self.passage_ids = dense.passage_ids
         self.document_ids = passages["document_id"]
@@ -87,10 +90,18 @@ class HybridRetriever:
         self._encoder = encoder
         self._dense = dense
         self._lexical = lexical
-        self._settings = settings
+        self._depth = settings.depth
+        self._rrf_k = settings.rrf_k
+        self._first_stage = first_stage or FirstStage(rrf_k=settings.rrf_k)
         self._row_at = np.argsort(self.passage_ids.order)
         masks = min(_MASK_BYTES // max(passages.num_rows, 1), _MOST_MASKS)
         self._mask_of = lru_cache(maxsize=masks)(FilterColumns(passages).mask)
+
+    def ordered_by(self, first_stage: FirstStage) -> HybridRetriever:
+        """This retriever, its indexes shared, with another order of the candidates."""
+        other = copy.copy(self)
+        other._first_stage = first_stage
+        return other
 
     def retrieve(self, query: str, top_k: int, passage_filter: PassageFilter | None = _PUBLIC) -> list[Candidate]:
         """The best `top_k` passages that pass the filter, by default the public ones; `None` lifts it.
@@ -130,20 +141,28 @@ class HybridRetriever:
         progress: Callable[[int, int], None] | None = None,
         *,
         vectors: NDArray[np.float32] | None = None,
+        depth: int | None = None,
     ) -> list[Retrieval]:
         """Candidates of many queries, for offline use: without a filter unless one is given.
 
-        `vectors` [n, dimensions] are those of `encode`, where they are known already.
+        `vectors` [n, dimensions] are those of `encode`, where they are known already. Both searches go to `depth`, by
+        default to `index.depth` or `top_k`, whichever is more; all that they bring is at most twice as much.
         """
+        depth = depth or max(self._depth, top_k)
         mask = None if passage_filter is None else self._mask_of(passage_filter)
         results: list[Retrieval] = []
         for start in range(0, len(queries), _BLOCK):
             block = queries[start : start + _BLOCK]
             known = self.encode(block) if vectors is None else vectors[start : start + _BLOCK]
-            results.extend(self._retrieve_block(block, known, top_k, mask))
+            results.extend(self._retrieve_block(block, known, top_k, depth, mask))
             if progress is not None:
                 progress(len(results), len(queries))
         return results
+
+    def hybrid(self, retrieval: Retrieval) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """A retrieval's two rankings fused by reciprocal ranks, whatever orders its candidates: rows, scores."""
+        places, scores = reciprocal_rank_fusion(self._places(retrieval.dense[0], retrieval.lexical[0]), self._rrf_k)
+        return self._row_at[places], scores
 
     def encode(self, queries: Sequence[str]) -> NDArray[np.float32]:
         """Vectors [n, dimensions] of queries, by the encoder of the passages."""
@@ -164,27 +183,33 @@ class HybridRetriever:
         queries: Sequence[str],
         vectors: NDArray[np.float32],
         top_k: int,
+        depth: int,
         mask: NDArray[np.bool_] | None,
     ) -> Iterator[Retrieval]:
-        depth = max(self._settings.depth, top_k)
         dense_rows, dense_scores = self._dense.search(vectors, depth, mask)
         for number, query in enumerate(queries):
             valid = dense_rows[number] >= 0
             dense = dense_rows[number][valid], dense_scores[number][valid]
             word_scores = self._lexical.scores(query)
             lexical = self._lexical.top(word_scores, depth, mask)
-            order = self.passage_ids.order
-            rankings = [(order[rows], scores) for rows, scores in (dense, lexical)]
-            fused, fused_scores = fuse(rankings, self._settings)
-            rows = self._row_at[fused[:top_k]]
+            rankings = self._places(dense[0], lexical[0])
+            places = np.unique(np.concatenate(rankings))
+            rows = self._row_at[places]
+            cosines = self._dense.score(vectors[number : number + 1], rows[None, :])[0]
+            scores = self._first_stage.scores(rankings, cosines, word_scores[rows])
+            best = np.lexsort((places, -scores))[:top_k]
             yield Retrieval(
-                rows=rows,
-                retriever_scores=fused_scores[:top_k],
-                dense_scores=self._dense.score(vectors[number : number + 1], rows[None, :])[0],
-                lexical_scores=word_scores[rows],
+                rows=rows[best],
+                retriever_scores=scores[best],
+                dense_scores=cosines[best],
+                lexical_scores=word_scores[rows[best]],
                 dense=dense,
                 lexical=lexical,
             )
+
+    def _places(self, *rankings: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Rankings of rows as rankings of the places that their ids have among all ids, which break ties."""
+        return [self.passage_ids.order[rows] for rows in rankings]
 
 
 def _found_by(meaning: bool, words: bool) -> Literal["dense", "lexical", "hybrid"]:
@@ -219,7 +244,13 @@ def read_columns(passages: Path) -> pa.Table:
 
 
 def open_retriever(
-    passages: Path, *, embeddings: Path, dense: Path, lexical: Path, settings: IndexSettings
+    passages: Path,
+    *,
+    embeddings: Path,
+    dense: Path,
+    lexical: Path,
+    settings: IndexSettings,
+    first_stage: FirstStage | None = None,
 ) -> HybridRetriever:
     """A retriever over stored indexes of the passages in passages.parquet.
 
@@ -233,4 +264,5 @@ def open_retriever(
         LexicalIndex.load(lexical),
         read_columns(passages),
         settings,
+        first_stage,
     )

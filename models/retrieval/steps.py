@@ -25,17 +25,20 @@ LEXICAL_INDEX = Step(
 _IN_THE_INDEXES = (
     *DENSE_INDEX.settings, *LEXICAL_INDEX.settings, "index.kind", "index.flat_max_passages", "index.max_memory_mb",
 )  # fmt: skip
-"""Keys of `[index]` that reach candidates through the indexes; all others say how both searches are fused."""
+"""Keys of `[index]` that reach candidates through the indexes; all others say how what they bring is ordered."""
 
+FIRST_STAGE = Step(
+    names.FIRST_STAGE, "models.retrieval.first_stage:learn_first_stage", ("index",), without=_IN_THE_INDEXES
+)
 CANDIDATES = Step(
     names.CANDIDATES,
     "models.retrieval.candidates:retrieve_candidates",
     ("index", "evaluation.candidates", "training.max_queries"),
-    without=_IN_THE_INDEXES,
+    without=(*_IN_THE_INDEXES, "index.fusion"),
 )
 POOLED_CANDIDATES = Step(
     "index/pooled_candidates",
     "models.retrieval.pooled_candidates:pool",
     ("index", "encoder.max_tokens", "evaluation.candidates"),
-    without=_IN_THE_INDEXES,
+    without=(*_IN_THE_INDEXES, "index.fusion"),
 )

@@ -116,7 +116,7 @@ class LoadedBundle:
         self._dense = DenseIndex.load(folder / "dense_index")
         self._lexical = LexicalIndex.load(folder / "lexical_index")
         self._retriever = HybridRetriever(
-            self._encoder, self._dense, self._lexical, self._passages.table, facts.settings.index
+            self._encoder, self._dense, self._lexical, self._passages.table, facts.settings.index, bundle.first_stage
         )
         self._engines = engines or LocalEngines(ModelFiles(folder, facts.max_tokens, serving.threads, {}))
         scorers = self._engines.scorers
@@ -135,7 +135,8 @@ class LoadedBundle:
         )
         calibration = bundle.calibration
         self._early_exit = calibration.early_exit
-        self._lean_dense = calibration.tiers["lean"].mean[calibration.tiers["lean"].features.index("dense")]
+        of_cosines = next(scorer for scorer in calibration.tiers.values() if "dense" in scorer.features)
+        self._mean_dense = of_cosines.mean[of_cosines.features.index("dense")]
         self._limits = candidate_limits(facts.settings.tiers)
         self._cache = cache
         self._models = models or {}
@@ -169,6 +170,7 @@ class LoadedBundle:
             ids,
             np.array([candidate.dense_score for candidate in candidates], dtype=np.float64),
             np.array([candidate.lexical_score for candidate in candidates], dtype=np.float64),
+            np.array([candidate.retriever_score for candidate in candidates], dtype=np.float64),
             budget_ms,
             passage_ids=ids,
             claim=claim,
@@ -193,11 +195,19 @@ class LoadedBundle:
             until = started + _ENCODE_SHARE * budget_ms / 1000
             dense, embedded = self._dense_scores(query, documents, rows, lexical, until, claim)
         else:
-            dense, embedded = np.full(len(documents), self._lean_dense), 0
+            dense, embedded = np.full(len(documents), self._mean_dense), 0
         spent = 1000 * (time.perf_counter() - started)
         known = [None if row < 0 else self._dense.passage_ids[row] for row in rows.tolist()]
         ranking = self._reranker.rank(
-            query, documents, _place_ids(documents), dense, lexical, budget_ms - spent, passage_ids=known, claim=claim
+            query,
+            documents,
+            _place_ids(documents),
+            dense,
+            lexical,
+            self._bundle.first_stage.scores_of_texts(dense, lexical),
+            budget_ms - spent,
+            passage_ids=known,
+            claim=claim,
         )
         reasons = [ranking.degraded_reason] if ranking.degraded_reason else []
         if embedded < len(documents):
@@ -208,7 +218,8 @@ class LoadedBundle:
     def keep_order(self, documents: Sequence[str]) -> Ranking:
         """The caller's own texts in the order given, all with the score of a text of which nothing is known."""
         nothing = np.zeros(len(documents))
-        return self._reranker.rank("", documents, _place_ids(documents), nothing + self._lean_dense, nothing, 0.0)
+        dense, retriever = nothing + self._mean_dense, nothing
+        return self._reranker.rank("", documents, _place_ids(documents), dense, nothing, retriever, 0.0)
 
     def candidates_ms(self, query: str, count: int) -> float:
         """Predicted milliseconds of the models for `rank_candidates` of this many passages, without a limit."""
@@ -279,7 +290,7 @@ class LoadedBundle:
         """Cosine of the query with each document, and for how many it was computed; the rest get the mean of
         the corpus. `rows` [n] are the passages that documents are, -1 where they are none."""
         vector = self._encoder.encode_queries([query])
-        scores = np.full(len(documents), self._lean_dense, dtype=np.float64)
+        scores = np.full(len(documents), self._mean_dense, dtype=np.float64)
         stored = np.flatnonzero(rows >= 0)
         if len(stored):
             scores[stored] = self._dense.score(vector, rows[None, stored])[0]

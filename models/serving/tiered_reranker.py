@@ -82,6 +82,7 @@ class TieredReranker:
         ids: Sequence[str],
         dense: NDArray[np.floating],
         lexical: NDArray[np.floating],
+        retriever: NDArray[np.floating],
         budget_ms: float,
         passage_ids: Sequence[str | None] | None = None,
         claim: Claim | None = None,
@@ -97,6 +98,7 @@ class TieredReranker:
             ids: [n] ids, which break ties.
             dense: [n] cosines of query and texts, from the first stage.
             lexical: [n] BM25 scores of the texts, from the first stage.
+            retriever: [n] scores by which the first stage orders the texts.
             budget_ms: Milliseconds that may be spent, `tiers.reserve_ms` included; with 0 no model is asked.
             passage_ids: [n] ids of the passages that the texts are, for the answer alone; None for other texts.
             claim: What the request still claims of the models; withdrawn, nothing more is scored for it.
@@ -105,7 +107,7 @@ class TieredReranker:
             All n texts. `degraded` says that a model did not get as far as the settings ask, `degraded_reason` how far.
 
         Example:
-            ranking = reranker.rank("reset a password", texts, ids, cosines, bm25_scores, budget_ms=500)
+            ranking = reranker.rank("reset a password", texts, ids, cosines, bm25, first_stage_scores, budget_ms=500)
             best = texts[ranking.items[0].index]
         """
         if not texts:
@@ -114,6 +116,7 @@ class TieredReranker:
         inputs = {
             "dense": np.asarray(dense, dtype=np.float64),
             "lexical": np.asarray(lexical, dtype=np.float64),
+            "retriever": np.asarray(retriever, dtype=np.float64),
             **{tier.name: np.zeros(len(texts)) for tier in MODEL_TIERS},
         }
         scores = CombinedScores(self._calibration, inputs, ids)

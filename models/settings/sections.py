@@ -57,8 +57,13 @@ class IndexSettings(Section):
         default=[],
         description="Languages of the passages for word search, as in ['de', 'en']; empty tells each passage's.",
     )
+    fusion: Literal["auto", "learned", "rrf", "dense", "bm25"] = Field(
+        default="auto",
+        description="Order of what both searches bring. auto: weights fitted on the development queries, unless"
+        " reciprocal ranks (rrf) or one search alone rank them clearly better.",
+    )
     rrf_k: PositiveInt = Field(default=60, description="Constant of reciprocal rank fusion (Cormack et al., 2009).")
-    depth: PositiveInt = Field(default=100, description="Passages that each first stage returns before fusion.")
+    depth: PositiveInt = Field(default=100, description="Passages that each search brings.")
     kind: Literal["auto", "flat", "hnsw", "ivf_pq"] = Field(
         default="auto",
         description="Dense index. auto: flat, which is exact, while it is small, then hnsw, or ivf_pq to save memory.",

@@ -9,6 +9,7 @@ EVALUATION_SET = "corpus/evaluation_set"
 PASSAGE_EMBEDDINGS = "index/passage_embeddings"
 DENSE_INDEX = "index/dense_index"
 LEXICAL_INDEX = "index/lexical_index"
+FIRST_STAGE = "index/first_stage"
 CANDIDATES = "index/candidates"
 
 TRAINING_EXAMPLES = "training/training_examples"

@@ -132,7 +132,7 @@ def _ablate(
 
     opened = Bundle.open(bundle)
     tiers, calibration = opened.facts.settings.tiers, opened.calibration
-    given = judged.scored[judged.scored["hybrid"]]
+    given = judged.scored[judged.scored["given"]]
     lines.said("ablations of the scores")
     ablations = ablate_scores(given, judged.judgments, calibration, tiers, settings.evaluation)
     told = {

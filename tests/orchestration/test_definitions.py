@@ -23,7 +23,7 @@ GRAPH = defs.resolve_asset_graph()
 JOBS = {job.name: job for job in defs.resolve_all_job_defs()}
 ASSETS = {
     "corpus": {"passages", "queries", "judgments", "quarantined_rows", "evaluation_set"},
-    "index": {"passage_embeddings", "dense_index", "lexical_index", "candidates"},
+    "index": {"passage_embeddings", "dense_index", "lexical_index", "first_stage", "candidates"},
     "training": {"training_examples", "logged_lists", "large_reranker", "compact_reranker", "scoring_engines"},
     "evaluation": {
         "scored_candidates", "score_calibration", "offline_evaluation", "champion_evaluation", "latency_profile",

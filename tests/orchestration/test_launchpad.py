@@ -269,7 +269,7 @@ def test_a_run_keeps_the_settings_that_it_started_with(home: Path, monkeypatch: 
 
 COMPACT_RERANKER = keys.RERANKERS[0]
 PARTS = (
-    keys.PASSAGES, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, *keys.RERANKERS,
+    keys.PASSAGES, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, keys.FIRST_STAGE, *keys.RERANKERS,
     keys.SCORING_ENGINES, keys.SCORE_CALIBRATION, keys.OFFLINE_EVALUATION, keys.EVALUATION_SET,
     keys.CANDIDATES,
     keys.SCORED_CANDIDATES,

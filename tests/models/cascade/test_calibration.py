@@ -18,7 +18,7 @@ from models.cascade.calibration import (
     fit_calibration,
     probability,
 )
-from models.contracts.tiers import TIERS
+from models.contracts.tiers import MODEL_TIERS, TIERS
 from models.errors import ContractError
 from models.measures.metrics import evaluate_run
 
@@ -47,7 +47,9 @@ def scored(queries: int, seed: int = 0, *, lexical: float | None = None) -> tupl
             )
         judged.append((f"q{query:03d}", f"d{query}-{relevant}", 1))
     columns = "query_id passage_id document_id dense_score lexical_score compact_logit large_logit".split()
-    return pd.DataFrame(rows, columns=columns), pd.DataFrame(judged, columns=["query_id", "document_id", "grade"])
+    table = pd.DataFrame(rows, columns=columns)
+    table["retriever_score"] = table["dense_score"] + 0.02 * table["lexical_score"]
+    return table, pd.DataFrame(judged, columns=["query_id", "document_id", "grade"])
 
 
 def quality(calibration: Calibration, tier: str, table: pd.DataFrame, judgments: pd.DataFrame) -> float:
@@ -109,9 +111,10 @@ def test_it_survives_json(fitted: Calibration) -> None:
 @pytest.mark.parametrize("lexical", [0.0, 7.3, 0.1])
 def test_a_feature_that_never_varied_decides_nothing_later(lexical: float) -> None:
     table, judgments = scored(60, lexical=lexical)
-    calibration = fit_calibration(table, judgments)
+    calibration = fit_calibration(table.assign(retriever_score=0.2), judgments)
     for scorer in calibration.tiers.values():
         inputs = {
+            "retriever": np.array([0.0, 5.0, 80.0]),
             "dense": np.full(3, 0.5),
             "lexical": np.array([0.0, 5.0, 80.0]),
             "compact": np.ones(3),
@@ -129,7 +132,7 @@ def test_rounding_is_no_variation(value: float) -> None:
     table["lexical_score"] *= np.where(relevant, noise.max(), noise.clip(max=1))
     calibration = fit_calibration(table, judgments)
     inputs = {"dense": np.full(2, 0.5), "lexical": np.array([0.0, 80.0]), "compact": np.ones(2), "large": np.ones(2)}
-    for scorer in calibration.tiers.values():
+    for scorer in (calibration.tiers[tier.name] for tier in MODEL_TIERS):
         logits = scorer.logits(inputs)
         assert np.abs(logits).max() < 20
         assert np.ptp(logits) < 1e-6
@@ -156,8 +159,8 @@ def test_higher_grades_weigh_more() -> None:
     second = table.groupby("query_id").head(1)[["query_id", "document_id"]].assign(grade=9)
     both = pd.concat([judgments, second]).drop_duplicates(["query_id", "document_id"], keep="last")
     table.loc[table["document_id"].isin(second["document_id"]), "dense_score"] += 0.5
-    heavy = fit_calibration(table, both).tiers["lean"]
-    light = fit_calibration(table, judgments).tiers["lean"]
+    heavy = fit_calibration(table, both).tiers["large"]
+    light = fit_calibration(table, judgments).tiers["large"]
     index = heavy.features.index("dense")
     assert heavy.weights[index] > light.weights[index]
 
@@ -169,9 +172,10 @@ def test_queries_whose_positives_were_missed_count_for_the_probability_only() ->
     both = fit_calibration(pd.concat([table, missed], ignore_index=True), judgments)
     assert both.queries == alone.queries == 60
     inputs = candidate_inputs(table)
-    assert both.tiers["lean"].weights == pytest.approx(alone.tiers["lean"].weights)
-    means = [probability(item.tiers["lean"].logits(inputs)).mean() for item in (both, alone)]
-    assert means[0] < means[1]
+    assert both.tiers["compact"].weights == pytest.approx(alone.tiers["compact"].weights)
+    for name in NAMES:
+        means = [probability(item.tiers[name].logits(inputs)).mean() for item in (both, alone)]
+        assert means[0] < means[1]
 
 
 def test_without_a_relevant_candidate_there_is_nothing_to_fit() -> None:
@@ -203,5 +207,19 @@ def test_the_calibration_error_by_hand() -> None:
 
 def test_inputs_are_the_columns_that_are_there() -> None:
     table, _ = scored(1)
-    assert set(candidate_inputs(table)) == {"dense", "lexical", "compact", "large"}
-    assert set(candidate_inputs(table.drop(columns=["compact_logit", "large_logit"]))) == {"dense", "lexical"}
+    first_stage = {"dense", "lexical", "retriever"}
+    assert set(candidate_inputs(table)) == {*first_stage, "compact", "large"}
+    assert set(candidate_inputs(table.drop(columns=["compact_logit", "large_logit"]))) == first_stage
+
+
+@pytest.mark.parametrize("turned", [1.0, -1.0])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_without_a_model_the_order_is_that_of_the_first_stage_at_any_scale(turned: float, scale: float) -> None:
+    """Reciprocal ranks are some hundredths; and a first stage that ranks badly here still is what is served."""
+    table, judgments = scored(120)
+    table["retriever_score"] *= turned * scale
+    lean = fit_calibration(table, judgments).tiers["lean"]
+    logits = lean.logits(candidate_inputs(table))
+    np.testing.assert_array_equal(np.argsort(-logits), np.argsort(-table["retriever_score"].to_numpy()))
+    if turned > 0:
+        assert np.ptp(logits) > 1, "the probability follows the score, whatever its unit"

@@ -71,6 +71,7 @@ def test_the_service_ranks_as_before_at_any_budget(case: Mapping[str, Any]) -> N
             ids,
             rows["dense_score"].to_numpy(),
             rows["lexical_score"].to_numpy(),
+            np.zeros(len(rows)),
             case["budget_ms"],
             ids,
         )

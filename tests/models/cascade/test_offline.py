@@ -28,7 +28,7 @@ def weighing(**weights: float) -> TierScorer:
 
 CALIBRATION = Calibration(
     {
-        "lean": weighing(dense=1.0),
+        "lean": weighing(retriever=1.0),
         "compact": weighing(dense=0.1, compact=1.0),
         "large": weighing(dense=0.5, large=1.0),
     },
@@ -38,10 +38,10 @@ CALIBRATION = Calibration(
 
 
 def table(values: Sequence[tuple[float, float, float]], query: str = "q") -> pd.DataFrame:
-    """Scored candidates of one query, given as (dense, compact logit, large logit)."""
+    """Scored candidates of one query, given as (dense and first-stage score, compact logit, large logit)."""
     return pd.DataFrame(
         [
-            (query, f"p{index:02d}", f"d{index}", dense, 0.0, compact, large)
+            (query, f"p{index:02d}", f"d{index}", dense, 0.0, dense, compact, large)
             for index, (dense, compact, large) in enumerate(values)
         ],
         columns=[
@@ -50,6 +50,7 @@ def table(values: Sequence[tuple[float, float, float]], query: str = "q") -> pd.
             "document_id",
             "dense_score",
             "lexical_score",
+            "retriever_score",
             "compact_logit",
             "large_logit",
         ],
@@ -122,6 +123,7 @@ def test_tiered_is_what_serving_does_without_a_deadline(
         scored["passage_id"].tolist(),
         scored["dense_score"].to_numpy(),
         scored["lexical_score"].to_numpy(),
+        scored["retriever_score"].to_numpy(),
         1e9,
         scored["passage_id"].tolist(),
     )

@@ -54,6 +54,7 @@ def test_the_compact_model_is_asked_where_it_earns_its_time(
         document_id=lambda table: table["passage_id"],
         dense_score=rng.normal(size=len(rows)),
         lexical_score=rng.random(len(rows)),
+        retriever_score=rng.random(len(rows)),
         compact_logit=large if knows else rng.normal(size=len(rows)),
         large_logit=large,
     )

@@ -84,4 +84,4 @@ def test_the_own_corpus_is_what_the_bundle_was_evaluated_on(small: Small, own: J
     stored = small.artifacts["corpus/evaluation_set"].read_table("queries.parquet")
     assert sorted(own.queries["query_id"]) == sorted(stored.loc[stored["split"] == "test", "query_id"])
     assert set(own.scored["query_id"]) == set(own.queries["query_id"])
-    pd.testing.assert_series_equal(own.scored["hybrid"], pd.Series(True, index=own.scored.index, name="hybrid"))
+    pd.testing.assert_series_equal(own.scored["given"], pd.Series(True, index=own.scored.index, name="given"))

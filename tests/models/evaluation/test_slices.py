@@ -92,14 +92,14 @@ def test_behind_each_first_stage_its_own_passages_are_reranked(small: Small) -> 
     values = small.first.evaluation.read_json("report/evaluation.json")
     report = read_report(small.first.evaluation.folder)
     by_stage = {item["stage"]: item for item in values["by_first_stage"]}
-    assert list(by_stage) == list(FIRST_STAGES)
-    assert by_stage["hybrid"]["coverage"] == 1.0
+    assert list(by_stage) == [*FIRST_STAGES, "lean"]
+    assert by_stage["lean"]["coverage"] == 1.0
     assert 0 < by_stage["bm25"]["coverage"] < 1
     for name, stage in by_stage.items():
         assert set(stage["gains"]) == set(BEHIND)
         assert stage["gains"]["large"]["baseline_mean"] == pytest.approx(report.systems[name].means["nDCG@10"])
-    hybrid = by_stage["hybrid"]["gains"]["tiered"]
-    assert hybrid["candidate_mean"] == pytest.approx(report.systems["tiered"].means["nDCG@10"], abs=0.02)
+    served = by_stage["lean"]["gains"]["tiered"]
+    assert served["candidate_mean"] == pytest.approx(report.systems["tiered"].means["nDCG@10"], abs=0.02)
     corrected = [gain["p_corrected"] for item in by_stage.values() for gain in item["gains"].values()]
     plain = [gain["p_value"] for item in by_stage.values() for gain in item["gains"].values()]
     assert all(p >= own for p, own in zip(corrected, plain, strict=True))
@@ -119,7 +119,7 @@ def test_what_has_no_score_keeps_its_place_and_nothing_scored_changes_nothing(sm
         "evaluation/scored_candidates", small.first.evaluation.manifest.inputs["evaluation/scored_candidates"]
     ).read_table("scored.parquet")
     none = stage_gains(stages, scored.iloc[:0], judgments, calibration, settings.tiers, 8, SETTINGS)
-    assert [(item.coverage, dict(item.gains)) for item in none] == [(0.0, {})] * 3
+    assert [(item.coverage, dict(item.gains)) for item in none] == [(0.0, {})] * 4
     first = scored[scored["rank"] == 1]
     single = stage_gains(stages, first, judgments, calibration, settings.tiers, 8, SETTINGS)
     for item in single:

@@ -88,14 +88,14 @@ def test_what_was_refused_and_left_out_is_counted(small: Small, folder: Path, se
 
 def test_every_first_stage_has_its_best_passages_scored(small: Small, folder: Path, settings: Settings) -> None:
     corpus = judge(small, folder, settings, candidates=5)
-    assert corpus.scored.groupby("query_id")["hybrid"].sum().tolist() == [5] * 25
+    assert corpus.scored.groupby("query_id")["given"].sum().tolist() == [5] * 25
     scored = set(zip(corpus.scored["query_id"], corpus.scored["passage_id"], strict=True))
     assert len(scored) == len(corpus.scored)
     for name in FIRST_STAGES:
         stage = corpus.first_stages[corpus.first_stages["system"] == name]
         best = stage[stage["rank"] <= 5]
         assert set(zip(best["query_id"], best["passage_id"], strict=True)) <= scored
-    added = corpus.scored[~corpus.scored["hybrid"]]
+    added = corpus.scored[~corpus.scored["given"]]
     assert len(added) > 0
     bm25 = corpus.first_stages[corpus.first_stages["system"] == "bm25"]
     joined = added.merge(bm25, on=["query_id", "passage_id"])

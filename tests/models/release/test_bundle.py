@@ -55,7 +55,9 @@ def test_it_says_what_it_was_made_of(small: Small) -> None:
     facts = Bundle.open(small.first.bundle).facts
     assert facts.versions == parts_of(small).versions()
     assert facts.corpus_version == facts.versions["passages"]
-    assert facts.index_version == index_version(facts.versions["dense_index"], facts.versions["lexical_index"])
+    assert facts.index_version == index_version(
+        facts.versions["dense_index"], facts.versions["lexical_index"], facts.versions["first_stage"]
+    )
     served = facts.settings
     assert (served.encoder, served.index) == (small.settings.encoder, small.settings.index)
     assert served.tiers == small.settings.tiers
@@ -63,7 +65,7 @@ def test_it_says_what_it_was_made_of(small: Small) -> None:
         small.settings.generator.model_dump(mode="json"),
         small.settings.evaluation.model_dump(mode="json"),
     )
-    assert (facts.format, facts.max_tokens, facts.candidates) == (3, 64, 8)
+    assert (facts.format, facts.max_tokens, facts.candidates) == (4, 64, 8)
 
 
 def test_its_parts_are_read_as_what_they_are(small: Small) -> None:
@@ -132,9 +134,9 @@ def test_a_bundle_serves_from_another_place_without_the_store(small: Small, tmp_
     assert len(ranking.items) == 4
 
 
-def test_index_version_stands_for_both_indexes() -> None:
-    versions = {index_version(dense, lexical) for dense in "ab" for lexical in "ab"}
-    assert len(versions) == 4
+def test_index_version_stands_for_both_indexes_and_the_order_of_what_they_bring() -> None:
+    versions = {index_version(dense, lexical, order) for dense in "ab" for lexical in "ab" for order in "ab"}
+    assert len(versions) == 8
     assert all(len(version) == 24 for version in versions)
 
 

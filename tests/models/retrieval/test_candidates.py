@@ -96,7 +96,7 @@ def test_progress_is_reported(retriever: HybridRetriever) -> None:
 def test_each_first_stage_is_ranked_by_its_own_score(retriever: HybridRetriever) -> None:
     queries = queries_of("bicycle chain", "rain", "unheard xyzzy")
     rankings = first_stage_rankings(queries, retriever, 3)
-    assert set(rankings) == {"bm25", "dense", "hybrid"}
+    assert set(rankings) == {"bm25", "dense", "hybrid", "lean"}
     texts = dict(zip(retriever.passage_ids, TEXTS, strict=True))
     lexical = LexicalIndex.build(TEXTS, retriever.passage_ids)
     for name, table in rankings.items():
@@ -196,7 +196,7 @@ def test_the_tables_of_a_run_hold_the_training_sample_and_the_evaluation_queries
     assert table["query_id"].is_monotonic_increasing
     stages = pd.read_parquet(tmp_path / "first_stage.parquet")
     assert set(stages["query_id"]) == {"dev-0", "test-0"}
-    assert set(stages["system"]) == {"bm25", "dense", "hybrid"}
+    assert set(stages["system"]) == {"bm25", "dense", "hybrid", "lean"}
     assert facts["dagster/row_count"] == len(table)
     assert facts["queries"] == 4
     sampled = sample_by_hash(train, 2)
@@ -242,7 +242,7 @@ def test_known_queries_are_not_embedded_again(retriever: HybridRetriever, tmp_pa
             candidates=3,
             depth=4,
             max_train_queries=1,
-            previous=previous,
+            known=[previous] if previous else [],
             encoding_seconds=encoding_seconds,
         )
 

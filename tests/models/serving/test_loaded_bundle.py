@@ -271,9 +271,33 @@ def test_a_file_that_is_missing_is_refused(small: Small, tmp_path: Path) -> None
 def test_a_bundle_of_a_later_format_is_refused(small: Small, tmp_path: Path) -> None:
     bundle = copied(small.first.bundle, tmp_path, own="bundle.json")
     facts = json.loads((tmp_path / "bundle.json").read_text())
-    (tmp_path / "bundle.json").write_text(json.dumps({**facts, "format": 4}))
-    with pytest.raises(ArtifactError, match="format 4 is not known"):
+    (tmp_path / "bundle.json").write_text(json.dumps({**facts, "format": 5}))
+    with pytest.raises(ArtifactError, match="format 5 is not known"):
         load_bundle(admitted(bundle, "bundle.json"))
+
+
+def test_a_bundle_from_before_there_was_a_choice_is_served_by_reciprocal_ranks(small: Small, tmp_path: Path) -> None:
+    bundle = copied(small.first.bundle, tmp_path, own="bundle.json")
+    facts = json.loads((tmp_path / "bundle.json").read_text())
+    (tmp_path / "bundle.json").write_text(json.dumps({**facts, "format": 3}))
+    (tmp_path / "first_stage.json").unlink()
+    files = {name: entry for name, entry in bundle.manifest.files.items() if name != "first_stage.json"}
+    older = replace(bundle, manifest=replace(bundle.manifest, files=files))
+    loaded = load_bundle(admitted(older, "bundle.json"))
+    best = loaded.retrieve(QUESTION, 8)
+    assert len(best) == 8
+    constant, depth = small.settings.index.rrf_k, small.settings.index.depth
+    assert all(1 / (constant + depth) <= item.retriever_score <= 2 / (constant + 1) for item in best)
+    loaded.close()
+
+
+def test_it_retrieves_in_the_order_that_was_evaluated(loaded: LoadedBundle, small: Small) -> None:
+    queries = small.artifacts["corpus/evaluation_set"].read_table("queries.parquet")
+    stages = small.artifacts["index/candidates"].read_table("first_stage.parquet")
+    lean = stages[stages["system"] == "lean"]
+    for query in queries.head(6).itertuples():
+        offline = lean[lean["query_id"] == query.query_id].sort_values("rank")["passage_id"].tolist()[:8]
+        assert [item.passage_id for item in loaded.retrieve(str(query.text), 8, None)] == offline
 
 
 def test_nothing_is_unpickled(small: Small, unpickled: _Unpickled) -> None:

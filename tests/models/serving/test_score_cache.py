@@ -248,7 +248,8 @@ def test_known_scores_take_the_place_of_the_models_and_change_no_score() -> None
 
     def rank(texts: list[str], budget_ms: float = 1e9) -> list[tuple[int, float, str, str | None]]:
         ids = [str(index) for index in range(len(texts))]
-        ranking = reranker.rank("q", texts, ids, np.zeros(len(texts)), np.zeros(len(texts)), budget_ms)
+        nothing = np.zeros(len(texts))
+        ranking = reranker.rank("q", texts, ids, nothing, nothing, nothing, budget_ms)
         return [(item.index, item.logit, item.tier, item.scored_by) for item in ranking.items]
 
     first = rank(["1 a", "9 b", "5 c", "0 d"])

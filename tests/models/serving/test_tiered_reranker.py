@@ -32,7 +32,7 @@ def weighing(**weights: float) -> TierScorer:
 
 CALIBRATION = Calibration(
     {
-        "lean": weighing(dense=1.0, lexical=0.0),
+        "lean": weighing(retriever=1.0),
         "compact": weighing(compact=1.0),
         "large": weighing(large=1.0),
     },
@@ -111,7 +111,7 @@ class Bench:
     ) -> Ranking:
         ids = [f"{index:04d}" for index in range(len(texts))]
         scores = np.array(dense if dense is not None else [-index for index in range(len(texts))], dtype=float)
-        return self.reranker.rank("q", texts, ids, scores, np.zeros(len(texts)), budget_ms, ids, claim)
+        return self.reranker.rank("q", texts, ids, scores, np.zeros(len(texts)), scores, budget_ms, ids, claim)
 
 
 def bench(
