@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _WINDOW_CHARACTERS_PER_TOKEN = 8
 """Bounds the text that is tokenized per piece, and with it the length of pieces of text that has few tokens."""
 
-_BOUNDARY = re.compile(r"\n|[.!?]['\")\]]*(?=\s)|[。！？]")
+_BOUNDARY = re.compile(r"\n|[.!?؟۔։]['\")\]]*(?=\s)|[。！？｡।॥။។።]")
 _SPACE = re.compile(r"\s")
 
 

@@ -25,8 +25,8 @@ import pandas as pd
 from models.contracts.rows import GIVEN, PSEUDO_KINDS, Judgment, Query
 from models.corpus.passage_table import PassageTable
 from models.corpus.splits import normalize_query, place_queries
-from models.text.sentences import LONGEST, split_sentences
-from models.text.words import words
+from models.text.sentences import END_MARKS, LONGEST, split_sentences
+from models.text.words import is_unspaced, words
 
 PREFIX = "pseudo/"
 """Of the ids of pseudo-queries."""
@@ -36,7 +36,7 @@ _HEADING_WORDS = range(2, 13)
 _KEPT_SHARE = 0.1
 """Share of the passages in which the query's text stays (Lee et al., 2019): it is a hint in real questions too."""
 
-_HEADING_END = re.compile(r"[.!?:;,。！？：]$")
+_HEADING_END = re.compile(rf"[:;,：、，{END_MARKS}]$")
 _LETTERS = re.compile(r"[^\W\d_]")
 
 
@@ -149,7 +149,7 @@ def _texts(document_id: str, title: str, pieces: list[str]) -> Iterator[tuple[st
 def _sentences(text: str) -> Iterator[str]:
     for start, end in split_sentences(text):
         sentence = " ".join(text[start:end].split())
-        is_text = len(sentence) <= LONGEST and sentence[-1:] in ".!?。！？"
+        is_text = len(sentence) <= LONGEST and sentence[-1:] in END_MARKS
         if is_text and _words(sentence) in _WORDS and _mostly_letters(sentence):
             yield sentence
 
@@ -166,8 +166,9 @@ def _headings(text: str) -> Iterator[str]:
 
 
 def _words(text: str) -> int:
-    """Words of a text; where words are written without spaces, its characters."""
-    return len(words(text))
+    """Words of a text; where words are written without spaces, two characters for each."""
+    every = words(text)
+    return len(every) - sum(map(is_unspaced, every)) // 2
 
 
 def _mostly_letters(text: str) -> bool:

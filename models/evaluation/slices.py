@@ -70,6 +70,7 @@ def query_facts(queries: pd.DataFrame, judgments: pd.DataFrame, passages: pd.Dat
     `relevant` (documents).
     """
     from models.text.tokenize import Tokenizer
+    from models.text.words import count_words
 
     positive = judgments[(judgments["grade"] > 0) & judgments["query_id"].isin(queries["query_id"])]
     texts = dict(zip(queries["query_id"], queries["text"], strict=True))
@@ -99,7 +100,7 @@ def query_facts(queries: pd.DataFrame, judgments: pd.DataFrame, passages: pd.Dat
         facts.append(
             {
                 "query_id": query_id,
-                "words": len(texts[query_id].split()),
+                "words": count_words(texts[query_id]),
                 "overlap": max(shares),
                 "rarest": min((frequency[term] for term in asked), default=0),
                 "source": sources.get(best["document_id"], ""),

@@ -16,6 +16,7 @@ from models.errors import ContractError
 from models.store.artifacts import Artifact
 from models.text.language import languages
 from models.text.near_duplicates import alike_sample, near_duplicate_of
+from models.text.words import count_words
 
 SUITE_OF = {
     "corpus/passages": "passages",
@@ -82,7 +83,7 @@ def query_table(queries: pd.DataFrame, judgments: pd.DataFrame, documents: pd.Se
     relevant = judgments[(judgments["grade"] > 0) & judgments["document_id"].isin(documents)].groupby("query_id").size()
     return queries[["query_id", "split"]].assign(
         normalized_text=[normalize_query(text) for text in queries["text"]],
-        words=[len(text.split()) for text in queries["text"]],
+        words=[count_words(text) for text in queries["text"]],
         relevant_documents=queries["query_id"].map(relevant).fillna(0).astype("int64"),
         language=_languages(queries),
     )
@@ -115,7 +116,7 @@ def evaluation_table(queries: pd.DataFrame, judgments: pd.DataFrame) -> pd.DataF
     others = near_duplicate_of(queries["text"].tolist(), shingle=1)
     table = queries[["query_id", "split"]].assign(
         normalized_text=[" ".join(text.casefold().split()) for text in queries["text"]],
-        words=[len(text.split()) for text in queries["text"]],
+        words=[count_words(text) for text in queries["text"]],
         near_duplicate_of=pd.Series(["" if row is None else ids[row] for row in others], index=queries.index),
     )
     joined = table.merge(judged, how="left", left_on="query_id", right_index=True)

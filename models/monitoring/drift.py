@@ -24,6 +24,7 @@ from models.contracts.tiers import LAST
 from models.corpus.splits import sample_by_hash
 from models.errors import ContractError
 from models.store.durable_files import write_atomically
+from models.text.words import count_words, find_words, forms_of
 
 if TYPE_CHECKING:
     from models.contracts.messages import Decision
@@ -173,7 +174,7 @@ def drift_report(
 
 
 def _query_features(text: str) -> dict[str, Any]:
-    return {"query": text, "query_characters": len(text), "query_words": len(text.split())}
+    return {"query": text, "query_characters": len(text), "query_words": count_words(text)}
 
 
 def _score_features(scores: Sequence[float]) -> dict[str, float]:
@@ -206,7 +207,7 @@ def _feature_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _words(text: str) -> list[str]:
-    return [word.strip(".,;:!?()[]{}\"'`") for word in text.casefold().split()]
+    return [form for word in find_words(text) for form in forms_of(word)]
 
 
 def _with_unknown_words(reference: pd.DataFrame, current: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

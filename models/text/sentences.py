@@ -16,6 +16,9 @@ from models.text.languages import voices
 LONGEST = 400
 """Characters above which a sentence is split at its line ends, or at spaces where they stand between sentences."""
 
+END_MARKS = ".!?…؟۔։。！？｡।॥။។៕።།"
+"""What sentences end with, in all scripts."""
+
 _MARKS = r"(?:\[(?:\d{1,3}|[a-z]|note \d+)\])*"
 """Of footnotes, as Wikipedia sets them behind the full stop."""
 _END = re.compile(

@@ -100,6 +100,19 @@ def words(text: str) -> list[str]:
     return [word for word, _ in _runs(text)]
 
 
+def is_unspaced(word: str) -> bool:
+    """Whether a word is of a script that is written without spaces."""
+    return not word.isascii() and bool(_patterns().unspaced.match(word))
+
+
+def count_words(text: str) -> int:
+    """How many words a text has: runs without white space; where no spaces are written, half of the characters."""
+    if text.isascii():
+        return len(text.split())
+    unspaced = _patterns().unspaced
+    return sum(max(1, (len(unspaced.findall(run)) + 1) // 2) for run in text.split())
+
+
 def find_words(text: str) -> list[str]:
     """The words of a text as they stand there; what is written without spaces as a whole."""
     if text.isascii():

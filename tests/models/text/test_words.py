@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from models.text.words import find_words, forms_of, prefix_stems, stems, words
+from models.text.words import count_words, find_words, forms_of, prefix_stems, stems, words
 
 
 def forms(text: str) -> list[str]:
@@ -68,3 +68,19 @@ def test_prefix_stems_say_where_each_word_begins() -> None:
     assert prefix_stems("Haft\u00adpflicht C++") == [("haftpf", 0), ("c++", 13)]
     assert prefix_stems("重置密码 ab 密") == [("重置", 0), ("置密", 1), ("密码", 2), ("ab", 5), ("密", 8)]
     assert prefix_stems("รหัส") == [("รหั", 0), ("หัส", 1)]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 0),
+        ("How do I don't?", 4),
+        ("Größe der Datei", 3),
+        ("重置密码", 2),
+        ("如何 重置TCP密码", 3),
+        ("रहस्य का नाम", 3),
+        ("–", 1),
+    ],
+)
+def test_words_are_counted_in_any_script(text: str, count: int) -> None:
+    assert count_words(text) == count
