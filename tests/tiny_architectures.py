@@ -85,7 +85,7 @@ def write_deberta(folder: Path) -> None:
         share_att_key=True,
         position_biased_input=False,
         type_vocab_size=0,
-        pooler_hidden_size=32,
+        pooler_hidden_size=SIZES["hidden_size"],
         **SIZES,
     )
     _HF.DebertaV2ForSequenceClassification(config).save_pretrained(folder)
@@ -145,15 +145,15 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 """What writes a model of each architecture to a folder."""
 
 
-def write_architecture(name: str, folder: Path) -> Path:
-    """A model of this architecture with random weights, large enough for its scores to differ."""
+def write_architecture(name: str, folder: Path, spread: float = 0.15) -> Path:
+    """A model of this architecture with random weights, far enough apart for its scores to differ."""
     _HF.set_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
     WRITERS[name](folder)
     random = torch.Generator().manual_seed(1)
     path = folder / "model.safetensors"
     tensors = {
-        key: value + 0.15 * torch.randn(value.shape, generator=random) if value.is_floating_point() else value
+        key: value + spread * torch.randn(value.shape, generator=random) if value.is_floating_point() else value
         for key, value in sorted(load_file(path).items())
     }
     save_file(tensors, path, metadata={"format": "pt"})
@@ -175,7 +175,7 @@ def _qwen3(folder: Path, **changes: Any) -> Any:
     return _HF.Qwen3Config(
         vocab_size=len(tokenizer),
         num_key_value_heads=1,
-        head_dim=16,
+        head_dim=SIZES["hidden_size"] // SIZES["num_attention_heads"],
         max_position_embeddings=2048,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,

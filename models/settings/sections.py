@@ -129,6 +129,10 @@ class TrainingSettings(Section):
     max_tokens: PositiveInt = Field(
         default=64, description="Tokens of a query and passage together; the passage is cut."
     )
+    prompt: str = Field(
+        default="",
+        description="Instruction to a decoder, or words before the query of an encoder; empty takes the model's own.",
+    )
     passage_cut: Literal["query", "start"] = Field(
         default="query",
         description="What is read of a passage that is too long: its start and where most of the query's words stand, "

@@ -90,7 +90,7 @@ def train_large(
     lists = _lists(examples, settings.large_pairs)
     cut = None
     if settings.passage_cut == "query":
-        read = lists or _whole_lists(examples)
+        read = lists or [*_whole_lists(examples), *_whole_lists(development)]
         cut = PassageCut.fit(dict.fromkeys(passage for item in read for passage in item["passages"]))
     pairs = _pairs_of(model, settings, cut)
     if settings.large_pairs == 0:
@@ -198,6 +198,8 @@ def _open(source: Path, settings: TrainingSettings) -> CrossEncoder:
     set_seed(settings.seed)
     # Dropout costs a third of the time of a CPU step and showed no gain in runs this short.
     model = open_cross_encoder(source, resolve_device(settings.device), dropout=settings.dropout > 0)
+    if settings.prompt:
+        model.prompts, model.default_prompt_name = {**model.prompts, "rerank": settings.prompt}, "rerank"
     body = transformer(model)
     limit = token_limit(body.config)
     if settings.max_tokens > limit:
@@ -361,6 +363,12 @@ def _train(
             assert saved is not None
             saved.restore_model(self.model)
 
+    if not lists:
+        raise SettingsError(
+            "there are no examples to train on",
+            "Judge training queries, set training.pseudo_queries, or take the weights as they are: training."
+            "large_pairs = 0 and compact_pairs = 0.",
+        )
     adapters = None if settings.lora_rank == 0 else _add_adapters(model, settings.lora_rank)
     steps = math.ceil(len(lists) / settings.batch_queries)
     if settings.gradient_checkpointing:

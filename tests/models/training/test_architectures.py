@@ -128,6 +128,32 @@ def test_the_prompt_that_a_model_comes_with_is_read(name: str, weights: dict[str
         assert any(np.array_equal(pair.ids, other.ids) for other in scorer.encode(pairs))
 
 
+def test_a_prompt_of_the_settings_is_the_models_from_then_on(weights: dict[str, Path], tmp_path: Path) -> None:
+    pairs = [("how to oil the pump?", "This is valid: oil the pump 3 times.")]
+    logits = []
+    for prompt in ("", "Find what is valid"):
+        folder = tmp_path / (prompt or "none")
+        settings = tiny_settings(weights["qwen3-yes-no"], large_pairs=0, max_tokens=MAX_TOKENS, prompt=prompt)
+        train_large(examples(2), settings, folder)
+        logits.append(CrossEncoderScorer.load(folder, MAX_TOKENS).logits(pairs))
+        np.testing.assert_allclose(published(folder, pairs), logits[-1], atol=1e-5)
+    assert abs(logits[0] - logits[1]) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["electra", "deberta-v3", "modernbert", "qwen3-yes-no"])
+def test_what_teacher_and_student_share_is_read_once_in_every_architecture(
+    name: str, weights: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative positions and projected embeddings belong to what both share, and so stay untrained too."""
+    settings = tiny_settings(weights[name], large_pairs=12, compact_pairs=12, compact_layers=[0, 1, 3], frozen_layers=2)
+    train_large(examples(4), settings, tmp_path / "large")
+    train_student("compact", examples(4), tmp_path / "large", settings, tmp_path / "once")
+    monkeypatch.setattr("models.training.fine_tuning._read_once", lambda *args: None)
+    train_student("compact", examples(4), tmp_path / "large", settings, tmp_path / "twice")
+    once, twice = weights_of(tmp_path / "once"), weights_of(tmp_path / "twice")
+    assert all(torch.allclose(once[key], twice[key], atol=1e-6) for key in once)
+
+
 @given(query=st.text(max_size=60), passage=st.text(max_size=200), cut=st.booleans())
 @with_settings(max_examples=60, deadline=None)
 def test_a_template_is_read_whole_around_any_pair(query: str, passage: str, cut: bool, decoder: Any) -> None:
