@@ -31,6 +31,7 @@ from orchestration.commands.evaluate import evaluate
 from orchestration.commands.expectations import app as expectations
 from orchestration.commands.gc import gc
 from orchestration.commands.incidents import app as incidents
+from orchestration.commands.judge import judge
 from orchestration.commands.lineage import lineage
 from orchestration.commands.quarantine import app as quarantine
 from orchestration.commands.search import search
@@ -250,6 +251,7 @@ app.command()(lineage)
 app.command()(gc)
 app.command()(search)
 app.command()(evaluate)
+app.command()(judge)
 
 
 @app.command()

@@ -35,10 +35,11 @@ def clean_environment(**variables: str) -> dict[str, str]:
 
 
 def run_command(
-    *arguments: str, env: Mapping[str, str], module: str = CLI, cwd: Path = ROOT
+    *arguments: str, env: Mapping[str, str], module: str = CLI, cwd: Path = ROOT, typed: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python -m module` with these arguments to its end, as `subprocess.run` does with captured output."""
-    with started(arguments, env=env, module=module, cwd=cwd) as command:
+    """Run `python -m module` with these arguments to its end, as `subprocess.run` does with captured output; `typed` is
+    on its standard input."""
+    with started(arguments, env=env, module=module, cwd=cwd, typed=typed) as command:
         return command.ended()
 
 
@@ -48,7 +49,7 @@ class Command:
     def __init__(self, arguments: Sequence[str], env: Mapping[str, str], module: str, cwd: Path, folder: Path) -> None:
         self.arguments = list(arguments)
         self._output, self._errors = folder / "stdout", folder / "stderr"
-        files = (str(self._output), str(self._errors))
+        files = (str(folder / "stdin"), str(self._output), str(self._errors))
         self._process = _forking.Process(target=_main, args=(module, self.arguments, dict(env), str(cwd), files))
         self._process.start()
 
@@ -82,10 +83,11 @@ class Command:
 
 @contextmanager
 def started(
-    arguments: Sequence[str], *, env: Mapping[str, str], module: str = CLI, cwd: Path = ROOT
+    arguments: Sequence[str], *, env: Mapping[str, str], module: str = CLI, cwd: Path = ROOT, typed: str = ""
 ) -> Iterator[Command]:
     """A command that runs while the block does, and is killed behind it if it has not ended."""
     with TemporaryDirectory() as folder:
+        (Path(folder) / "stdin").write_text(typed, encoding="utf-8")
         command = Command(arguments, env, module, cwd, Path(folder))
         try:
             yield command
@@ -93,13 +95,13 @@ def started(
             command.close()
 
 
-def _main(module: str, arguments: list[str], env: dict[str, str], cwd: str, files: tuple[str, str]) -> None:
+def _main(module: str, arguments: list[str], env: dict[str, str], cwd: str, files: tuple[str, str, str]) -> None:
     """Become `python -m module`."""
     os.environ.clear()
     os.environ.update(env)
     os.chdir(cwd)
-    for descriptor, path in zip((1, 2), files, strict=True):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    for descriptor, path in enumerate(files):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC if descriptor else os.O_RDONLY, 0o600)
         os.dup2(file, descriptor)
         os.close(file)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115

@@ -45,26 +45,28 @@ def add_pseudo_queries(
 ) -> dict[str, int]:
     """Add pseudo-queries to queries.parquet and judgments.parquet in `folder`, made from its passages.parquet.
 
-    `auto` makes them where no document is judged relevant, for all splits; `on` makes them always, and where there are
-    judgments for training alone, so that evaluation stays with real questions. They are made from the `documents`
-    documents with the smallest hash of their id, at most one of each kind; texts that several documents have, or that a
-    given query has, are left out. Returns how many there are of each kind.
+    They take the splits in which no given query has a relevant document, so that evaluation stays with real questions
+    where there are any: without judgments all three, beside judged test queries those for training and development.
+    `auto` makes them where nothing is judged for training, `on` always, for training too. They are made from the
+    `documents` documents with the smallest hash of their id, at most one of each kind; texts that several documents
+    have, or that a given query has, are left out. Returns how many there are of each kind.
     """
     from models.store.tables import write_table
 
     queries, judgments = pd.read_parquet(folder / "queries.parquet"), pd.read_parquet(folder / "judgments.parquet")
-    judged = bool((judgments["grade"] > 0).any())
-    if judged and mode == "auto":
+    answered = judgments.loc[judgments["grade"] > 0, "query_id"]
+    judged = set(queries.loc[queries["query_id"].isin(answered), "split"])
+    if "train" in judged and mode == "auto":
         return {}
     pairs = list(make_queries(PassageTable(folder / "passages.parquet"), documents))
     seen = Counter(normalize_query(query.text) for query, _ in pairs)
     seen.update(normalize_query(text) for text in queries["text"])
     kept = [(query, judgment) for query, judgment in pairs if seen[normalize_query(query.text)] == 1]
-    new = pd.DataFrame([(q.query_id, q.text, "train" if judged else "", "") for q, _ in kept], columns=_PLACED)
+    new = pd.DataFrame([(query.query_id, query.text, "", "") for query, _ in kept], columns=_PLACED)
     relevant = pd.DataFrame([(j.query_id, j.document_id, j.grade) for _, j in kept], columns=list(judgments.columns))
     relevant = relevant.astype(judgments.dtypes.to_dict())
-    if not judged:
-        new = place_queries(new.astype("str"), relevant, dev_share, test_share)
+    new = place_queries(new.astype("str"), relevant, dev_share, test_share)
+    new["split"] = new["split"].mask(new["split"].isin(judged), "train")
     kinds = new["query_id"].str.removeprefix(PREFIX).str.partition("/")[0] if len(new) else pd.Series(dtype="str")
     table = pd.concat([queries.assign(kind=GIVEN), new[["query_id", "text", "split"]].assign(kind=kinds)])
     table = table.astype("str").sort_values("query_id", ignore_index=True)

@@ -140,7 +140,9 @@ class TrainingSettings(Section):
     )
     pseudo_queries: Literal["off", "auto", "on"] = Field(
         default="off",
-        description="Make queries from titles, headings and sentences: auto where nothing is judged, on for training.",
+        description=(
+            "Make queries from titles, headings and sentences: auto where nothing is judged for training, on always."
+        ),
     )
     pseudo_documents: PositiveInt = Field(
         default=2000, description="Documents that pseudo-queries are made from, a stable sample by hash of the id."

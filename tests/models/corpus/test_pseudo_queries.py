@@ -88,16 +88,28 @@ def test_a_corpus_without_judgments_gets_queries_for_all_splits(tmp_path: Path) 
     assert joined.groupby("document_id")["split"].nunique().max() == 1
 
 
-def test_judgments_are_kept_and_pseudo_queries_then_train_only(tmp_path: Path) -> None:
-    write(tmp_path, {"a": ("Pumps and their care", [PUMP])}, judged=True)
-    before = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
-    assert add_pseudo_queries(tmp_path, "auto", 9, 0.3, 0.3) == {}
-    assert [path.read_bytes() for path in sorted(tmp_path.iterdir())] == before
-    add_pseudo_queries(tmp_path, "on", 9, 0.3, 0.3)
+def test_judged_splits_keep_to_given_queries_and_pseudo_queries_take_the_others(tmp_path: Path) -> None:
+    write(tmp_path, handbook(200), judged=True)
+    given, _ = made(tmp_path)
+    assert given["split"].tolist() == ["test"]
+    add_pseudo_queries(tmp_path, "auto", 1000, 0.3, 0.3)
     queries, judgments = made(tmp_path)
-    assert queries.loc[queries["kind"] == "given", ["query_id", "split"]].to_numpy().tolist() == [["q1", "test"]]
-    assert set(queries.loc[queries["kind"] != "given", "split"]) == {"train"}
-    assert len(judgments) == len(queries) == 5
+    assert queries.loc[queries["split"] == "test", ["query_id", "kind"]].to_numpy().tolist() == [["q1", "given"]]
+    assert set(queries.loc[queries["kind"] != "given", "split"]) == {"train", "dev"}
+    assert len(judgments) == len(queries)
+
+    split = given.assign(split="train")
+    for folder, mode, splits in ((tmp_path / "auto", "auto", set()), (tmp_path / "on", "on", {"train", "dev", "test"})):
+        folder.mkdir()
+        write(folder, handbook(200), judged=True)
+        split.to_parquet(folder / "queries.parquet")
+        before = [path.read_bytes() for path in sorted(folder.iterdir())]
+        counts = add_pseudo_queries(folder, mode, 1000, 0.3, 0.3)
+        queries, _ = made(folder)
+        assert set(queries.loc[queries["query_id"] != "q1", "split"]) == splits
+        assert bool(counts) == (mode == "on")
+        if mode == "auto":
+            assert [path.read_bytes() for path in sorted(folder.iterdir())] == before
 
 
 def test_texts_of_several_documents_or_of_a_given_query_are_no_queries(tmp_path: Path) -> None:
