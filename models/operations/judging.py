@@ -204,7 +204,7 @@ def estimate(
         return Estimate(len(queries), differing, len(judged), None, None, None)
     share = len(judged) / len(drawn)
     differences = [_difference(item.query, grades[item.query.query_id]) for item in judged]
-    # Their mean is the Horvitz-Thompson estimate. Resampled as if drawn with repeats, the interval is a little too wide.
+    # Their mean is the Horvitz-Thompson estimate. Resampling, as if drawn with repeats, makes the interval too wide.
     values = [
         len(judged) * difference / (len(queries) * item.probability * share)
         for difference, item in zip(differences, judged, strict=True)
