@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from models.evaluation.evaluation_set import split_of
-from models.operations.judging import Draw, RankedQuery, draw, estimate, rank_queries
+from models.operations.judging import Draw, RankedQuery, differences_of, draw, estimate, rank_queries
 from models.release.lookup import find_bundle
 from models.serving.loaded_bundle import load_bundle
 from models.settings import ROOT, load_settings
@@ -29,12 +29,13 @@ _DRAWS = 200
 
 def measure(queries: list[RankedQuery], grades: dict[str, dict[str, int]]) -> dict[str, Any]:
     """Errors and intervals of estimates from some of the queries, by how they are drawn and how many."""
-    whole = estimate(queries, [Draw(query, 1.0) for query in queries], grades)
+    differences = differences_of(queries, grades)
+    whole = estimate(queries, [Draw(query, 1.0) for query in queries], differences)
     rows = []
     for count in _COUNTS:
         for evenly in (False, True):
             drawn = [draw(queries, count, seed=seed, evenly=evenly) for seed in range(_DRAWS)]
-            results = [estimate(queries, one_draw, grades, resamples=1000) for one_draw in drawn]
+            results = [estimate(queries, one_draw, differences, resamples=1000) for one_draw in drawn]
             values, lows, highs = (
                 np.array([getattr(result, name) for result in results], dtype=float)
                 for name in ("difference", "low", "high")

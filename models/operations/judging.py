@@ -183,7 +183,7 @@ def draw(queries: Sequence[RankedQuery], count: int, *, seed: int = 0, evenly: b
 def estimate(
     queries: Sequence[RankedQuery],
     drawn: Sequence[Draw],
-    grades: Mapping[str, Mapping[str, int]],
+    differences: Mapping[str, float],
     *,
     resamples: int = 10_000,
     confidence: float = 0.95,
@@ -193,24 +193,46 @@ def estimate(
     Args:
         queries: All queries, of which `drawn` were drawn.
         drawn: In the order in which they are judged: where a person stopped, the first of them stand for all.
-        grades: Grade of each judged document, by query id; a query that is there is judged whole, and documents that
-            are not listed have grade 0.
+        differences: Of the queries that are judged, by id, as `differences_of` gives them.
         resamples: Of the bootstrap (BCa).
         confidence: Level of the interval.
     """
     differing = sum(query.disagreement > 0 for query in queries)
-    judged = [item for item in drawn if item.query.query_id in grades]
+    judged = [item for item in drawn if item.query.query_id in differences]
     if len(judged) < 2:
         return Estimate(len(queries), differing, len(judged), None, None, None)
     share = len(judged) / len(drawn)
-    differences = [_difference(item.query, grades[item.query.query_id]) for item in judged]
     # Their mean is the Horvitz-Thompson estimate. Resampling, as if drawn with repeats, makes the interval too wide.
     values = [
-        len(judged) * difference / (len(queries) * item.probability * share)
-        for difference, item in zip(differences, judged, strict=True)
+        len(judged) * differences[item.query.query_id] / (len(queries) * item.probability * share) for item in judged
     ]
     low, high = bootstrap_interval(values, confidence=confidence, resamples=resamples)
     return Estimate(len(queries), differing, len(judged), float(np.mean(values)), low, high)
+
+
+def differences_of(queries: Sequence[RankedQuery], grades: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
+    """nDCG@10 of all tiers minus that of the first stage for each query that is judged, by id.
+
+    `grades` has the grade of each judged document by query id; documents that it does not list have grade 0. Where
+    nothing is relevant, the difference is 0.
+    """
+    judged = [query for query in queries if query.query_id in grades]
+    rows = [(query.query_id, name, grade) for query in judged for name, grade in grades[query.query_id].items()]
+    judgments = pd.DataFrame(rows, columns=["query_id", "document_id", "grade"])
+    differences = {query.query_id: 0.0 for query in judged}
+    if not (judgments["grade"] > 0).any():
+        return differences
+    for sign, rankings in ((1, [query.tiered for query in judged]), (-1, [query.first_stage for query in judged])):
+        ranked = [
+            (query.query_id, document, float(-rank))
+            for query, ranking in zip(judged, rankings, strict=True)
+            for rank, document in enumerate(ranking)
+        ]
+        run = pd.DataFrame(ranked, columns=["query_id", "document_id", "score"])
+        values = evaluate_run(run, judgments, [MAIN_MEASURE])
+        for query_id, value in zip(values["query_id"], values["value"], strict=True):
+            differences[query_id] += sign * value
+    return differences
 
 
 def query_name(text: str) -> str:
@@ -270,22 +292,6 @@ def _inclusion(sizes: np.ndarray, count: int) -> np.ndarray:
         if not over.any():
             return probabilities
         certain |= over
-
-
-def _difference(query: RankedQuery, grades: Mapping[str, int]) -> float:
-    """nDCG@10 of all tiers minus that of the first stage; 0 where nothing shown is relevant."""
-    if not any(grade > 0 for grade in grades.values()):
-        return 0.0
-    judgments = pd.DataFrame([("q", name, grade) for name, grade in grades.items()], columns=_JUDGED)
-    values = []
-    for ranking in (query.tiered, query.first_stage):
-        rows = [("q", document, float(-rank)) for rank, document in enumerate(ranking)]
-        run = pd.DataFrame(rows, columns=["query_id", "document_id", "score"])
-        values.append(float(evaluate_run(run, judgments, [MAIN_MEASURE])["value"].iloc[0]))
-    return values[0] - values[1]
-
-
-_JUDGED = ["query_id", "document_id", "grade"]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -51,7 +51,15 @@ def judge(
     folder = (into or _folder_of(settings)).expanduser()
     log = new_log(settings.home, "judge")
     with libraries_write_to(log):
-        from models.operations.judging import draw, estimate, keep, rank_queries, read_grades, read_queries
+        from models.operations.judging import (
+            differences_of,
+            draw,
+            estimate,
+            keep,
+            rank_queries,
+            read_grades,
+            read_queries,
+        )
         from models.release.lookup import find_bundle
         from models.serving.loaded_bundle import load_bundle
 
@@ -78,7 +86,7 @@ def judge(
             continue
         keep(folder, item.query, answer)
         grades[item.query.query_id] = answer
-    result = estimate(ranked, drawn, grades, confidence=settings.evaluation.confidence)
+    result = estimate(ranked, drawn, differences_of(ranked, grades), confidence=settings.evaluation.confidence)
     if as_json:
         print_json({**result.to_dict(), "drawn": len(drawn), "folder": str(folder)})
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from models.errors import ContractError, SourceError
 from models.operations.judging import (
     Draw,
     RankedQuery,
+    differences_of,
     disagreement,
     draw,
     estimate,
@@ -62,20 +62,21 @@ def test_a_difference_is_ndcg_and_queries_that_agree_count_as_nothing() -> None:
     assert {item.query.query_id for item in drawn} == {"q0", "q1"}
     assert [item.probability for item in drawn] == [1, 1]
     lost = 1 / np.log2(3) - 1
-    result = estimate(queries, drawn, {"q0": {"a": 1}, "q1": {"a": 1}})
+    result = estimate(queries, drawn, differences_of(queries, {"q0": {"a": 1}, "q1": {"a": 1}}))
     assert (result.queries, result.differing, result.judged) == (4, 2, 2)
     assert result.difference == pytest.approx(lost / 2)
     assert (result.low, result.high) == pytest.approx((lost / 2, lost / 2))
-    nothing = estimate(queries, drawn, {"q0": {}, "q1": {"a": 0, "b": 0}})
+    nothing = estimate(queries, drawn, differences_of(queries, {"q0": {}, "q1": {"a": 0, "b": 0}}))
     assert nothing.difference == 0, "where nothing shown is relevant, neither ranking is better"
-    assert estimate(queries, drawn, {"q0": {"a": 1}}).difference is None
+    assert estimate(queries, drawn, differences_of(queries, {"q0": {"a": 1}})).difference is None
     assert draw(queries[2:], 9) == []
 
 
-def worlds(seed: int) -> tuple[list[RankedQuery], Mapping[str, Mapping[str, int]]]:
-    """300 queries of which the tiers mend few, mostly where the rankings are far apart."""
+def worlds(seed: int) -> tuple[list[RankedQuery], dict[str, float]]:
+    """300 queries, and the difference of each: the tiers mend few, mostly where the rankings are far apart."""
     generator = np.random.default_rng(seed)
-    queries, grades = [], {}
+    queries: list[RankedQuery] = []
+    grades: dict[str, dict[str, int]] = {}
     for number in range(300):
         kind = generator.uniform()
         if kind < 0.6:
@@ -85,18 +86,19 @@ def worlds(seed: int) -> tuple[list[RankedQuery], Mapping[str, Mapping[str, int]
         else:
             queries.append(ranked(number, "abc", "cab", 0.4))
         grades[f"q{number}"] = {"c": 1} if generator.uniform() < 0.7 else {"a": 1}
-    return queries, grades
+    return queries, differences_of(queries, grades)
 
 
 def test_the_estimate_is_right_on_average_and_closer_than_that_of_queries_drawn_evenly() -> None:
-    queries, grades = worlds(0)
+    queries, differences = worlds(0)
     everything = [Draw(query, 1.0) for query in queries]
-    truth = estimate(queries, everything, grades, resamples=100).difference
+    truth = estimate(queries, everything, differences, resamples=100).difference
     assert truth is not None
     errors, covered = {}, 0
     for evenly in (False, True):
         results = [
-            estimate(queries, draw(queries, 40, seed=seed, evenly=evenly), grades, resamples=200) for seed in range(60)
+            estimate(queries, draw(queries, 40, seed=seed, evenly=evenly), differences, resamples=200)
+            for seed in range(60)
         ]
         values = np.array([result.difference for result in results], dtype=float)
         errors[evenly] = float(np.sqrt(np.mean((values - truth) ** 2)))
@@ -108,11 +110,11 @@ def test_the_estimate_is_right_on_average_and_closer_than_that_of_queries_drawn_
 
 
 def test_a_person_who_stops_has_judged_a_sample() -> None:
-    queries, grades = worlds(1)
+    queries, differences = worlds(1)
     drawn = draw(queries, 40, seed=3)
     half = [item.query.query_id for item in drawn[: len(drawn) // 2]]
-    part = estimate(queries, drawn, {name: grades[name] for name in half})
-    whole = estimate(queries, drawn, {item.query.query_id: grades[item.query.query_id] for item in drawn})
+    part = estimate(queries, drawn, {name: differences[name] for name in half})
+    whole = estimate(queries, drawn, differences)
     assert (part.judged, whole.judged) == (len(half), len(drawn))
     assert part.low is not None
     assert part.high is not None
