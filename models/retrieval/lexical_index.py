@@ -141,7 +141,8 @@ class LexicalIndex:
             mapped = [np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _ARRAYS]
             vocabulary = one_array(map_arrow(folder / VOCABULARY_FILE)["word"])
             ids = PassageIds.load(folder)
-            statistics = json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))
+            # An index made before languages were told, as a bundle of format 3 has, has each script in its first one.
+            statistics = {"languages": {}, **json.loads((folder / STATISTICS_FILE).read_text(encoding="utf-8"))}
         except FileNotFoundError as error:
             raise ArtifactError(f"{error.filename} is missing.", "Materialize index/lexical_index again.") from error
         return cls(Postings(*mapped), vocabulary, Statistics(**statistics), ids)

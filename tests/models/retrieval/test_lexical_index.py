@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -288,6 +289,16 @@ def test_missing_and_unlike_files_are_refused(index: LexicalIndex, tmp_path: Pat
         LexicalIndex.load(tmp_path)
     with pytest.raises(ArtifactError, match="7 passages for 2"):
         LexicalIndex.build(TEXTS, ["a", "b"])
+
+
+def test_an_index_made_before_languages_were_told_is_searched_as_english(index: LexicalIndex, tmp_path: Path) -> None:
+    index.save(tmp_path)
+    statistics = json.loads((tmp_path / STATISTICS_FILE).read_text())
+    del statistics["languages"]
+    (tmp_path / STATISTICS_FILE).write_text(json.dumps(statistics))
+    loaded = LexicalIndex.load(tmp_path)
+    assert loaded.scores("matrices").tolist() == index.scores("matrices").tolist()
+    assert loaded.scores("matrices").any()
 
 
 def test_repeated_query_words_count_as_often_as_they_stand(index: LexicalIndex) -> None:
