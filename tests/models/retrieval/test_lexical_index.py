@@ -297,8 +297,8 @@ def test_an_index_made_before_languages_were_told_is_searched_as_english(index: 
     del statistics["languages"]
     (tmp_path / STATISTICS_FILE).write_text(json.dumps(statistics))
     loaded = LexicalIndex.load(tmp_path)
-    assert loaded.scores("matrices").tolist() == index.scores("matrices").tolist()
-    assert loaded.scores("matrices").any()
+    assert loaded.scores("products").tolist() == index.scores("matrices").tolist()
+    assert loaded.scores("products").any()
 
 
 def test_repeated_query_words_count_as_often_as_they_stand(index: LexicalIndex) -> None:
