@@ -297,7 +297,7 @@ def test_an_index_made_before_languages_were_told_is_searched_as_english(index: 
     del statistics["languages"]
     (tmp_path / STATISTICS_FILE).write_text(json.dumps(statistics))
     loaded = LexicalIndex.load(tmp_path)
-    assert loaded.scores("products").tolist() == index.scores("matrices").tolist()
+    assert loaded.scores("products").tolist() == index.scores("products").tolist()
     assert loaded.scores("products").any()
 
 
