@@ -41,19 +41,24 @@ _TOKENS, _LISTS = 64, 24
 def main() -> None:
     """Measure, print and write."""
     for name in sys.argv[1:] or WRITERS:
-        done = subprocess.run(
-            [sys.executable, "-m", "bench.architectures", name, "alone"],
-            capture_output=True, check=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        figures = json.loads(done.stdout.splitlines()[-1])
+        with tempfile.TemporaryDirectory() as place:
+            figures = {**_apart("measure", name, place), **_apart("serve", name, place)}
         print(name, figures)
         merge({"architectures": {name: figures}})
 
 
-def measure(name: str) -> dict[str, Any]:
-    """The figures of one architecture."""
-    with tempfile.TemporaryDirectory() as place, patch.dict(SIZES, _LIKE_THE_BUNDLED):
-        folder = Path(place)
+def _apart(what: str, name: str, place: str) -> dict[str, Any]:
+    """The figures that a process of its own prints last, on one thread."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.architectures", what, name, place],
+        stdout=subprocess.PIPE, check=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(name: str, folder: Path) -> dict[str, Any]:
+    """Train, build the engine, and score in float32."""
+    with patch.dict(SIZES, _LIKE_THE_BUNDLED):
         start, model = write_architecture(name, folder / "start", spread=0.02), folder / "model"
         settings = TrainingSettings(
             base_model=str(start), max_tokens=_TOKENS, large_pairs=3 * _LISTS, frozen_layers=0, batch_queries=8,
@@ -68,19 +73,26 @@ def measure(name: str) -> dict[str, Any]:
         facts = build_engine(model, _TOKENS, "cpu", EngineSettings(), taken, folder / "engines" / "large")
         reference = CrossEncoderScorer.load(model, _TOKENS)
         float32 = _rate(reference, taken.pairs)
-        del reference
-        engine = load_engine(folder / "engines", model, "large", _TOKENS)
         return {
             "parameters": report[0].parameters,
-            "tokens": float(np.mean([len(encoding) for encoding in engine.encode(taken.pairs)])),
             "trained_pairs_per_second": round((report[0].pairs - 24) / trained, 1),
             "engine": facts["kind"],
             "kendall_tau": round(facts.get("kendall_tau", 1.0), 4),
             "refused": facts.get("refused", ""),
             "float32_pairs_per_second": round(float32, 1),
-            "pairs_per_second": round(_rate(engine, taken.pairs), 1),
-            "process_mb": round(psutil.Process().memory_info().rss / 1e6),
         }
+
+
+def serve(_: str, folder: Path) -> dict[str, Any]:
+    """Score with the engine, in a process that has done nothing else."""
+    engine: Any = load_engine(folder / "engines", folder / "model", "large", _TOKENS)
+    pairs = _sample().pairs
+    speed = _rate(engine, pairs)
+    return {
+        "tokens": float(np.mean([len(encoding) for encoding in engine.encode(pairs)])),
+        "pairs_per_second": round(speed, 1),
+        "process_mb": round(psutil.Process().memory_info().rss / 1e6),
+    }
 
 
 def _sample() -> ParitySample:
@@ -111,7 +123,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    if sys.argv[2:] == ["alone"]:
-        print(json.dumps(measure(sys.argv[1])))
+    if len(sys.argv) == 4 and sys.argv[1] in ("measure", "serve"):
+        print(json.dumps({"measure": measure, "serve": serve}[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))))
     else:
         main()

@@ -50,7 +50,10 @@ def attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     weights = torch.matmul(query * scale, key.transpose(2, 3))
     if attention_mask is not None:
-        weights = weights + attention_mask.to(weights.dtype)
+        # The least of float32 is no number of bfloat16, and a row of padding on the left, where all is masked, would
+        # have no largest weight.
+        mask = attention_mask.to(weights.dtype).clamp(min=torch.finfo(weights.dtype).min)
+        weights = weights + mask
     weights = torch.nn.functional.softmax(weights, dim=-1)
     if dropout:
         weights = torch.nn.functional.dropout(weights, p=dropout, training=module.training)

@@ -44,6 +44,17 @@ def test_grouped_queries_share_their_keys(heads: int) -> None:
     torch.testing.assert_close(states, expected.transpose(1, 2))
 
 
+def test_a_row_where_all_is_masked_has_numbers_in_every_precision() -> None:
+    """As of padding on the left of a decoder: its numbers are not used, but NaN would reach the gradients."""
+    states = torch.randn(1, 2, 3, 4, generator=torch.Generator().manual_seed(4))
+    mask = torch.full((1, 1, 3, 3), torch.finfo(torch.float32).min)
+    mask[..., 1:, 0] = 0
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        read, _ = attention(torch.nn.Identity(), *[states.to(dtype)] * 3, mask)
+        assert read.isfinite().all(), dtype
+        torch.testing.assert_close(read[0, 1], states.to(dtype)[0, :, 0])
+
+
 def test_dropout_is_of_training_alone() -> None:
     states = torch.randn(1, 2, 6, 4, generator=torch.Generator().manual_seed(3))
     module = torch.nn.Identity()
