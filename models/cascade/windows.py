@@ -28,7 +28,7 @@ class EarlyExit:
 
     Attributes:
         windows: By model tier, in combined logits of the tier asked before it. A tier that is left out has no limit.
-        skipped: Model tiers that are not asked; never the last one.
+        skipped: Model tiers that are not asked; all of them where none pays, and what serves is `lean` alone.
     """
 
     windows: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -41,6 +41,11 @@ class EarlyExit:
     def asked(self, tiers: Sequence[TierSpec] = MODEL_TIERS) -> tuple[TierSpec, ...]:
         """Those of `tiers` that are asked, in their order."""
         return tuple(tier for tier in tiers if tier.name not in self.skipped)
+
+    @classmethod
+    def lean_alone(cls) -> EarlyExit:
+        """No model is asked."""
+        return cls(skipped=frozenset(tier.name for tier in MODEL_TIERS))
 
     def window(self, tier: TierSpec) -> float:
         """Logits that a candidate of `tier` may be behind the best one; infinite without a limit."""

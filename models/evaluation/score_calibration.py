@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from models.cascade.calibration import fit_calibration
+from models.cascade.model_gain import cross_fitted_gain
 from models.cascade.window_fitting import fit_early_exit
+from models.cascade.windows import EarlyExit
 from models.evaluation.evaluation_set import split_of
 from models.evaluation.scored_candidates import pair_costs
 from models.evaluation.steps import SCORE_CALIBRATION
@@ -28,13 +30,28 @@ def make_score_calibration(
 def calibrate(
     evaluation_set: Artifact, scored_candidates: Artifact, settings: TiersSettings, folder: Path
 ) -> dict[str, Any]:
-    """Write calibration.json; return the expected calibration errors and what the windows cost and save."""
+    """Write calibration.json; return the expected calibration errors, what the windows cost and save, and what the
+    models add on the development queries (`models.cascade.model_gain`).
+
+    Where that is nothing, no model is asked, unless `tiers.lean_alone` says never.
+    """
     dev, judgments = split_of(evaluation_set, "dev")
     scored = scored_candidates.read_table("scored.parquet")
     scored = scored.loc[scored["query_id"].isin(dev["query_id"])]
     calibration = fit_calibration(scored, judgments)
-    fitted = fit_early_exit(scored, judgments, calibration, settings, pair_costs(scored_candidates))
-    calibration = replace(calibration, early_exit=fitted.early_exit)
+    gain = cross_fitted_gain(scored, judgments, settings)
+    alone = settings.lean_alone == "auto" and gain is not None and gain <= 0
+    early_exit, outcome = EarlyExit.lean_alone(), dict[str, float]()
+    if not alone:
+        fitted = fit_early_exit(scored, judgments, calibration, settings, pair_costs(scored_candidates))
+        early_exit, outcome = fitted.early_exit, fitted.summary()
+    calibration = replace(calibration, early_exit=early_exit)
     (folder / "calibration.json").write_bytes(canonical_json(calibration.to_dict()))
     errors = {f"expected_calibration_error_{name}": e for name, e in calibration.expected_calibration_error.items()}
-    return {"queries": calibration.queries, **errors, **fitted.summary()}
+    return {
+        "queries": calibration.queries,
+        "lean_alone": alone,
+        **({} if gain is None else {"ndcg_at_10_gain_over_lean": gain}),
+        **errors,
+        **outcome,
+    }

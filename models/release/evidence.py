@@ -10,6 +10,7 @@ from models.errors import ArtifactError, ContractError
 from models.evaluation.report import PAGE, SERVED, compare, read_report
 from models.records.ledger import Ledger
 from models.release.blocking_checks import judge_origin
+from models.release.bundle import Bundle
 from models.release.gate import GateDecision, GateEvidence, LatencyProfile, decide
 from models.release.steps import GATE_DECISION
 from models.settings import Settings
@@ -83,6 +84,7 @@ def gather(
         champion_version=version,
         evaluation_set_version=evaluation_set,
         same_evaluation_set=same_set,
+        lean_alone=not Bundle.open(candidate).calibration.early_exit.asked(),
         latency=LatencyProfile(**latency.read_json("latency.json")),
         drift_share=drift_share,
         rolled_back=ledger.was_rolled_back(candidate.data_version),

@@ -55,8 +55,8 @@ class GateEvidence:
     `gain` is the tiered reranker against the best system without a model of ours, and `served_gain` what the loaded
     bundle answered inside the budget against the same. `champion` is the candidate minus the champion, each as it
     serves: by its own first stage and inside the budget, both on evaluation set `evaluation_set_version`;
-    `same_evaluation_set` says whether that holds. `judged_before` counts the other candidates that were decided on by
-    that evaluation set.
+    `same_evaluation_set` says whether that holds. `lean_alone` says that the candidate asks no model. `judged_before`
+    counts the other candidates that were decided on by that evaluation set.
     """
 
     contracts: Mapping[str, Finding]
@@ -67,6 +67,7 @@ class GateEvidence:
     champion_version: str | None
     evaluation_set_version: str
     same_evaluation_set: bool
+    lean_alone: bool
     latency: LatencyProfile
     drift_share: float | None
     rolled_back: bool
@@ -195,7 +196,8 @@ class Rule(ABC):
 class NumberRule(Rule):
     """A number that must be at least or at most a threshold.
 
-    `what` names the number, `context` follows its value, and `advice` says what to do when it refuses.
+    `what` names the number, `context` follows its value, and `advice` says what to do when it refuses. It `applies` to
+    some candidates alone.
     """
 
     reads: Callable[[GateEvidence], float | None]
@@ -205,9 +207,12 @@ class NumberRule(Rule):
     context: Text = ""
     advice: Text
     power: Callable[[GateEvidence, Settings], Power | None] = lambda evidence, settings: None
+    applies: Callable[[GateEvidence], bool] = lambda evidence: True
 
     def judge(self, evidence: GateEvidence, settings: Settings) -> tuple[GateCheck, ...]:
-        """One check; a number that is missing or not finite refuses."""
+        """One check, none where it does not apply; a number that is missing or not finite refuses."""
+        if not self.applies(evidence):
+            return ()
         threshold, value = float(self.threshold(settings)), self.reads(evidence)
         reason = self.not_judged(evidence)
         if reason is not None:
@@ -376,6 +381,14 @@ def _champion_context(evidence: GateEvidence) -> str:
     return "" if champion is None else f"; mean {_show(champion.difference)} on {champion.queries} queries"
 
 
+def _lean_alone(evidence: GateEvidence) -> str | None:
+    if not evidence.lean_alone:
+        return None
+    return (
+        "The release serves lean alone: on the development queries the models did not rank better than the first stage."
+    )
+
+
 def _no_champion(evidence: GateEvidence) -> str | None:
     none = evidence.champion_version is None and evidence.champion is None
     return "No champion yet: nothing to lose against." if none else None
@@ -402,6 +415,7 @@ RULES: tuple[Rule, ...] = (
     NumberRule(
         name="gain",
         group="significant_gain",
+        not_judged=_lean_alone,
         reads=lambda evidence: evidence.gain and evidence.gain.difference,
         comparison=">=",
         threshold=lambda settings: settings.gate.min_gain,
@@ -414,6 +428,7 @@ RULES: tuple[Rule, ...] = (
     NumberRule(
         name="gain_p_value",
         group="significant_gain",
+        not_judged=_lean_alone,
         reads=lambda evidence: evidence.gain and evidence.gain.p_gain,
         comparison="<=",
         threshold=lambda settings: settings.gate.max_p_value,
@@ -422,8 +437,21 @@ RULES: tuple[Rule, ...] = (
         power=_power_of_test,
     ),
     NumberRule(
+        name="lean_loss",
+        group="significant_gain",
+        applies=lambda evidence: evidence.lean_alone,
+        reads=lambda evidence: evidence.gain and evidence.gain.high,
+        comparison=">=",
+        threshold=lambda settings: 0.0,
+        what="Upper end of lean, served alone, minus the best system without a model",
+        context=lambda evidence: _gain_context(evidence.gain),
+        advice="The first stage that the development queries chose is worse than another on the test queries: name that"
+        " one in index.fusion, or evaluate on more development queries (evaluation.max_dev_queries).",
+    ),
+    NumberRule(
         name="served_gain",
         group="holds_under_budget",
+        not_judged=_lean_alone,
         reads=lambda evidence: evidence.served_gain and evidence.served_gain.difference,
         comparison=">=",
         threshold=lambda settings: settings.gate.min_gain,

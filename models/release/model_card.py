@@ -31,6 +31,12 @@ _COUNTS = (
 )
 """What is counted, and its name in the report of a training."""
 
+_LEAN_ALONE = (
+    "**The release serves lean alone**: on the development queries, judged by scores fitted on the other half of them,",
+    "the models did not rank better than the first stage.",
+    "",
+)
+
 _LIMITS = (
     "The scores are probabilities of relevance for queries and passages like those it was calibrated on; on others "
     "they order, but their values mean less.",
@@ -81,6 +87,7 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
         f"Their candidates, and the answers of lean, which has no model, are ordered by `{first_stage['method']}`:",
         f"{first_stage['reason']}.",
         "",
+        *(_LEAN_ALONE if parts.score_calibration.summary.get("lean_alone") else ()),
         "## Model",
         "",
         *table_lines(("", *(tier.name for tier in reversed(MODEL_TIERS))), _models(parts)),

@@ -344,6 +344,11 @@ class TiersSettings(Section):
         description="nDCG@10 that queries may lose by that, as the models expect, where less than the budget will do; "
         "0 spends the whole budget.",
     )
+    lean_alone: Literal["auto", "never"] = Field(
+        default="auto",
+        description="auto: where the models do not rank the development queries better than the first stage does, none"
+        " is asked, and the release says so.",
+    )
 
 
 class ObjectivesSettings(Section):

@@ -47,6 +47,7 @@ GOOD = GateEvidence(
     champion_version="3",
     evaluation_set_version="set-1",
     same_evaluation_set=True,
+    lean_alone=False,
     latency=LatencyProfile(
         p50_ms=600.0,
         p95_ms=800.0,
@@ -152,6 +153,25 @@ def test_each_rule_refuses_alone_and_says_what_to_do(change: dict[str, Any], nam
     assert failing(decision) == [name]
     assert len(decision.reasons) == 1
     assert advice in decision.reasons[0]
+
+
+def test_lean_alone_is_released_unless_another_first_stage_is_better() -> None:
+    """It gains nothing over itself: what is asked is that the development queries have not chosen a worse one."""
+    itself = replace(GAIN, candidate_mean=0.6, difference=0.0, low=0.0, high=0.0, p_value=1.0, p_gain=1.0)
+    lean = {"lean_alone": True, "gain": itself, "served_gain": itself}
+    decision = decide(changed(lean), SETTINGS)
+    assert decision.verdict == "released"
+    assert not_judged(decision) == ["gain", "gain_p_value", "served_gain"]
+    assert "The release serves lean alone" in decision.to_dict()["checks"][3]["message"]
+
+    worse = replace(GAIN, baseline="dense", difference=-0.03, low=-0.05, high=-0.01)
+    refused = decide(changed({**lean, "gain": worse}), SETTINGS)
+    assert failing(refused) == ["lean_loss"]
+    assert "index.fusion" in refused.reasons[0]
+    assert failing(decide(changed({**lean, "gain": None}), SETTINGS)) == ["lean_loss"]
+    assert failing(decide(changed({**lean, "gain": replace(itself, high=NAN)}), SETTINGS)) == ["lean_loss"]
+    by_chance = replace(worse, high=0.004)
+    assert decide(changed({**lean, "gain": by_chance}), SETTINGS).verdict == "released"
 
 
 BAD = {
@@ -276,7 +296,9 @@ def test_each_rule_says_what_it_saw(change: dict[str, Any], said: dict[str, str]
 
 
 def test_every_rule_can_refuse_and_has_a_name_of_its_own() -> None:
-    refusing = {rule.name for rule in RULES if all(check.refuses for check in rule.judge(changed(BAD), SETTINGS))}
+    alone = {**BAD, "lean_alone": True, "gain": replace(GAIN, high=-0.01)}
+    judged = [(rule.name, rule.judge(changed(bad), SETTINGS)) for rule in RULES for bad in (BAD, alone)]
+    refusing = {name for name, checks in judged if checks and all(check.refuses for check in checks)}
     names = [rule.name for rule in RULES]
 
     assert refusing == set(names)
