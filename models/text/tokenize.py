@@ -7,7 +7,7 @@ docs/decisions/0023-languages.md has the measurements.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Container, Sequence
 from functools import cache
 
 from models.text.languages import LANGUAGES, SCRIPTS, Languages, count_votes, script_of, tell, voices
@@ -16,10 +16,6 @@ from models.text.words import casefold, find_words, fold, forms_of, stems
 
 STOP_MARK = "="
 """Before the terms of stop words: they are searched by queries that have no other words, and else as if not there."""
-
-
-_CLEAR = 2
-"""Different function words that tell the language of a query."""
 
 
 class Tokenizer:
@@ -48,24 +44,22 @@ class Tokenizer:
         such words are rare ones in other languages; so are forms of `without`. If no word is left, all are taken.
         """
         forms = _forms(text)
-        likely, votes = self._most_likely(forms)
-        stop_words = [stop_forms(language) for language in likely]
-        only = likely if len(likely) == 1 and votes >= _CLEAR else ()
+        stop_words = [stop_forms(language) for language in self._most_likely(forms)]
         kept = [form for form in forms if form not in without and not any(form in words for words in stop_words)]
-        variants = (self._variants(form, only) for form in kept)
-        content = [tuple(term for term in terms if not term.startswith(STOP_MARK)) for terms in variants]
+        content = [
+            tuple(term for term in terms if not term.startswith(STOP_MARK)) for terms in map(self._variants, kept)
+        ]
         return [terms for terms in content if terms] or [self._variants(form) for form in forms]
 
-    def _most_likely(self, forms: Sequence[str]) -> tuple[list[str], int]:
-        """The languages of the corpus with most different function words among the forms, and how many those are."""
+    def _most_likely(self, forms: Sequence[str]) -> list[str]:
+        """The languages of the corpus with most different function words among the forms."""
         spoken = voices()
         votes: dict[str, int] = {}
         for form in set(forms):
             for number in spoken.get(form, ()):
                 if (name := LANGUAGES[number]) in self._codes:
                     votes[name] = votes.get(name, 0) + 1
-        most = max(votes.values(), default=0)
-        return [name for name, count in votes.items() if count == most], most
+        return [name for name, count in votes.items() if count == max(votes.values())]
 
     def _of_forms(self, forms: Sequence[str], spoken: Sequence[int]) -> list[str]:
         language_of = {script: LANGUAGES[number] for script, number in zip(SCRIPTS, spoken, strict=True)}
@@ -73,11 +67,9 @@ class Tokenizer:
         self._learn([key for key in keys if key not in self._terms])
         return [self._terms[key] for key in keys]
 
-    def _variants(self, form: str, only: Collection[str] = ()) -> tuple[str, ...]:
-        """Its terms in the languages of its script, of which those in `only` stand for all."""
+    def _variants(self, form: str) -> tuple[str, ...]:
         script = script_of(form)
-        languages = self.languages.of_words_in(script) if script else ("",)
-        keys = [(form, language) for language in [name for name in languages if name in only] or languages]
+        keys = [(form, language) for language in (self.languages.of_words_in(script) if script else ("",))]
         self._learn([key for key in keys if key not in self._terms])
         return tuple(dict.fromkeys(self._terms[key] for key in keys))
 
