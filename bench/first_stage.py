@@ -4,7 +4,9 @@ Everything is chosen on the development queries and shown on the test queries, w
 and how many of the relevant documents are among the best 20, 50 and 100. A corpus is `deployment`, the one of
 RERANKOPS_HOME, or the name of a folder of RERANKOPS_DATA, of which --documents documents are read, those relevant to
 the queries that are asked among them. Behind a `+` stands what is changed: `squad-v1.1-dev+typos` asks the same
-questions with a slip in every other long word. Figures go to docs/benchmarks/first_stage.json.
+questions with a slip in every other long word. `questions` is made of the questions of MedQuAD, as in a list of
+frequent ones: each is a passage, and is asked for in other words ("signs" for "symptoms"). Figures go to
+docs/benchmarks/first_stage.json.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any
 import pandas as pd
 
 from bench.results import merge_into
+from bench.rewording import content_words, function_words
 from models.contracts.tiers import FIRST_STAGES, LEAN
 from models.corpus.splits import sample_by_hash
 from models.evaluation.evaluation_set import split_of
@@ -68,7 +71,10 @@ def make_indexes(corpus: str, home: Path, documents: int, dev: int, test: int) -
     """The indexes of a part of a corpus in `home`; what is there already is not made again."""
     folder = home / "corpus"
     if not folder.is_dir():
-        write_part(DATA / corpus, folder, documents, dev, test)
+        if corpus == "questions":
+            write_questions(DATA / "medquad-liveqa-open", folder, documents, dev, test)
+        else:
+            write_part(DATA / corpus, folder, documents, dev, test)
     overrides = ["corpus.source=beir", f"corpus.path={folder}", f"evaluation.max_dev_queries={dev}"]
     program = [sys.executable, "-m", "orchestration.cli", "run", "--select", f'+key:"{names.FIRST_STAGE}"']
     environment = {**os.environ, **as_environment(overrides), "RERANKOPS_HOME": str(home)}
@@ -103,6 +109,46 @@ def write_part(source: Path, folder: Path, documents: int, dev: int, test: int) 
     for split, table in chosen.items():
         table = table[table["corpus-id"].isin(kept)]
         table.to_csv(folder / "qrels" / f"{split}.tsv", sep="\t", index=False)
+
+
+def write_questions(source: Path, folder: Path, documents: int, dev: int, test: int) -> None:
+    """Questions as passages, all of a topic together; asked for in other words, a topic in one split alone."""
+    with gzip.open(source / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
+        topic_of = {str(record["_id"]): record["title"] for record in map(json.loads, lines)}
+    queries = [json.loads(line) for line in (source / "queries.jsonl").read_text(encoding="utf-8").splitlines()]
+    judged = pd.read_csv(source / "qrels" / "train.tsv", sep="\t", dtype=str).drop_duplicates("query-id")
+    answer_of = dict(zip(judged["query-id"], judged["corpus-id"], strict=True))
+    table = pd.DataFrame(
+        [
+            (query["_id"], query["text"], topic_of[answer_of[query["_id"]]])
+            for query in queries
+            if query["_id"] in answer_of
+        ],
+        columns=["query_id", "text", "topic"],
+    ).drop_duplicates("text")
+    table = table[table.groupby("topic")["text"].transform("size") >= 4]
+    topics = sample_by_hash(pd.DataFrame({"query_id": table["topic"].unique()}), len(table))["query_id"].tolist()
+    order = {topic: place for place, topic in enumerate(topics)}
+    table = table.assign(place=table["topic"].map(order)).sort_values(["place", "query_id"]).head(documents)
+    asked = table.assign(text=[content_words(function_words(text)) for text in table["text"]])
+    asked = asked[[content_words(text) != text for text in table["text"]]]
+    splits = {"dev": asked[asked["place"] % 2 == 0].head(dev), "test": asked[asked["place"] % 2 == 1].head(test)}
+    (folder / "qrels").mkdir(parents=True)
+    lines_of = {
+        "corpus.jsonl": [
+            {"_id": f"d{name}", "title": "", "text": text} for name, text in table[["query_id", "text"]].to_numpy()
+        ],
+        "queries.jsonl": [
+            {"_id": name, "text": text}
+            for part in splits.values()
+            for name, text in part[["query_id", "text"]].to_numpy()
+        ],
+    }
+    for name, records in lines_of.items():
+        (folder / name).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    for split, part in splits.items():
+        rows = [f"{name}\td{name}\t1\n" for name in part["query_id"]]
+        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(rows), encoding="utf-8")
 
 
 def measure(home: Path, change: Callable[[str], str]) -> dict[str, Any]:

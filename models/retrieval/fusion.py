@@ -54,8 +54,8 @@ class FirstStage:
             ids, fused = reciprocal_rank_fusion(rankings, self.rrf_k)
             return fused[np.argsort(ids)]
         inputs = {"dense": dense, "lexical": lexical}
-        terms = [weight * feature(name, inputs) for name, weight in self.weights.items()]
-        return np.sum(terms, axis=0, dtype=np.float64)
+        features = np.stack([feature(name, inputs) for name in self.weights], axis=1)
+        return features @ np.array(list(self.weights.values()))
 
     def scores_of_texts(self, dense: NDArray[np.floating], lexical: NDArray[np.floating]) -> NDArray[np.float64]:
         """Scores [n] of a caller's own texts, which no search has ranked: they are ranked among each other."""

@@ -38,7 +38,7 @@ def pool_of(dense: float, lexical: float, queries: int = QUERIES, seed: int = 0)
         cosines = 0.4 + 0.1 * (dense * hit + rng.normal(size=BROUGHT))
         words = np.maximum(0.0, 10 + 3 * (lexical * hit + rng.normal(size=BROUGHT)))
         places = [np.argsort(np.argsort(-scores)) for scores in (cosines, words)]
-        fused = sum(1 / (61 + place) for place in places)
+        fused = np.sum([1 / (61 + place) for place in places], axis=0)
         rows += [
             (
                 f"q{query:03}",
