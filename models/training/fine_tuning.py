@@ -322,8 +322,9 @@ def _add_adapters(model: CrossEncoder, rank: int) -> Any:
 
     body = transformer(model)
     base = body.base_model
-    within = {id(module) for module in base.modules()}
-    names = [name for name, module in body.named_modules() if isinstance(module, Linear) and id(module) in within]
+    # Layers that are frozen stay so: teacher and student read by them once.
+    matrices = {id(module) for module in base.modules() if isinstance(module, Linear) and module.weight.requires_grad}
+    names = [name for name, module in body.named_modules() if id(module) in matrices]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for what it has renamed
         adapters = get_peft_model(body, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names))
