@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from models.cascade.listwise import fit_weights
+from models.contracts.rows import GIVEN
 from models.corpus.splits import sample_by_hash
 from models.measures.metrics import MAIN_MEASURE, collapse_to_documents, evaluate_run
 from models.retrieval.candidates import build_candidates, query_vectors
@@ -117,7 +118,9 @@ def learn_first_stage(
     )
     vectors, embedded = query_vectors(dev["text"].tolist(), retriever, [before.folder] if before else [], folder)
     pool = build_candidates(dev, retriever, 2 * settings.depth, progress, vectors, depth=settings.depth)
-    chosen = choose_first_stage(pool, judgments.loc[judgments["query_id"].isin(dev["query_id"])], settings)
+    of_dev = judgments.loc[judgments["query_id"].isin(dev["query_id"])]
+    copied = "kind" in dev and bool((dev["kind"] != GIVEN).any())
+    chosen = choose_first_stage(pool, of_dev, settings, copied=copied)
     (folder / FIRST_STAGE_FILE).write_bytes(canonical_json(chosen.to_dict()))
     return {
         "method": chosen.first_stage.method,
@@ -129,14 +132,17 @@ def learn_first_stage(
     }
 
 
-def choose_first_stage(pool: pd.DataFrame, judgments: pd.DataFrame, settings: IndexSettings) -> ChosenFirstStage:
+def choose_first_stage(
+    pool: pd.DataFrame, judgments: pd.DataFrame, settings: IndexSettings, *, copied: bool = False
+) -> ChosenFirstStage:
     """Weights fitted on the queries of `pool`, a fixed order that ranks them clearly better, or what the settings name.
 
     `pool` has all that both searches brought for these queries: a table of `contracts.Candidates`, `retriever_score`
     being that of reciprocal ranks. Weights are judged on queries that they were not fitted on (five folds of queries),
     then fitted on all. Another order takes their place where its nDCG@10 is higher by more than the standard error of
     the difference, as in the rule of one standard error (Breiman et al., 1984): weights can come close to either search
-    alone, so that little is lost by them, and some dozen queries mistake one search for the better by luck.
+    alone, so that little is lost by them, and some dozen queries mistake one search for the better by luck. Queries
+    that are `copied` from the passages, as pseudo-queries are, never choose one search: they flatter that by words.
     """
     rrf = FirstStage(rrf_k=settings.rrf_k)
     grades = judgments.loc[judgments["grade"] > 0, ["query_id", "document_id", "grade"]]
@@ -157,7 +163,8 @@ def choose_first_stage(pool: pd.DataFrame, judgments: pd.DataFrame, settings: In
         "learned": _ndcg(table, _cross_fitted(table, queries), judgments),
     }
     figures = {method: float(of_queries.mean()) for method, of_queries in values.items()}
-    better = [method for method in fixed if _clearly_better(values[method], values["learned"])]
+    allowed = ("rrf",) if copied else tuple(fixed)
+    better = [method for method in allowed if _clearly_better(values[method], values["learned"])]
     if better and settings.fusion == "auto":
         method = max(better, key=lambda name: figures[name])
         reason = f"{MAIN_MEASURE} on the development queries is higher than with weights, by more than its error"

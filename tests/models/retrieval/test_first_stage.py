@@ -86,6 +86,20 @@ def test_luck_on_few_queries_takes_no_search_alone(seed: int) -> None:
     assert chosen.first_stage.method in ("learned", "rrf")
 
 
+def test_queries_copied_from_the_text_never_choose_the_search_by_words() -> None:
+    """A sentence finds its own passage by its words: BM25 would win, and real questions are asked in others."""
+    pool, judgments = pool_of(dense=0, lexical=3)
+    relevant = pool["document_id"].isin(judgments["document_id"])
+    # The words tell the passage, but not by how much: no weights of the scores are as good as their order.
+    places = pool.groupby("query_id")["lexical_score"].rank()
+    pool["lexical_score"] = np.where(relevant, places.max() + 1, places) * pool.groupby("query_id").ngroup().add(1) ** 3
+    given = choose_first_stage(pool, judgments, IndexSettings())
+    copied = choose_first_stage(pool, judgments, IndexSettings(), copied=True)
+    assert given.first_stage.method == "bm25"
+    assert given.figures["bm25"] == copied.figures["bm25"] == 1.0
+    assert copied.first_stage.method in ("learned", "rrf")
+
+
 def test_the_learned_figure_is_of_queries_that_were_not_fitted_on() -> None:
     """Where nothing can be learned, fitting on the judged queries themselves would look like a gain."""
     pool, judgments = pool_of(dense=0, lexical=0, queries=60)
