@@ -44,6 +44,7 @@ VOCABULARY_FILE = "vocabulary.arrow"
 _ARRAYS = ("weights", "rows", "starts")
 _WORDS_REMEMBERED = 65_536
 _BATCH = 16_384
+_ROWS = 2048
 
 
 class Postings(NamedTuple):
@@ -274,18 +275,19 @@ class _Forms:
 
     def _votes(self, forms: NDArray[np.int32], lengths: NDArray[np.int32]) -> NDArray[np.int64]:
         """As `count_votes`, for all passages of a batch at once."""
-        spoken = {self._number[form]: languages for form, languages in voices().items() if form in self._number}
-        speaks = np.zeros((len(self._number), len(LANGUAGES)), dtype=bool)
-        for number, languages in spoken.items():
-            speaks[number, languages] = True
-        is_spoken = np.asarray(speaks.any(axis=1))[forms]
+        spoken = [(self._number[form], languages) for form, languages in voices().items() if form in self._number]
+        speaks = np.zeros((len(spoken), len(LANGUAGES)), dtype=np.float32)
+        place_of = np.full(len(self._number), -1, dtype=np.int32)
+        for place, (form, languages) in enumerate(spoken):
+            speaks[place, languages] = 1
+            place_of[form] = place
+        places = place_of[forms]
+        is_spoken = places >= 0
         passage_of = np.repeat(np.arange(len(lengths)), lengths)[is_spoken]
-        different = np.unique(passage_of * len(self._number) + forms[is_spoken])
-        passages, of_passage = np.divmod(different, max(len(self._number), 1))
-        votes = np.zeros((len(lengths), len(LANGUAGES)), dtype=np.int64)
-        for column in range(len(LANGUAGES)):
-            votes[:, column] = np.bincount(passages, weights=speaks[of_passage, column], minlength=len(lengths))
-        return votes
+        has = np.zeros((len(lengths), len(spoken)), dtype=bool)
+        has[passage_of, places[is_spoken]] = True
+        blocks = [has[start : start + _ROWS].astype(np.float32) @ speaks for start in range(0, len(has), _ROWS)]
+        return np.concatenate(blocks).astype(np.int64)
 
     def languages(self) -> Languages:
         """The languages of the corpus."""
@@ -301,16 +303,22 @@ class _Forms:
         script_of_form = np.fromiter(of_forms, dtype=np.int64, count=len(forms))
         while self._batches:
             (flat, lengths), told = self._batches.pop(0), self._told.pop(0)
-            spoken = np.column_stack([languages.resolve(told), np.full(len(told), neutral)])
-            language = spoken[np.repeat(np.arange(len(lengths)), lengths), script_of_form[flat]]
-            keys, places = np.unique(flat.astype(np.int64) * (neutral + 1) + language, return_inverse=True)
-            of_key, language_of_key = np.divmod(keys, neutral + 1)
-            terms = np.empty(len(keys), dtype=object)
-            for number in np.unique(language_of_key).tolist():
-                chosen = np.flatnonzero(language_of_key == number)
+            numbers = np.column_stack([languages.resolve(told), np.full(len(told), neutral)])
+            spoken, columns = np.unique(numbers, return_inverse=True)
+            columns = columns.reshape(numbers.shape).astype(np.int32)
+            language = columns[np.repeat(np.arange(len(lengths)), lengths), script_of_form[flat]]
+            keys = flat * np.int64(len(spoken)) + language
+            is_used = np.zeros(len(forms) * len(spoken), dtype=bool)
+            is_used[keys] = True
+            used = np.flatnonzero(is_used)
+            place_of = np.cumsum(is_used, dtype=np.int32) - 1
+            of_key, language_of_key = np.divmod(used, len(spoken))
+            terms = np.empty(len(used), dtype=object)
+            for column, number in enumerate(spoken.tolist()):
+                chosen = np.flatnonzero(language_of_key == column)
                 code = LANGUAGES[number] if number < neutral else ""
                 terms[chosen] = terms_of([forms[form] for form in of_key[chosen]], code)
-            yield terms.tolist(), places.astype(np.int32), lengths
+            yield terms.tolist(), place_of[keys], lengths
 
 
 class _Counts:

@@ -23,9 +23,11 @@ _SIGNS = r"\+\+|[+#](?![\w+#])"
 """They end a name: C++, C#, A+."""
 _DOT = r"(?<![^\s(\[{,;|/\"'])\."
 """It begins a name: .NET, .gitignore."""
-_VERSION = r"(?<!\w)[vV]?\d+(?:\.\d+)+(?!\w)"
-_ASCII_WORD = re.compile(rf"{_VERSION}|(?:{_DOT}(?=[A-Za-z]))?\w+(?:'\w+)*(?:{_SIGNS})?", re.ASCII)
-_SIMPLE_WORD = re.compile(rf"{_VERSION}|(?:{_DOT}(?=[^\W\d_]))?\w+(?:['\u2019]\w+)*(?:{_SIGNS})?")
+_POINT = r"(?<=\d)\.\d\w*"
+"""It goes on after a digit: 2.10.1."""
+_VERSION = re.compile(r"[vV]?\d+(?:\.\d+)+")
+_ASCII_WORD = re.compile(rf"(?:{_DOT}(?=[A-Za-z]))?\w+(?:'\w+|{_POINT})*(?:{_SIGNS})?", re.ASCII)
+_SIMPLE_WORD = re.compile(rf"(?:{_DOT}(?=[^\W\d_]))?\w+(?:['\u2019]\w+|{_POINT})*(?:{_SIGNS})?")
 _SIMPLE_TEXT = re.compile(
     r"[\0-\xac\xae-\u02ff\u0370-\u0482\u048a-\u0588\u1e00-\u1fff\u2010-\u2027\u2030-\u205e\u20a0-\u20bf\u2190-\u2bff]*"
 )
@@ -67,6 +69,7 @@ def _patterns() -> _Patterns:
     inside = rf"[[\p{{L}}\p{{N}}\p{{M}}\p{{Cf}}_\u3300-\u33ff\u2116\u2103\u2109]--{unspaced}]"
     letter = rf"[{inside}--[\p{{M}}\p{{Cf}}]]"
     quote = rf"['\u2019](?={letter})"
+    point = r"(?<=\p{Nd})\.(?=\p{Nd})"
     without_spaces = rf"{unspaced}[{unspaced}\p{{M}}\p{{Cf}}]*"
 
     def compiled(pattern: str) -> Any:
@@ -74,7 +77,7 @@ def _patterns() -> _Patterns:
 
     signs = r"\+\+|\uff0b\uff0b|[+#\uff0b\uff03](?![\w+#])"
     return _Patterns(
-        compiled(rf"{without_spaces}|{_VERSION}|(?:{_DOT}(?=\p{{L}}))?{letter}(?:{inside}|{quote})*(?:{signs})?"),
+        compiled(rf"{without_spaces}|(?:{_DOT}(?=\p{{L}}))?{letter}(?:{inside}|{quote}|{point})*(?:{signs})?"),
         compiled(rf"{unspaced}[\p{{M}}\p{{Cf}}]*|[{letter}--_][{inside}--_]*(?:{signs})?"),
         compiled(r"[\p{Cf}\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\u0640\u064b-\u065f\u0670\u0591-\u05bd\u05bf-\u05c7]+"),
         compiled(unspaced),
@@ -144,6 +147,8 @@ def _word_forms(word: str) -> list[str]:
     if "." in word:
         if word[0] == ".":
             return [casefold(word), *_word_forms(word[1:])]
+        if not _VERSION.fullmatch(word):
+            return [form for part in word.split(".") for form in _word_forms(part)]
         version = word.lstrip("vV")
         return [version, *version.split(".")]
     if "'" in word or "\u2019" in word:

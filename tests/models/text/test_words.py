@@ -39,6 +39,8 @@ def test_words_are_runs_of_letters_and_digits_and_single_characters_without_spac
         ("C++ C# g++ C++17", ["c++", "c#", "g++", "c++", "17"]),
         (".NET ASP.NET (.gitignore)", [".net", "net", "asp", "net", ".gitignore", "gitignore"]),
         ("v2.10.1 0.5", ["2.10.1", "2", "10", "1", "0.5", "0", "5"]),
+        ("x1.2 3. Then", ["x1", "1", "2", "3", "then"]),
+        ("Größe 2.5 ５.６", ["grösse", "2.5", "2", "5", "5.6", "5", "6"]),
         ("one. Two.", ["one", "two"]),
         ("Foo™ 👨‍👩‍👧", ["foo"]),
     ],
