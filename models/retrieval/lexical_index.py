@@ -27,8 +27,9 @@ from models.retrieval.passage_ids import PassageIds
 from models.retrieval.steps import LEXICAL_INDEX
 from models.store.durable_files import canonical_json, write_atomically
 from models.store.tables import map_arrow, one_array, write_arrow
-from models.text.languages import LANGUAGES, SCRIPTS, Languages, script_of, tell, voices
+from models.text.languages import LANGUAGES, Languages, tell, voices
 from models.text.passage_text import passage_text
+from models.text.scripts import SCRIPTS, script_of
 from models.text.tokenize import STOP_MARK, Tokenizer, terms_of
 from models.text.words import find_words, forms_of
 

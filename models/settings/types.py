@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from models.text.languages import CODES
+from models.text.scripts import CODES
 
 MAX_DECOMPRESSED_BYTES = 5_000_000_000
 """Above what a legitimate text file expands to, far below what fills a disk."""

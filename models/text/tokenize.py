@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from functools import cache
 
-from models.text.languages import LANGUAGES, SCRIPTS, Languages, count_votes, script_of, tell, voices
+from models.text.languages import LANGUAGES, Languages, count_votes, tell, voices
+from models.text.scripts import SCRIPTS, script_of
 from models.text.stop_words import INDEX_STOP_WORDS, STOP_WORDS, UNSPACED_STOP_WORDS
 from models.text.words import casefold, find_words, fold, forms_of, stems
 

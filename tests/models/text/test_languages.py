@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.text.languages import LANGUAGES, SCRIPTS, UNTOLD, Languages, count_votes, script_of, tell
+from models.text.languages import LANGUAGES, UNTOLD, Languages, count_votes, tell
+from models.text.scripts import SCRIPTS, script_of
 from models.text.tokenize import Tokenizer
 from models.text.words import find_words, forms_of
 
