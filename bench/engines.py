@@ -103,6 +103,7 @@ def _measure(
 ) -> dict[str, Any]:
     """Figures of one model. `ours` is the first kind that ranks `some` as the model does, and ranks `sample` too."""
     from sentence_transformers import CrossEncoder
+    from transformers import AutoConfig
 
     folder = store.require(f"training/{size}_reranker").folder
     length = settings.training.max_tokens
@@ -127,7 +128,8 @@ def _measure(
         print(f"{size}: {len(sample.pairs)} pairs in {ours}", file=sys.stderr)
         whole = compare(reference.logits(sample.pairs), engines[ours].logits(sample.pairs), sample)
         encoded = engines[ours].encode(pairs)
-        flops = float(np.mean([pair_flops(reference.model.model.config, len(encoding)) for encoding in encoded]))
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        flops = float(np.mean([pair_flops(config, len(encoding)) for encoding in encoded]))
         rates = {name: len(pairs) / statistics.median(taken) for name, taken in seconds.items()}
         return {
             "kind": ours,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pytest
@@ -99,7 +100,9 @@ def test_judged_splits_keep_to_given_queries_and_pseudo_queries_take_the_others(
     assert len(judgments) == len(queries)
 
     split = given.assign(split="train")
-    for folder, mode, splits in ((tmp_path / "auto", "auto", set()), (tmp_path / "on", "on", {"train", "dev", "test"})):
+    expected: dict[Literal["auto", "on"], set[str]] = {"auto": set(), "on": {"train", "dev", "test"}}
+    for mode, splits in expected.items():
+        folder = tmp_path / mode
         folder.mkdir()
         write(folder, handbook(200), judged=True)
         split.to_parquet(folder / "queries.parquet")

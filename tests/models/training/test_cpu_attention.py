@@ -50,9 +50,10 @@ def test_a_row_where_all_is_masked_has_numbers_in_every_precision() -> None:
     mask = torch.full((1, 1, 3, 3), torch.finfo(torch.float32).min)
     mask[..., 1:, 0] = 0
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        read, _ = attention(torch.nn.Identity(), *[states.to(dtype)] * 3, mask)
+        same = states.to(dtype)
+        read, _ = attention(torch.nn.Identity(), same, same, same, mask)
         assert read.isfinite().all(), dtype
-        torch.testing.assert_close(read[0, 1], states.to(dtype)[0, :, 0])
+        torch.testing.assert_close(read[0, 1], same[0, :, 0])
 
 
 def test_dropout_is_of_training_alone() -> None:
