@@ -133,7 +133,7 @@ def test_freshness_pools_and_retries_are_where_they_are_meant_to_be() -> None:
     assert {pool: names(result) for pool, result in pools.items()} == {
         "models": names(
             {
-                keys.PASSAGE_EMBEDDINGS, keys.CANDIDATES, *keys.RERANKERS,
+                keys.PASSAGE_EMBEDDINGS, keys.FIRST_STAGE, keys.CANDIDATES, *keys.RERANKERS,
                 keys.SCORING_ENGINES, keys.SCORED_CANDIDATES, keys.CHAMPION_EVALUATION, keys.LATENCY_PROFILE,
             }
         ),
