@@ -167,7 +167,9 @@ def test_a_folder_without_judgments_goes_through_on_queries_made_from_its_text(
     (handbook / "queries.jsonl").write_text(QUERIES)
     (handbook / "judgments.jsonl").write_text(JUDGMENTS)
     _materialize(deployment)
-    assert "kind" not in _table(deployment, keys.QUERIES, "queries"), "with judgments, auto makes none"
+    queries = _table(deployment, keys.QUERIES, "queries")
+    assert queries.loc[queries["split"] == "test", "kind"].tolist() == ["given"], "a judged split has none made"
+    assert set(queries.loc[queries["kind"] != "given", "split"]) == {"train", "dev"}
 
 
 def test_evaluated_queries_stay_as_the_corpus_grows_and_a_past_corpus_gets_its_set_back(
