@@ -83,7 +83,9 @@ def test_a_beir_folder_is_evaluated_like_status_with_runs_from_elsewhere_and_abl
     assert rows["best_first_stage"] == report.best_first_stage
     assert rows["model"]["version"] == "1"
     assert rows["corpus"]["quarantined_rows"] == 1
-    assert [item["coverage"] for item in rows["by_first_stage"]] == [1.0, 1.0, 1.0]
+    assert [(item["stage"], item["coverage"]) for item in rows["by_first_stage"]] == [
+        (name, 1.0) for name in (*FIRST_STAGES, "lean")
+    ]
     assert rows["power"]["detectable"] > 0
     assert Path(rows["report"].removeprefix("file://")).read_text().startswith("<!doctype html>")
     without = {item["variant"]: item["comparison"] for item in rows["ablation"]["scores"]}
