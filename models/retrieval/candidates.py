@@ -14,10 +14,10 @@ import pandas as pd
 
 from models.contracts.tiers import LEAN
 from models.measures.query_seconds import in_summary
+from models.retrieval.embedding import encoder_version
 from models.retrieval.fusion import FirstStage
 from models.retrieval.retriever import HybridRetriever, Retrieval, open_retriever
 from models.retrieval.steps import CANDIDATES
-from models.store.durable_files import digest_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,8 +55,7 @@ def make_candidates(
 ) -> Artifact:
     """The candidates of the training and evaluation queries."""
     inputs = (passages, queries, evaluation_set, passage_embeddings, dense_index, lexical_index, first_stage)
-    max_tokens = passage_embeddings.read_json("encoder.json")["max_tokens"]
-    outside = {"encoder": digest_json([passage_embeddings.manifest.inputs["weights"], max_tokens])}
+    outside = {"encoder": encoder_version(passage_embeddings)}
     previous = partial(CANDIDATES.previous, store, {**CANDIDATES.values(settings), **outside})
     build = partial(retrieve_candidates, *inputs, settings, previous, progress)
     return CANDIDATES.get_or_create(store, settings, build, inputs=inputs, outside=outside)

@@ -15,7 +15,7 @@ import numpy as np
 
 from models.retrieval.encoder import Encoder, EncoderPrompts
 from models.retrieval.steps import PASSAGE_EMBEDDINGS
-from models.store.durable_files import link_or_copy, write_atomically
+from models.store.durable_files import digest_json, link_or_copy, write_atomically
 from models.weights import local_weights, weights_digest
 
 if TYPE_CHECKING:
@@ -48,6 +48,12 @@ def make_passage_embeddings(
     checkpoint = PASSAGE_EMBEDDINGS.scratch(store, values, outside)
     build = partial(embed_passages, passages, settings.encoder, previous, checkpoint, progress)
     return PASSAGE_EMBEDDINGS.get_or_create(store, settings, build, inputs=(passages,), outside=outside)
+
+
+def encoder_version(passage_embeddings: Artifact) -> str:
+    """Digest of what decides a query's vector: the weights of the encoder, and its settings."""
+    manifest = passage_embeddings.manifest
+    return digest_json([manifest.inputs["weights"], manifest.settings])
 
 
 def embed_passages(

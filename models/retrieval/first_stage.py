@@ -22,10 +22,11 @@ from models.contracts.rows import GIVEN
 from models.corpus.splits import sample_by_hash
 from models.measures.metrics import MAIN_MEASURE, collapse_to_documents, evaluate_run
 from models.retrieval.candidates import build_candidates, query_vectors
+from models.retrieval.embedding import encoder_version
 from models.retrieval.fusion import FirstStage
 from models.retrieval.retriever import open_retriever
 from models.retrieval.steps import FIRST_STAGE
-from models.store.durable_files import canonical_json, digest_json
+from models.store.durable_files import canonical_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,8 +85,7 @@ def make_first_stage(
 ) -> Artifact:
     """The first stage that fits the development queries of the evaluation set."""
     inputs = (passages, evaluation_set, passage_embeddings, dense_index, lexical_index)
-    max_tokens = passage_embeddings.read_json("encoder.json")["max_tokens"]
-    outside = {"encoder": digest_json([passage_embeddings.manifest.inputs["weights"], max_tokens])}
+    outside = {"encoder": encoder_version(passage_embeddings)}
     previous = partial(FIRST_STAGE.previous, store, outside)
     build = partial(learn_first_stage, *inputs, settings.index, previous, progress)
     return FIRST_STAGE.get_or_create(store, settings, build, inputs=inputs, outside=outside)

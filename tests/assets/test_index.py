@@ -185,6 +185,14 @@ def test_another_chunking_or_length_of_the_encoder_is_another_build(refresh: Ref
     assert counts(pieces)[0] > 3
 
 
+@pytest.mark.parametrize("setting", [{"ENCODER__QUERY_PREFIX": "query: "}, {"ENCODER__DIMENSIONS": "64"}])
+def test_another_way_to_embed_queries_takes_no_vector_of_theirs_over(refresh: Refresh, setting: dict[str, str]) -> None:
+    documents = dict(list(handbook().items())[:12])
+    before = embedded(refresh(documents))
+    assert embedded(refresh(documents, **setting)) == before
+    assert all(before)
+
+
 def test_other_weights_of_the_encoder_are_another_build_and_the_old_ones_are_not_forgotten(
     refresh: Refresh, tmp_path: Path
 ) -> None:
