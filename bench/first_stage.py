@@ -161,13 +161,7 @@ def measure(home: Path, change: Callable[[str], str]) -> dict[str, Any]:
         )
     )  # fmt: skip
     settings = IndexSettings()
-    retriever = open_retriever(
-        passages.path("passages.parquet"),
-        embeddings=embeddings.folder,
-        dense=dense.folder,
-        lexical=lexical.folder,
-        settings=settings,
-    )
+    retriever = open_retriever(passages, embeddings, dense, lexical, settings)
     (dev, of_dev), (test, of_test) = (_asked(*split_of(evaluation_set, name), change) for name in ("dev", "test"))
     pool = build_candidates(dev, retriever, 2 * settings.depth, depth=settings.depth)
     chosen = choose_first_stage(pool, of_dev, settings)

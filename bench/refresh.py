@@ -186,14 +186,9 @@ def answer(home: Path, query: str) -> dict[str, list[str]]:
 def retriever(home: Path) -> HybridRetriever:
     """The current indexes, opened."""
     artifacts = store(home)
-    embeddings = artifacts.require("index/passage_embeddings")
-    return open_retriever(
-        artifacts.require("corpus/passages").path("passages.parquet"),
-        embeddings=embeddings.folder,
-        dense=artifacts.require("index/dense_index").folder,
-        lexical=artifacts.require("index/lexical_index").folder,
-        settings=IndexSettings(),
-    )
+    parts = ("corpus/passages", "index/passage_embeddings", "index/dense_index", "index/lexical_index")
+    passages, embeddings, dense, lexical = map(artifacts.require, parts)
+    return open_retriever(passages, embeddings, dense, lexical, IndexSettings())
 
 
 def rewrite(source: Path, change: Callable[[Row], Row | None]) -> None:

@@ -252,7 +252,16 @@ def build_small(home: Path) -> None:
     from models.corpus import splits
     from models.corpus.chunking import load_tokenizer
     from models.corpus.sources.corrections import CorrectionOutcome
-    from models.retrieval import candidates, dense_index, embedding, encoder, first_stage, lexical_index, retriever
+    from models.retrieval import (
+        candidates,
+        dense_index,
+        embedding,
+        encoder,
+        first_stage,
+        fusion,
+        lexical_index,
+        retriever,
+    )
     from models.store.artifacts import ArtifactStore
     from models.store.tables import write_rows, write_table
     from models.training import examples, logged_lists
@@ -318,13 +327,7 @@ def build_small(home: Path) -> None:
         "index/dense_index",
         "index/lexical_index",
     )
-    searches = retriever.open_retriever(
-        built["corpus/passages"].path("passages.parquet"),
-        embeddings=vectors.folder,
-        dense=dense.folder,
-        lexical=lexical.folder,
-        settings=settings.index,
-    )
+    searches = retriever.open_retriever(built["corpus/passages"], vectors, dense, lexical, settings.index)
     make(
         "index/candidates",
         lambda folder: candidates.build_all_candidates(
@@ -332,7 +335,7 @@ def build_small(home: Path) -> None:
             evaluated.queries,
             searches,
             folder,
-            first_stage=first_stage.read_first_stage(order.folder),
+            first_stage=fusion.read_first_stage(order.folder),
             candidates=settings.evaluation.candidates,
             depth=settings.index.depth,
             max_train_queries=settings.training.max_queries,

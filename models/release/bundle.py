@@ -24,8 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from models.cascade.calibration import Calibration
 from models.errors import ArtifactError
 from models.release.golden import GoldenQuery
-from models.retrieval.first_stage import read_first_stage
-from models.retrieval.fusion import FirstStage
+from models.retrieval.fusion import FirstStage, read_first_stage
 from models.settings import EncoderSettings, IndexSettings, TiersSettings
 from models.store.artifacts import Artifact
 

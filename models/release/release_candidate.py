@@ -12,7 +12,7 @@ from models.release.bundle import CALIBRATION_FILE, FACTS_FILE, GOLDEN_FILE, Bun
 from models.release.golden import golden_queries
 from models.release.model_card import CARD, model_card
 from models.release.steps import RELEASE_CANDIDATE
-from models.retrieval.first_stage import FIRST_STAGE_FILE
+from models.retrieval.fusion import FIRST_STAGE_FILE
 from models.store.durable_files import canonical_json, digest_json, link_or_copy
 from models.store.provenance import require_one_origin
 

@@ -15,7 +15,7 @@ import pandas as pd
 from models.contracts.tiers import LEAN
 from models.measures.query_seconds import in_summary
 from models.retrieval.embedding import encoder_version
-from models.retrieval.fusion import FirstStage
+from models.retrieval.fusion import FirstStage, read_first_stage
 from models.retrieval.retriever import HybridRetriever, Retrieval, open_retriever
 from models.retrieval.steps import CANDIDATES
 
@@ -77,13 +77,7 @@ def retrieve_candidates(
     """`build_all_candidates` with these indexes into `folder`, taking over query vectors from the artifact before and
     from the first stage."""
     before = previous()
-    retriever = open_retriever(
-        passages.path("passages.parquet"),
-        embeddings=passage_embeddings.folder,
-        dense=dense_index.folder,
-        lexical=lexical_index.folder,
-        settings=settings.index,
-    )
+    retriever = open_retriever(passages, passage_embeddings, dense_index, lexical_index, settings.index)
     return build_all_candidates(
         queries.read_table("queries.parquet"),
         evaluation_set.read_table("queries.parquet"),
@@ -92,7 +86,7 @@ def retrieve_candidates(
         candidates=settings.evaluation.candidates,
         depth=settings.index.depth,
         max_train_queries=settings.training.max_queries,
-        first_stage=FirstStage.from_dict(first_stage.read_json("first_stage.json")["first_stage"]),
+        first_stage=read_first_stage(first_stage.folder),
         known=[first_stage.folder, *([before.folder] if before else [])],
         encoding_seconds=before and before.summary.get(_ENCODING_SECONDS),
         progress=progress,

@@ -32,8 +32,6 @@ _BATCHES_PER_REPORT = 8
 _TOKENIZED_TOGETHER = 1024
 _ROWS = 16
 """Tokens of a batch, at least. MKL multiplies fewer than 4 rows in another way."""
-_NO_LIMIT = 1_000_000
-"""Tokens; what relative positions allow, within reason."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +218,7 @@ def _token_limit(model: SentenceTransformer, folder: Path) -> int:
     The limit that sentence-transformers puts on the loaded tokenizer is only a preference of who published the model.
     """
     config = getattr(getattr(model[0], "auto_model", None), "config", None)
-    limits = [token_limit(config)] if config is not None else [_NO_LIMIT]
+    limits = [token_limit(config)]
     declared = folder / "tokenizer_config.json"
     if declared.is_file():
         limits.append(json.loads(declared.read_text(encoding="utf-8")).get("model_max_length"))

@@ -7,7 +7,6 @@ Ingber, "An analysis of fusion functions for hybrid retrieval", TOIS 2023). docs
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,7 @@ from models.corpus.splits import sample_by_hash
 from models.measures.metrics import MAIN_MEASURE, collapse_to_documents, evaluate_run
 from models.retrieval.candidates import build_candidates, query_vectors
 from models.retrieval.embedding import encoder_version
-from models.retrieval.fusion import FirstStage
+from models.retrieval.fusion import FIRST_STAGE_FILE, FirstStage
 from models.retrieval.retriever import open_retriever
 from models.retrieval.steps import FIRST_STAGE
 from models.store.durable_files import canonical_json
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from models.settings import IndexSettings, Settings
     from models.store.artifacts import Artifact, ArtifactStore
     from models.store.steps import Lookup
-
-FIRST_STAGE_FILE = "first_stage.json"
 
 FEATURES = ("dense", "lexical", "lexical_log")
 MIN_QUERIES = 20
@@ -65,12 +62,6 @@ class ChosenFirstStage:
             "queries": self.queries,
             MAIN_MEASURE: dict(self.figures),
         }
-
-
-def read_first_stage(folder: Path) -> FirstStage | None:
-    """The first stage stored in a folder; None where there is none, as in bundles from before there was a choice."""
-    path = folder / FIRST_STAGE_FILE
-    return FirstStage.from_dict(json.loads(path.read_bytes())["first_stage"]) if path.exists() else None
 
 
 def make_first_stage(
@@ -109,13 +100,7 @@ def learn_first_stage(
     before = previous()
     queries, judgments = (evaluation_set.read_table(f"{name}.parquet") for name in ("queries", "judgments"))
     dev = queries.loc[queries["split"] == "dev"]
-    retriever = open_retriever(
-        passages.path("passages.parquet"),
-        embeddings=passage_embeddings.folder,
-        dense=dense_index.folder,
-        lexical=lexical_index.folder,
-        settings=settings,
-    )
+    retriever = open_retriever(passages, passage_embeddings, dense_index, lexical_index, settings)
     vectors, embedded = query_vectors(dev["text"].tolist(), retriever, [before.folder] if before else [], folder)
     pool = build_candidates(dev, retriever, 2 * settings.depth, progress, vectors, depth=settings.depth)
     of_dev = judgments.loc[judgments["query_id"].isin(dev["query_id"])]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     Ranking = tuple[NDArray[np.int64], NDArray[np.float32]]
     """Ids and scores, best first."""
+
+FIRST_STAGE_FILE = "first_stage.json"
 
 Method = Literal["rrf", "learned", "dense", "bm25"]
 """Reciprocal rank fusion; weights fitted on judged queries; or the score of one search alone."""
@@ -71,6 +75,12 @@ class FirstStage:
     def from_dict(cls, values: Mapping[str, Any]) -> FirstStage:
         """Read what `to_dict` wrote."""
         return cls(**values)
+
+
+def read_first_stage(folder: Path) -> FirstStage | None:
+    """The first stage stored in a folder; None where there is none, as in bundles from before there was a choice."""
+    path = folder / FIRST_STAGE_FILE
+    return FirstStage.from_dict(json.loads(path.read_bytes())["first_stage"]) if path.exists() else None
 
 
 def reciprocal_rank_fusion(

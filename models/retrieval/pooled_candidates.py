@@ -67,14 +67,7 @@ def pool(
     seconds of a query in each first stage."""
     count = settings.evaluation.candidates
     depth = max(settings.index.depth, count)
-    retriever = open_retriever(
-        passages.path("passages.parquet"),
-        embeddings=passage_embeddings.folder,
-        dense=dense_index.folder,
-        lexical=lexical_index.folder,
-        settings=settings.index,
-        first_stage=first_stage,
-    )
+    retriever = open_retriever(passages, passage_embeddings, dense_index, lexical_index, settings.index, first_stage)
     vectors = retriever.encode(queries["text"].tolist())
     rankings = first_stage_rankings(queries, retriever, depth, vectors)
     stages = pd.concat([ranking.assign(system=name) for name, ranking in rankings.items()], ignore_index=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.settings import IndexSettings
+    from models.store.artifacts import Artifact
 
 _BLOCK = 64
 _MASK_BYTES, _MOST_MASKS = 64 * 2**20, 256
@@ -244,25 +244,21 @@ def read_columns(passages: Path) -> pa.Table:
 
 
 def open_retriever(
-    passages: Path,
-    *,
-    embeddings: Path,
-    dense: Path,
-    lexical: Path,
+    passages: Artifact,
+    embeddings: Artifact,
+    dense: Artifact,
+    lexical: Artifact,
     settings: IndexSettings,
     first_stage: FirstStage | None = None,
 ) -> HybridRetriever:
-    """A retriever over stored indexes of the passages in passages.parquet.
-
-    `embeddings` is the folder of `models.retrieval.embedding`, whose encoder is loaded by the first query without a
-    vector.
-    """
-    facts = json.loads((embeddings / FACTS_FILE).read_bytes())
+    """A retriever over the stored indexes of the passages; the encoder of the `embeddings` is loaded by the first query
+    without a vector."""
+    facts = embeddings.read_json(FACTS_FILE)
     return HybridRetriever(
-        _LoadedOnDemand(embeddings / ENCODER, facts["max_tokens"], facts["dimensions"]),
-        DenseIndex.load(dense),
-        LexicalIndex.load(lexical),
-        read_columns(passages),
+        _LoadedOnDemand(embeddings.folder / ENCODER, facts["max_tokens"], facts["dimensions"]),
+        DenseIndex.load(dense.folder),
+        LexicalIndex.load(lexical.folder),
+        read_columns(passages.path("passages.parquet")),
         settings,
         first_stage,
     )

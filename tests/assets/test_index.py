@@ -101,14 +101,9 @@ def embedded(result: Mapping[str, Artifact]) -> tuple[int, ...]:
 def retriever_of(result: Mapping[str, Artifact]) -> HybridRetriever:
     from models.settings import load_settings
 
-    embeddings = result["index/passage_embeddings"]
-    return open_retriever(
-        result["corpus/passages"].path("passages.parquet"),
-        embeddings=embeddings.folder,
-        dense=result["index/dense_index"].folder,
-        lexical=result["index/lexical_index"].folder,
-        settings=load_settings().index,
-    )
+    parts = ("corpus/passages", "index/passage_embeddings", "index/dense_index", "index/lexical_index")
+    passages, embeddings, dense, lexical = (result[name] for name in parts)
+    return open_retriever(passages, embeddings, dense, lexical, load_settings().index)
 
 
 def test_a_refresh_embeds_what_changed_and_equals_a_build_from_nothing(refresh: Refresh) -> None:

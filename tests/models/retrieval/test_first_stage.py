@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 from models.retrieval.candidates import build_candidates, first_stage_rankings
 from models.retrieval.dense_index import DenseIndex, build
 from models.retrieval.first_stage import (
-    FIRST_STAGE_FILE,
     MIN_QUERIES,
     choose_first_stage,
     fit_first_stage,
-    read_first_stage,
 )
-from models.retrieval.fusion import FirstStage
+from models.retrieval.fusion import FIRST_STAGE_FILE, FirstStage, read_first_stage
 from models.retrieval.lexical_index import LexicalIndex
 from models.retrieval.retriever import HybridRetriever
 from models.settings import IndexSettings

@@ -175,7 +175,6 @@ def decoder(weights: dict[str, Path]) -> CrossEncoder:
 
 
 def test_lora_trains_few_weights_and_leaves_a_model_like_any_other(weights: dict[str, Path], tmp_path: Path) -> None:
-    pytest.importorskip("peft", reason="the extra lora")
     for name in ("bert", "qwen3-yes-no"):
         settings = tiny_settings(weights[name], large_pairs=24, max_tokens=MAX_TOKENS, lora_rank=2)
         report = train_large(examples(8), settings, tmp_path / name)
