@@ -20,9 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from models.contracts.rows import RejectedRow
+from models.corpus.sources.lines import read_json_lines, read_text_lines
 from models.errors import ContractError, SourceError
 from models.measures.metrics import MAIN_MEASURE, evaluate_run
 from models.measures.significance import bootstrap_interval
+from models.retrieval.candidates import query_hash
 from models.store.durable_files import write_atomically
 
 if TYPE_CHECKING:
@@ -97,17 +100,17 @@ def read_queries(path: Path) -> list[str]:
     Raises `SourceError` naming the line that is no query.
     """
     texts: dict[str, None] = {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"{path} cannot be read: {error}", "Name a UTF-8 file with a query on each line.") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        text = _text_of(line) if path.suffix == ".jsonl" else line.strip()
+    read = read_json_lines if path.suffix == ".jsonl" else read_text_lines
+    for item in read(path, "queries"):
+        text = "" if isinstance(item, RejectedRow) else item[1]
+        text = text.get("text") if isinstance(text, dict) else text
+        text = text.strip() if isinstance(text, str) else ""
         if not text or len(text) > _MOST_CHARACTERS:
+            position = item.position if isinstance(item, RejectedRow) else item[0]
             reason = f"is no query of 1 to {_MOST_CHARACTERS:,} characters"
-            raise SourceError(f"{path}:{number} {reason}", 'A line of JSONL is as in {"text": "how do I ..."}.')
+            raise SourceError(
+                f"{path.parent / position} {reason}", 'A line of JSONL is as in {"text": "how do I ..."}.'
+            )
         texts[text] = None
     if not 0 < len(texts) <= _MOST_QUERIES:
         raise SourceError(f"{path} has {len(texts):,} queries", f"From 1 to {_MOST_QUERIES:,} can be drawn from.")
@@ -237,7 +240,7 @@ def differences_of(queries: Sequence[RankedQuery], grades: Mapping[str, Mapping[
 
 def query_name(text: str) -> str:
     """Id of a judged query."""
-    return f"judged/{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+    return f"judged/{query_hash(text)[:24]}"
 
 
 def read_grades(folder: Path) -> dict[str, dict[str, int]]:
@@ -267,15 +270,6 @@ def keep(folder: Path, query: RankedQuery, grades: Mapping[str, int]) -> None:
     _write(folder / QUERIES_FILE, [*others, {"query_id": query.query_id, "text": query.text, "split": "test"}])
 
 
-def _text_of(line: str) -> str:
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return ""
-    text = value.get("text") if isinstance(value, dict) else None
-    return text.strip() if isinstance(text, str) else ""
-
-
 def _documents(ids: Sequence[str]) -> tuple[str, ...]:
     """The best documents, each at the rank of its best passage."""
     return tuple(dict.fromkeys(ids))[:DEPTH]
@@ -298,11 +292,10 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise SourceError(f"{path}:{number} is not JSON", "Mend the line, or name another folder.") from error
+    for item in read_json_lines(path, path.stem):
+        if isinstance(item, RejectedRow):
+            raise SourceError(f"{path.parent / item.position} is not JSON", "Mend the line, or name another folder.")
+        rows.append(item[1])
     return rows
 
 

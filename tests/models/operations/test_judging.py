@@ -40,6 +40,9 @@ def test_a_query_is_a_line_once(tmp_path: Path) -> None:
     rows.write_text('{"text": "how?"}\n{"query": "why?"}\n')
     with pytest.raises(SourceError, match=r"queries\.jsonl:2 is no query"):
         read_queries(rows)
+    lines.write_bytes(b"how?\n\xff\n")
+    with pytest.raises(SourceError, match=r"queries\.txt:2 is no query"):
+        read_queries(lines)
     lines.write_text("\n")
     with pytest.raises(SourceError, match="0 queries"):
         read_queries(lines)
