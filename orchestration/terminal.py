@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 _WIDTH = 140
 """Columns where the output is no terminal: tables keep their words."""
 _LOGS_KEPT = 20
+_TOLD = 10
+"""Lines about one count."""
 _COUNTED = re.compile(r"(?P<what>.+): (?P<done>\d+) of (?P<total>\d+)$")
 
 
@@ -144,3 +146,16 @@ class Live(Lines):
 def watch(console: Console) -> Lines:
     """How a run is shown on this console."""
     return Live(console) if console.is_terminal else Lines(console)
+
+
+def reporter(lines: Lines) -> Callable[[str, int, int], None]:
+    """Tells `lines` about a tenth of what it is told: (what, done, of how many)."""
+    shown: dict[str, int] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        step = _TOLD * done // max(total, 1)
+        if step > shown.get(what, -1):
+            shown[what] = step
+            lines.said(f"{what}: {done} of {total}")
+
+    return report

@@ -60,6 +60,23 @@ def find_rejected_rows(store: ArtifactStore, tables: Mapping[str, Artifact]) -> 
     return REJECTED_SHARE.remember(store, _versions(*tables.values()), partial(rejected_rows, dict(tables)))
 
 
+def require_accepted(store: ArtifactStore, tables: Mapping[str, Artifact], limit: float, name: str) -> float:
+    """The share of refused rows in the worst table of the corpus `name`. Raises `SourceError` where it is above
+    `limit`, which is `corpus.max_rejected_share`."""
+    share = float(find_rejected_rows(store, tables)["share"])
+    if share <= limit:
+        return share
+    file = "quarantined_rows.parquet"
+    refused = tables["quarantined_rows"].read_table(file)
+    first = refused.iloc[0]
+    raise SourceError(
+        f"{name}: {share:.1%} of the rows were refused, more than the {limit:.1%} of corpus.max_rejected_share; the "
+        f"first: {first['table']} {first['position']}: {first['reason']}",
+        f"All {len(refused)} are in {tables['quarantined_rows'].folder / file}. Correct the source, or --set "
+        "corpus.max_rejected_share.",
+    )
+
+
 def rejected_rows(tables: Mapping[str, Artifact]) -> dict[str, Any]:
     """What `find_rejected_rows` remembers."""
     frames = {name: tables[name].read_table(f"{name}.parquet") for name in ("passages", "queries", "judgments")}

@@ -11,7 +11,8 @@ An artifact is kept that
 
 and all that these were made from, down to the corpus. The rest goes, with its steps and the remembered results of its
 checks; so do temporary folders of dead processes. `evaluation_stores` are the stores beside the deployment's own that
-`rerankops evaluate` fills; nothing refers to them but recent calls, and the last runs of the ablations.
+`rerankops evaluate` and `rerankops pretrain` fill; nothing refers to them but recent calls, and the last runs of the
+ablations.
 
 Runs may work meanwhile, on this machine or another. The deletion is in two halves that both sides take in opposite
 order: a run first marks the step as used and then looks whether the content is there (`ArtifactStore._reuse`), this
@@ -142,9 +143,11 @@ NO_REFERENCES = References({}, {})
 
 
 def evaluation_stores(settings: Settings) -> dict[str, ArtifactStore]:
-    """What `rerankops evaluate` and its ablations have made, as far as they were called, by the place in the home."""
+    """What `rerankops evaluate` and its ablations and `rerankops pretrain` have made, as far as they were called, by
+    the place in the home."""
     folder = settings.evaluations
     caches = {folder: folder / "cache", folder / "ablations" / "artifacts": folder / "ablations" / "cache"}
+    caches[settings.pretrainings] = settings.pretrainings / "cache"
     return {
         root.relative_to(settings.home).as_posix(): ArtifactStore(str(root), cache)
         for root, cache in caches.items()

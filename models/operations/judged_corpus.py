@@ -18,7 +18,7 @@ import pandas as pd
 from pandas.util import hash_pandas_object
 
 from models.contracts.tiers import MODEL_TIERS
-from models.corpus.integrity import find_rejected_rows
+from models.corpus.integrity import require_accepted
 from models.corpus.reading import read_tables
 from models.corpus.sources.base import CorpusSource
 from models.corpus.splits import sample_by_hash
@@ -92,7 +92,7 @@ def judged_corpus(
     count = candidates or Bundle.open(bundle).facts.candidates
     of_bundle = _with_settings_of(bundle, settings, count)
     tables = read_tables(store, of_bundle, source, name, tokenizer_file(of_bundle.encoder.model))
-    rejected_share = _require_accepted(store, tables, settings, name)
+    rejected_share = require_accepted(store, tables, settings.corpus.max_rejected_share, name)
     queries, judgments, left_out = _sample(tables, split, max_queries, name)
     passages = tables["passages"]
     embeddings = make_passage_embeddings(store, of_bundle, passages, partial(report, "passages embedded"))
@@ -183,22 +183,6 @@ def _with_settings_of(bundle: Artifact, settings: Settings, candidates: int) -> 
     values["evaluation"]["candidates"] = candidates
     values["training"] |= {"pseudo_queries": "off", "max_tokens": facts.max_tokens}
     return Settings.model_validate(values)
-
-
-def _require_accepted(store: ArtifactStore, tables: Mapping[str, Artifact], settings: Settings, name: str) -> float:
-    """The share of refused rows in the worst table. Raises `SourceError` where it is too great."""
-    share, limit = float(find_rejected_rows(store, tables)["share"]), settings.corpus.max_rejected_share
-    if share <= limit:
-        return share
-    file = "quarantined_rows.parquet"
-    refused = tables["quarantined_rows"].read_table(file)
-    first = refused.iloc[0]
-    raise SourceError(
-        f"{name}: {share:.1%} of the rows were refused, more than the {limit:.1%} of corpus.max_rejected_share; the "
-        f"first: {first['table']} {first['position']}: {first['reason']}",
-        f"All {len(refused)} are in {tables['quarantined_rows'].folder / file}. Correct the source, or --set "
-        "corpus.max_rejected_share.",
-    )
 
 
 def _sample(

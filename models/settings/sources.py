@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationError
 
 from models.settings.types import MAX_DECOMPRESSED_BYTES, Fraction, PasswordlessUrl, PositiveFloat, PositiveInt, Section
 
@@ -178,3 +178,18 @@ class CorpusSettings(Section):
     sql: SqlSettings = SqlSettings()
     ir_datasets: IrDatasetsSettings = IrDatasetsSettings()
     huggingface: HuggingFaceSettings = HuggingFaceSettings()
+
+
+def _check_corpora(tables: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Name the corpus and the key of what `CorpusSettings` refuses."""
+    for name, table in tables.items():
+        try:
+            CorpusSettings.model_validate(table)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            raise ValueError(f"{name}.{'.'.join(map(str, problem['loc']))}: {problem['msg']}") from None
+    return tables
+
+
+CorpusTables = Annotated[dict[str, dict[str, Any]], AfterValidator(_check_corpora)]
+"""Keys of [corpus] that differ, by the name of a corpus."""

@@ -16,6 +16,8 @@ TRAINING_EXAMPLES = "training/training_examples"
 LOGGED_LISTS = "training/logged_lists"
 LARGE_RERANKER = "training/large_reranker"
 SCORING_ENGINES = "training/scoring_engines"
+MIXTURE = "training/mixture"
+"""Of `rerankops pretrain`; no asset of the lifecycle."""
 
 SCORED_CANDIDATES = "evaluation/scored_candidates"
 SCORE_CALIBRATION = "evaluation/score_calibration"

@@ -54,6 +54,12 @@ SCORING_ENGINES = Step(
     ("engine", "training.max_tokens"),
     without=("engine.threads",),
 )
+MIXTURE = Step(
+    names.MIXTURE,
+    "models.training.mixture:mix",
+    ("pretraining.pairs", "pretraining.compact_pairs", "pretraining.size_exponent", *_LEAKAGE),
+)
+TRAINING_SPEED = Step("training_speed", "models.training.training_speed:measure")
 NO_EVALUATION_QUERY_IN_TRAINING = Step(
     "no_evaluation_query_in_training",
     "models.training.leakage:leaked",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from models.errors import SettingsError
 from orchestration.options import Json, Set, print_json, settings_with
-from orchestration.terminal import Lines, err, libraries_write_to, new_log, out, watch
+from orchestration.terminal import Lines, err, libraries_write_to, new_log, out, reporter, watch
 
 if TYPE_CHECKING:
     from models.corpus.sources.base import CorpusSource
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from models.settings import Settings
     from models.store.artifacts import Artifact
 
-_LINES = 10
 _WORST = 5
 _SHOWN = 60
 _MEASURES = ("nDCG@10", "MRR@10", "MAP", "R@10", "P@1")
@@ -80,7 +78,7 @@ def evaluate(
                     split=split,
                     max_queries=max_queries,
                     candidates=candidates,
-                    report=_reporter(lines),
+                    report=reporter(lines),
                 )
             imported = [_imported(text, judged) for text in run or ()]
             lines.said(f"{len(judged.queries)} queries: testing differences")
@@ -163,19 +161,6 @@ def _imported(text: str, judged: JudgedCorpus) -> ImportedRun:
     path, _, name = text.rpartition(":") if not Path(text).exists() else (text, "", "")
     documents = set(judged.passages["document_id"])
     return read_trec_run(Path(path or text).expanduser(), judged.queries["query_id"].tolist(), documents, name or None)
-
-
-def _reporter(lines: Lines) -> Callable[[str, int, int], None]:
-    """Tells `lines` about a tenth of what it is told."""
-    shown: dict[str, int] = {}
-
-    def report(what: str, done: int, total: int) -> None:
-        step = _LINES * done // max(total, 1)
-        if step > shown.get(what, -1):
-            shown[what] = step
-            lines.said(f"{what}: {done} of {total}")
-
-    return report
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -65,7 +65,8 @@ def gc(
         return
     something = [_show(planned, deleted=delete)]
     for location, evaluation in evaluations.items():
-        out.print(f"\n{settings.home / location}: of `rerankops evaluate`", markup=False, soft_wrap=True)
+        command = "pretrain" if settings.home / location == settings.pretrainings else "evaluate"
+        out.print(f"\n{settings.home / location}: of `rerankops {command}`", markup=False, soft_wrap=True)
         something.append(_show(evaluation, deleted=delete))
     for page in pages:
         out.print(f"{page}: {'deleted' if delete else 'would be deleted'}", markup=False, soft_wrap=True)
