@@ -6,7 +6,9 @@ Its true models are judged, and candidates that were broken on purpose: logits o
 the values of each tensor in random places, a tokenizer whose word ids are permuted, passages with the vectors of
 others, and a tenth of the budget. Each is calibrated, evaluated, bundled, loaded, profiled and judged by the code that
 judges a real one; each but one is judged as the first release, so that no champion helps to refuse it. The candidate
-with the broken first stage is held against the true models as champion.
+with the broken first stage is held against the true models as champion. Broken models are judged with
+`tiers.lean_alone` at "never", so that the gate's rules are what stops them; the last row leaves it at "auto", as
+deployments do: models that add nothing are left out of the release.
 
 What lies between a broken artifact and its bundle and would have to be trained again is copied, with the broken
 artifact named as its input. Everything is made in HOME's artifact store and nothing is pointed at.
@@ -82,6 +84,12 @@ class Bench:
     settings: Settings
     store: ArtifactStore
     true: Mapping[str, Artifact]
+
+    @property
+    def asked(self) -> Settings:
+        """The settings, under which the models are asked whether they pay or not."""
+        tiers = self.settings.tiers.model_copy(update={"lean_alone": "never"})
+        return self.settings.model_copy(update={"tiers": tiers})
 
     @classmethod
     def open(cls, settings: Settings) -> Bench:
@@ -192,7 +200,7 @@ def candidates(bench: Bench, empty: Ledger, champion: Ledger) -> dict[str, tuple
         changed: dict[str, Artifact] = {}
         for tier in reversed(MODEL_TIERS):
             changed[tier.asset] = bench.broken(tier.asset, sabotage, changed, change)
-        return bench.judged(changed, empty)
+        return bench.judged(changed, empty, bench.asked)
 
     def first_stage() -> GateDecision:
         store, settings, true = bench.store, bench.settings, bench.true
@@ -212,24 +220,25 @@ def candidates(bench: Bench, empty: Ledger, champion: Ledger) -> dict[str, tuple
         )
         for name in _COPIED:
             changed[name] = bench.broken(name, "behind a broken first stage", changed, None)
-        return bench.judged(changed, champion)
+        return bench.judged(changed, champion, bench.asked)
 
     def budget() -> GateDecision:
-        tiers = bench.settings.tiers
+        tiers = bench.asked.tiers
         tenth = tiers.model_copy(update={"budget_ms": tiers.budget_ms / 10})
         return bench.judged({}, empty, bench.settings.model_copy(update={"tiers": tenth}))
 
-    def noisy(seed: int) -> GateDecision:
+    def noisy(seed: int, settings: Settings) -> GateDecision:
         scored = bench.broken(names.SCORED_CANDIDATES, f"noise {seed}", {}, noise(seed))
-        return bench.judged({names.SCORED_CANDIDATES: scored}, empty)
+        return bench.judged({names.SCORED_CANDIDATES: scored}, empty, settings)
 
     return {
         "true models": ("", lambda: bench.judged({}, empty)),
-        **{f"noise, seed {seed}": ("gain", lambda seed=seed: noisy(seed)) for seed in NOISE_SEEDS},
+        **{f"noise, seed {seed}": ("gain", lambda seed=seed: noisy(seed, bench.asked)) for seed in NOISE_SEEDS},
         "shuffled checkpoint": ("gain", lambda: models("shuffled checkpoint", shuffle_weights)),
         "wrong tokenizer": ("gain", lambda: models("wrong tokenizer", permute_words)),
         "broken first stage": ("champion_loss", first_stage),
         "a tenth of the budget": ("degraded_share", budget),
+        "noise, seed 0, left out": ("", lambda: noisy(NOISE_SEEDS[0], bench.settings)),
     }
 
 

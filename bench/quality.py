@@ -86,7 +86,16 @@ def measure(corpus: str, seed: int, overrides: list[str], home: Path) -> dict[st
 
 
 def development(store: ArtifactStore, settings: Settings) -> dict[str, float]:
-    """nDCG@10 of each system on the development queries, by which settings are chosen: the test queries report once.
+    """nDCG@10 of each system on the development queries, by which settings are chosen: the test queries report once."""
+    values = development_values(store, settings)
+    return {
+        str(name): round(mean_values(rows)[MAIN_MEASURE], 4)
+        for name, rows in values.drop(columns="system").groupby(values["system"])
+    }
+
+
+def development_values(store: ArtifactStore, settings: Settings) -> pd.DataFrame:
+    """All measures of each system on each development query: `models.evaluation.report.PER_QUERY_COLUMNS`.
 
     Scores and windows are fitted on one half of the queries and judged on the other, and the other way round.
     """
@@ -98,17 +107,14 @@ def development(store: ArtifactStore, settings: Settings) -> dict[str, float]:
         (scored[scored["query_id"].isin(half)], judgments[judgments["query_id"].isin(half)])
         for half in (ids[::2], ids[1::2])
     ]
-    rankings: dict[str, list[pd.DataFrame]] = {}
-    for (fitted_on, known), (judged, _) in (halves, halves[::-1]):
+    values = []
+    for (fitted_on, known), (judged, asked) in (halves, halves[::-1]):
         calibration = fit_calibration(fitted_on, known)
         fitted = fit_early_exit(fitted_on, known, calibration, settings.tiers, pair_costs(artifact))
         calibration = replace(calibration, early_exit=fitted.early_exit)
         for name, ranking in rerank(judged, calibration, settings.tiers).items():
-            rankings.setdefault(name, []).append(ranking)
-    return {
-        name: round(mean_values(evaluate_ranking(name, pd.concat(parts), judgments))[MAIN_MEASURE], 4)
-        for name, parts in rankings.items()
-    }
+            values.append(evaluate_ranking(name, ranking, asked))
+    return pd.concat(values, ignore_index=True)
 
 
 def figures(report: Mapping[str, Any]) -> dict[str, Any]:

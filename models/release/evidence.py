@@ -84,7 +84,7 @@ def gather(
         champion_version=version,
         evaluation_set_version=evaluation_set,
         same_evaluation_set=same_set,
-        lean_alone=not Bundle.open(candidate).calibration.early_exit.asked(),
+        lean_alone=settings.tiers.lean_alone == "auto" and not Bundle.open(candidate).calibration.early_exit.asked(),
         latency=LatencyProfile(**latency.read_json("latency.json")),
         drift_share=drift_share,
         rolled_back=ledger.was_rolled_back(candidate.data_version),

@@ -387,7 +387,7 @@ class TiersSettings(Section):
     lean_alone: Literal["auto", "never"] = Field(
         default="auto",
         description="auto: where the models do not rank the development queries better than the first stage does, none"
-        " is asked, and the release says so.",
+        " is asked, and the release says so; never: the gate refuses models that add nothing.",
     )
 
 

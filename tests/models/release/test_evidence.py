@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from models.cascade.windows import EarlyExit
 from models.errors import ArtifactError
 from models.evaluation.report import PAGE
 from models.records.ledger import Ledger
@@ -56,6 +57,17 @@ def test_a_candidate_with_shuffled_weights_is_refused_for_what_it_scores(small: 
     assert evidence.champion.difference < -0.05
     assert any("may be worse than what is serving" in reason for reason in decision.reasons)
     assert ledger.current() == champion
+
+
+def test_models_that_are_never_asked_are_judged_as_models_where_the_settings_want_models(
+    small: Small, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EarlyExit, "asked", lambda _: ())
+    exhibits = exhibits_for(small, ledger, small.first)
+    for lean_alone, judged_as_lean in (("auto", True), ("never", False)):
+        tiers = small.settings.tiers.model_copy(update={"lean_alone": lean_alone})
+        settings = small.settings.model_copy(update={"tiers": tiers})
+        assert gather(small.store, ledger, exhibits, settings, None).lean_alone is judged_as_lean
 
 
 def test_a_candidate_that_ranks_as_the_champion_does_is_released(small: Small, ledger: Ledger) -> None:
