@@ -19,7 +19,8 @@ from typing import Any
 
 import pandas as pd
 
-from bench.quality import DATA, SETTINGS, development_values
+from bench.folders import DATA, FIGURES, ROOT
+from bench.quality import SETTINGS, development_values
 from bench.results import merge_into
 from models.contracts.tiers import LEAN, MODEL_TIERS
 from models.evaluation.report import compare
@@ -30,8 +31,7 @@ from models.store import asset_names as names
 from models.text.markdown import table_lines
 from orchestration.separate_runs import run_to_evaluation, store_in
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "docs" / "benchmarks" / "defaults.json"
+RESULTS = FIGURES / "defaults.json"
 COMPACT, LARGE = (tier.name for tier in MODEL_TIERS)
 
 GROUPS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {

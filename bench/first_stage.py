@@ -25,6 +25,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.folders import DATA, FIGURES, ROOT
 from bench.results import merge_into
 from bench.rewording import content_words, function_words
 from models.contracts.tiers import FIRST_STAGES, LEAN
@@ -36,12 +37,11 @@ from models.retrieval.candidates import build_candidates, first_stage_rankings
 from models.retrieval.first_stage import choose_first_stage
 from models.retrieval.fusion import FirstStage
 from models.retrieval.retriever import open_retriever
-from models.settings import ROOT, IndexSettings, as_environment
+from models.settings import IndexSettings, as_environment
 from models.store import asset_names as names
 from models.store.artifacts import ArtifactStore
 
-DATA = Path(os.environ.get("RERANKOPS_DATA") or ROOT.parent / "shared" / "data")
-RESULTS = ROOT / "docs" / "benchmarks" / "first_stage.json"
+RESULTS = FIGURES / "first_stage.json"
 MEASURES = (MAIN_MEASURE, "R@20", "R@50", "R@100")
 _ENOUGH = (20, 40, 80, 160)
 """Development queries that the choice is repeated with."""

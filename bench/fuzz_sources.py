@@ -39,7 +39,6 @@ from models.errors import SourceError
 from models.settings import CorpusSettings
 from tests.corpus_tables import read_corpus
 
-ROOT = Path(__file__).resolve().parent.parent
 INPUTS = 1000
 _CHECKED = 5
 _LIMIT = 2_000_000

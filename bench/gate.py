@@ -37,6 +37,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.folders import FIGURES
 from bench.results import merge_into
 from models.contracts.tiers import FIRST_STAGES, LEAN, MODEL_TIERS
 from models.corpus.splits import sample_by_hash
@@ -65,7 +66,7 @@ from models.text.markdown import table_lines
 from models.training.engine_selection import make_scoring_engines
 from tests.shuffled_weights import shuffle_weights
 
-RESULTS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "gate.json"
+RESULTS = FIGURES / "gate.json"
 NOISE_SEEDS = (0, 1, 2)
 SIZES = (40, 250, 400, 716, 1500)
 """Test queries: of the preset tiny, of the former default, and more."""

@@ -19,10 +19,10 @@ from typing import Any
 
 import grimp
 
+from bench.folders import FIGURES, ROOT
 from bench.results import merge_into
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "docs" / "benchmarks" / "house.json"
+RESULTS = FIGURES / "house.json"
 PACKAGES = ("models", "assets", "checks", "services", "orchestration")
 _TYPES_OFF = re.compile(r"^# pyright: (?!strict|basic)", re.MULTILINE)
 _STARTS = 5

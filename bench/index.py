@@ -31,6 +31,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from bench.folders import FIGURES, ROOT
 from models.contracts.rows import Passage
 from models.corpus.mapped_passages import write_mapped_passages
 from models.corpus.splits import sample_by_hash
@@ -44,8 +45,7 @@ from models.store.asset_names import RELEASE_CANDIDATE
 from models.store.durable_files import link_or_copy, write_atomically
 from models.store.tables import write_rows
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "docs" / "benchmarks" / "index.json"
+RESULTS = FIGURES / "index.json"
 PLOT = ROOT / "docs" / "images" / "index-scale.png"
 SIZES = (10_000, 100_000, 1_000_000)
 DEPTH = 100

@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 
+from bench.folders import FIGURES
 from models.evaluation.evaluation_set import split_of
 from models.operations.judging import Draw, RankedQuery, differences_of, draw, estimate, rank_queries
 from models.release.lookup import find_bundle
 from models.serving.loaded_bundle import load_bundle
-from models.settings import ROOT, load_settings
+from models.settings import load_settings
 from models.store.artifacts import ArtifactStore
 from models.store.asset_names import EVALUATION_SET
 
-RESULTS = ROOT / "docs" / "benchmarks" / "judging.json"
+RESULTS = FIGURES / "judging.json"
 _COUNTS = (25, 50, 100)
 _DRAWS = 200
 

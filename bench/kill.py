@@ -27,17 +27,18 @@ from typing import Any
 
 import dagster as dg
 
+from bench.folders import FIGURES, ROOT
 from models.records.database import Database
 from models.records.ledger import Ledger
 from models.records.mlflow_registry import CHAMPION, Tracking
-from models.settings import ROOT, load_settings
+from models.settings import load_settings
 from models.store.artifacts import MANIFEST, ArtifactStore
 from models.store.durable_files import write_atomically
 from tests.docs_corpus import docs_settings, write_docs_corpus
 from tests.service_process import free_port
 from tests.test_end_to_end import DOCUMENTS, SETTINGS
 
-RESULTS = ROOT / "docs" / "benchmarks" / "kill.json"
+RESULTS = FIGURES / "kill.json"
 START = "before the first stage"
 _KILLS_PER_HOME = 4
 _POLL_S = 0.02

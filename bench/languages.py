@@ -31,6 +31,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.folders import FIGURES, ROOT
 from bench.results import merge_into
 from models.contracts.rows import Document, Passage
 from models.corpus.chunking import load_tokenizer, split_documents
@@ -45,8 +46,7 @@ from models.text.passage_text import passage_text
 from models.text.stop_words import INDEX_STOP_WORDS
 from models.text.words import stems
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "docs" / "benchmarks" / "languages.json"
+RESULTS = FIGURES / "languages.json"
 LANGUAGES = ("en", "de", "es", "fr", "ru", "zh_CN", "ja")
 MIXED = "mixed"
 _CHARACTERS = 1200

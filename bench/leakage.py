@@ -9,7 +9,6 @@ Writes docs/benchmarks/leakage.json and prints the tables of docs/benchmarks/lea
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench.folders import DATA, FIGURES
 from bench.rewording import REWORDINGS
 from models.contracts.rows import Judgment, Query
 from models.corpus.sources import open_source
@@ -29,9 +29,7 @@ from models.retrieval.encoder import Encoder
 from models.settings import EncoderSettings, EvaluationSettings, TrainingSettings, load_settings
 from models.training.leakage import leaks, training_queries
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("RERANKOPS_DATA") or ROOT.parent / "shared" / "data")
-RESULTS = ROOT / "docs" / "benchmarks" / "leakage.json"
+RESULTS = FIGURES / "leakage.json"
 _CORPORA = ("medquad-liveqa-open", "scifact", "squad-v1.1-dev")
 _MAX_TRAIN = 6000
 Vectors = dict[str, NDArray[np.float32]]

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.folders import ROOT
 from models.retrieval.lexical_index import LexicalIndex, read_texts
 from models.text.tokenize import tokenize
 
@@ -29,7 +30,6 @@ Find = Callable[[str, NDArray[np.bool_] | None], tuple[NDArray[Any], NDArray[Any
 
 DEPTH = 100
 _ASKED = 200
-_ROOT = Path(__file__).resolve().parent.parent
 _BATCH = 16_384
 
 
@@ -47,7 +47,7 @@ def main() -> None:
             figures[system] = {}
             for step in ("build", "search"):
                 command = [sys.executable, "-m", "bench.lexical", "step", step, system, passages, queries, size, work]
-                completed = subprocess.run(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True, check=True)
+                completed = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
                 figures[system] |= json.loads(completed.stdout.splitlines()[-1])
         rows, scores = (
             [np.load(Path(work) / f"{system}.{what}.npy") for system in _FINDERS] for what in ("rows", "scores")

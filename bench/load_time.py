@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 
-from models.settings import ROOT
+from bench.folders import ROOT
 
 _PROGRAMS = {
     "interpreter": "pass",

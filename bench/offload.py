@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "docs" / "benchmarks" / "quality.json"
+from bench.folders import FIGURES, ROOT
+
+RESULTS = FIGURES / "quality.json"
 _TEXTS = "texts.parquet"
 _BATCH = 256
 

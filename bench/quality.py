@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.folders import DATA, FIGURES, ROOT
 from bench.results import merge_into
 from models.cascade.calibration import fit_calibration
 from models.cascade.offline import rerank
@@ -34,9 +35,7 @@ from models.store import asset_names as names
 from models.store.artifacts import ArtifactStore
 from orchestration.separate_runs import evaluation_in, run_to_evaluation, store_in
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("RERANKOPS_DATA") or ROOT.parent / "shared" / "data")
-RESULTS = ROOT / "docs" / "benchmarks" / "quality.json"
+RESULTS = FIGURES / "quality.json"
 SETTINGS: dict[str, tuple[str, ...]] = {
     "python-docs": (),
     "squad-v1.1-dev": ("training.max_tokens=192", "training.max_queries=6000", "training.large_pairs=32000"),

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.folders import DATA, FIGURES, ROOT
 from models.corpus.sources.lines import MAX_LINE_BYTES
 from models.records.database import Database
 from models.records.ledger import Ledger
@@ -29,9 +30,8 @@ from models.records.mlflow_registry import Tracking
 from models.settings import load_settings
 from tests.test_end_to_end import SETTINGS
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("RERANKOPS_DATA") or ROOT.parent / "shared" / "data") / "squad-v1.1-dev"
-PAGE = ROOT / "docs" / "benchmarks" / "quarantine.md"
+CORPUS = DATA / "squad-v1.1-dev"
+PAGE = FIGURES / "quarantine.md"
 QUERIES = {"train": 160, "dev": 40, "test": 40}
 DOCUMENTS = 400
 SHARES = (0.02, 0.3)
@@ -135,12 +135,12 @@ def _other(document: str, documents: list[dict[str, Any]]) -> str:
 def _cut() -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, list[list[str]]], list[dict[str, Any]]]:
     """Documents, queries and judgments (by split) that refer to each other, and documents that are in no judgment."""
     generator = random.Random(SEED)
-    with gzip.open(DATA / "corpus.jsonl.gz", "rt", encoding="utf-8") as file:
+    with gzip.open(CORPUS / "corpus.jsonl.gz", "rt", encoding="utf-8") as file:
         everything = {row["_id"]: row for row in map(json.loads, file)}
-    texts = {row["_id"]: row for row in map(json.loads, (DATA / "queries.jsonl").read_text().splitlines())}
+    texts = {row["_id"]: row for row in map(json.loads, (CORPUS / "queries.jsonl").read_text().splitlines())}
     judgments, seen = {}, set()
     for split, count in QUERIES.items():
-        rows = [line.split("\t") for line in (DATA / "qrels" / f"{split}.tsv").read_text().splitlines()[1:]]
+        rows = [line.split("\t") for line in (CORPUS / "qrels" / f"{split}.tsv").read_text().splitlines()[1:]]
         judgments[split] = []
         for row in generator.sample(rows, len(rows)):
             text = texts[row[0]]["text"].casefold()

@@ -26,6 +26,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from bench.folders import DATA, FIGURES, ROOT
 from bench.stages import step_seconds
 from models.contracts.rows import Passage
 from models.retrieval.retriever import HybridRetriever, open_retriever
@@ -34,9 +35,8 @@ from models.settings import GeneratorSettings, IndexSettings
 from models.store.artifacts import ArtifactStore
 from models.store.durable_files import canonical_json, write_atomically
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = Path(os.environ.get("RERANKOPS_DATA") or ROOT.parent / "shared" / "data") / "medquad-liveqa-open"
-RESULTS = ROOT / "docs" / "benchmarks" / "refresh.json"
+CORPUS = DATA / "medquad-liveqa-open"
+RESULTS = FIGURES / "refresh.json"
 SELECTION = 'group:"corpus" or group:"index"'
 _SHOWN_S = 0.5
 
@@ -45,7 +45,7 @@ Row = dict[str, str]
 
 def main() -> None:
     """Measure, check, print and write."""
-    data = Path(sys.argv[1]) if len(sys.argv) > 1 else DATA
+    data = Path(sys.argv[1]) if len(sys.argv) > 1 else CORPUS
     with tempfile.TemporaryDirectory(prefix="refresh-") as work:
         home = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(work) / "home"
         source, built = home / "source", home / "full-build.json"

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent.parent / "docs" / "benchmarks" / "results.json"
+from bench.folders import FIGURES
+
+RESULTS = FIGURES / "results.json"
 
 
 def merge(figures: Mapping[str, Any]) -> str:

@@ -24,10 +24,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.folders import ROOT
 from models.corpus.sources import open_source
 from models.settings import CorpusSettings
 
-ROOT = Path(__file__).resolve().parent.parent
 ROWS = 200_000
 _WORDS = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split()
 _WORDS_PER_DOCUMENT = 90

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -16,7 +16,7 @@ from orchestration.options import Json, Set, print_json, settings_with
 from orchestration.terminal import err, libraries_write_to, new_log, out, watch
 
 if TYPE_CHECKING:
-    from models.operations.judging import Draw, Estimate, RankedQuery
+    from models.operations.judging import Estimate, RankedQuery
     from models.settings import Settings
 
 _TOLD_EVERY = 25
@@ -78,11 +78,11 @@ def judge(
             bundle.close()
     drawn = draw(ranked, count, evenly=evenly)
     err.print(_HELP, markup=False, soft_wrap=True)
-    for item in _unjudged(drawn, grades):
+    for item in [item for item in drawn if item.query.query_id not in grades]:
         answer = _ask(item.query, len(drawn) - sum(other.query.query_id in grades for other in drawn))
-        if answer is None:
+        if answer == "stop":
             break
-        if answer == _SKIP:
+        if answer == "skip":
             continue
         keep(folder, item.query, answer)
         grades[item.query.query_id] = answer
@@ -91,10 +91,6 @@ def judge(
         print_json({**result.to_dict(), "drawn": len(drawn), "folder": str(folder)})
     else:
         out.print(_told(result, settings.evaluation.confidence, folder), markup=False, soft_wrap=True)
-
-
-_SKIP: dict[str, int] = {"": -1}
-"""The answer of who does not want to judge a query."""
 
 
 def _folder_of(settings: Settings) -> Path:
@@ -106,12 +102,8 @@ def _folder_of(settings: Settings) -> Path:
     return settings.corpus_path if settings.corpus.source == "folder" and is_read else settings.home / "judged"
 
 
-def _unjudged(drawn: Sequence[Draw], grades: dict[str, dict[str, int]]) -> list[Draw]:
-    return [item for item in drawn if item.query.query_id not in grades]
-
-
-def _ask(query: RankedQuery, left: int) -> dict[str, int] | None:
-    """The grades that a person gives; None to stop."""
+def _ask(query: RankedQuery, left: int) -> dict[str, int] | Literal["skip", "stop"]:
+    """The grades that a person gives, or what else they want."""
     width = shutil.get_terminal_size().columns
     err.print(f"\n[bold]{escape(query.text)}[/]  ({left} left)", soft_wrap=True)
     documents = list(query.shown)
@@ -124,9 +116,9 @@ def _ask(query: RankedQuery, left: int) -> dict[str, int] | None:
         err.print("\nanswered by: ", end="")
         line = sys.stdin.readline()
         if not line or line.strip().lower() == "q":
-            return None
+            return "stop"
         if line.strip().lower() == "s":
-            return _SKIP
+            return "skip"
         grades = _grades(line, documents)
         if grades is not None:
             return grades
