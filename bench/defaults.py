@@ -67,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", nargs="?", default="python-docs", help=f"any of {', '.join(SETTINGS)}")
     parser.add_argument("--only", default=",".join(GROUPS), help="groups, separated by commas")
+    parser.add_argument("--tiny", help="weights of a small model, by path: further variants of the compact one")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all variants")
     options = parser.parse_args()
     home = Path(os.environ.get("RERANKOPS_HOME") or ROOT / "var" / "defaults").resolve() / options.corpus
@@ -75,6 +76,13 @@ def main() -> None:
         common += ["corpus.source=beir", f"corpus.path={DATA / options.corpus}"]
     for group in options.only.split(","):
         system, variants = GROUPS[group]
+        if group == "compact" and options.tiny:
+            variants |= {
+                f"{Path(options.tiny).name}, {pairs} pairs": (
+                    f"training.compact_base_model={options.tiny}", f"training.compact_pairs={pairs}",
+                )
+                for pairs in (8000, 48000)
+            }  # fmt: skip
         rows, first = [], None
         for variant, overrides in variants.items():
             figures, per_query = measure(home, [*common, *options.set, *overrides])
