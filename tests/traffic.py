@@ -117,6 +117,7 @@ def ask(
     random = np.random.default_rng(seed)
     start = datetime.combine(day, time(), UTC)
     words = _OTHER_WORDS if other_words else _WORDS
+    asked = []
     for number, (text, ranked) in enumerate(_questions(random, count, words, shift)):
         rows = ranked.assign(score=1 / (1 + np.exp(-ranked["score"]))).to_dict("records")
         values = {
@@ -127,7 +128,8 @@ def ask(
             "stage_ms": {"total": float(random.gamma(4, 50))},
         }
         when = start + timedelta(seconds=number)
-        record(database, decision(f"{day}-{seed}-{number}", when, **{**values, **changes}))
+        asked.append(decision_row(decision(f"{day}-{seed}-{number}", when, **{**values, **changes})))
+    insert_decisions(database, asked)
 
 
 def _questions(
