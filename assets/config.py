@@ -5,7 +5,8 @@ them. See docs/decisions/0005-one-run-configuration.md.
 """
 
 from collections.abc import Collection
-from typing import Any, Literal, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_origin
 
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -53,7 +54,10 @@ def edits(config: dg.Config, prefix: str = "") -> dict[str, Any]:
 
 
 def _plain(annotation: Any) -> Any:
-    """Dagster has no literals in config: their type stands in, and the validation of the settings narrows it."""
+    """Dagster has no literals in config, and no number or word: their type, or any, stands in, and the validation of
+    the settings narrows it."""
+    if get_origin(annotation) in (Union, UnionType):
+        return Any
     return str if get_origin(annotation) is Literal else annotation
 
 

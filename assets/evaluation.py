@@ -13,7 +13,7 @@ from models.store.artifacts import Artifact
 
 @asset_of(
     SCORED_CANDIDATES,
-    keys.EVALUATION_SET, keys.PASSAGES, keys.CANDIDATES, keys.SCORING_ENGINES, *keys.RERANKERS,
+    keys.EVALUATION_SET, keys.PASSAGES, keys.CANDIDATES, keys.SCORING_ENGINES, keys.CORPUS_DEFAULTS, *keys.RERANKERS,
     kinds={"python", "huggingface"},
     pool=MODEL_POOL,
 )  # fmt: skip
@@ -24,6 +24,7 @@ def scored_candidates(
     passages: Artifact,
     candidates: Artifact,
     scoring_engines: Artifact,
+    corpus_defaults: Artifact,
     **rerankers: Artifact,
 ) -> dg.Output[Artifact]:
     """The candidates of the development and test queries with the logits of all cross-encoders."""
@@ -31,7 +32,7 @@ def scored_candidates(
 
     artifact = make_scored_candidates(
         deployment.store(),
-        deployment.settings(),
+        deployment.settings_for(corpus_defaults),
         evaluation_set,
         passages,
         candidates,
@@ -42,21 +43,27 @@ def scored_candidates(
     return output(context, artifact)
 
 
-@asset_of(SCORE_CALIBRATION, keys.EVALUATION_SET, keys.SCORED_CANDIDATES, kinds={"python"})
+@asset_of(SCORE_CALIBRATION, keys.EVALUATION_SET, keys.SCORED_CANDIDATES, keys.CORPUS_DEFAULTS, kinds={"python"})
 def score_calibration(
-    context: dg.AssetExecutionContext, deployment: Deployment, evaluation_set: Artifact, scored_candidates: Artifact
+    context: dg.AssetExecutionContext,
+    deployment: Deployment,
+    evaluation_set: Artifact,
+    scored_candidates: Artifact,
+    corpus_defaults: Artifact,
 ) -> dg.Output[Artifact]:
     """How each tier combines first-stage scores and logits into one calibrated probability, and how close to the best
     a candidate must be for the next model; fitted on the dev queries."""
     from models.evaluation.score_calibration import make_score_calibration
 
-    artifact = make_score_calibration(deployment.store(), deployment.settings(), evaluation_set, scored_candidates)
+    settings = deployment.settings_for(corpus_defaults)
+    artifact = make_score_calibration(deployment.store(), settings, evaluation_set, scored_candidates)
     return output(context, artifact)
 
 
 @asset_of(
     OFFLINE_EVALUATION,
     keys.EVALUATION_SET, keys.PASSAGES, keys.CANDIDATES, keys.SCORED_CANDIDATES, keys.SCORE_CALIBRATION,
+    keys.CORPUS_DEFAULTS,
     kinds={"python", "mlflow"},
 )  # fmt: skip
 def offline_evaluation(
@@ -67,6 +74,7 @@ def offline_evaluation(
     candidates: Artifact,
     scored_candidates: Artifact,
     score_calibration: Artifact,
+    corpus_defaults: Artifact,
 ) -> dg.Output[Artifact]:
     """Every system on the test queries: metrics with intervals, gains over the best first stage, quality
     against cost."""
@@ -75,7 +83,7 @@ def offline_evaluation(
     from models.records.mlflow_registry import Tracking
     from models.release.registration import log_evaluation
 
-    settings = deployment.settings()
+    settings = deployment.settings_for(corpus_defaults)
     artifact = make_offline_evaluation(
         deployment.store(), settings, evaluation_set, passages, candidates, scored_candidates, score_calibration
     )

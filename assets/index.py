@@ -3,11 +3,12 @@
 import dagster as dg
 
 from assets import keys
-from assets.making import asset_of, output, progress
+from assets.making import asset_of, output, progress, reasons
 from assets.policies import MODEL_POOL
 from assets.resources import Deployment
 from models.retrieval.steps import CANDIDATES, DENSE_INDEX, FIRST_STAGE, LEXICAL_INDEX, PASSAGE_EMBEDDINGS
 from models.store.artifacts import Artifact
+from models.training.steps import CORPUS_DEFAULTS
 
 
 @asset_of(PASSAGE_EMBEDDINGS, keys.PASSAGES, kinds={"python", "huggingface"}, pool=MODEL_POOL)
@@ -79,9 +80,41 @@ def first_stage(
 
 
 @asset_of(
+    CORPUS_DEFAULTS,
+    keys.PASSAGES, keys.QUERIES, keys.JUDGMENTS, keys.EVALUATION_SET, keys.FIRST_STAGE,
+    kinds={"python"},
+    pool=MODEL_POOL,
+)  # fmt: skip
+def corpus_defaults(
+    context: dg.AssetExecutionContext,
+    deployment: Deployment,
+    passages: Artifact,
+    queries: Artifact,
+    judgments: Artifact,
+    evaluation_set: Artifact,
+    first_stage: Artifact,
+) -> dg.Output[Artifact]:
+    """What `auto` is for this corpus: tokens, pairs and candidates, each with the reason for it, chosen from passages,
+    training and development queries and the time that there is."""
+    from models.training.corpus_defaults import choices_of, make_corpus_defaults
+
+    artifact = make_corpus_defaults(
+        deployment.store(),
+        deployment.settings(),
+        passages,
+        queries,
+        judgments,
+        evaluation_set,
+        first_stage,
+        context.log.info,
+    )
+    return output(context, artifact, reasons=reasons(choices_of(artifact)))
+
+
+@asset_of(
     CANDIDATES,
     keys.PASSAGES, keys.QUERIES, keys.EVALUATION_SET, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX,
-    keys.FIRST_STAGE,
+    keys.FIRST_STAGE, keys.CORPUS_DEFAULTS,
     kinds={"python", "faiss"},
     pool=MODEL_POOL,
 )  # fmt: skip
@@ -95,13 +128,14 @@ def candidates(
     dense_index: Artifact,
     lexical_index: Artifact,
     first_stage: Artifact,
+    corpus_defaults: Artifact,
 ) -> dg.Output[Artifact]:
     """Candidates of the training and evaluation queries, and the first-stage rankings of the evaluation queries."""
     from models.retrieval.candidates import make_candidates
 
     artifact = make_candidates(
         deployment.store(),
-        deployment.settings(),
+        deployment.settings_for(corpus_defaults),
         passages,
         queries,
         evaluation_set,
@@ -114,4 +148,4 @@ def candidates(
     return output(context, artifact)
 
 
-ASSETS = [passage_embeddings, dense_index, lexical_index, first_stage, candidates]
+ASSETS = [passage_embeddings, dense_index, lexical_index, first_stage, corpus_defaults, candidates]

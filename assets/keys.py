@@ -24,6 +24,7 @@ PASSAGE_EMBEDDINGS = dg.AssetKey([INDEX, "passage_embeddings"])
 DENSE_INDEX = dg.AssetKey([INDEX, "dense_index"])
 LEXICAL_INDEX = dg.AssetKey([INDEX, "lexical_index"])
 FIRST_STAGE = dg.AssetKey([INDEX, "first_stage"])
+CORPUS_DEFAULTS = dg.AssetKey([INDEX, "corpus_defaults"])
 CANDIDATES = dg.AssetKey([INDEX, "candidates"])
 
 TRAINING_EXAMPLES = dg.AssetKey([TRAINING, "training_examples"])

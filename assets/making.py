@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -10,6 +10,9 @@ from assets.policies import NO_CONFIG, OWNERS, WHEN_INPUTS_CHANGE
 from models.contracts.tiers import MODEL_TIERS
 from models.store.artifacts import Artifact
 from models.store.steps import Step
+
+if TYPE_CHECKING:
+    from models.training.corpus_defaults import Choice
 
 _LOG_STEPS = 10
 
@@ -87,6 +90,14 @@ def _column_schema(artifact: Artifact) -> dict[str, dg.TableSchema]:
             ]
         )
     }
+
+
+def reasons(choices: "Mapping[str, Choice]") -> dg.MarkdownMetadataValue:
+    """A table of what was chosen, and why."""
+    from models.text.markdown import table_lines
+
+    rows = [(f"`{key}`", choice.value, choice.reason) for key, choice in choices.items()]
+    return dg.MetadataValue.md("\n".join(table_lines(("setting", "value", "because"), rows)))
 
 
 def log(context: dg.AssetExecutionContext, artifact: Artifact) -> None:

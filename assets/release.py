@@ -23,9 +23,20 @@ _PARTS = (
 _EVIDENCE = (keys.RELEASE_CANDIDATE, keys.OFFLINE_EVALUATION, keys.CHAMPION_EVALUATION, keys.LATENCY_PROFILE)
 
 
-@asset_of(RELEASE_CANDIDATE, *_PARTS, keys.SCORED_CANDIDATES, kinds={"python", "mlflow"}, pool=REGISTRY_POOL)
+@asset_of(
+    RELEASE_CANDIDATE,
+    *_PARTS,
+    keys.SCORED_CANDIDATES,
+    keys.CORPUS_DEFAULTS,
+    kinds={"python", "mlflow"},
+    pool=REGISTRY_POOL,
+)
 def release_candidate(
-    context: dg.AssetExecutionContext, deployment: Deployment, scored_candidates: Artifact, **parts: Artifact
+    context: dg.AssetExecutionContext,
+    deployment: Deployment,
+    scored_candidates: Artifact,
+    corpus_defaults: Artifact,
+    **parts: Artifact,
 ) -> dg.Output[Artifact]:
     """The self-contained serving bundle: models, calibration, tiers, indexes, passages and settings; MLflow's
     challenger. Refused where its parts were not made from each other, or with different settings."""
@@ -34,8 +45,10 @@ def release_candidate(
     from models.release.registration import register_candidate
     from models.release.release_candidate import make_release_candidate
 
-    settings = deployment.settings()
-    bundle = make_release_candidate(deployment.store(), settings, BundleParts.of(parts), scored_candidates)
+    settings = deployment.settings_for(corpus_defaults)
+    bundle = make_release_candidate(
+        deployment.store(), settings, BundleParts.of(parts), scored_candidates, corpus_defaults
+    )
     version, card = register_candidate(Tracking.of(settings), bundle)
     return output(context, bundle, mlflow_version=version, model_card=dg.MetadataValue.md(card))
 

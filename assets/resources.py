@@ -77,6 +77,12 @@ class Deployment(dg.ConfigurableResource):
         """The validated settings: those of the run, outside a run those in force now. Raises `SettingsError`."""
         return self._of_run or load_settings(values=edits(self))
 
+    def settings_for(self, corpus_defaults: Artifact) -> Settings:
+        """`settings` with the numbers that were chosen for the corpus in place of `auto`."""
+        from models.training.corpus_defaults import with_defaults
+
+        return with_defaults(self.settings(), corpus_defaults)
+
     def store(self) -> ArtifactStore:
         """The artifact store."""
         return ArtifactStore.of(self.settings(), self._backfill)

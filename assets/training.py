@@ -21,6 +21,7 @@ from models.training.steps import (
 @asset_of(
     TRAINING_EXAMPLES,
     keys.PASSAGES, keys.QUERIES, keys.JUDGMENTS, keys.CANDIDATES, keys.EVALUATION_SET, keys.PASSAGE_EMBEDDINGS,
+    keys.CORPUS_DEFAULTS,
     kinds={"python", "parquet"},
 )  # fmt: skip
 def training_examples(
@@ -32,6 +33,7 @@ def training_examples(
     candidates: Artifact,
     evaluation_set: Artifact,
     passage_embeddings: Artifact,
+    corpus_defaults: Artifact,
 ) -> dg.Output[Artifact]:
     """Lists of one positive and its negatives, mined from the candidates of the training queries, without those that
     nearly repeat a development or test query, which are listed; and the lists of the development queries."""
@@ -39,7 +41,7 @@ def training_examples(
 
     artifact = make_training_examples(
         deployment.store(),
-        deployment.settings(),
+        deployment.settings_for(corpus_defaults),
         passages,
         queries,
         judgments,
@@ -78,14 +80,19 @@ def logged_lists(
     return output(context, artifact)
 
 
-@asset_of(LARGE_RERANKER, keys.TRAINING_EXAMPLES, kinds={"huggingface", "mlflow"}, pool=MODEL_POOL)
+@asset_of(
+    LARGE_RERANKER,
+    keys.TRAINING_EXAMPLES, keys.CORPUS_DEFAULTS,
+    kinds={"huggingface", "mlflow"},
+    pool=MODEL_POOL,
+)  # fmt: skip
 def large_reranker(
-    context: dg.AssetExecutionContext, deployment: Deployment, training_examples: Artifact
+    context: dg.AssetExecutionContext, deployment: Deployment, training_examples: Artifact, corpus_defaults: Artifact
 ) -> dg.Output[Artifact]:
     """The large cross-encoder, fine-tuned on the training examples."""
     from models.training.large_reranker import make_large_reranker
 
-    settings = deployment.settings()
+    settings = deployment.settings_for(corpus_defaults)
     artifact = make_large_reranker(deployment.store(), settings, training_examples, progress(context, "training steps"))
     return _registered(context, settings, artifact, LAST.name)
 
@@ -93,7 +100,7 @@ def large_reranker(
 def _distilled_reranker(tier: TierSpec) -> dg.AssetsDefinition:
     @asset_of(
         DISTILLED_RERANKERS[tier.name],
-        keys.TRAINING_EXAMPLES, keys.LARGE_RERANKER, keys.LOGGED_LISTS,
+        keys.TRAINING_EXAMPLES, keys.LARGE_RERANKER, keys.LOGGED_LISTS, keys.CORPUS_DEFAULTS,
         description=f"The {tier.name} cross-encoder: chosen layers of the large one, or weights of its own, trained on "
         "with the large one as teacher.",
         kinds={"huggingface", "mlflow"},
@@ -105,10 +112,11 @@ def _distilled_reranker(tier: TierSpec) -> dg.AssetsDefinition:
         training_examples: Artifact,
         large_reranker: Artifact,
         logged_lists: Artifact,
+        corpus_defaults: Artifact,
     ) -> dg.Output[Artifact]:
         from models.training.distilled_reranker import make_distilled_reranker
 
-        settings = deployment.settings()
+        settings = deployment.settings_for(corpus_defaults)
         artifact = make_distilled_reranker(
             deployment.store(),
             settings,
@@ -128,7 +136,7 @@ distilled_rerankers = [_distilled_reranker(tier) for tier in reversed(DISTILLED_
 
 @asset_of(
     SCORING_ENGINES,
-    keys.PASSAGES, keys.CANDIDATES, keys.EVALUATION_SET, *keys.RERANKERS,
+    keys.PASSAGES, keys.CANDIDATES, keys.EVALUATION_SET, keys.CORPUS_DEFAULTS, *keys.RERANKERS,
     kinds={"onnx", "pytorch"},
     pool=MODEL_POOL,
 )  # fmt: skip
@@ -138,6 +146,7 @@ def scoring_engines(
     passages: Artifact,
     candidates: Artifact,
     evaluation_set: Artifact,
+    corpus_defaults: Artifact,
     **rerankers: Artifact,
 ) -> dg.Output[Artifact]:
     """The cross-encoders as what the service runs, and how far their scores are from those of the models."""
@@ -145,7 +154,7 @@ def scoring_engines(
 
     artifact = make_scoring_engines(
         deployment.store(),
-        deployment.settings(),
+        deployment.settings_for(corpus_defaults),
         passages,
         candidates,
         evaluation_set,

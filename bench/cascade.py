@@ -37,8 +37,9 @@ from models.evaluation.evaluation_set import split_of
 from models.evaluation.scored_candidates import pair_costs
 from models.measures.metrics import collapse_to_documents, evaluate_run
 from models.serving.loaded_bundle import LoadedBundle, load_bundle
-from models.settings import TiersSettings, load_settings
+from models.settings import TiersSettings, chosen, load_settings
 from models.store.artifacts import ArtifactStore
+from models.training.corpus_defaults import settings_in_force
 
 _QUERIES, _DEPTH = 250, 100
 _BUDGETS = (1.0, 2.0, 3.0, 4.5, 6.5, 9.5, 14.0, 19.0)
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str] = ()) -> None:
     most = parser.parse_args(arguments).queries
     settings = load_settings()
     store = ArtifactStore.of(settings)
+    settings = settings_in_force(store, settings)
     candidate = store.require("release/release_candidate")
     bundle = load_bundle(candidate)
     passages = store.require("corpus/passages").read_table("passages.parquet", ["passage_id", "title", "text"])
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         table = _candidates(bundle, queries)
         pairs = candidate_pairs(table, queries, passages)
         kept = judgments[judgments["query_id"].isin(queries["query_id"])]
-        scored[split] = (*_score(table, pairs, candidate.folder, settings.training.max_tokens), kept)
+        scored[split] = (*_score(table, pairs, candidate.folder, chosen(settings.training.max_tokens)), kept)
     bundle.close()
     dev, _, of_dev = scored["dev"]
     table, costs, judgments = scored["test"]

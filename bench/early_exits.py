@@ -26,6 +26,7 @@ from models.evaluation.scored_candidates import pair_costs
 from models.measures.metrics import collapse_to_documents, evaluate_run, mean_values
 from models.settings import TiersSettings, load_settings
 from models.store.artifacts import ArtifactStore
+from models.training.corpus_defaults import settings_in_force
 
 _BUDGETS = (3.0, 6.0, 9.5, 15.0, 0.0)
 _TRIED = 24
@@ -35,6 +36,7 @@ def main() -> None:
     """Measure, print and write."""
     settings = load_settings()
     store = ArtifactStore.of(settings)
+    settings = settings_in_force(store, settings)
     candidates = store.require("evaluation/scored_candidates")
     scored = candidates.read_table("scored.parquet")
     evaluation_set = store.require("corpus/evaluation_set")

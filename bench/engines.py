@@ -27,8 +27,9 @@ from models.cross_encoder.engines import Kind, OnnxScorer
 from models.cross_encoder.flops import pair_flops
 from models.cross_encoder.scorer import CrossEncoderScorer
 from models.evaluation.evaluation_set import split_of
-from models.settings import Settings, load_settings
+from models.settings import Settings, chosen, load_settings
 from models.store.artifacts import ArtifactStore
+from models.training.corpus_defaults import settings_in_force
 from models.training.engine_selection import ParitySample, compare, export_model, parity_sample
 
 _PAIRS, _ROUNDS, _PROFILED = 64, 3, 32
@@ -46,6 +47,7 @@ def main() -> None:
 
     settings = load_settings()
     store = ArtifactStore.of(settings)
+    settings = settings_in_force(store, settings)
     sample, some = (sample_of(settings, store, count) for count in (_QUERIES, _GATE_QUERIES))
     threads = torch.get_num_threads()
     results: dict[str, Any] = {"threads": threads, "pairs": _PAIRS, "corpus": corpus_name(settings)}
@@ -106,7 +108,7 @@ def _measure(
     from transformers import AutoConfig
 
     folder = store.require(f"training/{size}_reranker").folder
-    length = settings.training.max_tokens
+    length = chosen(settings.training.max_tokens)
     reference = CrossEncoderScorer.load(folder, length)
     # The pair head is a module of this checkout.
     peer = CrossEncoder(str(folder), device="cpu", trust_remote_code=True, local_files_only=True)

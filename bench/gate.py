@@ -63,6 +63,7 @@ from models.store import asset_names as names
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.tables import write_table
 from models.text.markdown import table_lines
+from models.training.corpus_defaults import settings_in_force
 from models.training.engine_selection import make_scoring_engines
 from tests.shuffled_weights import shuffle_weights
 
@@ -101,7 +102,7 @@ class Bench:
             names.LEXICAL_INDEX, names.FIRST_STAGE, names.CANDIDATES, *_COPIED, names.SCORING_ENGINES,
             names.SCORED_CANDIDATES, names.SCORE_CALIBRATION, names.OFFLINE_EVALUATION, names.RELEASE_CANDIDATE,
         )  # fmt: skip
-        return cls(settings, store, {name: store.require(name) for name in wanted})
+        return cls(settings_in_force(store, settings), store, {name: store.require(name) for name in wanted})
 
     def broken(self, name: str, sabotage: str, changed: Mapping[str, Artifact], change: Change | None) -> Artifact:
         """A copy of the true artifact `name` whose inputs are those of `changed`, its files changed by `change`."""

@@ -19,6 +19,7 @@ from models.evaluation.evaluation_set import split_of
 from models.operations.judging import Draw, RankedQuery, differences_of, draw, estimate, rank_queries
 from models.release.lookup import find_bundle
 from models.serving.loaded_bundle import load_bundle
+from models.serving.protocol import candidates_of
 from models.settings import load_settings
 from models.store.artifacts import ArtifactStore
 from models.store.asset_names import EVALUATION_SET
@@ -67,7 +68,7 @@ def main() -> None:
     text_of = dict(zip(table["query_id"], table["text"], strict=True))
     bundle = load_bundle(named.artifact)
     texts = list(dict.fromkeys(text_of.values()))
-    queries = rank_queries(bundle, texts, settings.serving.candidates)
+    queries = rank_queries(bundle, texts, candidates_of(bundle, settings.serving))
     bundle.close()
     relevant: dict[str, dict[str, int]] = {text: {} for text in texts}
     for query_id, document, grade in judgments[["query_id", "document_id", "grade"]].itertuples(index=False):

@@ -76,9 +76,11 @@ def pack(options: argparse.Namespace) -> None:
     from models.cross_encoder.candidate_scores import candidate_pairs
     from models.settings import load_settings
     from models.store.artifacts import ArtifactStore
+    from models.training.corpus_defaults import settings_in_force
 
     settings = load_settings()
     store = ArtifactStore.of(settings)
+    settings = settings_in_force(store, settings)
     parts = ("training/training_examples", "corpus/evaluation_set", "index/candidates", "corpus/passages")
     examples, evaluation_set, candidates, passages = (store.require(part) for part in parts)
     jobs = options.folder / "jobs"
@@ -199,7 +201,7 @@ def train(jobs: Path, name: str, out: Path, models: Path) -> None:
     import torch
 
     from models.cross_encoder.scorer import CrossEncoderScorer, resolve_device
-    from models.settings import TrainingSettings
+    from models.settings import TrainingSettings, chosen
     from models.training.fine_tuning import mixed_precision, train_large, train_student
 
     if (out / f"{name}.npz").exists():
@@ -234,7 +236,7 @@ def train(jobs: Path, name: str, out: Path, models: Path) -> None:
                 size, examples, large, settings, model_folder, _progress(size), development=development
             )
         trained = time.perf_counter()
-        scorer = CrossEncoderScorer.load(model_folder, settings.max_tokens, device)
+        scorer = CrossEncoderScorer.load(model_folder, chosen(settings.max_tokens), device)
         logits[size] = scorer.logits(pairs, batch_size=_BATCH if device == "cuda" else 32)
         figures[size] = {
             "training": outcome.to_dict(),

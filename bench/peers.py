@@ -26,8 +26,9 @@ from typing import Any
 from bench.engines import kinds, sample_of
 from bench.results import merge
 from models.cross_encoder.onnx_session import MODEL
-from models.settings import load_settings
+from models.settings import chosen, load_settings
 from models.store.artifacts import ArtifactStore
+from models.training.corpus_defaults import settings_in_force
 from models.training.engine_selection import export_model
 
 _REQUESTS, _ROUNDS = 8, 3
@@ -99,7 +100,8 @@ def main() -> None:
     """Measure, print and write."""
     settings = load_settings()
     store = ArtifactStore.of(settings)
-    model, length = store.require("training/compact_reranker").folder, settings.training.max_tokens
+    settings = settings_in_force(store, settings)
+    model, length = store.require("training/compact_reranker").folder, chosen(settings.training.max_tokens)
     grouped: dict[str, list[str]] = {}
     for query, text in sample_of(settings, store, _REQUESTS).pairs:
         grouped.setdefault(query, []).append(text)
@@ -124,19 +126,21 @@ def main() -> None:
             arguments = (kind, str(model), str(graph), str(length))
             contestants[f"ours_{kind}"] = Contestant(Path(sys.executable), _OURS, arguments)
         rounds = _run(contestants, requests)
-    chosen = f"ours_{kinds()[0]}"
+    ours_best = f"ours_{kinds()[0]}"
     figures = {
         name: {
             "pairs_per_second": round(count / statistics.median(seconds for seconds, *_ in taken), 1),
             "speedup_of_ours": round(
-                statistics.median(theirs[0] / ours[0] for theirs, ours in zip(taken, rounds[chosen], strict=True)), 3
+                statistics.median(theirs[0] / ours[0] for theirs, ours in zip(taken, rounds[ours_best], strict=True)), 3
             ),
             "same_best_passage": round(_agreement(taken[0][1], rounds["ours_fp32"][0][1]), 3),
             "peak_mib": round(max(memory for *_, memory in taken)),
         }
         for name, taken in rounds.items()
     }
-    print(merge({"engine": {"peers": {"requests": len(requests), "pairs": count, "ours": chosen, "engines": figures}}}))
+    print(
+        merge({"engine": {"peers": {"requests": len(requests), "pairs": count, "ours": ours_best, "engines": figures}}})
+    )
 
 
 def _run(

@@ -33,6 +33,7 @@ from models.measures.metrics import MAIN_MEASURE, mean_values
 from models.settings import Settings, load_settings
 from models.store import asset_names as names
 from models.store.artifacts import ArtifactStore
+from models.training.corpus_defaults import settings_in_force
 from orchestration.separate_runs import evaluation_in, run_to_evaluation, store_in
 
 RESULTS = FIGURES / "quality.json"
@@ -98,6 +99,7 @@ def development_values(store: ArtifactStore, settings: Settings) -> pd.DataFrame
 
     Scores and windows are fitted on one half of the queries and judged on the other, and the other way round.
     """
+    settings = settings_in_force(store, settings)
     queries, judgments = split_of(store.require(names.EVALUATION_SET), "dev")
     artifact = store.require(names.SCORED_CANDIDATES)
     scored = artifact.read_table("scored.parquet")

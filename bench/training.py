@@ -26,8 +26,9 @@ from bench.results import merge
 from models.cross_encoder.flops import pair_flops
 from models.cross_encoder.pairwise import Progress
 from models.cross_encoder.scorer import CrossEncoderScorer
-from models.settings import load_settings
+from models.settings import chosen, load_settings
 from models.store.artifacts import ArtifactStore
+from models.training.corpus_defaults import settings_in_force
 from models.training.fine_tuning import mixed_precision, train_large, train_student, untrained_layers
 
 _PAIRS, _ROUNDS, _WARM = 512, 3, 4
@@ -43,12 +44,13 @@ def main() -> None:
     """Measure, print and write."""
     settings = load_settings()
     store = ArtifactStore.of(settings)
+    settings = settings_in_force(store, settings)
     examples = store.require("training/training_examples").read_table("training_examples.parquet").head(8 * _PAIRS)
     large = store.require("training/large_reranker").folder
     few = settings.training.model_copy(update={"large_pairs": _PAIRS, "compact_pairs": _PAIRS, "early_stopping": 0})
     precision, threads = mixed_precision(few), torch.get_num_threads()
     limit = rate("bf16" if precision == "bf16" else "fp32", threads)
-    encoded = CrossEncoderScorer.load(large, few.max_tokens).encode(
+    encoded = CrossEncoderScorer.load(large, chosen(few.max_tokens)).encode(
         list(zip(examples["query"].head(_PAIRS), examples["passage"].head(_PAIRS), strict=True))
     )
     config = AutoConfig.from_pretrained(str(large), local_files_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from models.errors import ReleaseError
 from models.retrieval.passage_filter import PassageFilter
-from models.serving.protocol import Ranking, ServedBundle, ranking_fault
+from models.serving.protocol import Ranking, ServedBundle, candidates_of, ranking_fault
 
 if TYPE_CHECKING:
     from models.settings import Settings
@@ -26,15 +26,14 @@ def warm_up(bundle: ServedBundle, settings: Settings) -> dict[str, float]:
     The first passes have time for every tier, so that each model's kernels and buffers exist; the last one is measured
     under the configured budget. Raises `ReleaseError` when an answer is not a ranking of what was asked.
     """
-    probe = bundle.retrieve(_PROBE, settings.serving.candidates, PassageFilter())
+    count = candidates_of(bundle, settings.serving)
+    probe = bundle.retrieve(_PROBE, count, PassageFilter())
     passages = [bundle.passage(candidate) for candidate in probe]
     queries = [passage.title.strip() or _PROBE for passage in passages[:_QUERIES]] or [_PROBE]
     documents = [passage.text for passage in passages] or [_PROBE]
     measured: dict[str, float] = {}
     for query, budget_ms in [*((query, _UNHURRIED_MS) for query in queries), (queries[0], settings.tiers.budget_ms)]:
-        candidates, measured["retrieve"] = _timed(
-            lambda query=query: bundle.retrieve(query, settings.serving.candidates, PassageFilter())
-        )
+        candidates, measured["retrieve"] = _timed(lambda query=query: bundle.retrieve(query, count, PassageFilter()))
         ranking, measured["rank_candidates"] = _timed(
             lambda query=query, retrieved=candidates, ms=budget_ms: bundle.rank_candidates(query, retrieved, ms)
         )

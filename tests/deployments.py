@@ -9,9 +9,12 @@ import pandas as pd
 import pytest
 
 from assets.resources import Deployment
+from models.settings import Settings
 from models.store.artifacts import Artifact, ArtifactStore
-from models.store.durable_files import digest_json
+from models.store.durable_files import canonical_json, digest_json
 from models.store.tables import write_table
+from models.training.corpus_defaults import FILE
+from models.training.steps import CORPUS_DEFAULTS
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -50,6 +53,25 @@ def write_artifact(
     return store.get_or_create(
         asset, code_version="1", inputs={**(inputs or {}), "content": digest_json(content)}, settings={}, build=build
     )
+
+
+def write_corpus_defaults(store: ArtifactStore, settings: Settings, values: Mapping[str, int]) -> Artifact:
+    """Put what `index/corpus_defaults` chooses under the settings into the store, as the current choice."""
+    stored = {"values": dict(values), "reasons": dict.fromkeys(values, "as the test wants it"), "facts": {}}
+
+    def build(folder: Path) -> dict[str, Any]:
+        (folder / FILE).write_bytes(canonical_json(stored))
+        return {}
+
+    artifact = store.get_or_create(
+        CORPUS_DEFAULTS.name,
+        code_version="1",
+        inputs={"content": digest_json(stored)},
+        settings=CORPUS_DEFAULTS.values(settings),
+        build=build,
+    )
+    store.point(artifact)
+    return artifact
 
 
 def write_trained(folder: Path, content: str, asset: str = "release/release_candidate") -> Artifact:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
+from models.settings import chosen
+
 if TYPE_CHECKING:
     from models.settings import TiersSettings
 
@@ -83,5 +85,5 @@ TIERS = (LEAN, *MODEL_TIERS)
 
 
 def candidate_limits(settings: TiersSettings) -> dict[str, int]:
-    """Candidates that each model scores, at most, by tier."""
-    return {tier.name: getattr(settings, f"{tier.name}_candidates") for tier in MODEL_TIERS}
+    """Candidates that each model scores, at most, by tier. Raises `SettingsError` where that is still to be chosen."""
+    return {tier.name: chosen(getattr(settings, f"{tier.name}_candidates")) for tier in MODEL_TIERS}

@@ -97,6 +97,10 @@ class PairTokenizer:
         encodings = {passage: (encoding, np.array(encoding.ids, dtype=np.int32)) for passage, encoding in read}
         return [self._pair(*queries[query], passage, *encodings[passage]) for query, passage in pairs]
 
+    def tokens(self, text: str) -> list[int]:
+        """The ids of a whole text, without special tokens."""
+        return self._backend.encode(text, add_special_tokens=False).ids
+
     def _query(self, query: str) -> tuple[NDArray[np.int32], dict[str, float]]:
         """Its tokens, and what its words count."""
         ids = self._backend.encode(self.template.before + query, add_special_tokens=False).ids[: self.max_tokens // 2]

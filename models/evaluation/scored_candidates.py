@@ -16,6 +16,7 @@ from models.cross_encoder.engines import load_engines, model_folders
 from models.cross_encoder.flops import relative_costs
 from models.cross_encoder.pairwise import Progress
 from models.evaluation.steps import SCORED_CANDIDATES
+from models.settings import chosen
 from models.store.tables import write_table
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def make_scored_candidates(
     models = StoredModels(
         {tier: artifact.folder for tier, artifact in rerankers.items()},
         scoring_engines.folder,
-        settings.training.max_tokens,
+        chosen(settings.training.max_tokens),
         settings.training.device,
         settings.engine.threads,
     )

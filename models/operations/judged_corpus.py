@@ -33,7 +33,7 @@ from models.retrieval.embedding import make_passage_embeddings
 from models.retrieval.encoder import tokenizer_file
 from models.retrieval.lexical_index import make_lexical_index
 from models.retrieval.pooled_candidates import make_pooled_candidates
-from models.settings import Settings
+from models.settings import Settings, chosen
 from models.store import asset_names as names
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.durable_files import digest_json
@@ -228,7 +228,7 @@ def _score(
     table = retrieved.read_table("pooled.parquet")
     by_hash = sample_by_hash(queries, len(queries))
     files = {name: entry.sha256 for name, entry in bundle.manifest.files.items() if name.startswith(_OF_MODELS)}
-    models = StoredModels.of_bundle(bundle.folder, settings.training.max_tokens, settings.engine.threads)
+    models = StoredModels.of_bundle(bundle.folder, chosen(settings.training.max_tokens), settings.engine.threads)
     read_passages = cache(partial(passages.read_table, "passages.parquet", ["passage_id", "title", "text"]))
     parts = []
     for start in range(0, len(by_hash), _QUERIES_KEPT):

@@ -12,6 +12,7 @@ from models.cross_encoder.passage_cut import FILE
 from models.errors import ModelFileError
 from models.measures.metrics import MAIN_MEASURE
 from models.text.markdown import table_lines
+from models.training.corpus_defaults import choices_of
 
 if TYPE_CHECKING:
     from models.release.parts import BundleParts
@@ -48,7 +49,7 @@ _LIMITS = (
 )
 
 
-def model_card(parts: BundleParts, settings: Settings) -> str:
+def model_card(parts: BundleParts, settings: Settings, corpus_defaults: Artifact | None = None) -> str:
     """The card as Markdown: training data, settings, results with intervals, slices, limits, licence, digests."""
     evaluation = parts.offline_evaluation.read_json("report/evaluation.json")
     training, base = _training(parts), settings.training.base_model
@@ -106,6 +107,7 @@ def model_card(parts: BundleParts, settings: Settings) -> str:
         "",
         *table_lines(("setting", "value"), [(f"`{key}`", f"`{value}`") for key, value in training.items()]),
         "",
+        *_defaults(corpus_defaults),
         "## Evaluation",
         "",
         f"{evaluation['queries']} test queries, which nothing was trained or fitted on. Intervals are bootstrap",
@@ -227,6 +229,19 @@ def _inputs(parts: BundleParts) -> dict[str, str]:
     named = (parts.passages, parts.evaluation_set)
     inputs = _merged(parts.rerankers[tier.name].manifest.inputs for tier in MODEL_TIERS)
     return {part.asset: part.data_version for part in named} | inputs
+
+
+def _defaults(corpus_defaults: Artifact | None) -> list[str]:
+    choices = {} if corpus_defaults is None else choices_of(corpus_defaults)
+    if not choices:
+        return []
+    rows = [(f"`{key}`", choice.value, choice.reason) for key, choice in choices.items()]
+    return [
+        "Chosen for this corpus, where the settings say auto:",
+        "",
+        *table_lines(("setting", "value", "because"), rows),
+        "",
+    ]
 
 
 def _merged(tables: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from models.release.golden import golden_queries
 from models.release.model_card import CARD, model_card
 from models.release.steps import RELEASE_CANDIDATE
 from models.retrieval.fusion import FIRST_STAGE_FILE
+from models.settings import chosen
 from models.store.durable_files import canonical_json, digest_json, link_or_copy
 from models.store.provenance import require_one_origin
 
@@ -23,9 +24,14 @@ if TYPE_CHECKING:
 
 
 def make_release_candidate(
-    store: ArtifactStore, settings: Settings, parts: BundleParts, scored_candidates: Artifact
+    store: ArtifactStore,
+    settings: Settings,
+    parts: BundleParts,
+    scored_candidates: Artifact,
+    corpus_defaults: Artifact | None = None,
 ) -> Artifact:
-    """The bundle of `parts`, with all the settings that they were made with.
+    """The bundle of `parts`, with all the settings that they were made with; its card says what of these
+    `corpus_defaults` has chosen.
 
     Raises `ArtifactError` where the parts were not made from each other, or with different settings. The scored
     candidates are no part, but calibration and evaluation go back to the models through them.
@@ -33,7 +39,11 @@ def make_release_candidate(
     inputs = parts.artifacts()
     made_with = require_one_origin((*inputs, scored_candidates), RELEASE_CANDIDATE.values(settings))
     return RELEASE_CANDIDATE.get_or_create(
-        store, settings, partial(write_bundle, parts, settings), inputs=inputs, values=made_with
+        store,
+        settings,
+        partial(write_bundle, parts, settings, corpus_defaults=corpus_defaults),
+        inputs=inputs if corpus_defaults is None else (*inputs, corpus_defaults),
+        values=made_with,
     )
 
 
@@ -42,7 +52,9 @@ def index_version(dense: str, lexical: str, first_stage: str) -> str:
     return digest_json([dense, lexical, first_stage])[:24]
 
 
-def write_bundle(parts: BundleParts, settings: Settings, folder: Path) -> dict[str, str]:
+def write_bundle(
+    parts: BundleParts, settings: Settings, folder: Path, corpus_defaults: Artifact | None = None
+) -> dict[str, str]:
     """Assemble the bundle of `models.release.bundle` in `folder`; return the versions of the corpus and the indexes.
 
     Files of artifacts are hard-linked where the file system can.
@@ -74,8 +86,8 @@ def write_bundle(parts: BundleParts, settings: Settings, folder: Path) -> dict[s
         corpus_version=versions["passages"],
         index_version=index_version(*(versions[name] for name in ("dense_index", "lexical_index", "first_stage"))),
         versions=versions,
-        max_tokens=settings.training.max_tokens,
-        candidates=settings.evaluation.candidates,
+        max_tokens=chosen(settings.training.max_tokens),
+        candidates=chosen(settings.evaluation.candidates),
         settings=BundleSettings(
             encoder=settings.encoder,
             index=settings.index,
@@ -85,7 +97,7 @@ def write_bundle(parts: BundleParts, settings: Settings, folder: Path) -> dict[s
         ),
     )
     (folder / FACTS_FILE).write_bytes(canonical_json(facts.model_dump(mode="json")))
-    (folder / CARD).write_text(model_card(parts, settings), encoding="utf-8")
+    (folder / CARD).write_text(model_card(parts, settings, corpus_defaults), encoding="utf-8")
     return {"corpus_version": facts.corpus_version, "index_version": facts.index_version}
 
 

@@ -18,6 +18,7 @@ from models.retrieval.embedding import encoder_version
 from models.retrieval.fusion import FirstStage, read_first_stage
 from models.retrieval.retriever import HybridRetriever, Retrieval, open_retriever
 from models.retrieval.steps import CANDIDATES
+from models.settings import chosen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +84,7 @@ def retrieve_candidates(
         evaluation_set.read_table("queries.parquet"),
         retriever,
         folder,
-        candidates=settings.evaluation.candidates,
+        candidates=chosen(settings.evaluation.candidates),
         depth=settings.index.depth,
         max_train_queries=settings.training.max_queries,
         first_stage=read_first_stage(first_stage.folder),

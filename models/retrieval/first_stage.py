@@ -35,10 +35,13 @@ if TYPE_CHECKING:
     from models.store.steps import Lookup
 
 FEATURES = ("dense", "lexical", "lexical_log")
+RECALL_DEPTHS = (20, 50, 100)
+"""Candidates of a query behind which the recall is told."""
 MIN_QUERIES = 20
 """Development queries with a relevant candidate below which nothing is chosen by them."""
 
 _FOLDS = 5
+_RECALL = "recall_at_{}"
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ def learn_first_stage(
     copied = "kind" in dev and bool((dev["kind"] != GIVEN).any())
     chosen = choose_first_stage(pool, of_dev, settings, copied=copied)
     (folder / FIRST_STAGE_FILE).write_bytes(canonical_json(chosen.to_dict()))
+    recalls = recall_by_depth(pool, of_dev, chosen.first_stage)
     return {
         "method": chosen.first_stage.method,
         "reason": chosen.reason,
@@ -114,7 +118,30 @@ def learn_first_stage(
         "queries_embedded": embedded,
         **{f"ndcg_at_10_{method}": value for method, value in chosen.figures.items()},
         **{f"weight_{name}": weight for name, weight in chosen.first_stage.weights.items()},
+        **{_RECALL.format(depth): share for depth, share in recalls.items()},
     }
+
+
+def recall_by_depth(pool: pd.DataFrame, judgments: pd.DataFrame, first_stage: FirstStage) -> dict[int, float]:
+    """Share of the relevant documents of a query that are among its first candidates, the mean over all judged queries,
+    by the number of candidates; empty where nothing is relevant. `pool` as of `choose_first_stage`."""
+    relevant = judgments.loc[judgments["grade"] > 0, ["query_id", "document_id"]].drop_duplicates()
+    if relevant.empty:
+        return {}
+    scores = pool["retriever_score"] if first_stage.method == "rrf" else _scores(first_stage, pool)
+    ranked = _ranked(pool, scores)
+    best = ranked.groupby(["query_id", "document_id"], as_index=False)["rank"].min()
+    places = relevant.merge(best, on=["query_id", "document_id"], how="left")["rank"]
+    return {
+        depth: float((places <= depth).groupby(relevant["query_id"].to_numpy()).mean().mean())
+        for depth in RECALL_DEPTHS
+    }
+
+
+def recalls_in(summary: Mapping[str, Any]) -> dict[int, float]:
+    """What `recall_by_depth` gave, from the summary of the artifact."""
+    stored = {depth: summary.get(_RECALL.format(depth)) for depth in RECALL_DEPTHS}
+    return {depth: float(share) for depth, share in stored.items() if share is not None}
 
 
 def choose_first_stage(
@@ -199,7 +226,12 @@ def _inputs(table: pd.DataFrame) -> dict[str, np.ndarray]:
 
 def _ndcg(table: pd.DataFrame, scores: pd.Series, judgments: pd.DataFrame) -> NDArray[np.float64]:
     """Of each query of the table, in the order of their ids; documents are ranked by their best passage."""
-    ranked = table.assign(score=scores).sort_values(["query_id", "score", "passage_id"], ascending=[True, False, True])
-    ranked = ranked.assign(rank=ranked.groupby("query_id").cumcount() + 1)
+    ranked = _ranked(table, scores)
     of_these = judgments[judgments["query_id"].isin(table["query_id"])]
     return evaluate_run(collapse_to_documents(ranked), of_these, [MAIN_MEASURE])["value"].to_numpy(dtype=float)
+
+
+def _ranked(table: pd.DataFrame, scores: pd.Series) -> pd.DataFrame:
+    """The candidates of each query by score, with their `rank` from 1."""
+    ranked = table.assign(score=scores).sort_values(["query_id", "score", "passage_id"], ascending=[True, False, True])
+    return ranked.assign(rank=ranked.groupby("query_id").cumcount() + 1)

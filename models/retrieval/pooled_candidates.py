@@ -14,6 +14,7 @@ from models.measures.query_seconds import in_summary
 from models.retrieval.candidates import build_candidates, first_stage_rankings, time_first_stages
 from models.retrieval.retriever import open_retriever
 from models.retrieval.steps import POOLED_CANDIDATES
+from models.settings import chosen
 from models.store.durable_files import digest_json
 from models.store.tables import write_table
 
@@ -65,7 +66,7 @@ def pool(
     """Write pooled.parquet, `evaluation.candidates` of each first stage, `given` saying which the rerankers are given,
     and first_stage.parquet, the rankings to the greater of that and `index.depth`; return counts and the measured
     seconds of a query in each first stage."""
-    count = settings.evaluation.candidates
+    count = chosen(settings.evaluation.candidates)
     depth = max(settings.index.depth, count)
     retriever = open_retriever(passages, passage_embeddings, dense_index, lexical_index, settings.index, first_stage)
     vectors = retriever.encode(queries["text"].tolist())

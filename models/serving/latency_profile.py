@@ -14,6 +14,7 @@ from models.cross_encoder.pairwise import Progress
 from models.evaluation.evaluation_set import split_of
 from models.evaluation.report import SERVED, evaluate_ranking
 from models.measures.latency import summarize
+from models.serving.protocol import candidates_of
 from models.serving.steps import LATENCY_PROFILE
 from models.settings import Settings
 from models.store.artifacts import Artifact, ArtifactStore
@@ -82,7 +83,7 @@ def _ask(
     requests, rows = [], []
     for number, (query_id, text) in enumerate(islice(cycle(asked), total)):
         began = time.perf_counter()
-        candidates = loaded.retrieve(text, settings.serving.candidates, None)
+        candidates = loaded.retrieve(text, candidates_of(loaded, settings.serving), None)
         ranking = loaded.rank_candidates(text, candidates, settings.tiers.budget_ms)
         requests.append((query_id, 1000 * (time.perf_counter() - began), ranking.degraded))
         if number < len(asked):

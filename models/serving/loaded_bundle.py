@@ -146,6 +146,11 @@ class LoadedBundle:
                 cache.use(model)
 
     @property
+    def candidates(self) -> int:
+        """Passages of a query that it was evaluated with."""
+        return self._bundle.facts.candidates
+
+    @property
     def outage(self) -> str:
         """Why the models cannot be asked now; empty when they can."""
         return self._engines.outage

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from models.contracts.tiers import TIER_NAMES, Tier
+from models.settings import AUTO, ServingSettings, chosen
 
 if TYPE_CHECKING:
     from models.contracts.rows import Candidate, Passage
@@ -78,6 +79,11 @@ class Ranking:
         return dict(Counter(item.tier for item in self.items))
 
 
+def candidates_of(bundle: ServedBundle, settings: ServingSettings) -> int:
+    """Passages that a query retrieves: `serving.candidates`, where that is `auto` as many as in the evaluation."""
+    return bundle.candidates if settings.candidates == AUTO else chosen(settings.candidates)
+
+
 def ranking_fault(ranking: Ranking, count: int) -> str:
     """What is wrong with a ranking of `count` texts, empty when nothing is.
 
@@ -106,6 +112,8 @@ class ServedBundle(Protocol):
 
     @property
     def versions(self) -> ServedVersions: ...
+    @property
+    def candidates(self) -> int: ...  # passages of a query that it was evaluated with
     @property
     def outage(self) -> str: ...
 

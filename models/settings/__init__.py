@@ -39,14 +39,14 @@ from models.settings.sources import (
     PythonDocsSettings,
     SqlSettings,
 )
-from models.settings.types import MAX_DECOMPRESSED_BYTES, SEARCHABLE, Section
+from models.settings.types import AUTO, MAX_DECOMPRESSED_BYTES, SEARCHABLE, Section, chosen
 
 __all__ = [
-    "MAX_DECOMPRESSED_BYTES", "RESERVED_ENV", "ROOT", "SEARCHABLE", "SETTINGS_FILE",
+    "AUTO", "MAX_DECOMPRESSED_BYTES", "RESERVED_ENV", "ROOT", "SEARCHABLE", "SETTINGS_FILE",
     "CacheSettings", "CorpusSettings", "EncoderSettings", "EngineSettings", "EvaluationSettings", "FilesSettings",
     "FolderSettings", "GateSettings", "GeneratorSettings", "HuggingFaceSettings", "HuggingFaceTable", "IndexSettings",
     "IrDatasetsSettings", "ManPagesSettings", "MonitoringSettings", "ObjectivesSettings", "PretrainingSettings",
     "PythonDocsSettings", "RetentionSettings", "SchedulesSettings", "SearchSettings", "Section", "ServingSettings",
     "Settings", "SqlSettings", "StorageSettings", "Student", "TiersSettings", "TrainingSettings",
-    "as_environment", "load_settings", "setting_keys", "settings_file", "values_of",
+    "as_environment", "chosen", "load_settings", "setting_keys", "settings_file", "values_of",
 ]  # fmt: skip

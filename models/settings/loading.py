@@ -164,7 +164,9 @@ def _unknown_key(key: str) -> SettingsError:
 def _refusal(error: ValidationError) -> SettingsError:
     lines = []
     for problem in error.errors():
-        key = ".".join(map(str, problem["loc"]))
+        # Of a key that takes values of two types, each type has something to say behind its name.
+        parts = [".".join(map(str, problem["loc"][:count])) for count in range(1, len(problem["loc"]) + 1)]
+        key = next((part for part in parts if part in _FIELDS), parts[-1])
         if problem["type"] == "extra_forbidden":
             return _unknown_key(key)
         may_be_secret = key.startswith("storage") or key.endswith("url") or problem["type"] == "model_type"

@@ -12,6 +12,8 @@ from models.settings.paths import ROOT, settings_file
 from models.settings.sources import CorpusSettings, CorpusTables
 from models.settings.types import (
     SEARCHABLE,
+    AutoCount,
+    AutoPositiveInt,
     Cron,
     Fraction,
     LanguageCodes,
@@ -23,6 +25,7 @@ from models.settings.types import (
     Section,
     Sources,
     TimeZone,
+    chosen,
 )
 
 
@@ -106,7 +109,12 @@ class Student(NamedTuple):
     tier: str
     layers: list[int]
     base_model: str
-    pairs: int
+    wanted_pairs: int | Literal["auto"]
+
+    @property
+    def pairs(self) -> int:
+        """Query-passage pairs that it is trained on. Raises `SettingsError` where that is still to be chosen."""
+        return chosen(self.wanted_pairs)
 
 
 class TrainingSettings(Section):
@@ -126,8 +134,10 @@ class TrainingSettings(Section):
         default=3,
         description="Lower layers of the large model left untrained; the compact one leaves those it keeps.",
     )
-    max_tokens: PositiveInt = Field(
-        default=64, description="Tokens of a query and passage together; the passage is cut."
+    max_tokens: AutoPositiveInt = Field(
+        default="auto",
+        description="Tokens of a query and passage together; the passage is cut. auto: the fewest, from 64, with which"
+        " the models read at least 0.75 of the query's words that stand in judged passages.",
     )
     prompt: str = Field(
         default="",
@@ -139,7 +149,7 @@ class TrainingSettings(Section):
         "or its start alone.",
     )
     pseudo_queries: Literal["off", "auto", "on"] = Field(
-        default="off",
+        default="auto",
         description=(
             "Make queries from titles, headings and sentences: auto where nothing is judged for training, on always."
         ),
@@ -177,11 +187,23 @@ class TrainingSettings(Section):
         default=0.9,
         description="Cosine with an evaluation query from which a query does not train; depends on the encoder.",
     )
-    large_pairs: Annotated[int, Field(ge=0)] = Field(
-        default=16000, description="Query-passage pairs that the large model is trained on; 0 takes it as it is."
+    large_pairs: AutoCount = Field(
+        default="auto",
+        description="Query-passage pairs that the large model is trained on; 0 takes it as it is. auto: 16,000, or as"
+        " many as there is time for, no more than the training queries give.",
     )
-    compact_pairs: Annotated[int, Field(ge=0)] = Field(
-        default=8000, description="Query-passage pairs that the compact model is trained on; 0 takes it as it is."
+    compact_pairs: AutoCount = Field(
+        default="auto",
+        description="Query-passage pairs that the compact model is trained on; 0 takes it as it is. auto: half of the"
+        " large one's.",
+    )
+    minutes: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="Minutes that auto lets the training of large and compact take together; 0 sets no limit.",
+    )
+    pairs_per_second: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="Training speed of the large model, for training.minutes; 0 measures it once and keeps it.",
     )
     lora_rank: Annotated[int, Field(ge=0)] = Field(
         default=0,
@@ -326,7 +348,11 @@ class EvaluationSettings(Section):
     max_dev_queries: PositiveInt = Field(
         default=240, description="Development queries on which scores are fitted and calibrated."
     )
-    candidates: PositiveInt = Field(default=20, description="Hybrid candidates that are reranked per query.")
+    candidates: AutoPositiveInt = Field(
+        default="auto",
+        description="Candidates that are reranked per query. auto: the fewest of 20, 50 and 100 that hold all but 0.05"
+        " of the relevant documents of the development queries that 100 hold.",
+    )
     resamples: Annotated[int, Field(ge=1000)] = Field(
         default=10000, description="Resamples of the paired tests and intervals."
     )
@@ -368,11 +394,11 @@ class TiersSettings(Section):
     reserve_ms: PositiveFloat = Field(
         default=100, description="Part of the budget kept for everything but scoring, milliseconds."
     )
-    compact_candidates: Annotated[int, Field(ge=0)] = Field(
-        default=20, description="Best candidates the compact model scores."
+    compact_candidates: AutoCount = Field(
+        default="auto", description="Best candidates the compact model scores. auto: evaluation.candidates."
     )
-    large_candidates: Annotated[int, Field(ge=0)] = Field(
-        default=20, description="Best candidates the large model scores."
+    large_candidates: AutoCount = Field(
+        default="auto", description="Best candidates the large model scores. auto: evaluation.candidates."
     )
     early_exit_budget: Annotated[float, Field(ge=0)] = Field(
         default=9.5,
@@ -406,7 +432,10 @@ class ServingSettings(Section):
 
     host: str = Field(default="127.0.0.1", description="Address that the service listens on.")
     port: Annotated[int, Field(ge=1, le=65535)] = Field(default=8000, description="Port that the service listens on.")
-    candidates: PositiveInt = Field(default=20, description="Passages that /v1/answer retrieves and reranks.")
+    candidates: AutoPositiveInt = Field(
+        default="auto",
+        description="Passages that /v1/answer retrieves and reranks. auto: as many as the release was evaluated with.",
+    )
     max_documents: PositiveInt = Field(default=1000, description="Documents that one rerank request may carry.")
     max_request_bytes: PositiveInt = Field(default=4_000_000, description="Bytes of a request body, at most.")
     poll_seconds: PositiveFloat = Field(default=5.0, description="Seconds between looks at the release ledger.")

@@ -12,7 +12,8 @@ import sys
 import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -38,7 +39,15 @@ def allowed(field: FieldInfo) -> str:
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     if len(choices) > 1:
         return f"One of {', '.join(map(json.dumps, choices))}."
-    above, low, high = (_bound(field, name) for name in ("gt", "ge", "le"))
+    if get_origin(field.annotation) in (Union, UnionType):
+        number, literal = get_args(field.annotation)
+        bounds = _bounds(get_args(number)[1].metadata)
+        return f"{json.dumps(get_args(literal)[0])}, or {bounds[0].lower()}{bounds[1:]}"
+    return _bounds(field.metadata)
+
+
+def _bounds(metadata: Sequence[Any]) -> str:
+    above, low, high = (_bound(metadata, name) for name in ("gt", "ge", "le"))
     if above is not None:
         return f"Above {above}."
     if low is not None:
@@ -61,8 +70,8 @@ def _missing(table: dict[str, Any], section: type[BaseModel], path: str) -> Iter
         yield from _missing(table.get(name, {}), kind, f"{path}.{name}" if path else name)
 
 
-def _bound(field: FieldInfo, name: str) -> float | None:
-    return next((getattr(item, name) for item in field.metadata if hasattr(item, name)), None)
+def _bound(metadata: Sequence[Any], name: str) -> float | None:
+    return next((getattr(item, name) for item in metadata if hasattr(item, name)), None)
 
 
 def _assignment(name: str, value: Any) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from models.errors import SettingsError
 from models.text.scripts import CODES
 
 MAX_DECOMPRESSED_BYTES = 5_000_000_000
@@ -21,6 +22,23 @@ SEARCHABLE = ("learning_rate", "head_learning_rate", "warmup_share", "batch_quer
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+AUTO = "auto"
+AutoPositiveInt = PositiveInt | Literal["auto"]
+AutoCount = Annotated[int, Field(ge=0)] | Literal["auto"]
+"""A number, or `auto`: the one that `models.training.corpus_defaults` chooses for the corpus."""
+
+
+def chosen(value: int | Literal["auto"]) -> int:
+    """The number of a setting that may be `auto`, where it is one: as `corpus_defaults` has left it.
+
+    Raises `SettingsError` for `auto`.
+    """
+    if value == AUTO:
+        raise SettingsError(
+            "a setting is auto where its number is needed",
+            "Materialize index/corpus_defaults, which chooses it, or set a number.",
+        )
+    return value
 
 
 def _check_cron(text: str) -> str:

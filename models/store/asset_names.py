@@ -10,6 +10,7 @@ PASSAGE_EMBEDDINGS = "index/passage_embeddings"
 DENSE_INDEX = "index/dense_index"
 LEXICAL_INDEX = "index/lexical_index"
 FIRST_STAGE = "index/first_stage"
+CORPUS_DEFAULTS = "index/corpus_defaults"
 CANDIDATES = "index/candidates"
 
 TRAINING_EXAMPLES = "training/training_examples"

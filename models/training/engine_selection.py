@@ -23,7 +23,7 @@ from models.cross_encoder.scorer import CrossEncoderScorer, resolve_device
 from models.errors import ArtifactError, ExportError
 from models.evaluation.evaluation_set import split_of
 from models.measures.metrics import collapse_to_documents, evaluate_run
-from models.settings import EngineSettings
+from models.settings import EngineSettings, chosen
 from models.store.durable_files import canonical_json
 from models.training.steps import SCORING_ENGINES
 
@@ -263,7 +263,7 @@ def select_engines(
     )
     return build_engines(
         {tier: artifact.folder for tier, artifact in rerankers.items()},
-        settings.training.max_tokens,
+        chosen(settings.training.max_tokens),
         settings.training.device,
         settings.engine,
         sample,

@@ -34,7 +34,7 @@ from models.cross_encoder.pairwise import Progress
 from models.cross_encoder.passage_cut import PassageCut
 from models.cross_encoder.scorer import resolve_device
 from models.errors import SettingsError
-from models.settings import Student, TrainingSettings
+from models.settings import Student, TrainingSettings, chosen
 from models.weights import local_weights
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def train_large(
     require_layers(settings)
     model = _open(local_weights(settings.base_model), settings)
     freeze(transformer(model), settings.frozen_layers)
-    lists = _lists(examples, settings.large_pairs)
+    lists = _lists(examples, chosen(settings.large_pairs))
     cut = None
     if settings.passage_cut == "query":
         read = lists or [*_whole_lists(examples), *_whole_lists(development)]
@@ -118,7 +118,7 @@ def train_student(
     as the large one does. Otherwise as `train_large`.
     """
     student = settings.students[tier]
-    lists = _lists(examples, student.pairs, skip_pairs=settings.large_pairs)
+    lists = _lists(examples, student.pairs, skip_pairs=chosen(settings.large_pairs))
     teacher = None
     if student.pairs and settings.distillation != "none" and settings.teacher_weight:
         lists += _whole_lists(logged, unjudged=True)
@@ -202,7 +202,7 @@ def _open(source: Path, settings: TrainingSettings) -> CrossEncoder:
         model.prompts, model.default_prompt_name = {**model.prompts, "rerank": settings.prompt}, "rerank"
     body = transformer(model)
     limit = token_limit(body.config)
-    if settings.max_tokens > limit:
+    if chosen(settings.max_tokens) > limit:
         raise SettingsError(
             f"training.max_tokens is {settings.max_tokens}, but {source.name} reads {limit} tokens",
             f"Set it to {limit} or less.",
@@ -215,7 +215,7 @@ def _open(source: Path, settings: TrainingSettings) -> CrossEncoder:
 
 
 def _pairs_of(model: CrossEncoder, settings: TrainingSettings, cut: PassageCut | None) -> PairTokenizer:
-    pairs = PairTokenizer(model.tokenizer, settings.max_tokens, cut, PairTemplate.of(model))
+    pairs = PairTokenizer(model.tokenizer, chosen(settings.max_tokens), cut, PairTemplate.of(model))
     model.tokenizer.model_max_length = pairs.longest
     return pairs
 
@@ -294,7 +294,7 @@ def _open_teacher(large: Path, settings: TrainingSettings, *, own_tokens: bool) 
 
     model = _open(large, settings).eval()
     model.requires_grad_(False)
-    own = PairTokenizer.load(large, settings.max_tokens) if own_tokens else None
+    own = PairTokenizer.load(large, chosen(settings.max_tokens)) if own_tokens else None
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     return Teacher(model, own, dtypes[mixed_precision(settings)])
 

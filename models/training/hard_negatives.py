@@ -18,7 +18,7 @@ from models.cascade.calibration import probability
 from models.corpus.passage_table import PassageTable
 from models.corpus.pseudo_queries import hide_answers
 from models.corpus.splits import sample_by_hash
-from models.settings import TrainingSettings
+from models.settings import TrainingSettings, chosen
 from models.text.passage_text import passage_text
 
 TeacherScorer = Callable[[Sequence[tuple[str, str]]], NDArray[np.floating]]
@@ -156,7 +156,7 @@ def open_teacher(settings: TrainingSettings) -> TeacherScorer | None:
     from models.weights import local_weights
 
     folder = local_weights(settings.false_negative_teacher)
-    scorer = CrossEncoderScorer.load(folder, settings.max_tokens, device=settings.device)
+    scorer = CrossEncoderScorer.load(folder, chosen(settings.max_tokens), device=settings.device)
     return lambda pairs: probability(scorer.logits(pairs).astype(np.float64))
 
 

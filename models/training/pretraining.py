@@ -31,6 +31,7 @@ from models.retrieval.lexical_index import make_lexical_index
 from models.settings import Settings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.durable_files import canonical_json, write_atomically
+from models.training.corpus_defaults import without_corpus
 from models.training.distilled_reranker import make_distilled_reranker
 from models.training.examples import make_training_examples
 from models.training.large_reranker import make_large_reranker
@@ -122,7 +123,7 @@ def pretraining_store(settings: Settings) -> ArtifactStore:
 def corpora_settings(settings: Settings) -> dict[str, Settings]:
     """The settings of each configured corpus by name, the excluded ones too: those of the deployment, its keys of
     [corpus] over them, with queries from the text where none is judged for training."""
-    values = settings.model_dump()
+    values = without_corpus(settings).model_dump()
     values["training"] |= {
         "negative_sources": settings.pretraining.negative_sources,
         "pseudo_queries": "on" if settings.training.pseudo_queries == "on" else "auto",
@@ -136,7 +137,7 @@ def corpora_settings(settings: Settings) -> dict[str, Settings]:
 
 def training_of(settings: Settings) -> Settings:
     """The deployment's settings with the training of a general start."""
-    pretraining = settings.pretraining
+    settings, pretraining = without_corpus(settings), settings.pretraining
     training = {
         "base_model": pretraining.base_model,
         "large_pairs": pretraining.pairs,

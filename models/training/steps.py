@@ -1,6 +1,6 @@
 """The computations of training: mined examples, logged lists, the cross-encoders, and what computes their scores."""
 
-from models.contracts.tiers import DISTILLED_TIERS, TierSpec
+from models.contracts.tiers import DISTILLED_TIERS, MODEL_TIERS, TierSpec
 from models.store import asset_names as names
 from models.store.steps import Step
 
@@ -17,7 +17,7 @@ _IN_THE_INPUTS = (
 )  # fmt: skip
 """Keys that reach the models through other inputs: the digest of the weights, the lists that they learn from."""
 
-_WITHOUT_EFFECT = ("training.checkpoint_minutes",)
+_WITHOUT_EFFECT = ("training.checkpoint_minutes", "training.minutes", "training.pairs_per_second")
 _OF_DISTILLATION = ("training.teacher_weight", "training.distillation")
 
 
@@ -26,6 +26,15 @@ def _of_students(but: TierSpec | None = None) -> tuple[str, ...]:
     return tuple(key for tier in DISTILLED_TIERS if tier is not but for key in tier.student_settings)
 
 
+CORPUS_DEFAULTS = Step(
+    names.CORPUS_DEFAULTS,
+    "models.training.corpus_defaults:choose",
+    (
+        "training.max_tokens", "training.passage_cut", "training.minutes", "training.pairs_per_second",
+        "training.max_queries", "training.draws", "training.negatives", "evaluation.candidates",
+        *(f"training.{tier.name}_pairs" for tier in MODEL_TIERS), *(tier.candidates_setting for tier in MODEL_TIERS),
+    ),
+)  # fmt: skip
 TRAINING_EXAMPLES = Step(names.TRAINING_EXAMPLES, "models.training.examples:mine", (*_MINING, "training.seed"))
 LOGGED_LISTS = Step(
     names.LOGGED_LISTS,

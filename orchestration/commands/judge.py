@@ -62,6 +62,7 @@ def judge(
         )
         from models.release.lookup import find_bundle
         from models.serving.loaded_bundle import load_bundle
+        from models.serving.protocol import candidates_of
 
         texts = read_queries(queries)
         grades = read_grades(folder)
@@ -73,7 +74,7 @@ def judge(
                     if done % _TOLD_EVERY == 0 or done == total:
                         lines.said(f"queries ranked: {done} of {total}")
 
-                ranked = rank_queries(bundle, texts, settings.serving.candidates, report)
+                ranked = rank_queries(bundle, texts, candidates_of(bundle, settings.serving), report)
         finally:
             bundle.close()
     drawn = draw(ranked, count, evenly=evenly)

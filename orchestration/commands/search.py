@@ -17,10 +17,12 @@ def search(overrides: Set = None, as_json: Json = False) -> None:
     with libraries_write_to(new_log(settings.home, "search")), watch(err) as lines:
         from models.records.mlflow_registry import Tracking
         from models.store.artifacts import ArtifactStore
+        from models.training.corpus_defaults import settings_in_force
         from models.training.search import search as run_search
 
         store = ArtifactStore.of(settings)
         examples = store.require("training/training_examples")
+        settings = settings_in_force(store, settings)
         result = run_search(
             settings.training,
             settings.search,

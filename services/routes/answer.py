@@ -13,7 +13,7 @@ from models.contracts.rows import Candidate, Passage
 from models.records import decisions
 from models.serving.answer import Answer, extractive_answer
 from models.serving.batching import Claim
-from models.serving.protocol import Ranked, Ranking, ServedBundle, ServedVersions, ranking_fault
+from models.serving.protocol import Ranked, Ranking, ServedBundle, ServedVersions, candidates_of, ranking_fault
 from models.settings import Settings
 from services.context import Context, caller_left
 from services.deadline import Deadline
@@ -121,7 +121,7 @@ def find_answer(
     Raises `RankingFault` for a ranking that does not match.
     """
     stage_ms = {"queue": deadline.elapsed_ms}
-    candidates = bundle.retrieve(body.query, _top_k(body, settings), body.passage_filter)
+    candidates = bundle.retrieve(body.query, _top_k(bundle, body, settings), body.passage_filter)
     stage_ms["retrieve"] = deadline.elapsed_ms - stage_ms["queue"]
     ranking = bundle.rank_candidates(body.query, candidates, 0.0 if bypass else deadline.remaining_ms, claim)
     if fault := ranking_fault(ranking, len(candidates)):
@@ -142,13 +142,13 @@ def find_answer(
     return Answered(candidates, ranking, passages, text, bundle.versions, stage_ms)
 
 
-def _top_k(body: AnswerRequest, settings: Settings) -> int:
-    return body.top_k or settings.serving.candidates
+def _top_k(bundle: ServedBundle, body: AnswerRequest, settings: Settings) -> int:
+    return body.top_k or candidates_of(bundle, settings.serving)
 
 
 def _cost_ms(bundle: ServedBundle, body: AnswerRequest, settings: Settings) -> float:
     """Predicted time of ranking, and of the sentences, which hold the tokens of the best passages once more."""
-    ranking = bundle.candidates_ms(body.query, _top_k(body, settings))
+    ranking = bundle.candidates_ms(body.query, _top_k(bundle, body, settings))
     return ranking + bundle.candidates_ms(body.query, settings.generator.passages)
 
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.heavy
 READ = (keys.PASSAGES, keys.QUERIES, keys.JUDGMENTS, keys.QUARANTINED_ROWS)
 INDEX = (
     keys.EVALUATION_SET, keys.PASSAGE_EMBEDDINGS, keys.DENSE_INDEX, keys.LEXICAL_INDEX, keys.FIRST_STAGE,
-    keys.CANDIDATES,
+    keys.CORPUS_DEFAULTS, keys.CANDIDATES,
 )  # fmt: skip
 GRAPH = defs.resolve_asset_graph()
 ALL = {key for key in GRAPH.get_all_asset_keys() if key.path[0] != keys.MONITORING}

@@ -23,7 +23,7 @@ GRAPH = defs.resolve_asset_graph()
 JOBS = {job.name: job for job in defs.resolve_all_job_defs()}
 ASSETS = {
     "corpus": {"passages", "queries", "judgments", "quarantined_rows", "evaluation_set"},
-    "index": {"passage_embeddings", "dense_index", "lexical_index", "first_stage", "candidates"},
+    "index": {"passage_embeddings", "dense_index", "lexical_index", "first_stage", "corpus_defaults", "candidates"},
     "training": {"training_examples", "logged_lists", "large_reranker", "compact_reranker", "scoring_engines"},
     "evaluation": {
         "scored_candidates", "score_calibration", "offline_evaluation", "champion_evaluation", "latency_profile",
@@ -133,7 +133,7 @@ def test_freshness_pools_and_retries_are_where_they_are_meant_to_be() -> None:
     assert {pool: names(result) for pool, result in pools.items()} == {
         "models": names(
             {
-                keys.PASSAGE_EMBEDDINGS, keys.FIRST_STAGE, keys.CANDIDATES, *keys.RERANKERS,
+                keys.PASSAGE_EMBEDDINGS, keys.FIRST_STAGE, keys.CORPUS_DEFAULTS, keys.CANDIDATES, *keys.RERANKERS,
                 keys.SCORING_ENGINES, keys.SCORED_CANDIDATES, keys.CHAMPION_EVALUATION, keys.LATENCY_PROFILE,
             }
         ),

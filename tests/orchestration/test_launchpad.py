@@ -18,11 +18,12 @@ from assets import corpus, evaluation, index, keys, release, training
 from assets.config import ServingConfig, TrainingConfig
 from assets.resources import ArtifactIOManager, Deployment
 from checks import contracts
-from models.settings import ROOT, Settings, TrainingSettings
+from models.settings import ROOT, Settings, TrainingSettings, load_settings
 from models.store.artifacts import Artifact, ArtifactStore
+from models.training.corpus_defaults import KEYS
 from orchestration.definitions import defs
 from orchestration.jobs import RollbackConfig
-from tests.deployments import use_home
+from tests.deployments import use_home, write_corpus_defaults
 from tests.docs_corpus import docs_settings, write_docs_corpus
 
 DEFAULTS = Settings()
@@ -79,6 +80,7 @@ def test_the_defaults_are_the_settings_in_force() -> None:
     program = """
 import json
 from models.settings import load_settings
+from models.training.corpus_defaults import KEYS
 from orchestration.definitions import defs
 schema = defs.resolve_job_def("lifecycle").run_config_schema.config_type
 print(json.dumps([schema.fields["resources"].default_value, load_settings().model_dump(mode="json")]))
@@ -101,6 +103,7 @@ print(json.dumps([schema.fields["resources"].default_value, load_settings().mode
 def test_settings_that_cannot_be_read_fail_runs_and_ticks_and_not_the_code_location(tmp_path: Path) -> None:
     program = """
 import dagster as dg, json
+from models.training.corpus_defaults import KEYS
 from orchestration.definitions import defs
 
 def reason(call):
@@ -276,11 +279,13 @@ PARTS = (
 )  # fmt: skip
 
 
+CHOSEN = dict.fromkeys(KEYS, 20) | {"training.max_tokens": 64}
 UPSTREAM = [*corpus.ASSETS, *index.ASSETS, *training.ASSETS, *evaluation.ASSETS, *release.ASSETS]
 
 
 def make_bundle(configuration: Mapping[str, Any]) -> str:
     """Materialize the release candidate alone, and return why that failed."""
+    write_corpus_defaults(ArtifactStore.of(load_settings()), load_settings(), CHOSEN)
     result = materialize(configuration, UPSTREAM, selection=[release.release_candidate])
     assert not result.success
     (failure,) = (event for event in result.all_events if event.is_step_failure)
@@ -322,7 +327,7 @@ def make_part(
         (
             {},
             {"tiers": {"large_candidates": 1}},
-            f"evaluation/offline_evaluation was made with {DEFAULTS.tiers.large_candidates}, this run has 1",
+            f"evaluation/offline_evaluation was made with {CHOSEN['tiers.large_candidates']}, this run has 1",
         ),
     ],
 )
@@ -332,8 +337,8 @@ def test_no_bundle_is_made_of_parts_with_different_settings(
     settings: dict[dg.AssetKey, dict[str, Any]] = {
         keys.LARGE_RERANKER: {"training.learning_rate": 1e-4},
         COMPACT_RERANKER: {"training.learning_rate": 1e-4},
-        keys.SCORED_CANDIDATES: {"training.max_tokens": DEFAULTS.training.max_tokens},
-        keys.OFFLINE_EVALUATION: {"tiers.large_candidates": DEFAULTS.tiers.large_candidates},
+        keys.SCORED_CANDIDATES: {"training.max_tokens": CHOSEN["training.max_tokens"]},
+        keys.OFFLINE_EVALUATION: {"tiers.large_candidates": CHOSEN["tiers.large_candidates"]},
     }
     for key in PARTS:
         make_part(home, key, {**settings.get(key, {}), **edited.get(key, {})})

@@ -43,6 +43,7 @@ class ScriptedBundle:
     versions: ServedVersions
     rank: Callable[[int], Ranking] = in_given_order
     cost_ms: float = 0.0
+    candidates: int = 8
     outage: str = ""
     closed: threading.Event = field(default_factory=threading.Event)
     asked: list[str] = field(default_factory=list)

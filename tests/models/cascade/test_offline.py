@@ -77,7 +77,7 @@ def test_each_ranking_sorts_by_its_scorer_and_tiered_by_what_serving_knows() -> 
 
 def test_queries_are_ranked_apart_and_ties_by_id() -> None:
     scored = pd.concat([table([(0.5, 1.0, 1.0)] * 3, "q2"), table([(0.5, 1.0, 1.0), (0.6, 1.0, 1.0)], "q1")])
-    result = rerank(scored, CALIBRATION, TiersSettings())["lean"]
+    result = rerank(scored, CALIBRATION, TiersSettings(compact_candidates=20, large_candidates=20))["lean"]
     assert list(zip(result["query_id"], result["passage_id"], result["rank"], strict=True)) == [
         ("q1", "p01", 1),
         ("q1", "p00", 2),

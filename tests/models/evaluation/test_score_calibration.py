@@ -53,7 +53,9 @@ def test_models_of_noise_leave_lean_alone_and_the_evaluation_says_the_same(
         code_version="tests",
         inputs={},
         settings={},
-        build=lambda folder: calibrate(evaluation_set, noisy, TiersSettings(), folder),
+        build=lambda folder: calibrate(
+            evaluation_set, noisy, TiersSettings(compact_candidates=20, large_candidates=20), folder
+        ),
     )
     assert calibration.summary["lean_alone"] is True
     assert calibration.summary["ndcg_at_10_gain_over_lean"] <= 0
