@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.markup import escape
 from rich.table import Table
 
-from models.settings import Settings
+from models.settings import AUTO, Settings
 from models.store.durable_files import digest_json
 from orchestration.options import Json, Set, print_json, settings_with
 from orchestration.terminal import err, libraries_write_to, new_log, out, watch
@@ -22,7 +22,8 @@ def search(overrides: Set = None, as_json: Json = False) -> None:
 
         store = ArtifactStore.of(settings)
         examples = store.require("training/training_examples")
-        settings = settings_in_force(store, settings)
+        if settings.training.max_tokens == AUTO:
+            settings = settings_in_force(store, settings)
         result = run_search(
             settings.training,
             settings.search,
