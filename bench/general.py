@@ -21,6 +21,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.folders import DATA, FIGURES, ROOT
 from bench.results import merge_into
 from models.contracts.tiers import DISTILLED_TIERS, FIRST_STAGES, LAST, LEAN
 from models.corpus.splits import sample_by_hash
@@ -29,7 +30,7 @@ from models.evaluation.report import compare
 from models.evaluation.score_calibration import make_score_calibration
 from models.evaluation.scored_candidates import make_scored_candidates
 from models.measures.metrics import MAIN_MEASURE
-from models.settings import ROOT, Settings, load_settings
+from models.settings import Settings, load_settings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.training.distilled_reranker import make_distilled_reranker
 from models.training.engine_selection import make_scoring_engines
@@ -38,8 +39,7 @@ from models.training.logged_lists import make_logged_lists
 from models.training.pretraining import PreparedCorpus, corpora_settings, prepare, pretrain, pretraining_store
 from models.training.steps import DISTILLED_RERANKERS, LARGE_RERANKER
 
-DATA = Path(os.environ.get("RERANKOPS_DATA") or ROOT.parent / "shared" / "data")
-RESULTS = ROOT / "docs" / "benchmarks" / "corpora.json"
+RESULTS = FIGURES / "corpora.json"
 FOLDERS = ("scifact", "squad-v1.1-dev", "medquad-liveqa-open")
 CORPORA = (*FOLDERS, "python-docs", "man-pages-en")
 SYSTEMS = (LAST.name, "tiered")
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=ROOT / "var" / "general", help="where everything is kept")
     parser.add_argument("--demo", type=Path, help="home of a deployment whose models are measured too")
     parser.add_argument("--documents", type=int, default=1500, help="documents of a corpus")
-    parser.add_argument("--train", type=int, default=600, help="training queries of a corpus, at most")
+    parser.add_argument("--train", type=int, default=800, help="training queries of a corpus, at most")
     parser.add_argument("--dev", type=int, default=120, help="development queries, at most")
     parser.add_argument("--test", type=int, default=300, help="test queries, at most")
     parser.add_argument("--pairs", type=int, default=4000, help="pairs of the large model")
