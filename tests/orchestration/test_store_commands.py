@@ -105,6 +105,7 @@ def test_gc_deletes_what_evaluations_made_and_no_recent_one_used(home: Path) -> 
 
     shown = rerankops(home, "gc", "--yes").stdout
     assert f"{folder}: of `rerankops evaluate`" in shown
+    assert "of `rerankops pretrain`" not in shown
     assert not any(item.folder.exists() for item in old)
     assert not page.exists()
     assert (page.parent / "new.html").is_file()
@@ -134,3 +135,16 @@ def test_a_name_of_nothing_is_told_with_near_ones(home: Path) -> None:
         "error: corpus/passage is no release, registered model or artifact",
         "Did you mean corpus/passages or passages?",
     ]
+
+
+def test_gc_deletes_what_pretrainings_made_and_no_recent_one_used(home: Path) -> None:
+    folder, then = home / "pretraining", time.time() - OLD_S
+    store = ArtifactStore(str(folder), folder / "cache")
+    old = make(store, "training/mixture", "old")
+    for path in folder.rglob("steps/**/*.json"):
+        os.utime(path, (then, then))
+    recent = make(store, "training/mixture", "recent")
+    shown = rerankops(home, "gc", "--yes").stdout
+    assert f"{folder}: of `rerankops pretrain`" in shown
+    assert not old.folder.exists()
+    assert recent.folder.is_dir()

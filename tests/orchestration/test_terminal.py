@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from models.settings import ROOT
-from orchestration.terminal import Lines, Live, new_log, watch
+from orchestration.terminal import Lines, Live, new_log, reporter, watch
 
 
 def test_plain_lines_are_kept_whole_and_are_no_markup() -> None:
@@ -23,6 +23,21 @@ def test_plain_lines_are_kept_whole_and_are_no_markup() -> None:
     first, second = told.getvalue().splitlines()
     assert first.endswith("s  corpus.files.columns[text]: " + "a long line " * 9)
     assert second.endswith("s  passages embedded: 3 of 9")
+
+
+def test_of_what_is_counted_about_ten_lines_are_told() -> None:
+    told = io.StringIO()
+    with Lines(Console(file=told)) as lines:
+        report = reporter(lines)
+        for done in range(1, 101):
+            report("passages embedded", done, 100)
+            report("queries retrieved", done, 100)
+    said = [line.partition("s  ")[2] for line in told.getvalue().splitlines()]
+    assert said[:4] == [
+        f"{what}: {done} of 100" for done in (1, 10) for what in ("passages embedded", "queries retrieved")
+    ]
+    assert len(said) == 22
+    assert said[-1] == "queries retrieved: 100 of 100"
 
 
 def test_a_terminal_sees_the_running_step_and_how_far_it_is() -> None:
