@@ -63,6 +63,10 @@ class Command:
         """What is on its standard output by now."""
         return self._output.read_text(encoding="utf-8") if self._output.exists() else ""
 
+    def logged(self) -> str:
+        """What is on its standard error by now."""
+        return self._errors.read_text(encoding="utf-8") if self._errors.exists() else ""
+
     def runs(self) -> bool:
         """Whether it has not ended."""
         return self._process.is_alive()

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,8 @@ from pathlib import Path
 from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parent.parent
-_LISTENS = "Uvicorn running on"
+LISTENS = "Uvicorn running on"
+"""What its log says once it answers."""
 
 
 @dataclass
@@ -35,15 +36,15 @@ class ServiceProcess:
         """The key that the service made on its first start."""
         return (self.home / "api_key").read_text().strip()
 
-    @property
-    def scorer_pid(self) -> int:
-        """The scoring process that was started last."""
-        return [json.loads(line)["pid"] for line in self.log if '"scoring process runs"' in line][-1]
-
     def stop(self) -> int:
         """End it as a supervisor does; returns the exit code when its last line is in `log`."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE_S)
+
+
+def scorer_pid_of(log: Iterable[str]) -> int:
+    """The scoring process that a service has started last, by the lines of its log."""
+    return [json.loads(line)["pid"] for line in log if '"scoring process runs"' in line][-1]
 
 
 def free_port() -> int:
@@ -82,7 +83,7 @@ def start_service(home: Path, **settings: str) -> Iterator[ServiceProcess]:
         assert process.stderr is not None
         for line in process.stderr:
             started.log.append(line)
-            if _LISTENS in line:
+            if LISTENS in line:
                 listens.set()
         ended.set()
         listens.set()

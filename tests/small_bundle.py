@@ -166,6 +166,8 @@ def small_settings(home: Path, **changes: Mapping[str, Any]) -> Settings:
             "precision": "fp32",
             "device": "cpu",
         },
+        # On every machine the same one, and one that a scoring process opens without PyTorch.
+        "engine": {"kind": "fp32"},
         "evaluation": {"candidates": 8, "resamples": 2000},
         "tiers": {"budget_ms": BUDGET_MS, "compact_candidates": 8, "large_candidates": 4, "max_early_exit_loss": 0},
         "objectives": {"p95_ms": BUDGET_MS, "p99_ms": BUDGET_MS},

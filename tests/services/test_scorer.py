@@ -21,8 +21,9 @@ from models.serving.engines import LocalEngines
 from models.serving.loaded_bundle import load_release
 from models.serving.model_files import ModelFiles
 from services.scorer.supervisor import ScorerProcess, ScorerRestarts
+from tests.commands import started
 from tests.patience import PATIENCE_S, until
-from tests.service_process import start_service
+from tests.service_process import LISTENS, free_port, scorer_pid_of, service_environment
 from tests.services.conftest import AUTHORIZED, Running, service_in
 from tests.small_bundle import BUDGET_MS, QUESTION, Small, put_in_service, weights_file
 
@@ -31,6 +32,7 @@ BODY = {"model": "champion", "query": QUESTION, "documents": [text for _, text i
 
 
 def files_of(small: Small) -> ModelFiles:
+    """The models of the small deployment, with engines of ONNX Runtime."""
     bundle = small.first.bundle
     digests = {
         name: entry.sha256
@@ -54,6 +56,17 @@ def restarts() -> ScorerRestarts:
 
 
 @pytest.fixture(scope="module")
+def without_engines(small: Small, tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
+    """The same models, which PyTorch then runs."""
+    files, folder = files_of(small), tmp_path_factory.mktemp("models")
+    digests = {name: digest for name, digest in files.digests.items() if not name.startswith("engines/")}
+    for name in digests:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.link(files.folder / name, folder / name)
+    return replace(files, folder=folder, digests=digests)
+
+
+@pytest.fixture(scope="module")
 def scorer(small: Small) -> Iterator[ScorerProcess]:
     """A scoring process for the tests that leave it as it is: to start one takes seconds."""
     built = ScorerProcess(files_of(small), PATIENCE_S, ScorerRestarts())
@@ -73,14 +86,26 @@ def pid_of(scorer: ScorerProcess) -> int:
     return scorer.pid
 
 
-@pytest.mark.parametrize("size", ["compact", "large"])
-def test_its_scores_are_those_of_the_models_in_this_process(scorer: ScorerProcess, small: Small, size: str) -> None:
-    here, there = LocalEngines(files_of(small)).scorers[size], scorer.scorers[size]
+def assert_same_scores(scorer: ScorerProcess, files: ModelFiles, size: str, tolerance: float) -> None:
+    here, there = LocalEngines(files).scorers[size], scorer.scorers[size]
     expected = here.logits_of(here.encode(PAIRS), len(PAIRS))
     result = there.logits_of(there.encode(PAIRS), len(PAIRS))
     assert there.padded == here.padded
     assert result.dtype == expected.dtype
-    assert result.tolist() == expected.tolist()
+    assert result.tolist() == pytest.approx(expected.tolist(), rel=0, abs=tolerance)
+
+
+@pytest.mark.parametrize("size", ["compact", "large"])
+def test_its_scores_are_those_of_the_models_in_this_process(scorer: ScorerProcess, small: Small, size: str) -> None:
+    assert_same_scores(scorer, files_of(small), size, tolerance=0)
+
+
+def test_so_they_are_where_pytorch_runs_them(without_engines: ModelFiles, restarts: ScorerRestarts) -> None:
+    scorer = ScorerProcess(without_engines, PATIENCE_S, restarts)
+    for size in ("compact", "large"):
+        # PyTorch may use more threads here than there, and so round in another way.
+        assert_same_scores(scorer, without_engines, size, tolerance=1e-5)
+    scorer.close()
 
 
 def test_a_killed_process_is_replaced_and_scores_again(doomed_scorer: ScorerProcess, restarts: ScorerRestarts) -> None:
@@ -183,12 +208,14 @@ def test_a_killed_service_leaves_no_process_behind(small: Small, tmp_path: Path)
     database.migrate()
     put_in_service(Ledger(database), small.first, "7")
     database.close()
-    with start_service(
-        tmp_path, STORAGE__ARTIFACTS=small.settings.artifact_root, TIERS__BUDGET_MS=str(BUDGET_MS)
-    ) as served:
-        headers = {"Authorization": f"Bearer {served.key}"}
-        assert httpx.post(f"{served.url}/v2/rerank", json=BODY, headers=headers, timeout=PATIENCE_S).status_code == 200
-        child = served.scorer_pid
+    settings = {"STORAGE__ARTIFACTS": small.settings.artifact_root, "TIERS__BUDGET_MS": str(BUDGET_MS)}
+    port = free_port()
+    with started(("serve",), env=service_environment(tmp_path, port, settings)) as service:
+        until(lambda: LISTENS in service.logged() or not service.runs())
+        headers = {"Authorization": f"Bearer {(tmp_path / 'api_key').read_text().strip()}"}
+        url = f"http://127.0.0.1:{port}/v2/rerank"
+        assert httpx.post(url, json=BODY, headers=headers, timeout=PATIENCE_S).status_code == 200
+        child = scorer_pid_of(service.logged().splitlines())
         assert is_alive(child)
-        served.process.kill()
+        os.kill(service.pid, signal.SIGKILL)
         until(lambda: not is_alive(child))
