@@ -249,7 +249,7 @@ RUN = textwrap.dedent(
     chance = random.Random(int(sys.argv[3]))
     due = {number: chance.uniform(0, 2) for number in range(40)}
     begun, made = time.monotonic(), 0
-    while time.monotonic() - begun < 8 or made < 25:
+    while time.monotonic() - begun < 5 or made < 25:
         number = min(due, key=due.get)
         time.sleep(max(0, begun + due[number] - time.monotonic()))
 
@@ -290,6 +290,7 @@ def test_runs_that_work_beside_it_find_everything_that_they_use(local: ArtifactS
     while any(run.poll() is None for run in runs):
         now = datetime.now(UTC) + timedelta(days=1) - timedelta(seconds=2)
         deleted += len(collect(local, lambda: NOTHING, 1, now).artifacts)
+        time.sleep(0.02)  # else it takes a core for itself, and the runs have less of theirs
     said = [run.communicate() for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
     assert sum(int(output) for output, _ in said) > 40, "some were made again"

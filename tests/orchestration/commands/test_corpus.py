@@ -57,10 +57,10 @@ def test_a_past_version_is_listed_and_its_indexes_are_made_current_again(
 ) -> None:
     home, docs = tmp_path / "home", tmp_path / "docs"
     assert command("corpus", "versions") == []
-    write_docs_corpus(docs, documents=120)
+    write_docs_corpus(docs, documents=70)
     command("run", "--select", INDEXES)
     first = current(home)
-    write_docs_corpus(docs, documents=120, left_out=2)
+    write_docs_corpus(docs, documents=70, left_out=2)
     command("run", "--select", INDEXES)
     second = current(home)
     assert all(first[name] != second[name] for name in ASSETS)
@@ -69,7 +69,7 @@ def test_a_past_version_is_listed_and_its_indexes_are_made_current_again(
     listed = {item["data_version"]: item for item in command("corpus", "versions")}
     assert set(listed) == set(names)
     assert [listed[name]["current"] for name in names] == [False, True]
-    assert [listed[name]["rows"]["documents"] for name in names] == [120, 118]
+    assert [listed[name]["rows"]["documents"] for name in names] == [70, 68]
 
     steps = sorted((home / "artifacts" / "steps").rglob("*.json"))
     done = command("backfill", names[0][:12])
