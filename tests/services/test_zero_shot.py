@@ -40,7 +40,7 @@ def candidate(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Candida
             "frozen_layers": 0,
         }
     )
-    engine = small.settings.engine.model_copy(update={"min_kendall_tau": 0.5, "max_ndcg_loss": 1.0})
+    engine = small.settings.engine.model_copy(update={"kind": "auto", "min_kendall_tau": 0.5, "max_ndcg_loss": 1.0})
     settings = small.settings.model_copy(update={"training": training, "engine": engine})
     examples = small.artifacts["training/training_examples"].read_table("training_examples.parquet")
 
