@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -128,7 +129,7 @@ def _lists(pairs: pd.DataFrame, size: int, count: int) -> pd.DataFrame:
     return table.assign(kind=["positive" if label else "hard" for label in table["label"]])
 
 
-def _timed(train: partial[object], settings: TrainingSettings) -> float:
+def _timed(train: partial[Any], settings: TrainingSettings) -> float:
     """Seconds of a pair, by the times at which steps ended."""
     ends: list[float] = []
     train(progress=lambda done, total: ends.append(time.perf_counter()))
