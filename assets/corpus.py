@@ -70,11 +70,14 @@ def _current_version(context: dg.AssetExecutionContext, deployment: Deployment) 
     from models.corpus.corrections import corrections_in_force
     from models.corpus.reading import read_source
     from models.retrieval.encoder import tokenizer_file
+    from models.retrieval.round_trip import query_writing
 
     settings = deployment.settings()
     corrections = corrections_in_force(deployment.database(), settings.corpus.source)
     tokenizer = tokenizer_file(settings.encoder.model)
-    return read_source(deployment.store(), settings, tokenizer, corrections, context.log.info)
+    store = deployment.store()
+    writing = query_writing(store, settings, context.log.info)
+    return read_source(store, settings, tokenizer, corrections, context.log.info, writing)
 
 
 def _show_quarantine(context: dg.AssetExecutionContext, artifact: Artifact) -> dict[str, dg.MetadataValue]:

@@ -11,8 +11,10 @@ from typing import Literal, NamedTuple
 
 SPLITS = ("train", "dev", "test")
 GIVEN = "given"
-PSEUDO_KINDS = ("title", "heading", "sentence", "cloze")
-"""Where a query comes from: the source, or a part of the text (models/corpus/pseudo_queries.py)."""
+COPIED_KINDS, WRITTEN = ("title", "heading", "sentence", "cloze", "keywords"), "written"
+PSEUDO_KINDS = (*COPIED_KINDS, WRITTEN)
+"""Where a query comes from: the source, a part of the text (models/corpus/pseudo_queries.py), or a language model that
+read it (models/corpus/written_queries.py)."""
 
 Rule = Literal[
     "malformed",

@@ -3,18 +3,22 @@
 A document's title, one of its headings or its first sentence stands for what is asked for (headings and titles:
 MacAvaney et al., "Content-based weak supervision for ad-hoc re-ranking", SIGIR 2019; first sentences: Husain et al.,
 "CodeSearchNet challenge", 2019), or any other sentence does, the inverse cloze task (Lee, Chang and Toutanova, "Latent
-retrieval for weakly supervised open domain question answering", ACL 2019). Such a query is marked by its `kind`. In
-training its text is taken out of the passages, or the model would learn to find repeated words; an evaluation on them
-says how well known passages are found again, which is easier than real questions are.
+retrieval for weakly supervised open domain question answering", ACL 2019). Keywords are the words of a document with
+the highest tf-idf (Salton and Buckley, "Term-weighting approaches in automatic text retrieval", IP&M 1988), in the
+order in which they stand there: what many type into a search box. A language model writes others
+(`models.corpus.written_queries`). Such a query is marked by its `kind`. In training the text of what was copied whole
+is taken out of the passages, or the model would learn to find repeated words; an evaluation on them says how well known
+passages are found again, which is easier than real questions are.
 """
 
 from __future__ import annotations
 
 import hashlib
 import heapq
+import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Literal
@@ -22,11 +26,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from models.contracts.rows import GIVEN, PSEUDO_KINDS, Judgment, Query
+from models.contracts.rows import COPIED_KINDS, GIVEN, PSEUDO_KINDS, WRITTEN, Judgment, Query
 from models.corpus.passage_table import PassageTable
 from models.corpus.splits import normalize_query, place_queries
 from models.text.sentences import END_MARKS, LONGEST, split_sentences
 from models.text.words import is_unspaced, words
+
+WriteQueries = Callable[[PassageTable, pd.DataFrame, pd.DataFrame], list[tuple[Query, Judgment]]]
+"""Queries for passages, given the queries and judgments that there are."""
 
 PREFIX = "pseudo/"
 """Of the ids of pseudo-queries."""
@@ -36,20 +43,30 @@ _HEADING_WORDS = range(2, 13)
 _KEPT_SHARE = 0.1
 """Share of the passages in which the query's text stays (Lee et al., 2019): it is a hint in real questions too."""
 
+_KEYWORDS, _LETTERS_OF_KEYWORD, _COMMON_KEYWORD = 3, 4, 0.1
+"""Words of a keyword query, letters of each at least, and share of the documents above which a word is no keyword."""
+
 _HEADING_END = re.compile(rf"[:;,：、，{END_MARKS}]$")
 _LETTERS = re.compile(r"[^\W\d_]")
 
 
 def add_pseudo_queries(
-    folder: Path, mode: Literal["auto", "on"], documents: int, dev_share: float, test_share: float
+    folder: Path,
+    mode: Literal["auto", "on"],
+    documents: int,
+    dev_share: float,
+    test_share: float,
+    kinds: Collection[str] = COPIED_KINDS,
+    write: WriteQueries | None = None,
 ) -> dict[str, int]:
     """Add pseudo-queries to queries.parquet and judgments.parquet in `folder`, made from its passages.parquet.
 
     They take the splits in which no given query has a relevant document, so that evaluation stays with real questions
     where there are any: without judgments all three, beside judged test queries those for training and development.
     `auto` makes them where nothing is judged for training, `on` always, for training too. They are made from the
-    `documents` documents with the smallest hash of their id, at most one of each kind; texts that several documents
-    have, or that a given query has, are left out. Returns how many there are of each kind.
+    `documents` documents with the smallest hash of their id, at most one of each of `kinds`, beside those that `write`
+    returns; texts that several documents have, or that a given query has, are left out. Returns how many there are of
+    each kind.
     """
     from models.store.tables import write_table
 
@@ -58,7 +75,10 @@ def add_pseudo_queries(
     judged = set(queries.loc[queries["query_id"].isin(answered), "split"])
     if "train" in judged and mode == "auto":
         return {}
-    pairs = list(make_queries(PassageTable(folder / "passages.parquet"), documents))
+    passages = PassageTable(folder / "passages.parquet")
+    pairs = [pair for pair in make_queries(passages, documents) if kind_of(pair[0].query_id) in kinds]
+    if write is not None:
+        pairs += write(passages, queries, judgments)
     seen = Counter(normalize_query(query.text) for query, _ in pairs)
     seen.update(normalize_query(text) for text in queries["text"])
     kept = [(query, judgment) for query, judgment in pairs if seen[normalize_query(query.text)] == 1]
@@ -67,8 +87,8 @@ def add_pseudo_queries(
     relevant = relevant.astype(judgments.dtypes.to_dict())
     new = place_queries(new.astype("str"), relevant, dev_share, test_share)
     new["split"] = new["split"].mask(new["split"].isin(judged), "train")
-    kinds = new["query_id"].str.removeprefix(PREFIX).str.partition("/")[0] if len(new) else pd.Series(dtype="str")
-    table = pd.concat([queries.assign(kind=GIVEN), new[["query_id", "text", "split"]].assign(kind=kinds)])
+    of_kind = new["query_id"].map(kind_of)
+    table = pd.concat([queries.assign(kind=GIVEN), new[["query_id", "text", "split"]].assign(kind=of_kind)])
     table = table.astype("str").sort_values("query_id", ignore_index=True)
     write_table(table, folder / "queries.parquet")
     both = pd.concat([judgments, relevant]).sort_values(["query_id", "document_id"], ignore_index=True)
@@ -83,6 +103,11 @@ def add_pseudo_queries(
     }
 
 
+def kind_of(query_id: str) -> str:
+    """The kind of a pseudo-query, by its id."""
+    return query_id.removeprefix(PREFIX).partition("/")[0]
+
+
 _PLACED = ["query_id", "text", "split", "group"]
 
 
@@ -90,6 +115,24 @@ def make_queries(passages: PassageTable, documents: int) -> Iterator[tuple[Query
     """The pseudo-queries of the `documents` documents with the smallest hash of their id, each with its judgment."""
     names = (name for _, rows in passages.stream(["document_id"]) for name in rows["document_id"])
     chosen = set(heapq.nsmallest(documents, (name for name, _ in groupby(names)), key=_hash))
+    documents_with = Counter(
+        word for _, _, pieces in _documents(passages, chosen) for word in {*map(str.casefold, _terms(" ".join(pieces)))}
+    )
+    for document_id, title, pieces in _documents(passages, chosen):
+        for kind, text in _texts(document_id, title, pieces):
+            yield pseudo_query(kind, document_id, text)
+        if keywords := _keywords(" ".join(pieces), documents_with, len(chosen)):
+            yield pseudo_query("keywords", document_id, keywords)
+
+
+def pseudo_query(kind: str, document_id: str, text: str) -> tuple[Query, Judgment]:
+    """A query of a kind for a document, with its judgment; its id says both."""
+    name = f"{PREFIX}{kind}/{_hash(f'{document_id} {text}').hex()[:24]}"
+    return Query(name, text), Judgment(name, document_id, 1)
+
+
+def _documents(passages: PassageTable, chosen: Collection[str]) -> Iterator[tuple[str, str, list[str]]]:
+    """(id, title, texts of the passages) of the chosen documents."""
     rows = (
         (str(row.document_id), str(row.title), str(row.text))
         for _, table in passages.stream(["document_id", "title", "text"])
@@ -97,22 +140,20 @@ def make_queries(passages: PassageTable, documents: int) -> Iterator[tuple[Query
     )
     for document_id, pieces in groupby(rows, key=lambda row: row[0]):
         listed = list(pieces)
-        for kind, text in _texts(document_id, listed[0][1], [text for _, _, text in listed]):
-            name = f"{PREFIX}{kind}/{_hash(f'{document_id} {text}').hex()[:24]}"
-            yield Query(name, text), Judgment(name, document_id, 1)
+        yield document_id, listed[0][1], [text for _, _, text in listed]
 
 
 def hide_answers(examples: pd.DataFrame, kinds: pd.Series) -> pd.DataFrame:
     """Training examples without the text of their pseudo-queries in the passages.
 
     `kinds` has the kind of each query by id. Of a `title` query, no passage of the list has its title; of the others,
-    the positive passage mostly lacks the query's text.
+    the positive passage mostly lacks the query's text, where that stands in it.
     """
     of_row = examples["query_id"].map(kinds)
     if not of_row.isin(PSEUDO_KINDS).any():
         return examples
     passages = [
-        passage if kind == GIVEN else _hidden(str(kind), str(name), query, passage, label)
+        passage if kind in (GIVEN, WRITTEN) else _hidden(str(kind), str(name), query, passage, label)
         for kind, name, query, passage, label in zip(
             of_row, examples["query_id"], examples["query"], examples["passage"], examples["label"], strict=True
         )
@@ -146,6 +187,28 @@ def _texts(document_id: str, title: str, pieces: list[str]) -> Iterator[tuple[st
             text = min(usable, key=lambda text: _hash(f"{document_id} {text}"))
             taken.add(normalize_query(text))
             yield kind, text
+
+
+def _terms(text: str) -> list[str]:
+    """The words of a text that may be keywords: written with spaces, of letters alone, of four at least."""
+    long = (word for word in words(text) if len(word) >= _LETTERS_OF_KEYWORD and word.isalpha())
+    return [word for word in long if not is_unspaced(word)]
+
+
+def _keywords(text: str, documents_with: Mapping[str, int], documents: int) -> str:
+    """The words of a document with the highest tf-idf among `documents`, `documents_with` each of which have a word;
+    empty where it has too few that are not common."""
+    terms = _terms(text)
+    counts = Counter(map(str.casefold, terms))
+    rare = [word for word in counts if documents_with[word] <= max(1, _COMMON_KEYWORD * documents)]
+    weights = {word: counts[word] * math.log((1 + documents) / documents_with[word]) for word in rare}
+    best = set(heapq.nlargest(_KEYWORDS, rare, key=lambda word: (weights[word], word)))
+    if len(best) < _KEYWORDS:
+        return ""
+    forms: dict[str, str] = {}
+    for term in terms:
+        forms.setdefault(term.casefold(), term)
+    return " ".join(form for word, form in forms.items() if word in best)
 
 
 def _sentences(text: str) -> Iterator[str]:

@@ -6,11 +6,11 @@ import shutil
 from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from models.corpus.chunking import load_tokenizer
 from models.corpus.ingest import write_corpus
-from models.corpus.pseudo_queries import add_pseudo_queries
+from models.corpus.pseudo_queries import WriteQueries, add_pseudo_queries
 from models.corpus.sources import describe_source, open_source
 from models.corpus.sources.base import CorpusSource
 from models.corpus.sources.corrections import NO_CORRECTIONS, Corrections
@@ -23,17 +23,25 @@ _WITH = {"passages": "documents.parquet", "quarantined_rows": "corrections.parqu
 """What is kept beside a table: for the next reading, and for people."""
 
 
+class Writing(NamedTuple):
+    """What writes queries, and the version of all that decides them but for the settings."""
+
+    version: str
+    write: WriteQueries
+
+
 def read_source(
     store: ArtifactStore,
     settings: Settings,
     tokenizer: Path,
     corrections: Corrections = NO_CORRECTIONS,
     log: Callable[[str], None] = lambda message: None,
+    writing: Writing | None = None,
 ) -> dict[str, Artifact]:
     """`read_tables` of the source that the settings name, read with `corrections` in place of the rows they are of."""
     source = open_source(settings.corpus, settings.corpus_path, corrections)
     described = describe_source(settings.corpus, settings.corpus_path)
-    return read_tables(store, settings, source, described, tokenizer, corrections, log)
+    return read_tables(store, settings, source, described, tokenizer, corrections, log, writing)
 
 
 def read_tables(
@@ -44,15 +52,19 @@ def read_tables(
     tokenizer: Path,
     corrections: Corrections = NO_CORRECTIONS,
     log: Callable[[str], None] = lambda message: None,
+    writing: Writing | None = None,
 ) -> dict[str, Artifact]:
     """The tables `passages`, `queries`, `judgments` and `quarantined_rows` of a source, read only where it was not.
 
-    `tokenizer` is the tokenizer.json that passages are cut by; `described` is the source in words, for lineage.
+    `tokenizer` is the tokenizer.json that passages are cut by; `described` is the source in words, for lineage;
+    `writing` adds queries that a language model has written.
     """
     tokenized = {"tokenizer": digest_file(tokenizer)}
     outside = {"source": source.fingerprint(), **tokenized}
+    if writing is not None:
+        outside["query_writer"] = writing.version
     with store.workspace.folder("corpus-tables") as folder:
-        reading = Reading(store, settings, source, described, tokenizer, corrections, outside, folder, log)
+        reading = Reading(store, settings, source, described, tokenizer, corrections, outside, folder, log, writing)
         return {
             name: step.get_or_create(store, settings, partial(reading.take, name), outside=outside)
             for name, step in TABLES.items()
@@ -73,6 +85,7 @@ class Reading:
         outside: dict[str, str],
         folder: Path,
         log: Callable[[str], None],
+        writing: Writing | None = None,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -83,6 +96,7 @@ class Reading:
         self._outside = outside
         self._folder = folder
         self._log = log
+        self._writing = writing
 
     def take(self, table: str, folder: Path) -> dict[str, Any]:
         """Move a table to `folder`, with what is kept beside it; return the counts of the reading."""
@@ -110,4 +124,7 @@ class Reading:
         if mode == "off":
             return counts
         shares = settings.corpus.dev_share, settings.corpus.test_share
-        return counts | add_pseudo_queries(self._folder, mode, documents, *shares)
+        write = self._writing and self._writing.write
+        return counts | add_pseudo_queries(
+            self._folder, mode, documents, *shares, settings.training.pseudo_kinds, write
+        )

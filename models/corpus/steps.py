@@ -6,7 +6,9 @@ from models.store.steps import Step
 _READING = "models.corpus.reading:Reading.take"
 _READ_SETTINGS = (
     "corpus.source", "corpus.max_decompressed_bytes", "corpus.passage_tokens", "corpus.overlap_tokens",
-    "corpus.dev_share", "corpus.test_share", "training.pseudo_queries", "training.pseudo_documents",
+    "corpus.dev_share", "corpus.test_share", "training.pseudo_queries", "training.pseudo_kinds",
+    "training.pseudo_documents", "query_writer.documents", "query_writer.task", "query_writer.examples",
+    "query_writer.temperature", "query_writer.round_trip_rank", "query_writer.model", "query_writer.url",
 )  # fmt: skip
 """Beside the source's fingerprint, which stands for its path and the settings of its kind."""
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from models.cascade.calibration import Calibration
 from models.evaluation.first_stage_gains import StageGain, stage_gains
+from models.evaluation.query_kinds import KindOfQuery, pseudo_only, queries_by_kind
 from models.evaluation.report import EvaluationReport, evaluate_systems
 from models.evaluation.slices import Slice, query_facts, slice_gains
 from models.settings import EvaluationSettings, TiersSettings
@@ -26,13 +27,16 @@ class Assessment:
     rankings: Mapping[str, pd.DataFrame]
     slices: Sequence[Slice]
     by_first_stage: Sequence[StageGain]
+    by_kind: Sequence[KindOfQuery] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values: those of the report, and the slices and first stages."""
+        """JSON values: those of the report, the slices and first stages, and the means by kind of query."""
         return {
             **self.report.to_dict(),
             "slices": [part.to_dict() for part in self.slices],
             "by_first_stage": [stage.to_dict() for stage in self.by_first_stage],
+            "by_kind": [kind.to_dict() for kind in self.by_kind],
+            "pseudo_only": pseudo_only(self.by_kind),
         }
 
 
@@ -67,4 +71,4 @@ def assess(
         settings,
     )
     stages = stage_gains(first_stages, scored, judgments, calibration, tiers, depth, settings)
-    return Assessment(report, rankings, slices, stages)
+    return Assessment(report, rankings, slices, stages, queries_by_kind(report.per_query, queries))

@@ -13,6 +13,7 @@ from models.cascade.offline import pairs_per_query, rerank
 from models.evaluation.assessment import assess
 from models.evaluation.evaluation_set import split_of
 from models.evaluation.page import write_evaluation_page
+from models.evaluation.query_kinds import pseudo_only
 from models.evaluation.report import PAGE, QUALITY_COST
 from models.evaluation.scored_candidates import seconds_per_pair
 from models.evaluation.steps import OFFLINE_EVALUATION
@@ -107,4 +108,5 @@ def evaluate_offline(
         "best_first_stage": report.best_first_stage,
         "best_without_model": report.best_without_model,
         "queries": report.queries,
+        "judged_on": "pseudo-queries only" if pseudo_only(assessment.by_kind) else "judged queries",
     }

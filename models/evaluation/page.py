@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from models.evaluation.assessment import JUDGED, Assessment
+from models.evaluation.query_kinds import PSEUDO_ONLY
 from models.evaluation.slices import worst
 from models.measures.metrics import MAIN_MEASURE, MEASURES, collapse_to_documents
 from models.store.durable_files import write_atomically
@@ -62,6 +63,8 @@ def write_evaluation_page(
         measures=MEASURES,
         best=max(report.systems, key=lambda name: report.systems[name].means[MAIN_MEASURE]),
         names=list(report.systems),
+        kinds=values["by_kind"],
+        warning=PSEUDO_ONLY if values["pseudo_only"] else "",
         pairs=_both_ways(values["pairs"]),
         by_first_stage=values["by_first_stage"],
         slices=values["slices"],

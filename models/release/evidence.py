@@ -89,6 +89,7 @@ def gather(
         drift_share=drift_share,
         rolled_back=ledger.was_rolled_back(candidate.data_version),
         candidate_is_champion=version == candidate.data_version,
+        pseudo_only=bool(evaluation.read_json("report/evaluation.json").get("pseudo_only")),
         judged_before=ledger.candidates_judged_on(evaluation_set, but=candidate.data_version),
     )
 

@@ -56,7 +56,8 @@ class GateEvidence:
     bundle answered inside the budget against the same. `champion` is the candidate minus the champion, each as it
     serves: by its own first stage and inside the budget, both on evaluation set `evaluation_set_version`;
     `same_evaluation_set` says whether that holds. `lean_alone` says that the candidate asks no model. `judged_before`
-    counts the other candidates that were decided on by that evaluation set.
+    counts the other candidates that were decided on by that evaluation set. `pseudo_only` says that nobody judged its
+    test queries: they are made from the text.
     """
 
     contracts: Mapping[str, Finding]
@@ -73,6 +74,7 @@ class GateEvidence:
     rolled_back: bool
     candidate_is_champion: bool
     judged_before: int
+    pseudo_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,11 +326,13 @@ def _gain_context(gain: Comparison | None) -> str:
 def _tries_context(evidence: GateEvidence) -> str:
     """The gain's context, and what chance alone shows where several candidates were tried on the same queries."""
     gain, tries = evidence.gain, evidence.judged_before + 1
+    worth = "; judged on pseudo-queries only, which say nothing of real questions" if evidence.pseudo_only else ""
     if gain is None or tries == 1:
-        return _gain_context(gain)
+        return _gain_context(gain) + worth
     luck = best_of(tries) * gain.standard_error
     return (
-        f"{_gain_context(gain)}; of {tries} candidates judged on these queries the best shows {_show(luck)} by chance"
+        f"{_gain_context(gain)}{worth}; of {tries} candidates judged on these queries the best shows {_show(luck)} by"
+        " chance"
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from models.contracts.tiers import LAST, MODEL_TIERS
 from models.cross_encoder.passage_cut import FILE
 from models.errors import ModelFileError
+from models.evaluation.query_kinds import PSEUDO_ONLY
 from models.measures.metrics import MAIN_MEASURE
 from models.text.markdown import table_lines
 from models.training.corpus_defaults import choices_of
@@ -110,6 +111,7 @@ def model_card(parts: BundleParts, settings: Settings, corpus_defaults: Artifact
         *_defaults(corpus_defaults),
         "## Evaluation",
         "",
+        *_by_kind(evaluation),
         f"{evaluation['queries']} test queries, which nothing was trained or fitted on. Intervals are bootstrap",
         f"intervals of {MAIN_MEASURE} at {evaluation['confidence']:.0%}.",
         "",
@@ -229,6 +231,23 @@ def _inputs(parts: BundleParts) -> dict[str, str]:
     named = (parts.passages, parts.evaluation_set)
     inputs = _merged(parts.rerankers[tier.name].manifest.inputs for tier in MODEL_TIERS)
     return {part.asset: part.data_version for part in named} | inputs
+
+
+def _by_kind(evaluation: Mapping[str, Any]) -> list[str]:
+    """What the evaluation is worth, where its queries are made from the text."""
+    kinds = evaluation["by_kind"]
+    warning = [f"**{PSEUDO_ONLY}**", ""] if evaluation["pseudo_only"] else []
+    if not warning and len(kinds) < 2:
+        return []
+    systems = list(evaluation["systems"])
+    rows = [(kind["kind"], kind["queries"], *(f"{kind['means'][name]:.4f}" for name in systems)) for kind in kinds]
+    return [
+        *warning,
+        f"Mean {MAIN_MEASURE} by kind of query:",
+        "",
+        *table_lines(("kind", "queries", *systems), rows),
+        "",
+    ]
 
 
 def _defaults(corpus_defaults: Artifact | None) -> list[str]:

@@ -22,6 +22,11 @@ LEXICAL_INDEX = Step(
     "models.retrieval.lexical_index:index_texts",
     ("index.bm25_k1", "index.bm25_b", "index.languages"),
 )
+QUERY_WRITING = Step(
+    "query_writing",
+    "models.retrieval.round_trip:query_writing",
+    ("index.bm25_k1", "index.bm25_b", "index.languages"),
+)
 _IN_THE_INDEXES = (
     *DENSE_INDEX.settings, *LEXICAL_INDEX.settings, "index.kind", "index.flat_max_passages", "index.max_memory_mb",
 )  # fmt: skip

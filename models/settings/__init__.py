@@ -18,6 +18,7 @@ from models.settings.sections import (
     MonitoringSettings,
     ObjectivesSettings,
     PretrainingSettings,
+    QueryWriterSettings,
     RetentionSettings,
     SchedulesSettings,
     SearchSettings,
@@ -46,7 +47,8 @@ __all__ = [
     "CacheSettings", "CorpusSettings", "EncoderSettings", "EngineSettings", "EvaluationSettings", "FilesSettings",
     "FolderSettings", "GateSettings", "GeneratorSettings", "HuggingFaceSettings", "HuggingFaceTable", "IndexSettings",
     "IrDatasetsSettings", "ManPagesSettings", "MonitoringSettings", "ObjectivesSettings", "PretrainingSettings",
-    "PythonDocsSettings", "RetentionSettings", "SchedulesSettings", "SearchSettings", "Section", "ServingSettings",
-    "Settings", "SqlSettings", "StorageSettings", "Student", "TiersSettings", "TrainingSettings",
+    "PythonDocsSettings", "QueryWriterSettings", "RetentionSettings", "SchedulesSettings", "SearchSettings",
+    "Section", "ServingSettings", "Settings", "SqlSettings", "StorageSettings", "Student", "TiersSettings",
+    "TrainingSettings",
     "as_environment", "chosen", "load_settings", "setting_keys", "settings_file", "values_of",
 ]  # fmt: skip

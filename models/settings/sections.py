@@ -21,6 +21,7 @@ from models.settings.types import (
     PasswordlessUrl,
     PositiveFloat,
     PositiveInt,
+    PseudoKinds,
     SearchKeys,
     Section,
     Sources,
@@ -150,9 +151,12 @@ class TrainingSettings(Section):
     )
     pseudo_queries: Literal["off", "auto", "on"] = Field(
         default="auto",
-        description=(
-            "Make queries from titles, headings and sentences: auto where nothing is judged for training, on always."
-        ),
+        description=("Make queries from the text: auto where nothing is judged for training, on always."),
+    )
+    pseudo_kinds: PseudoKinds = Field(
+        default=["title", "heading", "sentence", "cloze", "keywords"],
+        description="What they are made of: title, heading, the first sentence, another one (cloze), keywords, or"
+        " written by the language model of [query_writer].",
     )
     pseudo_documents: PositiveInt = Field(
         default=2000, description="Documents that pseudo-queries are made from, a stable sample by hash of the id."
@@ -304,6 +308,34 @@ class PretrainingSettings(Section):
         "and training.compact_base_model start from its folders `large` and `compact`; with training.large_pairs and "
         "training.compact_pairs 0 they are released as they are.",
     )
+
+
+class QueryWriterSettings(Section):
+    """The language model that writes queries, where training.pseudo_kinds has `written`: any OpenAI-compatible one."""
+
+    url: PasswordlessUrl = Field(default="", description="Where the interface begins, as in http://localhost:11434/v1.")
+    model: str = Field(default="", description="Name of the model, as the server knows it.")
+    api_key_env: str = Field(
+        default="QUERY_WRITER_API_KEY", description="Environment variable that holds the key, where one is needed."
+    )
+    documents: PositiveInt = Field(
+        default=500, description="Documents that it is asked about, a stable sample by hash of the id."
+    )
+    task: str = Field(
+        default="a question or search query that a user would type",
+        description="What it is to write of a passage, in words: say who asks, and how.",
+    )
+    examples: Annotated[int, Field(ge=0)] = Field(
+        default=3, description="Judged training queries with their passages that it is shown, at most."
+    )
+    temperature: Annotated[float, Field(ge=0, le=2)] = Field(default=0.0, description="Of its sampling.")
+    round_trip_rank: Annotated[int, Field(ge=0)] = Field(
+        default=20,
+        description="A query is kept only if word search ranks its document so high; 0 keeps all.",
+    )
+    timeout_s: PositiveFloat = Field(default=60, description="Seconds that a request may take.")
+    attempts: PositiveInt = Field(default=5, description="Requests for one query, until the run stops.")
+    workers: PositiveInt = Field(default=4, description="Requests at once.")
 
 
 class EngineSettings(Section):
@@ -545,6 +577,7 @@ class Settings(Section):
     encoder: EncoderSettings = EncoderSettings()
     index: IndexSettings = IndexSettings()
     training: TrainingSettings = TrainingSettings()
+    query_writer: QueryWriterSettings = QueryWriterSettings()
     engine: EngineSettings = EngineSettings()
     pretraining: PretrainingSettings = PretrainingSettings()
     search: SearchSettings = SearchSettings()

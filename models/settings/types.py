@@ -95,6 +95,11 @@ def _each_once_of(*allowed: str) -> Callable[[list[str]], list[str]]:
 Sources = Annotated[list[str], AfterValidator(_each_once_of("hybrid", "dense", "bm25"))]
 
 
+PseudoKinds = Annotated[
+    list[str], AfterValidator(_each_once_of("title", "heading", "sentence", "cloze", "keywords", "written"))
+]
+
+
 def _check_languages(codes: list[str]) -> list[str]:
     return _each_once_of(*CODES)(codes) if codes else codes
 

@@ -28,6 +28,7 @@ from models.retrieval.embedding import make_passage_embeddings
 from models.retrieval.encoder import tokenizer_file
 from models.retrieval.first_stage import make_first_stage
 from models.retrieval.lexical_index import make_lexical_index
+from models.retrieval.round_trip import query_writing
 from models.settings import Settings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.durable_files import canonical_json, write_atomically
@@ -211,7 +212,8 @@ def export(models: Mapping[str, Artifact], facts: Mapping[str, Any], folder: Pat
 
 
 def _read(store: ArtifactStore, name: str, settings: Settings) -> tuple[Mapping[str, Artifact], Artifact]:
-    tables = read_source(store, settings, tokenizer_file(settings.encoder.model))
+    writing = query_writing(store, settings, lambda message: None)
+    tables = read_source(store, settings, tokenizer_file(settings.encoder.model), writing=writing)
     require_accepted(store, tables, settings.corpus.max_rejected_share, name)
     return tables, make_evaluation_set(store, settings, tables["queries"], tables["judgments"], tables["passages"])
 

@@ -12,7 +12,7 @@ _MINING = (
 )  # fmt: skip
 _IN_THE_INPUTS = (
     "training.base_model", *(f"training.{tier.name}_base_model" for tier in DISTILLED_TIERS),
-    "training.false_negative_teacher", "training.pseudo_queries", "training.pseudo_documents",
+    "training.false_negative_teacher", "training.pseudo_queries", "training.pseudo_kinds", "training.pseudo_documents",
     "training.logged_queries", *_MINING,
 )  # fmt: skip
 """Keys that reach the models through other inputs: the digest of the weights, the lists that they learn from."""

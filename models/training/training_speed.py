@@ -33,9 +33,9 @@ STUDENT_RATE = 0.73
 (docs/training.md)."""
 
 _WITHOUT_EFFECT = {
-    "minutes", "pairs_per_second", "max_tokens", "pseudo_queries", "pseudo_documents", "max_queries", "draws", "seed",
-    "learning_rate", "head_learning_rate", "warmup_share", "checkpoint_minutes", "leak_overlap", "leak_cosine",
-    "negative_sources", "negative_depth", "negative_top_share", "random_share", "false_negative_margin",
+    "minutes", "pairs_per_second", "max_tokens", "pseudo_queries", "pseudo_kinds", "pseudo_documents", "max_queries",
+    "draws", "seed", "learning_rate", "head_learning_rate", "warmup_share", "checkpoint_minutes", "leak_overlap",
+    "leak_cosine", "negative_sources", "negative_depth", "negative_top_share", "random_share", "false_negative_margin",
     "false_negative_teacher", "logged_queries", "early_stopping", "evaluations", "development_queries",
 }  # fmt: skip
 """Keys of [training], beside numbers of pairs, that do not change the time of a pair of a given length."""

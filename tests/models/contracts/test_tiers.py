@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from models.contracts.tiers import DISTILLED_TIERS, LAST, LEAN, MODEL_TIERS, TIER_NAMES, candidate_limits
+from models.errors import SettingsError
 from models.settings import Settings, setting_keys
 
 
@@ -15,9 +18,11 @@ def test_the_settings_have_the_keys_of_each_tier_and_of_no_other() -> None:
     keys = {key for key, _ in setting_keys()}
     assert {tier.candidates_setting for tier in MODEL_TIERS} == {key for key in keys if key.endswith("_candidates")}
     assert {key for tier in DISTILLED_TIERS for key in tier.student_settings} <= keys
-    settings = Settings()
-    assert set(settings.training.students) == {tier.name for tier in DISTILLED_TIERS}
-    assert set(candidate_limits(settings.tiers)) == {tier.name for tier in MODEL_TIERS}
+    assert set(Settings().training.students) == {tier.name for tier in DISTILLED_TIERS}
+    tiers = Settings().tiers.model_copy(update={f"{tier.name}_candidates": 3 for tier in MODEL_TIERS})
+    assert candidate_limits(tiers) == dict.fromkeys((tier.name for tier in MODEL_TIERS), 3)
+    with pytest.raises(SettingsError, match="auto"):
+        candidate_limits(Settings().tiers)
 
 
 def test_a_student_has_what_is_set_for_its_tier() -> None:

@@ -55,7 +55,7 @@ def made(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     return pd.read_parquet(folder / "queries.parquet"), pd.read_parquet(folder / "judgments.parquet")
 
 
-def test_a_document_gives_a_title_a_heading_its_first_sentence_and_another(tmp_path: Path) -> None:
+def test_a_document_gives_a_title_a_heading_its_first_sentence_another_and_keywords(tmp_path: Path) -> None:
     write(tmp_path, {"pump": ("Pumps and their care", [PUMP]), "x": ("Pump", ["No. 4711 0815"])})
     result = {query.query_id.split("/")[1]: query.text for query, _ in make_queries(_table(tmp_path), 9)}
     assert result["title"] == "Pumps and their care"
@@ -65,7 +65,25 @@ def test_a_document_gives_a_title_a_heading_its_first_sentence_and_another(tmp_p
         "Fill the housing with water, or the seal runs dry within a minute.",
         "The shaft turns at 1,450 revolutions per minute under load.",
     }
-    assert len(result) == 4, "a title of one word and numbers are no queries"
+    assert len(result["keywords"].split()) == 3
+    assert len(result) == 5, "a title of one word and numbers are no queries"
+
+
+def test_keywords_are_words_that_few_documents_have_in_their_order(tmp_path: Path) -> None:
+    common = "Every machine stands in the hall and needs some oil."
+    texts = {f"d{n:02d}": ("", [f"{common} Bolt{'abcdefghijklmnopqrst'[n]} and a cap."]) for n in range(20)}
+    texts["d00"] = (
+        "",
+        [f"The Sprocket drives the crankshaft. {common} The crankshaft, the sprocket and the GASKET, its gasket."],
+    )
+    texts["d01"] = ("", ["東京タワーの高さは三百三十三メートルです。"])
+    write(tmp_path, texts)
+    made_of = {
+        judgment.document_id: query.text
+        for query, judgment in make_queries(_table(tmp_path), 99)
+        if "/keywords/" in query.query_id
+    }
+    assert made_of == {"d00": "Sprocket crankshaft GASKET"}, "one rare word is no query, nor is what has no spaces"
 
 
 def _table(folder: Path) -> PassageTable:
@@ -126,7 +144,7 @@ def test_texts_of_several_documents_or_of_a_given_query_are_no_queries(tmp_path:
     add_pseudo_queries(tmp_path, "on", 9, 0.3, 0.3)
     queries, _ = made(tmp_path)
     assert set(queries.loc[queries["kind"] != "given", "text"]) == {
-        "Pumps and their care", "Sweep the hall before you leave it in the evening."
+        "Pumps and their care", "Sweep the hall before you leave it in the evening.", "Sweep hall leave"
     }  # fmt: skip
 
 
