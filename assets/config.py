@@ -93,6 +93,10 @@ class TrainingConfig(launchpad("TrainingConfig", _SETTINGS.training)):
     """Fine-tuning of the cross-encoders."""
 
 
+class QueryWriterConfig(launchpad("QueryWriterConfig", _SETTINGS.query_writer)):
+    """The language model that writes queries."""
+
+
 class EngineConfig(launchpad("EngineConfig", _SETTINGS.engine)):
     """What computes the logits of the cross-encoders."""
 

@@ -14,6 +14,7 @@ from assets.config import (
     IndexConfig,
     MonitoringConfig,
     ObjectivesConfig,
+    QueryWriterConfig,
     ServingConfig,
     TiersConfig,
     TrainingConfig,
@@ -42,6 +43,7 @@ class Deployment(dg.ConfigurableResource):
     encoder: EncoderConfig = EncoderConfig()
     index: IndexConfig = IndexConfig()
     training: TrainingConfig = TrainingConfig()
+    query_writer: QueryWriterConfig = QueryWriterConfig()
     engine: EngineConfig = EngineConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     gate: GateConfig = GateConfig()

@@ -93,7 +93,7 @@ print(json.dumps([schema.fields["resources"].default_value, load_settings().mode
     shown = resources["deployment"]["config"]
     assert shown["training"]["seed"] == 11
     assert shown["training"]["max_queries"] == settings["training"]["max_queries"] != DEFAULTS.training.max_queries
-    left_out = {"preset", "schedules", "storage", "generator", "search", "retention", "cache"}
+    left_out = {"preset", "schedules", "storage", "generator", "search", "pretraining", "retention", "cache"}
     assert set(shown) == set(settings) - left_out
     # The service alone reads the rest of its section.
     settings["serving"] = {name: settings["serving"][name] for name in ServingConfig.model_fields}
