@@ -382,7 +382,7 @@ class EvaluationSettings(Section):
     )
     candidates: AutoPositiveInt = Field(
         default="auto",
-        description="Candidates that are reranked per query. auto: the fewest of 20, 50 and 100 that hold all but 0.05"
+        description="Candidates that are reranked per query. auto: the fewest of 20, 50 and 100 that hold all but 0.1"
         " of the relevant documents of the development queries that 100 hold.",
     )
     resamples: Annotated[int, Field(ge=1000)] = Field(
