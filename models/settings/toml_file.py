@@ -39,10 +39,10 @@ def allowed(field: FieldInfo) -> str:
     choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     if len(choices) > 1:
         return f"One of {', '.join(map(json.dumps, choices))}."
-    if get_origin(field.annotation) in (Union, UnionType):
-        number, literal = get_args(field.annotation)
-        bounds = _bounds(get_args(number)[1].metadata)
-        return f"{json.dumps(get_args(literal)[0])}, or {bounds[0].lower()}{bounds[1:]}"
+    parts = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else ()
+    if parts and get_origin(parts[-1]) is Literal:  # a number, or a word
+        bounds = _bounds(get_args(parts[0])[1].metadata)
+        return f"{json.dumps(get_args(parts[-1])[0])}, or {bounds[0].lower()}{bounds[1:]}"
     return _bounds(field.metadata)
 
 
