@@ -38,8 +38,10 @@ GROUPS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
     "tokens": (
         LARGE,
         {
-            "64 tokens by the query": (),
-            "64 tokens from the start": ("training.passage_cut=start",),
+            "64 tokens by the query": ("training.max_tokens=64", "training.large_pairs=16000"),
+            "64 tokens from the start": (
+                "training.max_tokens=64", "training.large_pairs=16000", "training.passage_cut=start",
+            ),
             "96 tokens by the query": ("training.max_tokens=96", "training.large_pairs=10700"),
             "96 tokens from the start": (
                 "training.max_tokens=96", "training.large_pairs=10700", "training.passage_cut=start",
