@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("corpus", nargs="?", default="python-docs", help=f"any of {', '.join(SETTINGS)}")
     parser.add_argument("--only", default=",".join(GROUPS), help="groups, separated by commas")
     parser.add_argument("--tiny", help="weights of a small model, by path: further variants of the compact one")
+    parser.add_argument("--variants", default="", help="variants after the first of a group, separated by semicolons")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all variants")
     options = parser.parse_args()
     home = Path(os.environ.get("RERANKOPS_HOME") or ROOT / "var" / "defaults").resolve() / options.corpus
@@ -85,6 +86,9 @@ def main() -> None:
                 )
                 for pairs in (8000, 48000)
             }  # fmt: skip
+        if options.variants:
+            asked = [next(iter(variants)), *options.variants.split(";")]
+            variants = {name: overrides for name, overrides in variants.items() if name in asked}
         rows, first = [], None
         for variant, overrides in variants.items():
             figures, per_query = measure(home, [*common, *options.set, *overrides])
