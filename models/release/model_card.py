@@ -111,7 +111,7 @@ def model_card(parts: BundleParts, settings: Settings, corpus_defaults: Artifact
         *_defaults(corpus_defaults),
         "## Evaluation",
         "",
-        *_by_kind(evaluation),
+        *kinds_of_query(evaluation),
         f"{evaluation['queries']} test queries, which nothing was trained or fitted on. Intervals are bootstrap",
         f"intervals of {MAIN_MEASURE} at {evaluation['confidence']:.0%}.",
         "",
@@ -233,7 +233,7 @@ def _inputs(parts: BundleParts) -> dict[str, str]:
     return {part.asset: part.data_version for part in named} | inputs
 
 
-def _by_kind(evaluation: Mapping[str, Any]) -> list[str]:
+def kinds_of_query(evaluation: Mapping[str, Any]) -> list[str]:
     """What the evaluation is worth, where its queries are made from the text."""
     kinds = evaluation["by_kind"]
     warning = [f"**{PSEUDO_ONLY}**", ""] if evaluation["pseudo_only"] else []

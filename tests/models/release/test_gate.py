@@ -353,6 +353,14 @@ def test_a_gain_is_shown_beside_what_the_best_of_as_many_candidates_shows_by_cha
     assert GateDecision.from_dict(decision.to_dict()).judged_before == 4
 
 
+def test_a_gain_on_pseudo_queries_is_called_so() -> None:
+    def said(evidence: GateEvidence) -> str:
+        return next(check.message for check in decide(evidence, SETTINGS).checks if check.name == "gain")
+
+    assert "judged on pseudo-queries only" in said(replace(GOOD, pseudo_only=True))
+    assert "pseudo" not in said(GOOD)
+
+
 def test_a_gain_that_was_not_measured_refuses() -> None:
     decision = decide(replace(GOOD, gain=None), SETTINGS)
 

@@ -9,7 +9,7 @@ import pytest
 from models.contracts.tiers import MODEL_TIERS
 from models.evaluation.report import read_report
 from models.records.mlflow_registry import CHALLENGER, Tracking
-from models.release.model_card import CARD, weights_licence
+from models.release.model_card import CARD, kinds_of_query, weights_licence
 from models.release.registration import register_candidate, register_model
 from models.store.durable_files import digest_file
 from tests.small_bundle import Small
@@ -80,3 +80,16 @@ def test_each_model_has_a_card_of_how_it_was_trained(small: Small, tracking: Tra
         assert digest_file(artifact.folder / "model.safetensors") in card
         for version in artifact.manifest.inputs.values():
             assert f"`{version}`" in card
+
+
+def test_it_says_what_an_evaluation_on_pseudo_queries_is_worth() -> None:
+    kinds = [{"kind": "title", "queries": 3, "means": {"lean": 0.5, "tiered": 0.75}}]
+    evaluation = {"by_kind": kinds, "pseudo_only": True, "systems": {"lean": {}, "tiered": {}}}
+    lines = kinds_of_query(evaluation)
+    assert lines[0].startswith("**Judged on pseudo-queries only")
+    assert "| title | 3 | 0.5000 | 0.7500 |" in lines
+    given = {"kind": "given", "queries": 9, "means": {"lean": 0.4, "tiered": 0.5}}
+    both = kinds_of_query({**evaluation, "by_kind": [given, *kinds], "pseudo_only": False})
+    assert not any("pseudo-queries only" in line for line in both)
+    assert [line for line in both if line.startswith("| given | 9 |")]
+    assert kinds_of_query({**evaluation, "by_kind": [given], "pseudo_only": False}) == []
