@@ -9,16 +9,16 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.patience import PATIENCE_S
+from tests.commands import Command, started
+from tests.patience import PATIENCE_S, until
 
 ROOT = Path(__file__).resolve().parent.parent
-LISTENS = "Uvicorn running on"
-"""What its log says once it answers."""
+_LISTENS = "Uvicorn running on"
 
 
 @dataclass
@@ -42,9 +42,24 @@ class ServiceProcess:
         return self.process.wait(PATIENCE_S)
 
 
-def scorer_pid_of(log: Iterable[str]) -> int:
-    """The scoring process that a service has started last, by the lines of its log."""
-    return [json.loads(line)["pid"] for line in log if '"scoring process runs"' in line][-1]
+@dataclass(frozen=True)
+class ForkedService:
+    """A started service whose libraries were loaded before."""
+
+    command: Command
+    url: str
+    home: Path
+
+    @property
+    def key(self) -> str:
+        """The key that the service made on its first start."""
+        return (self.home / "api_key").read_text().strip()
+
+    @property
+    def scorer_pid(self) -> int:
+        """The scoring process that was started last."""
+        lines = self.command.logged().splitlines()
+        return [json.loads(line)["pid"] for line in lines if '"scoring process runs"' in line][-1]
 
 
 def free_port() -> int:
@@ -76,34 +91,45 @@ def start_service(home: Path, **settings: str) -> Iterator[ServiceProcess]:
         stderr=subprocess.PIPE,
         text=True,
     )
-    started = ServiceProcess(process, f"http://127.0.0.1:{port}", home)
+    service = ServiceProcess(process, f"http://127.0.0.1:{port}", home)
     listens, ended = threading.Event(), threading.Event()
 
     def follow_log() -> None:
         assert process.stderr is not None
         for line in process.stderr:
-            started.log.append(line)
-            if LISTENS in line:
+            service.log.append(line)
+            if _LISTENS in line:
                 listens.set()
         ended.set()
         listens.set()
 
     def follow_output() -> None:
         assert process.stdout is not None
-        started.printed.extend(process.stdout)
+        service.printed.extend(process.stdout)
 
     followers = [threading.Thread(target=follow) for follow in (follow_log, follow_output)]
     for follower in followers:
         follower.start()
     try:
         listens.wait()
-        assert not ended.is_set(), "the service did not start:\n" + "".join(started.log)
-        yield started
+        assert not ended.is_set(), "the service did not start:\n" + "".join(service.log)
+        yield service
     finally:
         if process.poll() is None:
-            started.stop()
+            service.stop()
         for follower in followers:
             follower.join()
         for stream in (process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
+
+
+@contextmanager
+def fork_service(home: Path, **settings: str) -> Iterator[ForkedService]:
+    """The same, forked with its libraries (`tests.commands`), which saves what a start from nothing takes; it is killed
+    at the end of the block."""
+    port = free_port()
+    with started(("serve",), env=service_environment(home, port, settings)) as command:
+        until(lambda: _LISTENS in command.logged() or not command.runs())
+        assert command.runs(), f"the service did not start:\n{command.logged()}"
+        yield ForkedService(command, f"http://127.0.0.1:{port}", home)

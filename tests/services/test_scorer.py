@@ -21,9 +21,8 @@ from models.serving.engines import LocalEngines
 from models.serving.loaded_bundle import load_release
 from models.serving.model_files import ModelFiles
 from services.scorer.supervisor import ScorerProcess, ScorerRestarts
-from tests.commands import started
 from tests.patience import PATIENCE_S, until
-from tests.service_process import LISTENS, free_port, scorer_pid_of, service_environment
+from tests.service_process import fork_service
 from tests.services.conftest import AUTHORIZED, Running, service_in
 from tests.small_bundle import BUDGET_MS, QUESTION, Small, put_in_service, weights_file
 
@@ -208,14 +207,12 @@ def test_a_killed_service_leaves_no_process_behind(small: Small, tmp_path: Path)
     database.migrate()
     put_in_service(Ledger(database), small.first, "7")
     database.close()
-    settings = {"STORAGE__ARTIFACTS": small.settings.artifact_root, "TIERS__BUDGET_MS": str(BUDGET_MS)}
-    port = free_port()
-    with started(("serve",), env=service_environment(tmp_path, port, settings)) as service:
-        until(lambda: LISTENS in service.logged() or not service.runs())
-        headers = {"Authorization": f"Bearer {(tmp_path / 'api_key').read_text().strip()}"}
-        url = f"http://127.0.0.1:{port}/v2/rerank"
-        assert httpx.post(url, json=BODY, headers=headers, timeout=PATIENCE_S).status_code == 200
-        child = scorer_pid_of(service.logged().splitlines())
+    place = {"STORAGE__ARTIFACTS": small.settings.artifact_root, "TIERS__BUDGET_MS": str(BUDGET_MS)}
+    with fork_service(tmp_path, **place) as service:
+        headers = {"Authorization": f"Bearer {service.key}"}
+        answer = httpx.post(f"{service.url}/v2/rerank", json=BODY, headers=headers, timeout=PATIENCE_S)
+        assert answer.status_code == 200
+        child = service.scorer_pid
         assert is_alive(child)
-        os.kill(service.pid, signal.SIGKILL)
+        os.kill(service.command.pid, signal.SIGKILL)
         until(lambda: not is_alive(child))
