@@ -120,7 +120,10 @@ def keep(store: ArtifactStore, asset: str, summary: Mapping[str, Any] = {}, **ta
     )
 
 
-def corpus(store: ArtifactStore, filler: int, recall: float = 0.99) -> tuple[Artifact, ...]:
+Inputs = tuple[Artifact, Artifact, Artifact, Artifact, Artifact]
+
+
+def corpus(store: ArtifactStore, filler: int, recall: float = 0.99) -> Inputs:
     """Documents of `filler` sentences; what is asked stands in the middle and at the end of each."""
     notes = "The clerk counts every crate in the yard. " * filler
     documents = [
