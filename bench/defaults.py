@@ -34,34 +34,34 @@ from orchestration.separate_runs import run_to_evaluation, store_in
 RESULTS = FIGURES / "defaults.json"
 COMPACT, LARGE = (tier.name for tier in MODEL_TIERS)
 
-GROUPS: dict[str, tuple[str, dict[str, tuple[str, ...]]]] = {
-    "tokens": (
-        LARGE,
-        {
-            "64 tokens by the query": ("training.max_tokens=64", "training.large_pairs=16000"),
-            "64 tokens from the start": (
-                "training.max_tokens=64", "training.large_pairs=16000", "training.passage_cut=start",
-            ),
-            "96 tokens by the query": ("training.max_tokens=96", "training.large_pairs=10700"),
-            "96 tokens from the start": (
-                "training.max_tokens=96", "training.large_pairs=10700", "training.passage_cut=start",
-            ),
-            "128 tokens by the query": ("training.max_tokens=128", "training.large_pairs=8000"),
-        },
-    ),
-    "compact": (
-        COMPACT,
-        {
-            "layers 0, 1, 2, 4, 5": ("training.compact_layers=[0,1,2,4,5]",),
-            "layers 0, 1, 4, 5": ("training.compact_layers=[0,1,4,5]",),
-            "layers 0, 2, 5": ("training.compact_layers=[0,2,5]",),
-            "layers 0, 5": ("training.compact_layers=[0,5]",),
-            "layers 0, 5, twice the pairs": ("training.compact_layers=[0,5]", "training.compact_pairs=16000"),
-        },
-    ),
-}  # fmt: skip
-"""By group: the system that is compared, and the settings of each variant; pairs are such that a group's large models
-train for about as long."""
+GROUPS = ("tokens", "compact")
+_COMPARED = {"tokens": LARGE, "compact": COMPACT}
+
+
+def variants_of(group: str, pairs: int, tiny: str | None) -> dict[str, tuple[str, ...]]:
+    """The settings of each variant of a group. The large models read as many tokens in training: `pairs` of 64."""
+
+    def read(tokens: int, cut: str) -> tuple[str, ...]:
+        count = pairs * 64 // tokens
+        return f"training.max_tokens={tokens}", f"training.large_pairs={count}", f"training.passage_cut={cut}"
+
+    if group == "tokens":
+        return {
+            "64 tokens by the query": read(64, "query"),
+            "64 tokens from the start": read(64, "start"),
+            "96 tokens by the query": read(96, "query"),
+            "96 tokens from the start": read(96, "start"),
+            "128 tokens by the query": read(128, "query"),
+        }
+    variants = {
+        f"layers {layers}": (*read(64, "query"), f"training.compact_layers=[{layers}]")
+        for layers in ("0,1,2,4,5", "0,1,4,5", "0,2,5", "0,5")
+    }
+    if tiny:
+        for times in (1, 6):
+            own = f"training.compact_base_model={tiny}", f"training.compact_pairs={times * pairs // 2}"
+            variants[f"{Path(tiny).name}, {times * pairs // 2} pairs"] = (*read(64, "query"), *own)
+    return variants
 
 
 def main() -> None:
@@ -69,23 +69,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", nargs="?", default="python-docs", help=f"any of {', '.join(SETTINGS)}")
     parser.add_argument("--only", default=",".join(GROUPS), help="groups, separated by commas")
+    parser.add_argument("--pairs", type=int, default=16000, help="pairs of the large model, where they have 64 tokens")
     parser.add_argument("--tiny", help="weights of a small model, by path: further variants of the compact one")
     parser.add_argument("--variants", default="", help="variants after the first of a group, separated by semicolons")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all variants")
     options = parser.parse_args()
     home = Path(os.environ.get("RERANKOPS_HOME") or ROOT / "var" / "defaults").resolve() / options.corpus
-    common = ["evaluation.max_dev_queries=100000", "evaluation.max_test_queries=20", *SETTINGS[options.corpus]]
+    common = [
+        f"training.compact_pairs={options.pairs // 2}",
+        "evaluation.max_dev_queries=100000",
+        "evaluation.max_test_queries=20",
+        *SETTINGS[options.corpus],
+    ]
     if options.corpus != "python-docs":
         common += ["corpus.source=beir", f"corpus.path={DATA / options.corpus}"]
     for group in options.only.split(","):
-        system, variants = GROUPS[group]
-        if group == "compact" and options.tiny:
-            variants |= {
-                f"{Path(options.tiny).name}, {pairs} pairs": (
-                    f"training.compact_base_model={options.tiny}", f"training.compact_pairs={pairs}",
-                )
-                for pairs in (8000, 48000)
-            }  # fmt: skip
+        system, variants = _COMPARED[group], variants_of(group, options.pairs, options.tiny)
         if options.variants:
             asked = [next(iter(variants)), *options.variants.split(";")]
             variants = {name: overrides for name, overrides in variants.items() if name in asked}
@@ -95,7 +94,7 @@ def main() -> None:
             first = per_query if first is None else first
             over = compare(per_query, first, system)
             figures |= {"over_first": [over.difference, over.low, over.high]}
-            merge_into(RESULTS, {options.corpus: {group: {variant: figures}}})
+            merge_into(RESULTS, {options.corpus: {f"{group}, {options.pairs} pairs": {variant: figures}}})
             rows.append(row(variant, figures, system))
             print(rows[-1], flush=True)
         heads = (
