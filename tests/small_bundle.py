@@ -152,7 +152,7 @@ def small_settings(home: Path, **changes: Mapping[str, Any]) -> Settings:
 
     values: dict[str, dict[str, Any]] = {
         "corpus": {"passage_tokens": 48, "overlap_tokens": 8},
-        "encoder": {"max_tokens": 64},
+        "encoder": {"model": str(home / "encoder"), "max_tokens": 64},
         "index": {"depth": 30},
         "training": {
             "max_tokens": 64,
@@ -160,7 +160,9 @@ def small_settings(home: Path, **changes: Mapping[str, Any]) -> Settings:
             "negative_depth": 3,
             "large_pairs": 60,
             "compact_pairs": 60,
-            "compact_layers": [0, 2, 5],
+            "base_model": str(home / "base"),
+            "compact_layers": [0, 2],
+            "frozen_layers": 1,
             "batch_queries": 4,
             "learning_rate": 5e-4,
             "precision": "fp32",
@@ -264,22 +266,24 @@ def build_small(home: Path) -> None:
         lexical_index,
         retriever,
     )
+    from models.settings import Settings
     from models.store.artifacts import ArtifactStore
     from models.store.tables import write_rows, write_table
     from models.training import examples, logged_lists
     from models.training.fine_tuning import train_large, train_student
     from models.weights import local_weights
     from tests.corpus_tables import read_corpus
+    from tests.cut_model import write_cut_model
 
     settings = small_settings(home)
     store = ArtifactStore(settings.artifact_root, home / "cache")
     built: dict[str, Artifact] = {}
-    weights = local_weights(settings.encoder.model)
+    whole, weights = local_weights(Settings().encoder.model), Path(settings.encoder.model)
 
     def make(asset: str, build: Callable[[Path], Mapping[str, Any] | None], *inputs: str) -> Artifact:
         return _keep(store, built, asset, build, *inputs)
 
-    tables = read_corpus(Handbook(), settings.corpus, load_tokenizer(weights))
+    tables = read_corpus(Handbook(), settings.corpus, load_tokenizer(whole))
     for name in ("passages", "queries", "judgments"):
         make(f"corpus/{name}", lambda folder, n=name: write_table(getattr(tables, n), folder / f"{n}.parquet"))
 
@@ -289,6 +293,9 @@ def build_small(home: Path) -> None:
 
     make("corpus/quarantined_rows", write_quarantine)
     passages, queries, judgments = tables.passages, tables.queries, tables.judgments
+    read = [*passages["title"], *passages["text"], *queries["text"]]
+    write_cut_model(whole, weights, read, layers=6)
+    write_cut_model(whole, Path(settings.training.base_model), read, layers=3)
     evaluated = splits.evaluation_set(queries, judgments, passages, 1000, 1000)
 
     def write_evaluation_set(folder: Path) -> None:
