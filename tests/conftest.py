@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+from tests.docs_corpus import write_docs_corpus
 from tests.sharing import make_once
 from tests.small_bundle import Small, build_small, open_small
 
@@ -52,6 +53,22 @@ def loaded(small: Small) -> LoadedBundle:
     from models.serving.loaded_bundle import load_bundle
 
     return load_bundle(small.first.bundle)
+
+
+@pytest.fixture(scope="session")
+def docs_encoder(shared_folder: Path) -> Path:
+    """The bundled bi-encoder cut down to two layers and to the word pieces of the corpus of `tests.docs_corpus`."""
+
+    def make(folder: Path) -> None:
+        from models.settings import Settings
+        from models.weights import local_weights
+        from tests.cut_model import write_cut_model
+
+        write_docs_corpus(folder / "docs", documents=130)
+        read = [path.read_text(encoding="utf-8") for path in sorted((folder / "docs").iterdir())]
+        write_cut_model(local_weights(Settings().encoder.model), folder / "model", read, layers=2)
+
+    return make_once(shared_folder / "docs-encoder", make) / "model"
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ SETTINGS: dict[str, Any] = {
     "encoder.max_tokens": 64,
     "training.max_tokens": 48,
     "training.max_queries": 40,
+    "training.compact_layers": [0],
+    "training.frozen_layers": 1,
     "training.large_pairs": 48,
     "training.compact_pairs": 48,
     "evaluation.candidates": 6,
@@ -146,11 +148,12 @@ def service(deployment: Deployment) -> Iterator[None]:
 
 
 @pytest.fixture
-def deployment(tmp_path: Path) -> Deployment:
+def deployment(tmp_path: Path, docs_encoder: Path) -> Deployment:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = {**SETTINGS, **docs_settings(tmp_path / "docs"), "serving.port": port}
+    settings |= {"encoder.model": docs_encoder, "training.base_model": docs_encoder}
     variables = {f"RERANKOPS_{key.upper().replace('.', '__')}": str(value) for key, value in settings.items()}
     home = tmp_path / "home"
     home.mkdir()

@@ -21,9 +21,10 @@ Command = Callable[..., Any]
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Command:
+def command(tmp_path: Path, docs_encoder: Path) -> Command:
     """A function that runs the command line with --json in a home of its own; the value that it printed."""
-    options = [part for key, value in docs_settings(tmp_path / "docs").items() for part in ("--set", f"{key}={value}")]
+    settings = {**docs_settings(tmp_path / "docs"), "encoder.model": docs_encoder}
+    options = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     environment = clean_environment(RERANKOPS_HOME=str(tmp_path / "home"), RERANKOPS_PRESET="tiny")
 
     def run(*arguments: str, code: int = 0) -> Any:
