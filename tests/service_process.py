@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +36,11 @@ class ServiceProcess:
         """The key that the service made on its first start."""
         return (self.home / "api_key").read_text().strip()
 
+    @property
+    def scorer_pid(self) -> int:
+        """The scoring process that was started last."""
+        return _scorer_pid(self.log)
+
     def stop(self) -> int:
         """End it as a supervisor does; returns the exit code when its last line is in `log`."""
         self.process.send_signal(signal.SIGTERM)
@@ -58,8 +63,11 @@ class ForkedService:
     @property
     def scorer_pid(self) -> int:
         """The scoring process that was started last."""
-        lines = self.command.logged().splitlines()
-        return [json.loads(line)["pid"] for line in lines if '"scoring process runs"' in line][-1]
+        return _scorer_pid(self.command.logged().splitlines())
+
+
+def _scorer_pid(log: Iterable[str]) -> int:
+    return [json.loads(line)["pid"] for line in log if '"scoring process runs"' in line][-1]
 
 
 def free_port() -> int:

@@ -266,7 +266,7 @@ def build_small(home: Path) -> None:
         lexical_index,
         retriever,
     )
-    from models.settings import Settings
+    from models.settings import Settings, chosen
     from models.store.artifacts import ArtifactStore
     from models.store.tables import write_rows, write_table
     from models.training import examples, logged_lists
@@ -345,7 +345,7 @@ def build_small(home: Path) -> None:
             searches,
             folder,
             first_stage=fusion.read_first_stage(order.folder),
-            candidates=settings.evaluation.candidates,
+            candidates=chosen(settings.evaluation.candidates),
             depth=settings.index.depth,
             max_train_queries=settings.training.max_queries,
         ),
@@ -439,6 +439,7 @@ def make_candidate(
     from models.evaluation.scored_candidates import StoredModels, pair_costs, score
     from models.release.parts import BundleParts
     from models.release.release_candidate import write_bundle
+    from models.settings import chosen
     from models.store.durable_files import canonical_json
     from models.training.engine_selection import build_engines, parity_sample
 
@@ -467,7 +468,7 @@ def make_candidate(
             settings.engine.parity_queries,
         )
         return build_engines(
-            folders, settings.training.max_tokens, settings.training.device, settings.engine, sample, folder
+            folders, chosen(settings.training.max_tokens), settings.training.device, settings.engine, sample, folder
         )
 
     engines = _keep(
@@ -490,7 +491,7 @@ def make_candidate(
             StoredModels(
                 folders,
                 engines.folder,
-                settings.training.max_tokens,
+                chosen(settings.training.max_tokens),
                 settings.training.device,
                 settings.engine.threads,
             ),

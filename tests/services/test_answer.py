@@ -11,6 +11,7 @@ from models.contracts.messages import Decision
 from models.contracts.tiers import MODEL_TIERS
 from models.serving.answer import NO_ANSWER
 from models.serving.loaded_bundle import LoadedBundle
+from models.serving.protocol import candidates_of
 from tests.services.conftest import Running
 from tests.small_bundle import BUDGET_MS, KEY_QUESTION, QUESTION, SECRET, STAFF, Handbook, Small, in_force
 
@@ -52,7 +53,7 @@ def test_the_answer_comes_from_the_edition_in_force(running: Running) -> None:
 
 def test_the_ranking_is_that_of_the_bundle(running: Running, loaded: LoadedBundle) -> None:
     result = running.answer(QUESTION)
-    candidates = loaded.retrieve(QUESTION, running.service.settings.serving.candidates)
+    candidates = loaded.retrieve(QUESTION, candidates_of(loaded, running.service.settings.serving))
     direct = loaded.rank_candidates(QUESTION, candidates, BUDGET_MS)
     assert passage_ids(result) == [item.passage_id for item in direct.items]
     assert [p["score"] for p in result["passages"]] == pytest.approx([item.score for item in direct.items], abs=1e-6)

@@ -20,6 +20,7 @@ from models.records.ledger import Ledger
 from models.serving.engines import LocalEngines
 from models.serving.loaded_bundle import load_release
 from models.serving.model_files import ModelFiles
+from models.settings import chosen
 from services.scorer.supervisor import ScorerProcess, ScorerRestarts
 from tests.patience import PATIENCE_S, until
 from tests.service_process import fork_service
@@ -38,7 +39,7 @@ def files_of(small: Small) -> ModelFiles:
         for name, entry in bundle.manifest.files.items()
         if name.split("/")[0] in ("engines", "compact", "large")
     }
-    return ModelFiles(bundle.folder, small.settings.training.max_tokens, 1, digests)
+    return ModelFiles(bundle.folder, chosen(small.settings.training.max_tokens), 1, digests)
 
 
 def is_alive(pid: int) -> bool:
