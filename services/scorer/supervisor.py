@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _CHILD = "services.scorer.child"
-_START_S = 120.0
+_START_S = 600.0
+"""A process that ends is noticed at once. This is for one that hangs; a large model on a busy machine takes minutes."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _STEADY_S = 60.0
 """Running for so long makes the next start an immediate one again."""
