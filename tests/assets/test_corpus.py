@@ -32,6 +32,7 @@ def handbook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "latin.txt").write_bytes(b"caf\xe9")
     monkeypatch.setenv("RERANKOPS_CORPUS__SOURCE", "folder")
     monkeypatch.setenv("RERANKOPS_CORPUS__PATH", str(folder))
+    monkeypatch.setenv("RERANKOPS_TRAINING__PSEUDO_QUERIES", "off")
     return folder
 
 
