@@ -125,7 +125,8 @@ def test_lists_are_those_of_the_artifact_whatever_is_logged_since(deployment: De
     log(deployment, "second", "where do birds sleep", 1)
     for reranker in training.distilled_rerankers:
         (used,) = reranker.specs
-        assert {dep.asset_key for dep in used.deps} == {keys.TRAINING_EXAMPLES, keys.LARGE_RERANKER, keys.LOGGED_LISTS}
+        lists = {keys.TRAINING_EXAMPLES, keys.LOGGED_LISTS}
+        assert {dep.asset_key for dep in used.deps} == {*lists, keys.LARGE_RERANKER, keys.CORPUS_DEFAULTS}
     assert deployment.store().require(first.asset).data_version == first.data_version
     metadata, later = materialize(deployment)
     assert (metadata["queries_used"], later.data_version == first.data_version) == (2, False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,7 @@ from models.settings import TiersSettings
 from tests.small_bundle import Small
 
 COSTS = {"compact": 0.5, "large": 1.0}
+settings = partial(TiersSettings, compact_candidates=20, large_candidates=20)
 
 
 def dev_table(small: Small) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -33,7 +36,7 @@ def test_the_windows_keep_to_the_budget(small: Small) -> None:
     calibration = fit_calibration(scored, judgments)
     losses = []
     for budget in (6.0, 3.0, 1.0):
-        tiers = TiersSettings(early_exit_budget=budget, max_early_exit_loss=0)
+        tiers = settings(early_exit_budget=budget, max_early_exit_loss=0)
         fitted = fit_early_exit(scored, judgments, calibration, tiers, COSTS)
         assert cost(fitted.pairs_with) <= budget < cost(fitted.pairs_without)
         losses.append(fitted.expected_loss)
@@ -60,7 +63,7 @@ def test_the_compact_model_is_asked_where_it_earns_its_time(
     )
     best = scored.loc[scored.groupby("query_id")["large_logit"].idxmax()]
     judgments = best[["query_id", "document_id"]].assign(grade=1)
-    tiers = TiersSettings(early_exit_budget=5, max_early_exit_loss=0)
+    tiers = settings(early_exit_budget=5, max_early_exit_loss=0)
     calibration = fit_calibration(scored, judgments)
     fitted = fit_early_exit(scored, judgments, calibration, tiers, {"compact": compact_cost, "large": 1.0})
     assert ("compact" not in fitted.early_exit.skipped) is use_compact
@@ -72,8 +75,7 @@ def test_less_than_the_budget_is_spent_where_it_does(small: Small) -> None:
     scored, judgments = dev_table(small)
     calibration = fit_calibration(scored, judgments)
     all_of_it, some = (
-        fit_early_exit(scored, judgments, calibration, TiersSettings(max_early_exit_loss=loss), COSTS)
-        for loss in (0, 0.05)
+        fit_early_exit(scored, judgments, calibration, settings(max_early_exit_loss=loss), COSTS) for loss in (0, 0.05)
     )
     assert cost(some.pairs_with) < cost(all_of_it.pairs_with)
     assert all_of_it.expected_loss < some.expected_loss <= 0.05
@@ -81,7 +83,7 @@ def test_less_than_the_budget_is_spent_where_it_does(small: Small) -> None:
 
 def test_without_budget_and_loss_there_are_none(small: Small) -> None:
     scored, judgments = dev_table(small)
-    tiers = TiersSettings(early_exit_budget=0, max_early_exit_loss=0)
+    tiers = settings(early_exit_budget=0, max_early_exit_loss=0)
     fitted = fit_early_exit(scored, judgments, fit_calibration(scored, judgments), tiers, COSTS)
     assert fitted.early_exit == EarlyExit()
     assert fitted.pairs_with == fitted.pairs_without
@@ -109,9 +111,9 @@ def test_a_window_counts_what_a_sure_model_would_turn_round() -> None:
     )
     judgments = pd.DataFrame({"query_id": ["q"], "document_id": ["b"], "grade": [1]})
     calibration = Calibration(tiers, 1, {})
-    free = fit_early_exit(scored, judgments, calibration, TiersSettings(max_early_exit_loss=0.1), COSTS)
+    free = fit_early_exit(scored, judgments, calibration, settings(max_early_exit_loss=0.1), COSTS)
     assert (free.pairs_with, free.expected_loss) == ({"compact": 0.0, "large": 2.0}, pytest.approx(0, abs=1e-6))
-    none = TiersSettings(early_exit_budget=0.5, max_early_exit_loss=0.1)
+    none = settings(early_exit_budget=0.5, max_early_exit_loss=0.1)
     dear = fit_early_exit(scored, judgments, calibration, none, COSTS)
     assert dear.pairs_with == {"compact": 0.0, "large": 0.0}
     assert dear.expected_loss == pytest.approx(1 - 1 / np.log2(3), abs=1e-6)

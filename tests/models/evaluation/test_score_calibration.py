@@ -85,6 +85,7 @@ def test_models_of_noise_leave_lean_alone_and_the_evaluation_says_the_same(
 
 def test_models_are_asked_where_the_settings_say_so(small: Small, noisy: Artifact, tmp_path: Path) -> None:
     evaluation_set = small.artifacts["corpus/evaluation_set"]
-    summary = calibrate(evaluation_set, noisy, TiersSettings(lean_alone="never"), tmp_path)
+    tiers = TiersSettings(lean_alone="never", compact_candidates=20, large_candidates=20)
+    summary = calibrate(evaluation_set, noisy, tiers, tmp_path)
     assert summary["lean_alone"] is False
     assert "expected_early_exit_loss" in summary
