@@ -39,7 +39,7 @@ def write_cut_model(source: Path, folder: Path, texts: Iterable[str], layers: in
     for name, token in declared["post_processor"]["special_tokens"].items():
         token["ids"] = [numbers[name]]
 
-    shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors", "*.md"))
+    shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.safetensors"))
     (folder / "tokenizer.json").write_text(json.dumps(declared), encoding="utf-8")
     (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in numbers), encoding="utf-8")
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
