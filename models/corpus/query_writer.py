@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
@@ -57,12 +58,13 @@ class QueryWriter:
         for attempt in range(settings.attempts):
             wait = min(_BACKOFF_S * 2**attempt, _MOST_S)
             try:
-                response = self._client.post(self._url, json=body)
+                with self._client.stream("POST", self._url, json=body) as response:
+                    answer = _read(response) if response.is_success else b""
             except httpx.TransportError as error:
                 problem = type(error).__name__
             else:
                 if response.is_success:
-                    return _content(response)
+                    return _content(answer)
                 problem = f"status {response.status_code}"
                 if response.status_code not in _TRANSIENT and response.status_code < 500:
                     raise SettingsError(
@@ -78,12 +80,22 @@ class QueryWriter:
         )
 
 
-def _content(response: httpx.Response) -> str:
+def _read(response: httpx.Response) -> bytes:
+    """The body as far as `_ANSWER_BYTES`: one more where it is longer."""
+    body = b""
+    for part in response.iter_bytes():
+        body += part
+        if len(body) > _ANSWER_BYTES:
+            return body[: _ANSWER_BYTES + 1]
+    return body
+
+
+def _content(answer: bytes) -> str:
     """The text of an answer. Raises `SourceError` for what is none of this protocol."""
     try:
-        if len(response.content) > _ANSWER_BYTES:
+        if len(answer) > _ANSWER_BYTES:
             raise ValueError("too long")
-        values: Any = response.json()
+        values: Any = json.loads(answer)
         content = values["choices"][0]["message"]["content"]
         if not isinstance(content, str):
             raise TypeError("no text")

@@ -80,7 +80,10 @@ def test_a_server_that_is_not_there_is_named() -> None:
             ask(url, [])
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"choices": []}', b'{"choices": [{"message": {}}]}'])
+LONG = b'{"choices": [{"message": {"content": "why"}}]}' + b" " * 1_000_000
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"choices": []}', b'{"choices": [{"message": {}}]}', LONG])
 def test_an_answer_of_another_protocol_is_refused(server: ChatServer, body: bytes) -> None:
     server.body = body
     with pytest.raises(RerankOpsError, match=r"choices\[0\]\.message\.content"):
