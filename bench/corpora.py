@@ -22,7 +22,7 @@ from typing import Any
 
 import pandas as pd
 
-from bench.first_stage import write_part
+from bench.first_stage import cut_part
 from bench.folders import DATA, FIGURES, ROOT
 from bench.results import merge_into
 from models.contracts.rows import Document
@@ -68,7 +68,7 @@ def main() -> None:
 def put_aside(corpus: str, folder: Path, options: argparse.Namespace) -> None:
     """The corpus in BEIR's layout with its test queries: what the run must not see, and its documents."""
     if not corpus.startswith(_MAN_PAGES):
-        write_part(DATA / corpus, folder, options.documents, 1, options.test)
+        cut_part(DATA / corpus, folder, options.documents, 1, options.test)
         return
     settings = ManPagesSettings(languages=[corpus.removeprefix(_MAN_PAGES)], max_documents=options.documents)
     source = ManPagesSource(options.pages, settings.model_copy(update={"folder": str(options.pages)}))

@@ -25,6 +25,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench.beir_part import sampled_judgments, write_part
 from bench.folders import DATA, FIGURES, ROOT
 from bench.results import merge_into
 from bench.rewording import content_words, function_words
@@ -74,7 +75,7 @@ def make_indexes(corpus: str, home: Path, documents: int, dev: int, test: int) -
         if corpus == "questions":
             write_questions(DATA / "medquad-liveqa-open", folder, documents, dev, test)
         else:
-            write_part(DATA / corpus, folder, documents, dev, test)
+            cut_part(DATA / corpus, folder, documents, dev, test)
     overrides = ["corpus.source=beir", f"corpus.path={folder}", f"evaluation.max_dev_queries={dev}"]
     program = [sys.executable, "-m", "orchestration.cli", "run", "--select", f'+key:"{names.FIRST_STAGE}"']
     environment = {**os.environ, **as_environment(overrides), "RERANKOPS_HOME": str(home)}
@@ -82,33 +83,13 @@ def make_indexes(corpus: str, home: Path, documents: int, dev: int, test: int) -
         sys.exit(f"{corpus}: the run in {home} failed")
 
 
-def write_part(source: Path, folder: Path, documents: int, dev: int, test: int) -> None:
+def cut_part(source: Path, folder: Path, documents: int, dev: int, test: int) -> None:
     """Some documents of a folder in BEIR's layout, the queries of its training split where it has none for dev."""
-    judged = {
-        split: pd.read_csv(source / "qrels" / f"{split}.tsv", sep="\t", dtype={"query-id": str, "corpus-id": str})
-        for split in ("train", "dev", "test")
-        if (source / "qrels" / f"{split}.tsv").is_file()
-    }
-    chosen = {"dev": judged["dev" if "dev" in judged else "train"], "test": judged["test"]}
-    for split, most in (("dev", dev), ("test", test)):
-        table = chosen[split]
-        relevant = pd.DataFrame({"query_id": table.loc[table["score"] > 0, "query-id"].unique()})
-        chosen[split] = table[table["query-id"].isin(sample_by_hash(relevant, most)["query_id"])]
-    wanted = {name for table in chosen.values() for name in table.loc[table["score"] > 0, "corpus-id"]}
-    with gzip.open(source / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
-        texts = {str(json.loads(line)["_id"]): line for line in lines}
-    others = pd.DataFrame({"query_id": [name for name in texts if name not in wanted]})
-    kept = {*wanted, *sample_by_hash(others, max(documents - len(wanted), 0))["query_id"]}
-    (folder / "qrels").mkdir(parents=True)
-    (folder / "corpus.jsonl").write_text("".join(texts[name] for name in texts if name in kept), encoding="utf-8")
-    asked = {name for table in chosen.values() for name in table["query-id"]}
-    queries = (source / "queries.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    (folder / "queries.jsonl").write_text(
-        "".join(line for line in queries if str(json.loads(line)["_id"]) in asked), encoding="utf-8"
-    )
-    for split, table in chosen.items():
-        table = table[table["corpus-id"].isin(kept)]
-        table.to_csv(folder / "qrels" / f"{split}.tsv", sep="\t", index=False)
+    of_dev = sampled_judgments(source, "dev", dev)
+    if of_dev is None:
+        of_dev = sampled_judgments(source, "train", dev)
+    sampled = {"dev": of_dev, "test": sampled_judgments(source, "test", test)}
+    write_part(source, folder, documents, {split: table for split, table in sampled.items() if table is not None})
 
 
 def write_questions(source: Path, folder: Path, documents: int, dev: int, test: int) -> None:

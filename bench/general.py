@@ -11,8 +11,6 @@ output.
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -21,10 +19,10 @@ from typing import Any
 
 import pandas as pd
 
+from bench.beir_part import sampled_judgments, write_part
 from bench.folders import DATA, FIGURES, ROOT
 from bench.results import merge_into
 from models.contracts.tiers import DISTILLED_TIERS, FIRST_STAGES, LAST, LEAN
-from models.corpus.splits import sample_by_hash
 from models.evaluation.offline import make_offline_evaluation
 from models.evaluation.report import compare
 from models.evaluation.score_calibration import make_score_calibration
@@ -109,34 +107,12 @@ def _corpus(name: str, options: argparse.Namespace) -> dict[str, Any]:
     sizes = (options.documents, options.train, options.dev, options.test)
     folder = options.home.resolve() / "corpora" / "-".join([name, *map(str, sizes)])
     if not folder.is_dir():
-        write_part(DATA / name, folder, *sizes)
+        # Where there is no split for development, it is carved out of train later.
+        wanted = {"train": options.train, "dev": options.dev, "test": options.test}
+        sampled = {split: sampled_judgments(DATA / name, split, most) for split, most in wanted.items()}
+        judgments = {split: table for split, table in sampled.items() if table is not None}
+        write_part(DATA / name, folder, options.documents, judgments)
     return {"source": "beir", "path": str(folder)}
-
-
-def write_part(source: Path, folder: Path, documents: int, train: int, dev: int, test: int) -> None:
-    """Some queries of each split of a folder in BEIR's layout, their documents, and others up to `documents`."""
-    chosen: dict[str, pd.DataFrame] = {}
-    # Where there is no split for development, it is carved out of train later.
-    for split, most in (("train", train), ("dev", dev), ("test", test)):
-        if (file := source / "qrels" / f"{split}.tsv").is_file():
-            table = pd.read_csv(file, sep="\t", dtype={"query-id": str, "corpus-id": str})
-            relevant = pd.DataFrame({"query_id": table.loc[table["score"] > 0, "query-id"].unique()})
-            chosen[split] = table[table["query-id"].isin(sample_by_hash(relevant, most)["query_id"])]
-    wanted = {name for table in chosen.values() for name in table.loc[table["score"] > 0, "corpus-id"]}
-    with gzip.open(source / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
-        texts = {str(json.loads(line)["_id"]): line for line in lines}
-    others = pd.DataFrame({"query_id": [name for name in texts if name not in wanted]})
-    kept = {*wanted, *sample_by_hash(others, max(documents - len(wanted), 0))["query_id"]}
-    asked = {name for table in chosen.values() for name in table["query-id"]}
-    queries = (source / "queries.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    new = folder.with_name(f".{folder.name}")
-    (new / "qrels").mkdir(parents=True, exist_ok=True)
-    (new / "corpus.jsonl").write_text("".join(texts[name] for name in texts if name in kept), encoding="utf-8")
-    of_chosen = "".join(line for line in queries if str(json.loads(line)["_id"]) in asked)
-    (new / "queries.jsonl").write_text(of_chosen, encoding="utf-8")
-    for split, table in chosen.items():
-        table[table["corpus-id"].isin(kept)].to_csv(new / "qrels" / f"{split}.tsv", sep="\t", index=False)
-    new.replace(folder)
 
 
 def _models_of(home: Path) -> dict[str, Path]:
