@@ -177,10 +177,10 @@ def with_defaults(settings: Settings, corpus_defaults: Artifact) -> Settings:
     """
     timed = _is_timed(settings.training)
     for key, value in _decisive(settings).items():
-        known = corpus_defaults.manifest.settings.get(key)
-        if known != value and (timed or key not in KEYS or value == AUTO):
+        made_with = corpus_defaults.manifest.settings.get(key)
+        if made_with != value and (timed or key not in KEYS or value == AUTO):
             raise ArtifactError(
-                f"index/corpus_defaults was made with {key} {known!r}, this run has {value!r}",
+                f"index/corpus_defaults was made with {key} {made_with!r}, this run has {value!r}",
                 "Materialize index/corpus_defaults, then what lies behind it.",
             )
     return _replaced(settings, corpus_defaults.read_json(FILE)["values"])

@@ -81,12 +81,12 @@ def mix(
     sizes = np.concatenate([lists[corpus.name]["pairs"].to_numpy() for corpus in corpora])[order]
     before = np.cumsum(sizes) - sizes
     chosen = order[before < settings.pairs + settings.compact_pairs]
-    place = np.full(len(order), -1)
-    place[chosen] = np.arange(len(chosen))
+    mixed_place = np.full(len(order), -1)
+    mixed_place[chosen] = np.arange(len(chosen))
     tables, counts, start = [], {}, 0
     for corpus in corpora:
         offered = lists[corpus.name]
-        own = offered.assign(place=place[start : start + len(offered)])
+        own = offered.assign(place=mixed_place[start : start + len(offered)])
         start += len(offered)
         own = own[own["place"] >= 0]
         tables.append(_rows(corpus, own))
@@ -119,7 +119,7 @@ def balanced_order(sizes: Mapping[str, int], exponent: float) -> NDArray[np.int6
 
 def _repeating(corpora: Sequence[MixedCorpus], held_out: Sequence[HeldOut], settings: TrainingSettings) -> pd.DataFrame:
     """The training queries that nearly repeat one held out of another corpus, rows of `contracts.ExcludedQueries`."""
-    known = {name: row for corpus in corpora for name, row in stored_query_vectors(corpus.candidates.folder).items()}
+    stored = {name: row for corpus in corpora for name, row in stored_query_vectors(corpus.candidates.folder).items()}
     encode = query_encoder(corpora[0].passage_embeddings)
     evaluated = [
         held_out_queries(corpus.queries, corpus.evaluation_set).assign(corpus=corpus.name)
@@ -127,14 +127,14 @@ def _repeating(corpora: Sequence[MixedCorpus], held_out: Sequence[HeldOut], sett
     ]
     others = pd.concat(evaluated, ignore_index=True)
     others = others.assign(query_id=others["corpus"] + "/" + others["query_id"])
-    vectors = vectors_of(others["text"].tolist(), known, encode)
+    vectors = vectors_of(others["text"].tolist(), stored, encode)
     tables = []
     for corpus in corpora:
         queries = corpus.training_examples.read_table("training_examples.parquet", ["query_id", "query"])
         queries = queries.drop_duplicates().rename(columns={"query": "text"})
         queries = queries.assign(query_id=f"{corpus.name}/" + queries["query_id"])
         apart = (others["corpus"] != corpus.name).to_numpy()
-        own = vectors_of(queries["text"].tolist(), known, encode)
+        own = vectors_of(queries["text"].tolist(), stored, encode)
         overlap, cosine = settings.leak_overlap, settings.leak_cosine
         tables.append(leaks(queries, others[apart], own, vectors[apart], overlap, cosine))
     return pd.concat(tables, ignore_index=True)

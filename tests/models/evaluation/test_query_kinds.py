@@ -64,9 +64,9 @@ def test_the_page_says_what_an_evaluation_on_pseudo_queries_is_worth(tmp_path: P
         return path.read_text(encoding="utf-8")
 
     warning = PSEUDO_ONLY.split(":")[0]
-    made = page(["title"] * 5 + ["written"])
-    assert warning in made
-    assert "<td>written</td><td>1</td>" in made
+    pseudo_page = page(["title"] * 5 + ["written"])
+    assert warning in pseudo_page
+    assert "<td>written</td><td>1</td>" in pseudo_page
     mixed = page(KINDS)
     assert warning not in mixed
     assert "<td>given</td><td>2</td><td>0.6309</td><td>1.0000</td>" in mixed

@@ -48,10 +48,10 @@ def test_a_killed_call_is_gone_on_with_and_its_models_are_released_as_they_are(t
     assert store.made("training/large_reranker") == []
     prepared = {artifact.manifest.created_at for artifact in store.made("index/passage_embeddings")}
 
-    done = run_command(*arguments, env=environment(home))
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 1
-    told = json.loads(done.stdout)
+    completed = run_command(*arguments, env=environment(home))
+    assert completed.returncode == 0, completed.stderr
+    assert len(completed.stdout.splitlines()) == 1
+    told = json.loads(completed.stdout)
     assert told["folder"] == str(home / "general")
     assert told["corpora"].keys() == {"handbook", "docs", "pages"}
     assert {artifact.manifest.created_at for artifact in store.made("index/passage_embeddings")} == prepared
@@ -102,6 +102,6 @@ def test_a_killed_call_is_gone_on_with_and_its_models_are_released_as_they_are(t
 
 def test_a_corpus_that_cannot_be_read_is_told_in_one_value(tmp_path: Path) -> None:
     wrong = {"pretraining.corpora": {"mine": {"source": "beir", "path": str(tmp_path / "nowhere")}}}
-    done = run_command("pretrain", "--json", *options(wrong), env=environment(tmp_path / "home"))
-    assert done.returncode == 1
-    assert "nowhere" in json.loads(done.stdout)["error"]
+    completed = run_command("pretrain", "--json", *options(wrong), env=environment(tmp_path / "home"))
+    assert completed.returncode == 1
+    assert "nowhere" in json.loads(completed.stdout)["error"]
