@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from models.store.artifacts import Artifact, ArtifactStore, Manifest
+from models.store.artifacts import Artifact, ArtifactStore, Manifest, object_place, step_place
 from models.store.catalog import Catalog
 from models.store.durable_files import link_or_copy
 from models.store.tables import write_table
@@ -57,6 +59,8 @@ def _put(
 ) -> Artifact:
     artifact = source.made_by(manifest)
     assert artifact is not None
+    if not changes:
+        return _link(artifact, store, inputs)
 
     def build(folder: Path) -> Mapping[str, Any]:
         for name in {*artifact.manifest.files, *changes}:
@@ -72,3 +76,13 @@ def _put(
     return store.get_or_create(
         manifest.asset, code_version=manifest.code_version, inputs=inputs, settings=manifest.settings, build=build
     )
+
+
+def _link(artifact: Artifact, store: ArtifactStore, inputs: Mapping[str, str]) -> Artifact:
+    """The same content in `store`, which has the digests of its files already, as made from `inputs`."""
+    folder = store.files.path(object_place(artifact.asset, artifact.data_version))
+    if not folder.exists():
+        shutil.copytree(artifact.folder, folder, copy_function=link_or_copy)
+    manifest = replace(artifact.manifest, inputs=dict(inputs))
+    store.files.write(step_place(manifest.asset, manifest.step), manifest.to_json())
+    return Artifact(manifest, folder)

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from models.errors import ContractError
 
 if TYPE_CHECKING:
     from great_expectations.core import ExpectationSuiteValidationResult, ExpectationValidationResult
+    from great_expectations.render.view.view import DefaultJinjaPageView
 
 SUITES = Path(__file__).resolve().parent / "suites"
 ACCEPTED = "accepted_"
@@ -188,14 +190,21 @@ def _run(
 def _data_docs(validation: ExpectationSuiteValidationResult) -> str:
     """Great Expectations' own page of a validation, with a style sheet of ours: it would load its from the network."""
     from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
-    from great_expectations.render.view.view import DefaultJinjaPageView
 
     # Great Expectations 1.24 writes the values of offending rows into the page as they are, markup too, and cannot
     # show NumPy's numbers.
     for result in validation.results:
         result.result = _shown(result.result)
-    page = DefaultJinjaPageView().render(ValidationResultsPageRenderer().render(validation))
+    page = _page_view().render(ValidationResultsPageRenderer().render(validation))
     return _FROM_NETWORK.sub("", page).replace("</head>", f"<style>{_STYLE}</style></head>", 1)
+
+
+@cache
+def _page_view() -> DefaultJinjaPageView:
+    """Kept, since it compiles its templates once."""
+    from great_expectations.render.view.view import DefaultJinjaPageView
+
+    return DefaultJinjaPageView()
 
 
 def _shown(value: Any) -> Any:

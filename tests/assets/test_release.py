@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,9 +19,10 @@ import pandas as pd
 import pytest
 
 from assets import keys
+from models.expectations.contract_results import require_contracts
 from models.records.database import Database
 from models.records.ledger import Ledger
-from models.release.blocking_checks import BLOCKING_CHECKS
+from models.release.blocking_checks import BLOCKING_CHECKS, judge_origin
 from models.settings import ROOT, load_settings
 from models.store.artifacts import Artifact, ArtifactStore
 from orchestration.definitions import defs
@@ -145,11 +147,36 @@ def evidence(small: Small, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ar
     return (exhibits.evaluation, exhibits.champion_evaluation, exhibits.latency)
 
 
-@pytest.fixture
-def deploy(small: Small, evidence: tuple[Artifact, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deploy:
-    """Puts the candidate made of other tables into the deployment in `tmp_path`."""
+def use_deployment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deployment in `home` under the settings that the candidate was made with."""
     limits = {"OBJECTIVES__P95_MS": "60000", "OBJECTIVES__P99_MS": "60000", "CORPUS__PASSAGE_TOKENS": "48"}
-    use_home(tmp_path, monkeypatch, CORPUS__OVERLAP_TOKENS="8", **limits)
+    use_home(home, monkeypatch, CORPUS__OVERLAP_TOKENS="8", **limits)
+
+
+@pytest.fixture(scope="module")
+def checked(small: Small, evidence: tuple[Artifact, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of a deployment that has the results of all checks of the sound tables, and their pages."""
+    home = tmp_path_factory.mktemp("checked")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        use_deployment(home, monkeypatch)
+        settings = load_settings()
+        store = ArtifactStore.of(settings)
+        sound = remake(small, store, {}, *evidence)
+        findings = judge_origin(store, settings, sound["release/release_candidate"])
+        for artifact in sound.values():
+            require_contracts(store, artifact)
+    assert all(finding.passed for finding in findings.values())
+    return home
+
+
+@pytest.fixture
+def deploy(
+    small: Small, evidence: tuple[Artifact, ...], checked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Deploy:
+    """Puts the candidate made of other tables into the deployment in `tmp_path`: only those have to be checked yet."""
+    for results in ("artifacts/memo", "reports"):
+        shutil.copytree(checked / results, tmp_path / results)
+    use_deployment(tmp_path, monkeypatch)
 
     def put(changes: Changes) -> ArtifactStore:
         store = ArtifactStore.of(load_settings())
