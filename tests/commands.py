@@ -25,8 +25,8 @@ from tests.patience import PATIENCE_S
 
 CLI = "orchestration.cli"
 
-_forking = multiprocessing.get_context("forkserver")
-_forking.set_forkserver_preload(["tests.preloaded"])
+forking = multiprocessing.get_context("forkserver")
+forking.set_forkserver_preload(["tests.preloaded"])
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
@@ -50,7 +50,7 @@ class Command:
         self.arguments = list(arguments)
         self._output, self._errors = folder / "stdout", folder / "stderr"
         files = (str(folder / "stdin"), str(self._output), str(self._errors))
-        self._process = _forking.Process(target=_main, args=(module, self.arguments, dict(env), str(cwd), files))
+        self._process = forking.Process(target=_main, args=(module, self.arguments, dict(env), str(cwd), files))
         self._process.start()
 
     @property

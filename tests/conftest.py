@@ -16,7 +16,14 @@ from tests.docs_corpus import write_docs_corpus
 from tests.sharing import make_once
 from tests.small_bundle import Small, build_small, open_small
 
-pytest_plugins = ["tests.collector", "tests.remembered", "tests.databases", "tests.heavy", "tests.object_storage"]
+pytest_plugins = [
+    "tests.collector",
+    "tests.remembered",
+    "tests.databases",
+    "tests.heavy",
+    "tests.object_storage",
+    "tests.workers",
+]
 
 # How long an example takes says how busy the machine is, and nothing about what is tested.
 hypothesis_settings.register_profile("rerankops", deadline=None)

@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import os
 import warnings
 
 from tests.remembered import remember
@@ -38,6 +39,8 @@ LIBRARIES = (
     "typer",
 )
 
+# MLflow asks for it when it is loaded.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 gc.disable()
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
