@@ -65,17 +65,21 @@ def release(store: ArtifactStore, ledger: Ledger, *, queries: int = 150, seed: i
     """
     asked = list(_questions(np.random.default_rng(seed), queries, _WORDS, 0.0))
     test = pd.DataFrame({"query_id": [f"q{i}" for i in range(queries)], "text": [text for text, _ in asked]})
-    rankings = [ranked.assign(query_id=f"q{i}", system="tiered") for i, (_, ranked) in enumerate(asked)]
+    rankings = [
+        {**row, "query_id": f"q{i}", "system": "tiered"} for i, (_, ranked) in enumerate(asked) for row in ranked
+    ]
     # Another split and another system, which are no reference.
     other = pd.DataFrame({"query_id": ["dev"], "text": ["not asked"], "split": ["dev"]})
-    rankings.append(asked[0][1].assign(query_id="q0", system="large", score=99.0))
+    rankings += [{**row, "query_id": "q0", "system": "large", "score": 99.0} for row in asked[0][1]]
     evaluation_set = write_artifact(
-        store, "corpus/evaluation_set", {"queries.parquet": _joined([test.assign(split="test"), other])}
+        store,
+        "corpus/evaluation_set",
+        {"queries.parquet": pd.concat([test.assign(split="test"), other], ignore_index=True)},
     )
     evaluation = write_artifact(
         store,
         "evaluation/offline_evaluation",
-        {"rankings.parquet": _joined(rankings)},
+        {"rankings.parquet": pd.DataFrame(rankings)},
         inputs={"corpus/evaluation_set": evaluation_set.data_version},
     )
     store.point(evaluation)
@@ -119,7 +123,7 @@ def ask(
     words = _OTHER_WORDS if other_words else _WORDS
     asked = []
     for number, (text, ranked) in enumerate(_questions(random, count, words, shift)):
-        rows = ranked.assign(score=1 / (1 + np.exp(-ranked["score"]))).to_dict("records")
+        rows = [{**row, "score": float(1 / (1 + np.exp(-row["score"])))} for row in ranked]
         values = {
             "query": text,
             "candidates": [{name: row[name] for name in ("dense_score", "lexical_score")} for row in rows],
@@ -134,25 +138,17 @@ def ask(
 
 def _questions(
     random: np.random.Generator, count: int, words: Sequence[str], shift: float
-) -> Iterator[tuple[str, pd.DataFrame]]:
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Questions with the ranking that they got: logits as scores, best first."""
     for _ in range(count):
         text = " ".join(random.choice(words, size=random.integers(3, 12)))
         logits = np.sort(random.normal(0, 1.5, _RANKED) - 1.5 * shift)[::-1]
-        yield (
-            text,
-            pd.DataFrame(
-                {
-                    "passage_id": [f"p{i}" for i in range(_RANKED)],
-                    "rank": range(1, _RANKED + 1),
-                    "score": logits,
-                    "dense_score": random.normal(0.5, 0.1, _RANKED) - 0.1 * shift,
-                    "lexical_score": np.maximum(0.0, random.normal(12, 3, _RANKED) - 3 * shift),
-                    "tier": random.permutation(["large"] * 5 + ["compact"] * 5),
-                }
-            ),
-        )
-
-
-def _joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(tables, ignore_index=True)
+        columns = {
+            "passage_id": [f"p{i}" for i in range(_RANKED)],
+            "rank": range(1, _RANKED + 1),
+            "score": logits.tolist(),
+            "dense_score": (random.normal(0.5, 0.1, _RANKED) - 0.1 * shift).tolist(),
+            "lexical_score": np.maximum(0.0, random.normal(12, 3, _RANKED) - 3 * shift).tolist(),
+            "tier": random.permutation(["large"] * 5 + ["compact"] * 5).tolist(),
+        }
+        yield text, [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
