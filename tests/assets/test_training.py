@@ -77,13 +77,19 @@ def materialize(deployment: Deployment) -> tuple[dict[str, Any], Artifact]:
     return metadata, deployment.store().require(keys.artifact_name(keys.LOGGED_LISTS))
 
 
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What index/passage_embeddings holds, with the encoder in it."""
+    read = [*QUERIES["text"], *LOG.values(), "where do birds sleep"]
+    return embed_passages(tmp_path_factory.mktemp("embedded"), read)
+
+
 @pytest.fixture
-def deployment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
+def deployment(embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     """A corpus of two passages, and of its queries two that are evaluated."""
-    (tmp_path / "embedded").mkdir()
     deployment = use_home(tmp_path, monkeypatch, TRAINING__LEAK_COSINE="0.8", TRAINING__LOGGED_QUERIES="20")
     store = deployment.store()
-    store_vectors(store, embed_passages(tmp_path / "embedded"), EVALUATED["text"].tolist())
+    store_vectors(store, embedded, EVALUATED["text"].tolist())
     for key, table, rows in (
         (keys.PASSAGES, "passages.parquet", corpus_tables.passages(2)),
         (keys.QUERIES, "queries.parquet", QUERIES),

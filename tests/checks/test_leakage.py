@@ -16,6 +16,16 @@ from tests.query_encoding import embed_passages, store_vectors
 
 pytestmark = pytest.mark.heavy
 
+EVALUATED = ["how does topic 3 work", "what do cats eat", "who wrote the book", "when does it rain"]
+PLANTED = (
+    ("q0", "something else", "same_id"),
+    ("new", "How does topic 3  work?", "same_text"),
+    ("new", "topic 3: HOW might the work do", "same_words"),
+    ("new", "what is the functioning of topic 3", "same_meaning"),
+    ("new", "why is the sky blue", None),
+)
+"""Queries that are trained on: id, text, and what is wrong with each."""
+
 
 def _assets(*, passages=None, queries=None, judgments=None):
     return [
@@ -66,26 +76,16 @@ def test_one_text_in_two_splits_fails_and_twice_in_one_split_passes(tmp_path, mo
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What index/passage_embeddings holds, with the encoder in it."""
-    return embed_passages(tmp_path_factory.mktemp("embeddings"))
+    texts = [*EVALUATED, *(text for _, text, _ in PLANTED), *corpus_tables.queries()["text"]]
+    return embed_passages(tmp_path_factory.mktemp("embeddings"), texts)
 
 
 @pytest.mark.parametrize("trained", [keys.TRAINING_EXAMPLES, keys.LOGGED_LISTS], ids=keys.artifact_name)
-@pytest.mark.parametrize(
-    ("query_id", "text", "reason"),
-    [
-        ("q0", "something else", "same_id"),
-        ("new", "How does topic 3  work?", "same_text"),
-        ("new", "topic 3: HOW might the work do", "same_words"),
-        ("new", "what is the functioning of topic 3", "same_meaning"),
-        ("new", "why is the sky blue", None),
-    ],
-)
+@pytest.mark.parametrize(("query_id", "text", "reason"), PLANTED)
 def test_an_evaluated_query_in_training_stops_the_run(
     trained, query_id, text, reason, embedded, tmp_path, monkeypatch
 ) -> None:
-    evaluation_queries = corpus_tables.queries(test=3, dev=1, train=0).assign(
-        text=["how does topic 3 work", "what do cats eat", "who wrote the book", "when does it rain"]
-    )
+    evaluation_queries = corpus_tables.queries(test=3, dev=1, train=0).assign(text=EVALUATED)
     tables = {
         keys.TRAINING_EXAMPLES: {"training_examples.parquet": corpus_tables.training_examples(2)},
         keys.LOGGED_LISTS: {"logged_lists.parquet": corpus_tables.logged_lists(2)},

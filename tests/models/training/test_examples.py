@@ -31,9 +31,8 @@ QUERIES = pd.DataFrame(
 def test_no_query_trains_that_repeats_one_held_out_whether_evaluated_or_not(tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path / "root"), tmp_path / "cache")
     (tmp_path / "embedded").mkdir()
-    store_vectors(
-        store, embed_passages(tmp_path / "embedded"), QUERIES.loc[QUERIES["query_id"] != "q2", "text"].tolist()
-    )
+    embedded = embed_passages(tmp_path / "embedded", QUERIES["text"])
+    store_vectors(store, embedded, QUERIES.loc[QUERIES["query_id"] != "q2", "text"].tolist())
     candidates = store.require("index/candidates")
     rows = [(f"q{query}", f"d{document}#0", f"d{document}") for query in range(5) for document in range(5)]
     found = pd.DataFrame(rows, columns=["query_id", "passage_id", "document_id"]).astype("str")
