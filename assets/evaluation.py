@@ -30,13 +30,14 @@ def scored_candidates(
     """The candidates of the development and test queries with the logits of all cross-encoders."""
     from models.evaluation.scored_candidates import make_scored_candidates
 
+    settings = deployment.settings_for(corpus_defaults)
     artifact = make_scored_candidates(
         deployment.store(),
-        deployment.settings_for(corpus_defaults),
+        settings,
         evaluation_set,
         passages,
         candidates,
-        by_tier(rerankers),
+        by_tier(rerankers, settings),
         scoring_engines,
         progress(context, "pairs scored"),
     )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.policies import NO_CONFIG, OWNERS, WHEN_INPUTS_CHANGE
-from models.contracts.tiers import MODEL_TIERS
+from models.contracts.tiers import released_tiers
+from models.settings import Settings
 from models.store.artifacts import Artifact
 from models.store.steps import Step
 
@@ -41,9 +42,9 @@ def asset_of(
     )
 
 
-def by_tier(rerankers: Mapping[str, Artifact]) -> dict[str, Artifact]:
-    """The models that an asset takes as its keyword parameters, by tier."""
-    return {tier.name: rerankers[tier.part] for tier in MODEL_TIERS}
+def by_tier(rerankers: Mapping[str, Artifact], settings: Settings) -> dict[str, Artifact]:
+    """Of the models that an asset takes as its keyword parameters those that releases have, by tier."""
+    return {tier.name: rerankers[tier.part] for tier in released_tiers(settings.tiers)}
 
 
 def output(

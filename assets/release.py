@@ -47,7 +47,7 @@ def release_candidate(
 
     settings = deployment.settings_for(corpus_defaults)
     bundle = make_release_candidate(
-        deployment.store(), settings, BundleParts.of(parts), scored_candidates, corpus_defaults
+        deployment.store(), settings, BundleParts.of(parts, settings.tiers), scored_candidates, corpus_defaults
     )
     version, card = register_candidate(Tracking.of(settings), bundle)
     return output(context, bundle, mlflow_version=version, model_card=dg.MetadataValue.md(card))

@@ -102,7 +102,7 @@ def _distilled_reranker(tier: TierSpec) -> dg.AssetsDefinition:
         DISTILLED_RERANKERS[tier.name],
         keys.TRAINING_EXAMPLES, keys.LARGE_RERANKER, keys.LOGGED_LISTS, keys.CORPUS_DEFAULTS,
         description=f"The {tier.name} cross-encoder: chosen layers of the large one, or weights of its own, trained on "
-        "with the large one as teacher.",
+        "with the large one as teacher. Left out where tiers.models does not name it.",
         kinds={"huggingface", "mlflow"},
         pool=MODEL_POOL,
     )  # fmt: skip
@@ -114,7 +114,7 @@ def _distilled_reranker(tier: TierSpec) -> dg.AssetsDefinition:
         logged_lists: Artifact,
         corpus_defaults: Artifact,
     ) -> dg.Output[Artifact]:
-        from models.training.distilled_reranker import make_distilled_reranker
+        from models.training.distilled_reranker import is_left_out, make_distilled_reranker
 
         settings = deployment.settings_for(corpus_defaults)
         artifact = make_distilled_reranker(
@@ -126,7 +126,9 @@ def _distilled_reranker(tier: TierSpec) -> dg.AssetsDefinition:
             logged_lists,
             progress(context, "training steps"),
         )
-        return _registered(context, settings, artifact, tier.name)
+        return (
+            output(context, artifact) if is_left_out(artifact) else _registered(context, settings, artifact, tier.name)
+        )
 
     return distilled_reranker
 
@@ -152,13 +154,14 @@ def scoring_engines(
     """The cross-encoders as what the service runs, and how far their scores are from those of the models."""
     from models.training.engine_selection import make_scoring_engines
 
+    settings = deployment.settings_for(corpus_defaults)
     artifact = make_scoring_engines(
         deployment.store(),
-        deployment.settings_for(corpus_defaults),
+        settings,
         passages,
         candidates,
         evaluation_set,
-        by_tier(rerankers),
+        by_tier(rerankers, settings),
         progress(context, "models exported"),
     )
     return output(context, artifact)

@@ -75,6 +75,8 @@ def main(arguments: Sequence[str] = ()) -> None:
     store = ArtifactStore.of(settings)
     settings = settings_in_force(store, settings)
     candidate = store.require("release/release_candidate")
+    if len(model_folders(candidate.folder)) < len(MODEL_TIERS):
+        sys.exit("the release has one model: a cascade of models needs tiers.models to name both")
     bundle = load_bundle(candidate)
     passages = store.require("corpus/passages").read_table("passages.parquet", ["passage_id", "title", "text"])
     scored: dict[str, tuple[pd.DataFrame, Costs, pd.DataFrame]] = {}

@@ -76,6 +76,7 @@ def main() -> None:
     options = parser.parse_args()
     home = Path(os.environ.get("RERANKOPS_HOME") or ROOT / "var" / "defaults").resolve() / options.corpus
     common = [
+        f'tiers.models=["{COMPACT}", "{LARGE}"]',
         f"training.compact_pairs={options.pairs // 2}",
         "evaluation.max_dev_queries=100000",
         "evaluation.max_test_queries=20",

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from bench.results import RESULTS, merge
-from models.contracts.tiers import MODEL_TIERS
+from models.contracts.tiers import released_tiers
 from models.cross_encoder.bfloat16 import Bfloat16Scorer, multiplies_bfloat16
 from models.cross_encoder.engines import Kind, OnnxScorer
 from models.cross_encoder.flops import pair_flops
@@ -51,7 +51,7 @@ def main() -> None:
     sample, some = (sample_of(settings, store, count) for count in (_QUERIES, _GATE_QUERIES))
     threads = torch.get_num_threads()
     results: dict[str, Any] = {"threads": threads, "pairs": _PAIRS, "corpus": corpus_name(settings)}
-    names = [tier.name for tier in MODEL_TIERS]
+    names = [tier.name for tier in released_tiers(settings.tiers)]
     for size in sys.argv[1:] or names:
         results[size] = _measure(size, settings, store, sample, some, threads)
         if size == "compact":  # the short names are of the model that scores most pairs

@@ -26,6 +26,7 @@ import argparse
 import json
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -39,7 +40,7 @@ from numpy.typing import NDArray
 
 from bench.folders import FIGURES
 from bench.results import merge_into
-from models.contracts.tiers import FIRST_STAGES, LEAN, MODEL_TIERS
+from models.contracts.tiers import FIRST_STAGES, LEAN, MODEL_TIERS, released_tiers
 from models.corpus.splits import sample_by_hash
 from models.evaluation.offline import make_offline_evaluation
 from models.evaluation.report import compare, read_report
@@ -135,7 +136,7 @@ class Bench:
         settings = settings or self.settings
         artifacts = {**self.true, **changed}
         passages, evaluation_set = artifacts[names.PASSAGES], artifacts[names.EVALUATION_SET]
-        rerankers = {tier.name: artifacts[tier.asset] for tier in MODEL_TIERS}
+        rerankers = {tier.name: artifacts[tier.asset] for tier in released_tiers(settings.tiers)}
         if names.SCORED_CANDIDATES not in changed:
             artifacts[names.SCORING_ENGINES] = make_scoring_engines(
                 self.store, settings, passages, artifacts[names.CANDIDATES], evaluation_set, rerankers
@@ -155,7 +156,7 @@ class Bench:
             self.store, settings, evaluation_set, passages, artifacts[names.CANDIDATES], scored, calibration
         )
         artifacts |= {names.SCORE_CALIBRATION: calibration, names.OFFLINE_EVALUATION: evaluation}
-        parts = BundleParts.of({name.split("/")[1]: artifact for name, artifact in artifacts.items()})
+        parts = BundleParts.of({name.split("/")[1]: artifact for name, artifact in artifacts.items()}, settings.tiers)
         bundle = make_release_candidate(self.store, settings, parts, scored)
         exhibits = Exhibits(
             bundle,
@@ -172,7 +173,8 @@ def noise(seed: int) -> Change:
     def change(folder: Path) -> None:
         table = pd.read_parquet(folder / "scored.parquet")
         generator = np.random.default_rng(seed)
-        logits = {tier.logit_column: generator.normal(size=len(table)).astype(np.float32) for tier in MODEL_TIERS}
+        columns = [tier.logit_column for tier in MODEL_TIERS if tier.logit_column in table]
+        logits = {column: generator.normal(size=len(table)).astype(np.float32) for column in columns}
         write_table(table.assign(**logits), folder / "scored.parquet")
 
     return change
@@ -200,7 +202,7 @@ def candidates(bench: Bench, empty: Ledger, champion: Ledger) -> dict[str, tuple
 
     def models(sabotage: str, change: Change) -> GateDecision:
         changed: dict[str, Artifact] = {}
-        for tier in reversed(MODEL_TIERS):
+        for tier in reversed(released_tiers(bench.settings.tiers)):
             changed[tier.asset] = bench.broken(tier.asset, sabotage, changed, change)
         return bench.judged(changed, empty, bench.asked)
 
@@ -253,7 +255,9 @@ def simulated_power(per_query: pd.DataFrame, settings: Settings) -> dict[str, di
     """
     main = per_query[per_query["measure"] == MAIN_MEASURE].pivot(index="query_id", columns="system", values="value")
     gains = (main["tiered"] - main[LEAN.name]).to_numpy(dtype=float)
-    first, last = MODEL_TIERS[0].name, MODEL_TIERS[-1].name
+    first, last = (tier.name for tier in MODEL_TIERS)
+    if first not in main:
+        sys.exit(f"an equal candidate is simulated from two models: run with tiers.models=[{first}, {last}]")
     apart = (main[last] - main[first]).to_numpy(dtype=float)
     gate, confidence = settings.gate, settings.evaluation.confidence
     generator = np.random.default_rng(0)

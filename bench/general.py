@@ -22,7 +22,7 @@ import pandas as pd
 from bench.beir_part import sampled_judgments, write_part
 from bench.folders import DATA, FIGURES, ROOT
 from bench.results import merge_into
-from models.contracts.tiers import DISTILLED_TIERS, FIRST_STAGES, LAST, LEAN
+from models.contracts.tiers import FIRST_STAGES, LAST, LEAN
 from models.evaluation.offline import make_offline_evaluation
 from models.evaluation.report import compare
 from models.evaluation.score_calibration import make_score_calibration
@@ -30,12 +30,10 @@ from models.evaluation.scored_candidates import make_scored_candidates
 from models.measures.metrics import MAIN_MEASURE
 from models.settings import Settings, load_settings
 from models.store.artifacts import Artifact, ArtifactStore
-from models.training.distilled_reranker import make_distilled_reranker
 from models.training.engine_selection import make_scoring_engines
 from models.training.large_reranker import make_large_reranker
-from models.training.logged_lists import make_logged_lists
 from models.training.pretraining import PreparedCorpus, corpora_settings, prepare, pretrain, pretraining_store
-from models.training.steps import DISTILLED_RERANKERS, LARGE_RERANKER
+from models.training.steps import LARGE_RERANKER
 
 RESULTS = FIGURES / "corpora.json"
 FOLDERS = ("scifact", "squad-v1.1-dev", "medquad-liveqa-open")
@@ -118,8 +116,7 @@ def _corpus(name: str, options: argparse.Namespace) -> dict[str, Any]:
 def _models_of(home: Path) -> dict[str, Path]:
     """The current models of a deployment, by tier."""
     store = ArtifactStore(str(home.resolve() / "artifacts"), home.resolve() / "cache")
-    tiers = {LAST.name: LARGE_RERANKER, **{tier.name: DISTILLED_RERANKERS[tier.name] for tier in DISTILLED_TIERS}}
-    return {tier: store.require(step.name).folder for tier, step in tiers.items()}
+    return {LAST.name: store.require(LARGE_RERANKER.name).folder}
 
 
 def _measure(corpus: PreparedCorpus, settings: Settings, models: Mapping[str, Mapping[str, Path]]) -> dict[str, Any]:
@@ -159,25 +156,8 @@ def _release(corpus: PreparedCorpus, settings: Settings, folders: Mapping[str, P
     """The evaluation of models as they are on a corpus, and whether its release would ask none of them."""
     store = pretraining_store(settings)
     changes: dict[str, Any] = {"base_model": str(folders[LAST.name]), "large_pairs": 0}
-    changes |= {f"{tier.name}_base_model": str(folders[tier.name]) for tier in DISTILLED_TIERS}
-    changes |= {f"{tier.name}_pairs": 0 for tier in DISTILLED_TIERS}
     own = settings.model_copy(update={"training": settings.training.model_copy(update=changes)})
-    logged = make_logged_lists(
-        store,
-        own,
-        [],
-        corpus.passages,
-        corpus.queries,
-        corpus.evaluation_set,
-        corpus.candidates,
-        corpus.passage_embeddings,
-    )
-    large = make_large_reranker(store, own, corpus.training_examples)
-    models = {
-        tier.name: make_distilled_reranker(store, own, tier.name, corpus.training_examples, large, logged)
-        for tier in DISTILLED_TIERS
-    }
-    models[LAST.name] = large
+    models = {LAST.name: make_large_reranker(store, own, corpus.training_examples)}
     given = corpus.passages, corpus.candidates, corpus.evaluation_set
     engines = make_scoring_engines(store, own, *given, models)
     scored = make_scored_candidates(

@@ -321,8 +321,7 @@ def evaluate(
     settings, tiers = EvaluationSettings(**facts["evaluation"]), TiersSettings(**facts["tiers"])
     kinds = ("candidates", "queries", "judgments", "first_stage")
     table, queries, judgments, stages = (pd.read_parquet(inputs / f"{kind}.parquet") for kind in kinds)
-    large = logits["large"].astype(np.float64)
-    scored = table.assign(large_logit=large, compact_logit=logits.get("compact", large).astype(np.float64))
+    scored = table.assign(**{f"{size}_logit": values.astype(np.float64) for size, values in logits.items()})
     if candidates:
         scored = scored[scored["rank"] <= candidates].reset_index(drop=True)
     ids = {split: queries.loc[queries["split"] == split, "query_id"] for split in ("dev", "test")}
@@ -330,9 +329,8 @@ def evaluate(
         split: (scored[scored["query_id"].isin(ids[split])], judgments[judgments["query_id"].isin(ids[split])])
         for split in ids
     }
-    # Layers cost alike. A model that is not there costs too much for any way through it.
-    kept = len(facts["training"]["compact_layers"])
-    costs = {"compact": kept / layers if "compact" in logits else 1e9, "large": 1.0}
+    kept = len(facts["training"]["compact_layers"])  # layers cost alike
+    costs = {"compact": kept / layers, "large": 1.0}
     calibration = fit_calibration(*of_split["dev"])
     fitted = fit_early_exit(*of_split["dev"], calibration, tiers, costs)
     calibration = replace(calibration, early_exit=fitted.early_exit)
@@ -340,7 +338,7 @@ def evaluate(
     of_test = stages[stages["query_id"].isin(ids["test"])]
     reranked = rerank(test, calibration, tiers)
     rankings = {str(name): rows.drop(columns="system") for name, rows in of_test.groupby("system")}
-    rankings |= {name: ranking for name, ranking in reranked.items() if name != "compact" or "compact" in logits}
+    rankings |= reranked
     seconds = dict.fromkeys([*rankings, *FIRST_STAGES], 0.0)
     of_dev = rerank(of_split["dev"][0], calibration, tiers)["large"]
     before = stages[(stages["system"] == "hybrid") & stages["query_id"].isin(ids["dev"])]

@@ -35,6 +35,7 @@ def pretraining_settings(corpora: dict[str, dict[str, Any]], base: Path, **chang
         "pretraining.base_model": str(base),
         "pretraining.pairs": 120,
         "pretraining.compact_pairs": 60,
+        "tiers.models": ["compact", "large"],
         "encoder.max_tokens": 64,
         "training.max_tokens": 32,
         "training.negatives": 2,

@@ -171,7 +171,13 @@ def small_settings(home: Path, **changes: Mapping[str, Any]) -> Settings:
         # On every machine the same one, and one that a scoring process opens without PyTorch.
         "engine": {"kind": "fp32"},
         "evaluation": {"candidates": 8, "resamples": 2000},
-        "tiers": {"budget_ms": BUDGET_MS, "compact_candidates": 8, "large_candidates": 4, "max_early_exit_loss": 0},
+        "tiers": {
+            "models": ["compact", "large"],
+            "budget_ms": BUDGET_MS,
+            "compact_candidates": 8,
+            "large_candidates": 4,
+            "max_early_exit_loss": 0,
+        },
         "objectives": {"p95_ms": BUDGET_MS, "p99_ms": BUDGET_MS},
         "serving": {"candidates": 8, "golden_queries": 4, "poll_seconds": 3600, "max_queue_ms": 1e9},
         "storage": {
@@ -433,7 +439,7 @@ def make_candidate(
     """
     from models.cascade.calibration import fit_calibration
     from models.cascade.window_fitting import fit_early_exit
-    from models.contracts.tiers import MODEL_TIERS
+    from models.contracts.tiers import released_tiers
     from models.evaluation.evaluation_set import split_of
     from models.evaluation.offline import evaluate_offline
     from models.evaluation.scored_candidates import StoredModels, pair_costs, score
@@ -456,7 +462,7 @@ def make_candidate(
         calibration = replace(calibration, early_exit=fitted.early_exit)
         (folder / "calibration.json").write_bytes(canonical_json(calibration.to_dict()))
 
-    folders = {tier.name: rerankers[tier.name].folder for tier in MODEL_TIERS}
+    folders = {tier.name: rerankers[tier.name].folder for tier in released_tiers(settings.tiers)}
 
     def build_all_engines(folder: Path) -> Mapping[str, Any]:
         queries, judgments = split_of(evaluation_set, "dev")

@@ -27,16 +27,14 @@ from tests.docs_corpus import docs_settings, write_docs_corpus
 from tests.patience import PATIENCE_S
 
 DOCUMENTS = 130
-SYSTEMS = ("bm25", "dense", "hybrid", "compact", "large", "tiered")
+SYSTEMS = ("bm25", "dense", "hybrid", "large", "tiered")
 SETTINGS: dict[str, Any] = {
     "preset": "tiny",
     "encoder.max_tokens": 64,
     "training.max_tokens": 48,
     "training.max_queries": 40,
-    "training.compact_layers": [0],
     "training.frozen_layers": 1,
     "training.large_pairs": 48,
-    "training.compact_pairs": 48,
     "evaluation.candidates": 6,
     "evaluation.max_test_queries": 16,
     "evaluation.max_dev_queries": 12,

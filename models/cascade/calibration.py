@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from models.cascade.listwise import Inputs, feature, fit_weights
 from models.cascade.windows import EarlyExit
-from models.contracts.tiers import LEAN, MODEL_TIERS, TIERS
+from models.contracts.tiers import LEAN, MODEL_TIERS, TierSpec, model_tiers
 from models.errors import ContractError
 
 _CLIP = 30.0
@@ -57,6 +57,16 @@ class Calibration:
     early_exit: EarlyExit = field(default_factory=EarlyExit)
     """Which candidates each model is asked about."""
 
+    @property
+    def models(self) -> tuple[TierSpec, ...]:
+        """The tiers with a model that the release has, in the order in which they are asked."""
+        return model_tiers(self.tiers)
+
+    @property
+    def without_windows(self) -> EarlyExit:
+        """Each of the models is asked about all candidates."""
+        return EarlyExit.of(self.models)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {**asdict(self), "early_exit": self.early_exit.to_dict()}
@@ -77,8 +87,9 @@ def probability(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 def fit_calibration(scored: pd.DataFrame, judgments: pd.DataFrame) -> Calibration:
     """Fit every tier on the development queries.
 
-    `scored` has `query_id, document_id, dense_score, lexical_score, retriever_score` and the logits of each model
-    (`TierSpec.logit_column`), one row per candidate. Raises `ContractError` when no query has a relevant candidate.
+    `scored` has `query_id, document_id, dense_score, lexical_score, retriever_score` and the logits of each model that
+    the release has (`TierSpec.logit_column`), one row per candidate. Raises `ContractError` when no query has a
+    relevant candidate.
     """
     relevant = judgments[judgments["grade"] > 0][["query_id", "document_id", "grade"]]
     table = scored.merge(relevant, on=["query_id", "document_id"], how="left").fillna({"grade": 0})
@@ -95,11 +106,11 @@ def fit_calibration(scored: pd.DataFrame, judgments: pd.DataFrame) -> Calibratio
     # The probability is fitted on all development queries: those whose positives were missed have none to show.
     everything = candidate_inputs(table)
     positive = (table["grade"] > 0).to_numpy().astype(np.float64)
-    for tier in TIERS:
+    for tier in (LEAN, *(tier for tier in MODEL_TIERS if tier.logit_column in table)):
         ranker = _fit_ranker(tier.features, inputs, labels)
         tiers[tier.name] = scorer = _fit_probability(ranker, everything, positive)
         errors[tier.name] = expected_calibration_error(probability(scorer.logits(everything)), positive)
-    return Calibration(tiers, len(groups), errors)
+    return Calibration(tiers, len(groups), errors, EarlyExit.of(model_tiers(tiers)))
 
 
 def candidate_inputs(table: pd.DataFrame) -> dict[str, NDArray[np.float64]]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pandas as pd
 
 from models.cascade.calibration import fit_calibration
 from models.cascade.offline import rerank
-from models.cascade.windows import EarlyExit
 from models.contracts.tiers import LEAN
 from models.measures.metrics import MAIN_MEASURE, collapse_to_documents, evaluate_run, mean_values
 from models.settings import TiersSettings
@@ -31,7 +28,7 @@ def cross_fitted_gain(scored: pd.DataFrame, judgments: pd.DataFrame, settings: T
     sums = {LEAN.name: 0.0, "tiered": 0.0}
     for fitted_on, judged_on in (halves, halves[::-1]):
         known, asked = (scored[scored["query_id"].isin(half)] for half in (fitted_on, judged_on))
-        calibration = replace(fit_calibration(known, judgments), early_exit=EarlyExit())
+        calibration = fit_calibration(known, judgments)
         rankings = rerank(asked, calibration, settings)
         judged = judgments[judgments["query_id"].isin(judged_on)]
         for name in sums:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models.cascade.calibration import Calibration, TierScorer, candidate_inputs
 from models.cascade.cascade import CombinedScores, best_first, final_scores, tie_ranks, walk
 from models.cascade.windows import EarlyExit
-from models.contracts.tiers import MODEL_TIERS, TIERS, Tier, candidate_limits
+from models.contracts.tiers import LEAN, MODEL_TIERS, Tier, candidate_limits
 from models.settings import TiersSettings
 
 RANKING_COLUMNS = ["query_id", "passage_id", "document_id", "rank", "score"]
@@ -23,7 +23,7 @@ def rerank(scored: pd.DataFrame, calibration: Calibration, settings: TiersSettin
     The first sort all candidates by one scorer; `tiered` is what serving does without a deadline. Columns as in
     `RANKING_COLUMNS`, `tiered` with `tier`, `dense_score` and `lexical_score` besides; `score` is the combined logit.
     """
-    rankings = {tier.name: _by_scorer(scored, calibration.tiers[tier.name]) for tier in TIERS}
+    rankings = {tier.name: _by_scorer(scored, calibration.tiers[tier.name]) for tier in (LEAN, *calibration.models)}
     return rankings | {"tiered": tiered_ranking(scored, calibration, settings)}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise, product
+from itertools import combinations, pairwise, product
 from math import inf
 
 import numpy as np
@@ -20,7 +20,7 @@ from models.cascade.calibration import Calibration, candidate_inputs, probabilit
 from models.cascade.cascade import Standing, best_first, final_scores, tie_ranks, walk
 from models.cascade.offline import pairs_per_query, tiered_ranking
 from models.cascade.windows import EarlyExit
-from models.contracts.tiers import LAST, LEAN, MODEL_TIERS, TIERS, TierSpec, candidate_limits
+from models.contracts.tiers import LAST, LEAN, TierSpec, candidate_limits
 from models.measures.metrics import collapse_to_documents, evaluate_run, mean_values
 from models.settings import TiersSettings
 
@@ -88,10 +88,11 @@ def fit_early_exit(
     """
     expected = ExpectedOutcomes(scored, calibration, settings, costs)
     budget = settings.early_exit_budget or inf
-    full_cost, _ = expected.of(EarlyExit())
+    without_windows = calibration.without_windows
+    full_cost, _ = expected.of(without_windows)
     # Where more candidates are allowed a later model than an earlier one, skipping that one shows it more of them.
-    full = max(expected.of(EarlyExit(skipped=skipped))[1] for skipped in _skippable())
-    chosen, lost = EarlyExit(), 0.0
+    full = max(expected.of(EarlyExit.of(asked))[1] for asked in _chains(calibration.models))
+    chosen, lost = without_windows, 0.0
     if full_cost > budget or settings.max_early_exit_loss:
         tried = [(*expected.of(early_exit), early_exit) for early_exit in expected.choices()]
         affordable = [choice for choice in tried if choice[0] <= budget] or [min(tried, key=lambda choice: choice[0])]
@@ -103,7 +104,7 @@ def fit_early_exit(
         lost = full - value
     without, with_windows = (
         tiered_ranking(scored, replace(calibration, early_exit=early_exit), settings)
-        for early_exit in (EarlyExit(), chosen)
+        for early_exit in (without_windows, chosen)
     )
     judged = judgments.loc[judgments["query_id"].isin(scored["query_id"]), :]
     before, after = (
@@ -111,7 +112,7 @@ def fit_early_exit(
         for ranking in (without, with_windows)
     )
     return FittedEarlyExit(
-        chosen, before, after, lost, pairs_per_query(without, EarlyExit()), pairs_per_query(with_windows, chosen)
+        chosen, before, after, lost, pairs_per_query(without, without_windows), pairs_per_query(with_windows, chosen)
     )
 
 
@@ -124,6 +125,7 @@ class ExpectedOutcomes:
         limits = candidate_limits(settings)
         self._queries = [_Query(rows, calibration, limits) for _, rows in scored.groupby("query_id", sort=True)]
         self._costs = costs
+        self._models = calibration.models
 
     def of(self, early_exit: EarlyExit) -> tuple[float, float]:
         """Mean cost of a query, in pairs of the last model, and mean expected nDCG@10."""
@@ -133,15 +135,15 @@ class ExpectedOutcomes:
 
     def choices(self) -> Iterator[EarlyExit]:
         """All combinations of windows worth trying, for each chain of models, the shortest first."""
-        for skipped in _skippable():
-            asked = EarlyExit(skipped=skipped).asked()
+        for asked in _chains(self._models):
             steps = min(_STEPS, int(_MOST_CHOICES ** (1 / len(asked)) + 1e-9) - 2)
             windows = [
                 _windows([query.logits[before.name] for query in self._queries], steps)
                 for before, _ in pairwise((LEAN, *asked))
             ]
             for combination in product(*windows):
-                yield EarlyExit(dict(zip((tier.name for tier in asked), combination, strict=True)), skipped)
+                windows_of = dict(zip((tier.name for tier in asked), combination, strict=True))
+                yield replace(EarlyExit.of(asked), windows=windows_of)
 
 
 class _Query:
@@ -153,7 +155,7 @@ class _Query:
 
     def __init__(self, rows: pd.DataFrame, calibration: Calibration, limits: Mapping[str, int]) -> None:
         inputs = candidate_inputs(rows)
-        self.logits = {tier.name: calibration.tiers[tier.name].logits(inputs) for tier in TIERS}
+        self.logits = {tier.name: calibration.tiers[tier.name].logits(inputs) for tier in (LEAN, *calibration.models)}
         believed = probability(self.logits[LAST.name])
         self._relevant = believed / believed.sum()
         self._ties = tie_ranks(rows["passage_id"].tolist())
@@ -180,13 +182,10 @@ class _Query:
         return self._standings[key]
 
 
-def _skippable() -> list[frozenset[str]]:
-    """The sets of models that may be skipped, the largest first: all but the last model, and none."""
-    names = [tier.name for tier in MODEL_TIERS[:-1]]
-    return [
-        frozenset(name for name, skipped in zip(names, choice, strict=True) if skipped)
-        for choice in product((True, False), repeat=len(names))
-    ]
+def _chains(models: Sequence[TierSpec]) -> list[tuple[TierSpec, ...]]:
+    """The models that may be asked one after the other, the fewest first: the last one behind any of the others."""
+    *others, last = models
+    return [(*chain, last) for count in range(len(others) + 1) for chain in combinations(others, count)]
 
 
 def _windows(logits: Sequence[NDArray[np.float64]], steps: int) -> list[float]:

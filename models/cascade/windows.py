@@ -28,7 +28,8 @@ class EarlyExit:
 
     Attributes:
         windows: By model tier, in combined logits of the tier asked before it. A tier that is left out has no limit.
-        skipped: Model tiers that are not asked; all of them where none pays, and what serves is `lean` alone.
+        skipped: Model tiers that are not asked, those that the release does not have among them; all where no model
+            pays, and what serves is `lean` alone.
     """
 
     windows: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -43,9 +44,14 @@ class EarlyExit:
         return tuple(tier for tier in tiers if tier.name not in self.skipped)
 
     @classmethod
+    def of(cls, models: Sequence[TierSpec]) -> EarlyExit:
+        """These models are asked, without limits."""
+        return cls(skipped=frozenset(tier.name for tier in MODEL_TIERS if tier not in models))
+
+    @classmethod
     def lean_alone(cls) -> EarlyExit:
         """No model is asked."""
-        return cls(skipped=frozenset(tier.name for tier in MODEL_TIERS))
+        return cls.of(())
 
     def window(self, tier: TierSpec) -> float:
         """Logits that a candidate of `tier` may be behind the best one; infinite without a limit."""

@@ -1,12 +1,14 @@
 """The tiers of the cascade, as data: whatever is done once per tier iterates over these tuples.
 
-A new model tier is a `TierSpec` in `MODEL_TIERS`, its name in `Tier`, and its settings: `tiers.<name>_candidates`, and
-`training.<name>_layers`, `_base_model` and `_pairs` of the student that its model is. Its training, asset, calibration,
-engine, place in the bundle and in reports follow.
+A new model tier is a `TierSpec` in `MODEL_TIERS`, its name in `Tier` and in the type of `tiers.models`, and its
+settings: `tiers.<name>_candidates`, and `training.<name>_layers`, `_base_model` and `_pairs` of the student that its
+model is. Its training, asset, calibration, engine, place in the bundle and in reports follow. A release has those of
+them that `tiers.models` names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -73,15 +75,30 @@ MODEL_TIERS: tuple[TierSpec, ...] = (
     # of two like models adds (docs/decisions/0013).
     TierSpec("large", (*_FIRST_STAGE, "large")),
 )
-"""The tiers with a model, in the order in which they are asked: each about the best of the one before."""
+"""All tiers with a model, in the order in which they are asked: each about the best of the one before."""
 
 LAST = MODEL_TIERS[-1]
 """The strongest model: the teacher of the others, and what early exits are judged by."""
 
 DISTILLED_TIERS = MODEL_TIERS[:-1]
-"""The tiers whose models learn from that of the last one."""
+"""All tiers whose models learn from that of the last one."""
 
 TIERS = (LEAN, *MODEL_TIERS)
+
+
+def model_tiers(names: Container[str]) -> tuple[TierSpec, ...]:
+    """The tiers with a model that are among `names`, in the order in which they are asked."""
+    return tuple(tier for tier in MODEL_TIERS if tier.name in names)
+
+
+def released_tiers(settings: TiersSettings) -> tuple[TierSpec, ...]:
+    """The tiers with a model that releases have by the settings, in the order in which they are asked."""
+    return model_tiers(settings.models)
+
+
+def distilled_tiers(settings: TiersSettings) -> tuple[TierSpec, ...]:
+    """Those of them whose models learn from that of the last one."""
+    return tuple(tier for tier in DISTILLED_TIERS if tier.name in settings.models)
 
 
 def candidate_limits(settings: TiersSettings) -> dict[str, int]:

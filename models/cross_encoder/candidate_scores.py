@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from models.contracts.tiers import MODEL_TIERS
+from models.contracts.tiers import model_tiers
 from models.text.passage_text import passage_text
 
 
@@ -39,16 +39,16 @@ def score_candidates(
     scorers: Mapping[str, PairScorer],
     progress: Callable[[int, int], None] | None = None,
 ) -> ScoredCandidates:
-    """Score every candidate of `queries` with the model of each tier; `scorers` are these by tier."""
+    """Score every candidate of `queries` with each model; `scorers` are these by tier."""
     table = candidates[candidates["query_id"].isin(queries["query_id"])].reset_index(drop=True)
     pairs = candidate_pairs(table, queries, passages)
     columns: dict[str, np.ndarray] = {}
     seconds: dict[str, float] = {}
-    for number, tier in enumerate(MODEL_TIERS):
+    for number, tier in enumerate(model_tiers(scorers)):
 
         def report(done: int, total: int, number: int = number) -> None:
             if progress is not None:
-                progress(number * total + done, len(MODEL_TIERS) * total)
+                progress(number * total + done, len(scorers) * total)
 
         started = time.perf_counter()
         columns[tier.logit_column] = scorers[tier.name].logits(pairs, progress=report).astype(np.float64)

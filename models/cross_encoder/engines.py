@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from models.contracts.tiers import MODEL_TIERS
+from models.contracts.tiers import MODEL_TIERS, model_tiers
 from models.cross_encoder.bfloat16 import Bfloat16Scorer, multiplies_bfloat16
 from models.cross_encoder.onnx_session import OnnxSession, engine_kind, open_session
 from models.cross_encoder.pair_tokenizer import EncodedPair, PairTokenizer
@@ -58,13 +58,13 @@ def load_engines(
     """The engine of each tier's model by tier, as `load_engine` loads it; `models` are their folders by tier."""
     return {
         tier.name: load_engine(engines, models[tier.name], tier.name, max_tokens, device=device, threads=threads)
-        for tier in MODEL_TIERS
+        for tier in model_tiers(models)
     }
 
 
 def model_folders(bundle: Path) -> dict[str, Path]:
-    """Folders of the models below that of a bundle, by tier."""
-    return {tier.name: bundle / tier.name for tier in MODEL_TIERS}
+    """Folders of the models below that of a bundle, by tier: of those that the bundle has."""
+    return {tier.name: bundle / tier.name for tier in MODEL_TIERS if (bundle / tier.name).is_dir()}
 
 
 def load_engine(

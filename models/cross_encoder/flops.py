@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.contracts.tiers import LAST, MODEL_TIERS
+from models.contracts.tiers import LAST, model_tiers
 from models.cross_encoder.pair_template import PairTemplate
 from models.cross_encoder.pair_tokenizer import PairTokenizer
 
@@ -38,7 +38,7 @@ def relative_costs(models: Mapping[str, Path], tokens: int) -> dict[str, float]:
 
     `models` are the folders of the models by tier. What a decoder's template writes counts too.
     """
-    flops = {tier.name: _of_folder(models[tier.name], tokens) for tier in MODEL_TIERS}
+    flops = {tier.name: _of_folder(models[tier.name], tokens) for tier in model_tiers(models)}
     return {name: operations / flops[LAST.name] for name, operations in flops.items()}
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from models.cascade.calibration import Calibration, candidate_inputs, expected_calibration_error, probability
 from models.cascade.offline import rerank
+from models.cascade.windows import EarlyExit
 from models.contracts.tiers import LAST, MODEL_TIERS, TIERS
 from models.evaluation.report import Comparison, compare
 from models.measures.metrics import MAIN_MEASURE, collapse_to_documents, evaluate_run
@@ -68,17 +69,19 @@ def ablate_scores(
     """
     full = rerank(scored, calibration, tiers)
     depths = [depth for depth in _DEPTHS if depth < int(scored["rank"].max())]
-    last, before = LAST.name, MODEL_TIERS[-2].name
-    without_last = tiers.model_copy(update={f"{last}_candidates": 0})
-    skipping_none = replace(calibration, early_exit=replace(calibration.early_exit, skipped=frozenset()))
+    last, others = LAST.name, calibration.models[:-1]
+    without_last = replace(calibration, early_exit=EarlyExit.of(others))
     variants: list[tuple[str, str, str, pd.DataFrame]] = [
         *(
             ("first-stage scores", f"{tier.name} logit alone", tier.name, _by_column(scored, tier.logit_column))
-            for tier in reversed(MODEL_TIERS)
+            for tier in reversed(calibration.models)
         ),
         ("first-stage scores", "tiers by their logits alone", "tiered", _by_tiers(scored, full["tiered"])),
         ("calibration", "tiers mixed uncalibrated", "tiered", rerank(scored, _raw(calibration), tiers)["tiered"]),
-        (f"{last} tier", f"{before} tier last", "tiered", rerank(scored, skipping_none, without_last)["tiered"]),
+        *(
+            (f"{last} tier", f"{tier.name} tier last", "tiered", rerank(scored, without_last, tiers)["tiered"])
+            for tier in others[-1:]
+        ),
         ("all cross-encoders", "lean order", "tiered", full["lean"]),
         ("stopping after the best", f"{last} for all candidates", "tiered", full[last]),
         *(

@@ -107,9 +107,15 @@ def score(
 
 def pair_costs(scored_candidates: Artifact) -> dict[str, float]:
     """What the longest pair costs in each model, by tier, as a share of that in the last one."""
-    return {tier.name: float(scored_candidates.summary[_COST.format(tier.name)]) for tier in MODEL_TIERS}
+    return _by_tier(scored_candidates, _COST)
 
 
 def seconds_per_pair(scored_candidates: Artifact) -> dict[str, float]:
     """Seconds that a pair took in each model, by tier."""
-    return {tier.name: float(scored_candidates.summary[_SECONDS.format(tier.name)]) for tier in MODEL_TIERS}
+    return _by_tier(scored_candidates, _SECONDS)
+
+
+def _by_tier(scored_candidates: Artifact, entry: str) -> dict[str, float]:
+    """An entry of the summary, for each model that has scored."""
+    summary, keys = scored_candidates.summary, {tier.name: entry.format(tier.name) for tier in MODEL_TIERS}
+    return {name: float(summary[key]) for name, key in keys.items() if key in summary}

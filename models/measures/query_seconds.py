@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from models.contracts.tiers import FIRST_STAGES, LEAN, MODEL_TIERS
+from models.contracts.tiers import FIRST_STAGES, LEAN
 
 _SECONDS = "seconds_per_query_"
 
@@ -35,6 +35,6 @@ def system_seconds(
     return {
         **first_stage,
         LEAN.name: base,
-        **{tier.name: base + per_query * pair[tier.name] for tier in MODEL_TIERS},
-        "tiered": base + sum(tiered[name] * pair[name] for name in tiered),
+        **{name: base + per_query * seconds for name, seconds in pair.items()},
+        "tiered": base + sum(tiered[name] * seconds for name, seconds in pair.items()),
     }

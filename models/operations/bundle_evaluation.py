@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from models.cascade.offline import pairs_per_query, rerank
-from models.contracts.tiers import FIRST_STAGES, MODEL_TIERS
+from models.contracts.tiers import FIRST_STAGES
 from models.errors import ContractError
 from models.evaluation.assessment import Assessment, assess
 from models.measures.query_seconds import system_seconds
@@ -46,7 +46,7 @@ def evaluate_bundle(
         if run.name in rankings:
             raise ContractError(f"there is a system {run.name} already", "Give the run another name: --run FILE:NAME.")
         rankings[run.name] = run.ranking
-    pair = {tier.name: corpus.seconds[f"pair_{tier.name}"] for tier in MODEL_TIERS}
+    pair = {tier.name: corpus.seconds[f"pair_{tier.name}"] for tier in calibration.models}
     first = {name: corpus.seconds[name] for name in FIRST_STAGES}
     pairs = pairs_per_query(rankings["tiered"], calibration.early_exit)
     seconds = system_seconds(pair, first, len(given) / len(corpus.queries), pairs)

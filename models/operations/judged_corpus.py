@@ -245,7 +245,7 @@ def _score(
                     asked,
                     read_passages,
                     models,
-                    partial(_report_all, report, len(MODEL_TIERS) * done, len(MODEL_TIERS) * len(table)),
+                    partial(_report_all, report, len(models.folders) * done, len(models.folders) * len(table)),
                 ),
                 inputs=(passages,),
                 outside={"pairs": _digest_table(rows), "models": digest_json(files)},
@@ -253,8 +253,8 @@ def _score(
         )
     pairs = np.array([part.summary["dagster/row_count"] for part in parts])
     seconds = {
-        f"pair_{tier.name}": float(np.average([seconds_per_pair(part)[tier.name] for part in parts], weights=pairs))
-        for tier in MODEL_TIERS
+        f"pair_{tier}": float(np.average([seconds_per_pair(part)[tier] for part in parts], weights=pairs))
+        for tier in models.folders
     }
     scored = pd.concat([part.read_table("scored.parquet") for part in parts], ignore_index=True)
     order = ["query_id", "given", "rank"]

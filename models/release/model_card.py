@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.contracts.tiers import LAST, MODEL_TIERS
+from models.contracts.tiers import LAST
 from models.cross_encoder.passage_cut import FILE
 from models.errors import ModelFileError
 from models.evaluation.query_kinds import PSEUDO_ONLY
@@ -83,7 +83,7 @@ def model_card(parts: BundleParts, settings: Settings, corpus_defaults: Artifact
         f"# {settings.storage.model_name}: model card",
         "",
         "Cross-encoders that rerank what word and vector search find, in tiers under a time budget: each scores the",
-        f"best of what the one before it scored ({', '.join(tier.name for tier in MODEL_TIERS)}), with learned,",
+        f"best of what the one before it scored ({', '.join(tier.name for tier in parts.models)}), with learned,",
         "calibrated scores.",
         "",
         f"Their candidates, and the answers of lean, which has no model, are ordered by `{first_stage['method']}`:",
@@ -92,7 +92,7 @@ def model_card(parts: BundleParts, settings: Settings, corpus_defaults: Artifact
         *(_LEAN_ALONE if parts.score_calibration.summary.get("lean_alone") else ()),
         "## Model",
         "",
-        *table_lines(("", *(tier.name for tier in reversed(MODEL_TIERS))), _models(parts)),
+        *table_lines(("", *(tier.name for tier in reversed(parts.models))), _models(parts)),
         "",
         f"Base weights: `{base}`, licence: {_licence(parts.rerankers[LAST.name], base)}.",
         f"At most {settings.training.max_tokens} tokens of query and passage together. Long passages are read {read}.",
@@ -218,18 +218,18 @@ def _licence(large: Artifact | None, base_model: str) -> str:
 
 
 def _models(parts: BundleParts) -> list[tuple[str, ...]]:
-    models = [parts.rerankers[tier.name] for tier in reversed(MODEL_TIERS)]
+    models = [parts.rerankers[tier.name] for tier in reversed(parts.models)]
     table = [(name, *(_count(model.summary.get(key)) for model in models)) for name, key in _COUNTS]
     return [*table, ("code version", *(f"`{model.manifest.code_version}`" for model in models))]
 
 
 def _training(parts: BundleParts) -> dict[str, Any]:
-    return _merged(parts.rerankers[tier.name].manifest.settings for tier in MODEL_TIERS)
+    return _merged(parts.rerankers[tier.name].manifest.settings for tier in parts.models)
 
 
 def _inputs(parts: BundleParts) -> dict[str, str]:
     named = (parts.passages, parts.evaluation_set)
-    inputs = _merged(parts.rerankers[tier.name].manifest.inputs for tier in MODEL_TIERS)
+    inputs = _merged(parts.rerankers[tier.name].manifest.inputs for tier in parts.models)
     return {part.asset: part.data_version for part in named} | inputs
 
 
@@ -270,7 +270,7 @@ def _merged(tables: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _digests(parts: BundleParts) -> list[tuple[str, str]]:
-    models = {tier.name: parts.rerankers[tier.name] for tier in reversed(MODEL_TIERS)}
+    models = {tier.name: parts.rerankers[tier.name] for tier in reversed(parts.models)}
     models["encoder"] = parts.passage_embeddings
     return [
         (f"{name}/{file.removeprefix('encoder/')}", f"`{entry.sha256}`")

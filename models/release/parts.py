@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from models.contracts.tiers import MODEL_TIERS
+from models.contracts.tiers import TierSpec, model_tiers, released_tiers
+from models.settings import TiersSettings
 from models.store.artifacts import Artifact
 
 
@@ -19,7 +20,7 @@ class BundleParts:
     lexical_index: Artifact
     first_stage: Artifact
     rerankers: Mapping[str, Artifact]
-    """The models by tier."""
+    """The models that the release has, by tier."""
 
     scoring_engines: Artifact
     score_calibration: Artifact
@@ -28,9 +29,9 @@ class BundleParts:
     candidates: Artifact
 
     @classmethod
-    def of(cls, parts: Mapping[str, Artifact]) -> BundleParts:
-        """The parts by the names of `by_name`."""
-        models = {tier.name: parts[tier.part] for tier in MODEL_TIERS}
+    def of(cls, parts: Mapping[str, Artifact], settings: TiersSettings) -> BundleParts:
+        """The parts by the names of `by_name`; of the models those that releases have by the settings."""
+        models = {tier.name: parts[tier.part] for tier in released_tiers(settings)}
         others = {name: parts[name] for name in cls.__dataclass_fields__ if name != "rerankers"}
         return cls(rerankers=models, **others)
 
@@ -40,10 +41,15 @@ class BundleParts:
         for name in self.__dataclass_fields__:
             if name == "rerankers":
                 # The last model first: the others are made from it.
-                parts |= {tier.part: self.rerankers[tier.name] for tier in reversed(MODEL_TIERS)}
+                parts |= {tier.part: self.rerankers[tier.name] for tier in reversed(self.models)}
             else:
                 parts[name] = getattr(self, name)
         return parts
+
+    @property
+    def models(self) -> tuple[TierSpec, ...]:
+        """The tiers of the models, in the order in which they are asked."""
+        return model_tiers(self.rerankers)
 
     def versions(self) -> dict[str, str]:
         """Data version of each part, by name."""

@@ -29,7 +29,7 @@ def bundle_versions(bundle: Artifact, model_version: str) -> BundleVersions:
         model_version=model_version,
         index_version=facts.index_version,
         corpus_version=facts.corpus_version,
-        model_versions={tier.name: facts.versions[tier.part] for tier in MODEL_TIERS},
+        model_versions={tier.name: facts.versions[tier.part] for tier in MODEL_TIERS if tier.part in facts.versions},
         settings_digest=bundle.manifest.settings_digest,
     )
 

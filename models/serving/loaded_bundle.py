@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.cascade.cascade import most_pairs
 from models.contracts.rows import Candidate, Passage
-from models.contracts.tiers import MODEL_TIERS, candidate_limits
+from models.contracts.tiers import candidate_limits
 from models.corpus.mapped_passages import MappedPassages
 from models.records.ledger import Release
 from models.release.bundle import Bundle
@@ -79,7 +79,7 @@ def load_bundle(
     versions = ServedVersions(
         release_id, artifact.data_version, model_version, facts.index_version, facts.corpus_version
     )
-    digests = {tier.name: bundle.model_files(tier.name) for tier in MODEL_TIERS}
+    digests = {tier.name: bundle.model_files(tier.name) for tier in bundle.calibration.models}
     models = {tier: model_prefix(files, facts.max_tokens) for tier, files in digests.items()}
     serving = serving or ServingSettings()
     every = {name: digest for files in digests.values() for name, digest in files.items()}
@@ -123,7 +123,7 @@ class LoadedBundle:
         samples = [("how is this used", text) for text in self._sample(_WARM_UP)]
         costs = {name: CostModel.measure(engine, samples) for name, engine in scorers.items()}
         self._encode_ms = self._measure_encoder()
-        encode = scorers[MODEL_TIERS[0].name].encode
+        encode = next(iter(scorers.values())).encode
         self._frame_tokens = len(encode([("", "")])[0])
         self._most_tokens = max(facts.max_tokens, len(encode([("", "a " * facts.max_tokens)])[0]))
         sizes = [len(encoding) - self._frame_tokens for encoding in encode(samples)]

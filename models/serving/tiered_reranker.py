@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.cascade.calibration import Calibration, probability
 from models.cascade.cascade import CombinedScores, Standing, final_scores, walk
-from models.contracts.tiers import LEAN, MODEL_TIERS, TierSpec, candidate_limits
+from models.contracts.tiers import LEAN, TierSpec, candidate_limits
 from models.serving.batching import Batcher, Claim
 from models.serving.protocol import Ranked, Ranking
 from models.serving.score_cache import KnownScore, ScoreCache, pair_key
@@ -117,10 +117,10 @@ class TieredReranker:
             "dense": np.asarray(dense, dtype=np.float64),
             "lexical": np.asarray(lexical, dtype=np.float64),
             "retriever": np.asarray(retriever, dtype=np.float64),
-            **{tier.name: np.zeros(len(texts)) for tier in MODEL_TIERS},
+            **{tier.name: np.zeros(len(texts)) for tier in self._calibration.models},
         }
         scores = CombinedScores(self._calibration, inputs, ids)
-        stage_ms = {tier.name: 0.0 for tier in MODEL_TIERS}
+        stage_ms = {tier.name: 0.0 for tier in self._calibration.models}
         cached: dict[str, Collection[int]] = {LEAN.name: ()}
         reasons: list[str] = []
         tokens = truncated = 0

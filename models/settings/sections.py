@@ -18,6 +18,7 @@ from models.settings.types import (
     Fraction,
     LanguageCodes,
     Layers,
+    ModelNames,
     PasswordlessUrl,
     PositiveFloat,
     PositiveInt,
@@ -425,6 +426,11 @@ class TiersSettings(Section):
     budget_ms: PositiveFloat = Field(default=1500, description="Time budget of one rerank request, milliseconds.")
     reserve_ms: PositiveFloat = Field(
         default=100, description="Part of the budget kept for everything but scoring, milliseconds."
+    )
+    models: ModelNames = Field(
+        default=["large"],
+        description="Cross-encoders of a release, in the order in which they are asked: ['large'], or ['compact', "
+        "'large'], where a smaller one distilled from it chooses what the large one reads.",
     )
     compact_candidates: AutoCount = Field(
         default="auto", description="Best candidates the compact model scores. auto: evaluation.candidates."

@@ -95,6 +95,15 @@ def _each_once_of(*allowed: str) -> Callable[[list[str]], list[str]]:
 Sources = Annotated[list[str], AfterValidator(_each_once_of("hybrid", "dense", "bm25"))]
 
 
+def _check_models(names: list[str]) -> list[str]:
+    if names not in (["large"], ["compact", "large"]):
+        raise ValueError('is ["large"] or ["compact", "large"], in the order in which they are asked')
+    return names
+
+
+ModelNames = Annotated[list[str], AfterValidator(_check_models)]
+
+
 PseudoKinds = Annotated[
     list[str], AfterValidator(_each_once_of("title", "heading", "sentence", "cloze", "keywords", "written"))
 ]

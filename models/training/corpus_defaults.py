@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from models.contracts.rows import GIVEN
-from models.contracts.tiers import DISTILLED_TIERS, LAST, MODEL_TIERS
+from models.contracts.tiers import DISTILLED_TIERS, LAST, MODEL_TIERS, TierSpec, distilled_tiers, released_tiers
 from models.corpus.passage_table import PassageTable
 from models.corpus.splits import sample_by_hash
 from models.cross_encoder.architecture import token_limit
@@ -111,25 +111,29 @@ def choose_tokens(facts: CorpusFacts) -> Choice:
     )
 
 
-def choose_pairs(facts: CorpusFacts, settings: TrainingSettings, speed: TrainingSpeed | None) -> dict[str, Choice]:
-    """`training.large_pairs` and those of the students, as far as they are `auto`.
+def choose_pairs(
+    facts: CorpusFacts, settings: TrainingSettings, distilled: Sequence[TierSpec], speed: TrainingSpeed | None
+) -> dict[str, Choice]:
+    """`training.large_pairs` and those of the `distilled` models, as far as they are `auto`.
 
     With a time budget, `speed` says how fast they train here; what is left after the pairs that the settings give is
     shared so that each student has `COMPACT_SHARE` of the large model's pairs.
     """
-    wanted = {LARGE: settings.large_pairs, **{key: _value(settings, key) for key in STUDENTS}}
+    students = [f"training.{tier.name}_pairs" for tier in distilled]
+    wanted = {LARGE: settings.large_pairs, **{key: _value(settings, key) for key in students}}
     queries = min(sum(facts.training_queries.values()), settings.max_queries)
     of_list = 1 + settings.negatives
     available = queries * settings.draws * of_list
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(facts.training_queries.items())) or "no"
     given = f"{kinds} training queries give at most {available:,} pairs"
-    shares = {LARGE: 1.0, **dict.fromkeys(STUDENTS, COMPACT_SHARE)}
+    shares = {LARGE: 1.0, **dict.fromkeys(students, COMPACT_SHARE)}
     if speed is not None:
-        rates = {LARGE: speed.large, **dict.fromkeys(STUDENTS, speed.student)}
+        rates = {LARGE: speed.large, **dict.fromkeys(students, speed.student)}
         left = 60 * settings.minutes - sum(chosen(pairs) / rates[key] for key, pairs in wanted.items() if pairs != AUTO)
         cost = sum(shares[key] / rates[key] for key, pairs in wanted.items() if pairs == AUTO)
         most = max(left, 0.0) / cost if cost else 0.0
-        bounded = f"{settings.minutes:g} minutes at {speed.large:.0f} (large) and {speed.student:.0f} pairs/s (compact)"
+        of_students = f" (large) and {speed.student:.0f} (distilled)" if students else ""
+        bounded = f"{settings.minutes:g} minutes at {speed.large:.0f}{of_students} pairs/s"
     else:
         most, bounded = float(LARGE_PAIRS), f"{LARGE_PAIRS:,} for the large model without training.minutes"
     choices = {}
@@ -164,9 +168,13 @@ def choose_defaults(facts: CorpusFacts, settings: Settings, speed: TrainingSpeed
     """What `auto` is for each setting of `KEYS` that has it, by dotted key."""
     candidates = choose_candidates(facts)
     depth = candidates.value if settings.evaluation.candidates == AUTO else chosen(settings.evaluation.candidates)
-    choices = {MAX_TOKENS: choose_tokens(facts), **choose_pairs(facts, settings.training, speed)}
-    choices[CANDIDATES] = candidates
+    choices = {MAX_TOKENS: choose_tokens(facts), CANDIDATES: candidates}
+    choices |= choose_pairs(facts, settings.training, distilled_tiers(settings.tiers), speed)
     choices |= {key: Choice(depth, f"evaluation.candidates is {depth}") for key in TIER_CANDIDATES}
+    for tier in MODEL_TIERS:
+        if tier not in released_tiers(settings.tiers):
+            none = Choice(0, f"tiers.models has no {tier.name} model")
+            choices |= {f"training.{tier.name}_pairs": none, tier.candidates_setting: none}
     return {key: choices[key] for key in KEYS if _value(settings, key) == AUTO}
 
 
@@ -175,7 +183,7 @@ def with_defaults(settings: Settings, corpus_defaults: Artifact) -> Settings:
 
     Raises `ArtifactError` where the numbers were chosen under other settings.
     """
-    timed = _is_timed(settings.training)
+    timed = _is_timed(settings)
     for key, value in _decisive(settings).items():
         made_with = corpus_defaults.manifest.settings.get(key)
         if made_with != value and (timed or key not in KEYS or value == AUTO):
@@ -226,11 +234,11 @@ def make_corpus_defaults(
     """The defaults for a corpus. With `training.minutes` they depend on the speed of training, which is measured once
     for a store and these settings, and kept there: a second machine takes it over."""
     inputs = (passages, queries, judgments, evaluation_set, first_stage)
-    timed = _is_timed(settings.training)
+    timed, distilled = _is_timed(settings), distilled_tiers(settings.tiers)
     outside = {"weights": weights_digest(settings.training.base_model)}
     if timed:
-        outside["speed"] = speed_key(settings.training)
-    build = partial(choose, *inputs, settings, partial(speed_of, store))
+        outside["speed"] = speed_key(settings.training, distilled)
+    build = partial(choose, *inputs, settings, partial(speed_of, store, distilled))
     artifact = CORPUS_DEFAULTS.get_or_create(
         store, settings, build, inputs=inputs, outside=outside, values=_decisive(settings)
     )
@@ -265,7 +273,7 @@ def choose(
     length = (
         choose_tokens(facts).value if settings.training.max_tokens == AUTO else chosen(settings.training.max_tokens)
     )
-    timed = _is_timed(settings.training) and len(pairs) > 0
+    timed = _is_timed(settings) and len(pairs) > 0
     read = settings.training.model_copy(update={"max_tokens": length})
     choices = choose_defaults(facts, settings, speed(pairs, read) if timed else None)
     values = {key: choice.value for key, choice in choices.items()}
@@ -278,7 +286,7 @@ def choose(
 def _decisive(settings: Settings) -> dict[str, Any]:
     """The settings that the choice depends on. What the settings give is in force as it is, whatever was chosen."""
     values = CORPUS_DEFAULTS.values(settings)
-    if not _is_timed(settings.training):
+    if not _is_timed(settings):
         values.pop("training.pairs_per_second", None)
     return values
 
@@ -295,9 +303,10 @@ def _replaced(settings: Settings, values: Mapping[str, int]) -> Settings:
     )
 
 
-def _is_timed(settings: TrainingSettings) -> bool:
+def _is_timed(settings: Settings) -> bool:
     """Whether pairs are chosen by the time that they take."""
-    return settings.minutes > 0 and any(_value(settings, key) == AUTO for key in (LARGE, *STUDENTS))
+    keys = [f"training.{tier.name}_pairs" for tier in released_tiers(settings.tiers)]
+    return settings.training.minutes > 0 and any(_value(settings, key) == AUTO for key in keys)
 
 
 def _value(settings: Settings | TrainingSettings, key: str) -> Any:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from models.contracts.tiers import distilled_tiers
 from models.retrieval.candidates import stored_query_vectors
 from models.settings import PretrainingSettings, Settings, TrainingSettings
 from models.store.artifacts import Artifact, ArtifactStore
@@ -55,20 +56,27 @@ class MixedCorpus(HeldOut):
 def make_mixture(
     store: ArtifactStore, settings: Settings, corpora: Sequence[MixedCorpus], held_out: Sequence[HeldOut] = ()
 ) -> Artifact:
-    """What both models of a general start are trained on; `held_out` are further corpora that do not train."""
+    """What the models of a general start are trained on; `held_out` are further corpora that do not train."""
     outside = {name: version for corpus in (*corpora, *held_out) for name, version in corpus.versions().items()}
-    build = partial(mix, corpora, held_out, settings.pretraining, settings.training)
+    build = partial(mix, corpora, held_out, _pairs(settings), settings.pretraining, settings.training)
     return MIXTURE.get_or_create(store, settings, build, outside=outside)
+
+
+def _pairs(settings: Settings) -> int:
+    """Pairs that the trainings of all models read together."""
+    counts = settings.pretraining.model_dump()
+    return settings.pretraining.pairs + sum(counts[f"{tier.name}_pairs"] for tier in distilled_tiers(settings.tiers))
 
 
 def mix(
     corpora: Sequence[MixedCorpus],
     held_out: Sequence[HeldOut],
+    pairs: int,
     settings: PretrainingSettings,
     training: TrainingSettings,
     folder: Path,
 ) -> dict[str, Any]:
-    """Write training_examples.parquet, as many lists as both trainings read, and excluded_queries.parquet; return the
+    """Write training_examples.parquet, as many lists as make `pairs`, and excluded_queries.parquet; return the
     counts of each corpus.
 
     Ids begin with the name of their corpus. A query that nearly repeats a development or test query of another corpus
@@ -80,7 +88,7 @@ def mix(
     order = balanced_order({name: len(table) for name, table in lists.items()}, settings.size_exponent)
     sizes = np.concatenate([lists[corpus.name]["pairs"].to_numpy() for corpus in corpora])[order]
     before = np.cumsum(sizes) - sizes
-    chosen = order[before < settings.pairs + settings.compact_pairs]
+    chosen = order[before < pairs]
     mixed_place = np.full(len(order), -1)
     mixed_place[chosen] = np.arange(len(chosen))
     tables, counts, start = [], {}, 0

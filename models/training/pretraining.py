@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from models.contracts.tiers import DISTILLED_TIERS, LAST
+from models.contracts.tiers import DISTILLED_TIERS, LAST, distilled_tiers
 from models.corpus.freezing import make_evaluation_set
 from models.corpus.integrity import require_accepted
 from models.corpus.reading import read_source
@@ -93,7 +93,7 @@ def pretrain(settings: Settings, report: Report = lambda what, done, total: None
     pairs = pairs_within(store, own, mixture, settings.pretraining.minutes)
     own = own.model_copy(update={"training": own.training.model_copy(update=pairs)})
     models = {LAST.name: make_large_reranker(store, own, mixture, partial(report, "large: training steps"))}
-    for tier in DISTILLED_TIERS:
+    for tier in distilled_tiers(settings.tiers):
         told = partial(report, f"{tier.name}: training steps")
         # The mixture has the logged lists too: none.
         models[tier.name] = make_distilled_reranker(store, own, tier.name, mixture, models[LAST.name], mixture, told)

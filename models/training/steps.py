@@ -31,7 +31,7 @@ CORPUS_DEFAULTS = Step(
     "models.training.corpus_defaults:choose",
     (
         "training.max_tokens", "training.passage_cut", "training.minutes", "training.pairs_per_second",
-        "training.max_queries", "training.draws", "training.negatives", "evaluation.candidates",
+        "training.max_queries", "training.draws", "training.negatives", "evaluation.candidates", "tiers.models",
         *(f"training.{tier.name}_pairs" for tier in MODEL_TIERS), *(tier.candidates_setting for tier in MODEL_TIERS),
     ),
 )  # fmt: skip
@@ -66,7 +66,7 @@ SCORING_ENGINES = Step(
 MIXTURE = Step(
     names.MIXTURE,
     "models.training.mixture:mix",
-    ("pretraining.pairs", "pretraining.compact_pairs", "pretraining.size_exponent", *_LEAKAGE),
+    ("pretraining.pairs", "pretraining.compact_pairs", "pretraining.size_exponent", "tiers.models", *_LEAKAGE),
 )
 TRAINING_SPEED = Step("training_speed", "models.training.training_speed:measure")
 NO_EVALUATION_QUERY_IN_TRAINING = Step(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from models.contracts.tiers import DISTILLED_TIERS
+from models.contracts.tiers import TierSpec, distilled_tiers
 from models.cross_encoder.scorer import resolve_device
 from models.errors import SettingsError
 from models.settings import Settings, TrainingSettings, chosen
@@ -54,28 +54,32 @@ class TrainingSpeed:
         return cls(pairs_per_second, STUDENT_RATE * pairs_per_second)
 
 
-def speed_of(store: ArtifactStore, pairs: pd.DataFrame, settings: TrainingSettings) -> TrainingSpeed:
+def speed_of(
+    store: ArtifactStore, distilled: Sequence[TierSpec], pairs: pd.DataFrame, settings: TrainingSettings
+) -> TrainingSpeed:
     """The speed at `training.max_tokens`: what the settings say, or what was measured for them in this store, else
-    measured now on lists of `pairs` (`query`, `passage`)."""
+    measured now on lists of `pairs` (`query`, `passage`). `distilled` are the models that train besides the large
+    one."""
     if settings.pairs_per_second:
         return TrainingSpeed.of_large(settings.pairs_per_second)
-    key = {"settings": speed_key(settings), "tokens": chosen(settings.max_tokens)}
+    key = {"settings": speed_key(settings, distilled), "tokens": chosen(settings.max_tokens)}
     lists = partial(_lists, pairs, 1 + settings.negatives, _STEPS * settings.batch_queries)
-    seconds = TRAINING_SPEED.remember(store, key, partial(measure, lists, settings))
+    seconds = TRAINING_SPEED.remember(store, key, partial(measure, lists, settings, distilled))
     slowest = max((value for name, value in seconds.items() if name != "large_pairs"), default=seconds["large_pairs"])
     return TrainingSpeed(1 / seconds["large_pairs"], 1 / slowest)
 
 
-def speed_key(settings: TrainingSettings) -> str:
-    """What a measured speed is of: weights, device, precision, settings; not the machine, so that it is taken over."""
-    students = [student.base_model for student in settings.students.values()]
+def speed_key(settings: TrainingSettings, distilled: Sequence[TierSpec]) -> str:
+    """What a measured speed is of: models, device, precision, settings; not the machine, so that it is taken over."""
+    names = [tier.name for tier in distilled]
+    students = [settings.students[name].base_model for name in names]
     weights = [weights_digest(model) for model in (settings.base_model, *filter(None, students))]
     values = {
         key: value
         for key, value in settings.model_dump().items()
         if key not in _WITHOUT_EFFECT and not key.endswith("_pairs")
     }
-    return digest_json([weights, resolve_device(settings.device), mixed_precision(settings), values])
+    return digest_json([names, weights, resolve_device(settings.device), mixed_precision(settings), values])
 
 
 def pairs_within(store: ArtifactStore, settings: Settings, mixture: Artifact, minutes: float) -> dict[str, int]:
@@ -86,12 +90,14 @@ def pairs_within(store: ArtifactStore, settings: Settings, mixture: Artifact, mi
     """
     training = settings.training
     wanted = {"large_pairs": chosen(training.large_pairs)}
-    wanted |= {f"{tier.name}_pairs": training.students[tier.name].pairs for tier in DISTILLED_TIERS}
+    tiers = distilled_tiers(settings.tiers)
+    wanted |= {f"{tier.name}_pairs": training.students[tier.name].pairs for tier in tiers}
     if not minutes:
         return wanted
     key = {"inputs": {mixture.asset: mixture.data_version}, "settings": training.model_dump(mode="json")}
+    key["models"] = settings.tiers.models
     examples = partial(mixture.read_table, "training_examples.parquet")
-    seconds = TRAINING_SPEED.remember(store, key, partial(measure, examples, training))
+    seconds = TRAINING_SPEED.remember(store, key, partial(measure, examples, training, tiers))
     share = 60 * minutes / sum(seconds[name] * count for name, count in wanted.items())
     fitting = {name: min(count, int(share * count)) for name, count in wanted.items()}
     if min(fitting.values()) < training.batch_queries * (1 + training.negatives):
@@ -102,16 +108,18 @@ def pairs_within(store: ArtifactStore, settings: Settings, mixture: Artifact, mi
     return fitting
 
 
-def measure(read_examples: Callable[[], pd.DataFrame], settings: TrainingSettings) -> dict[str, float]:
-    """Seconds of a pair in the training of each model, by the key of its pairs."""
+def measure(
+    read_examples: Callable[[], pd.DataFrame], settings: TrainingSettings, distilled: Sequence[TierSpec]
+) -> dict[str, float]:
+    """Seconds of a pair in the training of the large model and of those distilled from it, by the key of its pairs."""
     examples = read_examples()
     pairs = _STEPS * settings.batch_queries * (1 + settings.negatives)
-    counts = {"large_pairs": pairs, **{f"{tier.name}_pairs": pairs for tier in DISTILLED_TIERS}}
+    counts = {"large_pairs": pairs, **{f"{tier.name}_pairs": pairs for tier in distilled}}
     few = settings.model_copy(update={**counts, "early_stopping": 0})
     with tempfile.TemporaryDirectory() as scratch:
         large = Path(scratch) / "large"
         seconds = {"large_pairs": _timed(partial(train_large, examples, few, large), few)}
-        for tier in DISTILLED_TIERS:
+        for tier in distilled:
             train = partial(train_student, tier.name, examples, large, few, Path(scratch) / tier.name)
             seconds[f"{tier.name}_pairs"] = _timed(train, few)
     return seconds

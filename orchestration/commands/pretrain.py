@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.table import Table
 
-from models.contracts.tiers import DISTILLED_TIERS, LAST
+from models.contracts.tiers import LAST
 from orchestration.options import Json, Set, print_json, settings_with
 from orchestration.terminal import err, libraries_write_to, new_log, out, reporter, watch
 
@@ -43,7 +43,7 @@ def _show(start: GeneralStart) -> None:
     out.print(models)
     out.print("Start from it in your settings file:")
     lines = [f'base_model = "{start.folder / LAST.name}"']
-    lines += [f'{tier.name}_base_model = "{start.folder / tier.name}"' for tier in DISTILLED_TIERS]
+    lines += [f'{tier}_base_model = "{start.folder / tier}"' for tier in start.models if tier != LAST.name]
     for line in ("[training]", *lines):
         out.print(line, markup=False, soft_wrap=True)
     zero = [f"{tier}_pairs = 0" for tier in start.models]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.contracts.tiers import MODEL_TIERS
+from models.cross_encoder.engines import model_folders
 from models.cross_encoder.pair_tokenizer import PairTokenizer
 from models.errors import ScorerLost
 from models.serving.engines import all_threads
@@ -107,8 +107,8 @@ class ScorerProcess:
         self._child: _Child | None = None
         self._latest: _Child | None = None
         self.scorers: Mapping[str, RemoteScorer] = {
-            tier.name: RemoteScorer(self, tier.name, PairTokenizer.load(files.folder / tier.name, files.max_tokens))
-            for tier in MODEL_TIERS
+            tier: RemoteScorer(self, tier, PairTokenizer.load(folder, files.max_tokens))
+            for tier, folder in model_folders(files.folder).items()
         }
         child = self._start()
         threading.Thread(target=self._watch, args=(child,), name="scorer-watch", daemon=True).start()
@@ -157,7 +157,7 @@ class ScorerProcess:
         files = self._files
         facts = {
             "folder": str(files.folder),
-            "tiers": [tier.name for tier in MODEL_TIERS],
+            "tiers": list(self.scorers),
             "max_tokens": files.max_tokens,
             "threads": files.threads or all_threads(),
             "digests": dict(files.digests),

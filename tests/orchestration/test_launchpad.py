@@ -332,8 +332,13 @@ def make_part(
     ],
 )
 def test_no_bundle_is_made_of_parts_with_different_settings(
-    home: Path, edited: Mapping[dg.AssetKey, dict[str, Any]], configuration: dict[str, Any], named: str
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    edited: Mapping[dg.AssetKey, dict[str, Any]],
+    configuration: dict[str, Any],
+    named: str,
 ) -> None:
+    monkeypatch.setenv("RERANKOPS_TIERS__MODELS", '["compact", "large"]')
     settings: dict[dg.AssetKey, dict[str, Any]] = {
         keys.LARGE_RERANKER: {"training.learning_rate": 1e-4},
         COMPACT_RERANKER: {"training.learning_rate": 1e-4},

@@ -34,7 +34,9 @@ def parts_of(small: Small) -> BundleParts:
     versions = Bundle.open(small.first.bundle).facts.versions
     for asset in ("training/scoring_engines", "evaluation/score_calibration", "evaluation/offline_evaluation"):
         current[asset] = small.store.open(asset, versions[asset.rpartition("/")[2]])
-    return BundleParts.of({asset.rpartition("/")[2]: artifact for asset, artifact in current.items()})
+    return BundleParts.of(
+        {asset.rpartition("/")[2]: artifact for asset, artifact in current.items()}, small.settings.tiers
+    )
 
 
 def test_a_bundle_holds_all_that_serving_reads_and_no_pickle(small: Small) -> None:

@@ -33,7 +33,17 @@ from models.store.artifacts import Artifact, FileEntry
 from models.store.durable_files import digest_file
 from models.store.tables import write_rows
 from models.text.passage_text import passage_text
-from tests.small_bundle import BUDGET_MS, QUESTION, SECRET, STAFF, Handbook, Small, in_force, weights_file
+from tests.small_bundle import (
+    BUDGET_MS,
+    QUESTION,
+    SECRET,
+    STAFF,
+    Handbook,
+    Small,
+    in_force,
+    make_candidate,
+    weights_file,
+)
 
 LOADED = [
     "bundle.json", "passages.arrow", "passage_texts.arrow", "calibration.json", "dense_index/index.faiss",
@@ -103,6 +113,28 @@ class _Unpickled:
 def unpickled() -> _Unpickled:
     """Once per session, since an audit hook stays."""
     return _Unpickled()
+
+
+def test_a_release_of_the_large_model_alone_has_no_trace_of_another(small: Small) -> None:
+    tiers = small.settings.tiers.model_copy(update={"models": ["large"]})
+    settings = small.settings.model_copy(update={"tiers": tiers})
+    candidate = make_candidate(small.store, settings, small.artifacts, {"large": small.first.large})
+    bundle = Bundle.open(candidate.bundle)
+    assert not any("compact" in name for name in candidate.bundle.manifest.files)
+    assert [tier.name for tier in bundle.calibration.models] == ["large"]
+    assert set(candidate.evaluation.read_table("rankings.parquet")["system"]) == {
+        "bm25", "dense", "hybrid", "lean", "large", "tiered",
+    }  # fmt: skip
+    bundle_loaded = load_bundle(candidate.bundle)
+    try:
+        comparison = bundle_loaded.reproduce_golden(small.settings.gate.max_golden_difference)
+        assert comparison.order_equal
+        assert comparison.max_difference < 1e-4
+        ranking = bundle_loaded.rank_candidates(QUESTION, bundle_loaded.retrieve(QUESTION, 6), 1e6)
+        assert set(ranking.stage_ms) == {"large"}
+        assert {item.tier for item in ranking.items} <= {"large", "lean"}
+    finally:
+        bundle_loaded.close()
 
 
 def test_serving_ranks_as_the_offline_evaluation_did(loaded: LoadedBundle, small: Small) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from models.contracts.tiers import DISTILLED_TIERS
 from models.errors import ArtifactError, SettingsError
 from models.settings import Settings
 from models.store.artifacts import Artifact, ArtifactStore
@@ -37,12 +38,15 @@ DEFAULT_CORPUS = CorpusFacts(
 """As measured on training and development queries of the demo's corpus."""
 
 
+BOTH = {"tiers": {"models": ["compact", "large"]}}
+
+
 def settings(**training: Any) -> Settings:
-    return Settings.model_validate({"training": training})
+    return Settings.model_validate({"training": training, **BOTH})
 
 
 def test_the_default_corpus_keeps_the_numbers_that_were_measured_on_it() -> None:
-    choices = choose_defaults(DEFAULT_CORPUS, Settings(), None)
+    choices = choose_defaults(DEFAULT_CORPUS, settings(), None)
     assert {key: choice.value for key, choice in choices.items()} == {
         "training.max_tokens": 64,
         "training.large_pairs": 16_000,
@@ -53,6 +57,10 @@ def test_the_default_corpus_keeps_the_numbers_that_were_measured_on_it() -> None
     }
     assert "64 tokens read 0.83 of the query's words" in choices["training.max_tokens"].reason
     assert "0.896 at 20" in choices["evaluation.candidates"].reason
+    without = choose_defaults(DEFAULT_CORPUS, Settings(), None)
+    none = dict.fromkeys(("training.compact_pairs", "tiers.compact_candidates"), 0)
+    assert {key: choice.value for key, choice in without.items()} == {key: c.value for key, c in choices.items()} | none
+    assert without["training.compact_pairs"].reason == "tiers.models has no compact model"
 
 
 def test_long_passages_take_more_tokens_up_to_what_the_model_reads() -> None:
@@ -67,12 +75,15 @@ def test_long_passages_take_more_tokens_up_to_what_the_model_reads() -> None:
 
 def test_pairs_follow_the_training_queries_and_the_time() -> None:
     def pairs(facts: CorpusFacts, speed: TrainingSpeed | None = None, **training: Any) -> dict[str, int]:
-        result = choose_pairs(facts, settings(**training).training, speed)
+        result = choose_pairs(facts, settings(**training).training, DISTILLED_TIERS, speed)
         return {key.removeprefix("training."): choice.value for key, choice in result.items()}
 
     few = replace(DEFAULT_CORPUS, training_queries={"title": 60, "given": 40})
     assert pairs(few) == {"large_pairs": 2400, "compact_pairs": 1200}, "100 queries, 6 lists of 4 each"
-    assert "40 given, 60 title" in choose_pairs(few, Settings().training, None)["training.large_pairs"].reason
+    assert (
+        "40 given, 60 title"
+        in choose_pairs(few, Settings().training, DISTILLED_TIERS, None)["training.large_pairs"].reason
+    )
     speed = TrainingSpeed(large=60, student=40)
     in_time = pairs(DEFAULT_CORPUS, speed, minutes=5)
     assert 295 < in_time["large_pairs"] / 60 + in_time["compact_pairs"] / 40 <= 300
@@ -84,6 +95,9 @@ def test_pairs_follow_the_training_queries_and_the_time() -> None:
     assert pairs(DEFAULT_CORPUS, speed, minutes=5, large_pairs=6000, compact_pairs=1) == {}
     assert pairs(DEFAULT_CORPUS, speed, minutes=1, large_pairs=60_000) == {"compact_pairs": 4}, "never none"
     assert pairs(replace(DEFAULT_CORPUS, training_queries={})) == {"large_pairs": 0, "compact_pairs": 0}
+    # Without a compact model all of the time is the large one's.
+    alone = choose_pairs(DEFAULT_CORPUS, settings(minutes=5).training, (), speed)
+    assert {key: choice.value for key, choice in alone.items()} == {"training.large_pairs": 18_000}
 
 
 def test_candidates_are_as_deep_as_the_relevant_documents_lie() -> None:
@@ -178,12 +192,12 @@ def test_test_queries_choose_nothing(store: ArtifactStore) -> None:
 @pytest.mark.heavy
 def test_a_number_is_in_force_and_auto_becomes_what_was_chosen(store: ArtifactStore) -> None:
     inputs = corpus(store, 0)
-    artifact = make_corpus_defaults(store, Settings(), *inputs)
+    artifact = make_corpus_defaults(store, settings(), *inputs)
     store.point(artifact)
-    resolved = with_defaults(Settings(), artifact)
+    resolved = with_defaults(settings(), artifact)
     assert resolved.training.max_tokens == 64
     assert resolved.evaluation.candidates == resolved.tiers.compact_candidates == 20
-    assert settings_in_force(store, Settings()) == resolved
+    assert settings_in_force(store, settings()) == resolved
     set_by_hand = with_defaults(settings(max_tokens=48, large_pairs=7), artifact)
     assert (set_by_hand.training.max_tokens, set_by_hand.training.large_pairs) == (48, 7)
     assert set_by_hand.training.compact_pairs == resolved.training.compact_pairs
@@ -195,13 +209,15 @@ def test_a_number_is_in_force_and_auto_becomes_what_was_chosen(store: ArtifactSt
     assert key(resolved) == key(with_defaults(settings(minutes=0.0), artifact))
     assert key(resolved) != key(set_by_hand)
     assert key(resolved)["training.max_tokens"] == 64
+    with pytest.raises(ArtifactError, match=r"tiers\.models"):
+        with_defaults(Settings(), artifact)
     # A choice for other settings is not taken for this one.
     for changed in ({"draws": 1}, {"passage_cut": "start"}):
         with pytest.raises(ArtifactError, match="was made with training"):
             with_defaults(settings(**changed), artifact)
     with_number = make_corpus_defaults(store, settings(max_tokens=48), *inputs)
     with pytest.raises(ArtifactError, match=r"training\.max_tokens 48, this run has 'auto'"):
-        with_defaults(Settings(), with_number)
+        with_defaults(settings(), with_number)
 
 
 def test_auto_is_no_number() -> None:
@@ -218,7 +234,7 @@ def test_a_time_budget_takes_a_stated_speed(store: ArtifactStore) -> None:
     assert "0.1 minutes at 20 (large)" in choices_of(limited)["training.large_pairs"].reason
     with_defaults(settings(minutes=0.1, pairs_per_second=20), limited)
     with pytest.raises(ArtifactError, match=r"training\.minutes 0\.1, this run has 0\.0"):
-        with_defaults(Settings(), limited)
+        with_defaults(settings(), limited)
 
 
 @pytest.mark.heavy
@@ -227,7 +243,7 @@ def test_a_speed_is_measured_once_for_a_store(store: ArtifactStore, tmp_path: Pa
 
     tiny = tiny_settings(write_base(tmp_path / "base"), negatives=1, batch_queries=2, max_tokens=16)
     timed = Settings.model_validate(
-        {"training": {**tiny.model_dump(), "large_pairs": "auto", "compact_pairs": "auto", "minutes": 0.02}}
+        {"training": {**tiny.model_dump(), "large_pairs": "auto", "compact_pairs": "auto", "minutes": 0.02}, **BOTH}
     )
     first = make_corpus_defaults(store, timed, *corpus(store, 0))
     assert choices_of(first)["training.large_pairs"].value > 0

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from models.retrieval.candidates import query_hash
-from models.settings import Settings
+from models.settings import Settings, TiersSettings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.tables import write_table
 from models.training.mixture import HeldOut, MixedCorpus, balanced_order, make_mixture
@@ -111,7 +111,7 @@ def test_a_corpus_that_does_not_train_keeps_its_questions_to_itself(store: Artif
 
 
 def test_it_holds_what_both_trainings_read_and_no_more(store: ArtifactStore) -> None:
-    settings = Settings()
+    settings = Settings(tiers=TiersSettings(models=["compact", "large"]))
     few = settings.pretraining.model_copy(update={"pairs": 4, "compact_pairs": 3})
     mixed = make_mixture(
         store,

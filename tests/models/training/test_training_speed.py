@@ -7,7 +7,7 @@ import time
 import pytest
 
 from models.errors import SettingsError
-from models.settings import Settings
+from models.settings import Settings, TiersSettings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.training.training_speed import pairs_within
 from tests.deployments import write_artifact
@@ -25,7 +25,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ArtifactStore:
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     base = write_base(tmp_path_factory.mktemp("base"))
-    return Settings(training=tiny_settings(base, negatives=2, large_pairs=10**9, compact_pairs=10**9 // 2))
+    training = tiny_settings(base, negatives=2, large_pairs=10**9, compact_pairs=10**9 // 2)
+    return Settings(training=training, tiers=TiersSettings(models=["compact", "large"]))
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,8 @@ def test_time_for_more_than_is_asked_for_and_no_budget_change_nothing(
     )
     assert pairs_within(store, few, mixture, 600.0) == {"large_pairs": 60, "compact_pairs": 30}
     assert pairs_within(store, few, mixture, 0.0) == {"large_pairs": 60, "compact_pairs": 30}
+    alone = few.model_copy(update={"tiers": TiersSettings(models=["large"])})
+    assert pairs_within(store, alone, mixture, 600.0) == {"large_pairs": 60}
 
 
 def test_no_time_for_a_step_is_refused(store: ArtifactStore, settings: Settings, mixture: Artifact) -> None:

@@ -77,6 +77,7 @@ def test_a_killed_call_is_gone_on_with_and_its_models_are_released_as_they_are(t
                 "training.compact_base_model": str(home / "general" / "compact"),
                 "training.large_pairs": 0,
                 "training.compact_pairs": 0,
+                "tiers.models": ["compact", "large"],
                 "training.max_tokens": 32,
                 "training.frozen_layers": 0,
                 "training.compact_layers": [0],
