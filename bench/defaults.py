@@ -12,6 +12,7 @@ minutes of training to docs/benchmarks/defaults.json under CORPUS, and prints a 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -71,12 +72,11 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(GROUPS), help="groups, separated by commas")
     parser.add_argument("--pairs", type=int, default=16000, help="pairs of the large model, where they have 64 tokens")
     parser.add_argument("--tiny", help="weights of a small model, by path: further variants of the compact one")
-    parser.add_argument("--variants", default="", help="variants after the first of a group, separated by semicolons")
+    parser.add_argument("--variants", default="", help="variants of a group, separated by semicolons; else all")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of all variants")
     options = parser.parse_args()
     home = Path(os.environ.get("RERANKOPS_HOME") or ROOT / "var" / "defaults").resolve() / options.corpus
     common = [
-        f'tiers.models=["{COMPACT}", "{LARGE}"]',
         f"training.compact_pairs={options.pairs // 2}",
         "evaluation.max_dev_queries=100000",
         "evaluation.max_test_queries=20",
@@ -87,14 +87,16 @@ def main() -> None:
     for group in options.only.split(","):
         system, variants = _COMPARED[group], variants_of(group, options.pairs, options.tiny)
         if options.variants:
-            asked = [next(iter(variants)), *options.variants.split(";")]
-            variants = {name: overrides for name, overrides in variants.items() if name in asked}
+            variants = {name: variants[name] for name in options.variants.split(";")}
+        models = [COMPACT, LARGE] if group == "compact" else [LARGE]
         rows, first = [], None
         for variant, overrides in variants.items():
-            figures, per_query = measure(home, [*common, *options.set, *overrides])
+            figures, per_query = measure(
+                home, [*common, f"tiers.models={json.dumps(models)}", *options.set, *overrides]
+            )
             first = per_query if first is None else first
             over = compare(per_query, first, system)
-            figures |= {"over_first": [over.difference, over.low, over.high]}
+            figures |= {"over_first": [over.difference, over.low, over.high], "first": next(iter(variants))}
             merge_into(RESULTS, {options.corpus: {f"{group}, {options.pairs} pairs": {variant: figures}}})
             rows.append(row(variant, figures, system))
             print(rows[-1], flush=True)
@@ -139,7 +141,7 @@ def row(variant: str, figures: dict[str, Any], system: str) -> tuple[str, ...]:
     means, (difference, low, high) = figures["ndcg_at_10"], figures["over_first"]
     return (
         variant,
-        *(f"{means[name]:.4f}" for name in (LEAN.name, COMPACT, LARGE, "tiered")),
+        *(f"{means[name]:.4f}" if name in means else "" for name in (LEAN.name, COMPACT, LARGE, "tiered")),
         f"{difference:+.4f} ({low:+.4f} to {high:+.4f})",
         f"{figures['ms_per_pair'][system]:.1f}",
         f"{figures['minutes'][system]:.1f}",
