@@ -10,7 +10,7 @@ import json
 import math
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from models.contracts.tiers import TierSpec
 from models.cross_encoder.architecture import (
     answers,
     freeze,
@@ -84,7 +85,7 @@ def train_large(
     `checkpoints`, a folder for this computation alone, lets a call after a run that was killed go on from its last
     checkpoint. Raises `SettingsError` for layers that the model does not have.
     """
-    require_layers(settings)
+    require_layers(settings, ())
     model = _open(local_weights(settings.base_model), settings)
     freeze(transformer(model), settings.frozen_layers)
     lists = _lists(examples, chosen(settings.large_pairs))
@@ -139,8 +140,9 @@ def train_student(
     return _train(model, pairs, lists, settings, folder, teacher, progress, development, checkpoints)
 
 
-def require_layers(settings: TrainingSettings) -> None:
-    """Raise `SettingsError` where the settings name layers that the large model does not have.
+def require_layers(settings: TrainingSettings, distilled: Iterable[TierSpec]) -> None:
+    """Raise `SettingsError` where the settings, also of the `distilled` models, name layers that the large model does
+    not have.
 
     It only reads the model's configuration, so that this shows before the large model is trained.
     """
@@ -149,8 +151,8 @@ def require_layers(settings: TrainingSettings) -> None:
     count = next((config[name] for name in ("num_hidden_layers", "n_layers", "num_layers") if name in config), None)
     if count is None:
         return
-    for student in settings.students.values():
-        _require_layers_to_keep(student, count)
+    for tier in distilled:
+        _require_layers_to_keep(settings.students[tier.name], count)
     if settings.frozen_layers > count:
         raise SettingsError(
             f"training.frozen_layers: {settings.frozen_layers} are more than the {count} layers of "

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from models.contracts.tiers import distilled_tiers
 from models.cross_encoder.scorer import Progress
 from models.settings import Settings, TrainingSettings
 from models.store.artifacts import Artifact, ArtifactStore
@@ -18,7 +19,7 @@ def make_large_reranker(
     store: ArtifactStore, settings: Settings, training_examples: Artifact, progress: Progress | None = None
 ) -> Artifact:
     """The trained model. Raises `SettingsError` for layers that the base model does not have, before it is trained."""
-    require_layers(settings.training)
+    require_layers(settings.training, distilled_tiers(settings.tiers))
     outside = {"weights": weights_digest(settings.training.base_model)}
     made_with = LARGE_RERANKER.values(settings), outside, [training_examples.data_version]
     checkpoints = LARGE_RERANKER.scratch(store, *made_with)

@@ -14,9 +14,10 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel, set_seed
 from transformers.models.bert.modeling_bert import BertLayer
 
+from models.contracts.tiers import DISTILLED_TIERS
 from models.cross_encoder.scorer import CrossEncoderScorer
 from models.errors import ModelFileError, SettingsError
-from models.training.fine_tuning import TrainingReport, mixed_precision, train_large, train_student
+from models.training.fine_tuning import TrainingReport, mixed_precision, require_layers, train_large, train_student
 from tests.tiny_cross_encoder import (
     PICKLES,
     TINY,
@@ -258,13 +259,13 @@ def test_nothing_is_printed_and_the_head_is_counted(
 
 
 def test_layers_that_the_large_model_lacks_are_refused_before_it_is_trained(base: Path, tmp_path: Path) -> None:
-    for changes, message in (
-        ({"compact_layers": [0, 4]}, r"training\.compact_layers: \[0, 4\] are not layers of a model with 4"),
-        ({"frozen_layers": 5}, r"training\.frozen_layers: 5 are more than the 4 layers"),
-    ):
-        with pytest.raises(SettingsError, match=message):
-            train_large(examples(), tiny_settings(base, **changes), tmp_path)
+    with pytest.raises(SettingsError, match=r"training\.frozen_layers: 5 are more than the 4 layers"):
+        train_large(examples(), tiny_settings(base, frozen_layers=5), tmp_path)
     assert not list(tmp_path.iterdir())
+    too_many = tiny_settings(base, compact_layers=[0, 4])
+    with pytest.raises(SettingsError, match=r"training\.compact_layers: \[0, 4\] are not layers of a model with 4"):
+        require_layers(too_many, DISTILLED_TIERS)
+    require_layers(too_many, ())  # without a compact model its layers do not matter
 
 
 def test_a_layer_that_a_trained_model_lacks_is_refused(
