@@ -22,9 +22,15 @@ Changes = Mapping[str, Mapping[str, Content]]
 
 
 def remake(
-    small: Small, store: ArtifactStore, changes: Changes, *others: Artifact, source: str = "the handbook"
+    small: Small,
+    store: ArtifactStore,
+    changes: Changes,
+    *others: Artifact,
+    source: str = "the handbook",
+    candidate: Artifact | None = None,
 ) -> dict[str, Artifact]:
-    """All that the candidate of `small` goes back to, itself and `others`, put into `store` by asset name.
+    """All that a candidate of `small`, by default the first, goes back to, itself and `others`, put into `store` by
+    asset name.
 
     Files are those of `small` but for `changes`, and each artifact names as its inputs the versions in `store`: the
     lineage is that of a candidate which was made of the changed tables. Models and numbers stay those of `small`. Each
@@ -32,7 +38,9 @@ def remake(
     """
     catalog = Catalog.read(small.store)
     beside = (small.artifacts["corpus/quarantined_rows"], *others)
-    manifests = catalog.origin(small.first.bundle.manifest) | {item.asset: item.manifest for item in beside}
+    manifests = catalog.origin((candidate or small.first.bundle).manifest) | {
+        item.asset: item.manifest for item in beside
+    }
     made: dict[str, Artifact] = {}
 
     def make(asset: str) -> Artifact:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from models.contracts.tiers import DISTILLED_TIERS
 from models.errors import ArtifactError
 from models.expectations.steps import SUITE_READS
 from models.store import asset_names as names
@@ -303,13 +304,16 @@ BLOCKING_CHECKS = (
 def judge_origin(store: ArtifactStore, settings: Settings, candidate: Artifact) -> dict[BlockingCheck, Finding]:
     """What each blocking check finds of the artifacts that `candidate` was made of, whatever is current now.
 
-    A check that reads a table whose contract is broken fails too: it was not made for such rows. Raises `ArtifactError`
-    where the candidate goes back to two versions of one asset, or to what was deleted.
+    Logged lists are judged where a model learned from them, as those do that are distilled. A check that reads a table
+    whose contract is broken fails too: it was not made for such rows. Raises `ArtifactError` where the candidate goes
+    back to two versions of one asset, or to what was deleted.
     """
     artifacts = _made_of(store, candidate)
     findings: dict[BlockingCheck, Finding] = {}
     broken: set[str] = set()
     for check in BLOCKING_CHECKS:
+        if check.asset not in artifacts:
+            continue
         unsound = sorted(broken & set(check.reads))
         if unsound and not check.is_contract:
             description = f"Not looked for: the contract of {', '.join(unsound)} is broken."
@@ -322,7 +326,8 @@ def judge_origin(store: ArtifactStore, settings: Settings, candidate: Artifact) 
 
 
 def _made_of(store: ArtifactStore, candidate: Artifact) -> dict[str, Artifact]:
-    """The artifacts that the blocking checks read, as `candidate` was made of them."""
+    """The artifacts that the blocking checks read, as `candidate` was made of them; logged lists only where it has a
+    model that learned from them."""
     from models.corpus.versions import TABLES, read_together
     from models.store.catalog import Catalog
 
@@ -330,7 +335,10 @@ def _made_of(store: ArtifactStore, candidate: Artifact) -> dict[str, Artifact]:
     origin = catalog.origin(candidate.manifest)
     read = {name: origin[name].data_version for name in TABLES if name in origin}
     artifacts = read_together(store, catalog, read)
-    for name in sorted({name for check in BLOCKING_CHECKS for name in check.reads} - artifacts.keys()):
+    needed = {name for check in BLOCKING_CHECKS for name in check.reads}
+    if not any(tier.asset in origin for tier in DISTILLED_TIERS):
+        needed.discard(names.LOGGED_LISTS)
+    for name in sorted(needed - artifacts.keys()):
         artifact = store.made_by(origin[name]) if name in origin else None
         if artifact is None:
             raise ArtifactError(

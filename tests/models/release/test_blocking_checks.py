@@ -12,7 +12,7 @@ from models.release.blocking_checks import BLOCKING_CHECKS, judge_origin
 from models.store.artifacts import Artifact, ArtifactStore
 from tests.checks import corpus_tables
 from tests.remade import remake
-from tests.small_bundle import Small
+from tests.small_bundle import Small, make_candidate
 
 CANDIDATE = "release/release_candidate"
 REFUSED = {"corpus/quarantined_rows": {"quarantined_rows.parquet": corpus_tables.quarantined_rows(30)}}
@@ -56,6 +56,22 @@ def test_of_readings_that_gave_the_same_tables_the_one_used_last_counts(small: S
     assert failing(small, store, candidate) == {"corpus/passages:rejected_share"}
     remake(small, store, REFUSED, source="clean")
     assert failing(small, store, candidate) == set(), "the step of this source is reused"
+
+
+def test_logged_lists_are_judged_where_a_model_learned_from_them(small: Small, store: ArtifactStore) -> None:
+    tiers = small.settings.tiers.model_copy(update={"models": ["large"]})
+    settings = small.settings.model_copy(update={"tiers": tiers})
+    alone = make_candidate(small.store, settings, small.artifacts, {"large": small.first.large})
+    logged = {"training/logged_lists": {"logged_lists.parquet": corpus_tables.logged_lists(1).assign(passage="")}}
+    both = remake(small, store, logged)
+    assert failing(small, store, both[CANDIDATE]) == {
+        "training/logged_lists:contract",
+        "training/logged_lists:no_evaluation_query_in_training",
+    }
+    candidate = remake(small, store, {}, candidate=alone.bundle)[CANDIDATE]
+    findings = judge_origin(store, settings, candidate)
+    assert [*findings] == [check for check in BLOCKING_CHECKS if check.asset != "training/logged_lists"]
+    assert all(finding.passed for finding in findings.values())
 
 
 def test_checks_do_not_look_at_tables_whose_contract_is_broken(small: Small, store: ArtifactStore) -> None:
