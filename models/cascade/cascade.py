@@ -128,8 +128,8 @@ def final_scores(standings: Sequence[Standing]) -> Scored:
 def most_pairs(
     count: int, early_exit: EarlyExit, limits: Mapping[str, int], tiers: Sequence[TierSpec] = MODEL_TIERS
 ) -> dict[str, int]:
-    """Pairs that each model scores of a query with `count` candidates, if no window ends its walk early."""
-    pairs = {tier.name: 0 for tier in tiers}
+    """Pairs that each model asked scores of a query with `count` candidates, if no window ends its walk early."""
+    pairs: dict[str, int] = {}
     for tier in early_exit.asked(tiers):
         count = pairs[tier.name] = min(count, limits[tier.name])
     return pairs

@@ -132,6 +132,11 @@ def test_a_release_of_the_large_model_alone_has_no_trace_of_another(small: Small
         assert comparison.max_difference < 1e-4
         ranking = bundle_loaded.rank_candidates(QUESTION, bundle_loaded.retrieve(QUESTION, 6), 1e6)
         assert set(ranking.stage_ms) == {"large"}
+        assert bundle_loaded.candidates_ms(QUESTION, 6) > 0
+        texts = ["Clean the pump.", "Book a room."]
+        assert bundle_loaded.documents_ms(QUESTION, texts) > 0
+        assert len(bundle_loaded.rank_documents(QUESTION, texts, 1e6).items) == 2
+        assert len(bundle_loaded.keep_order(texts).items) == 2
         assert {item.tier for item in ranking.items} <= {"large", "lean"}
     finally:
         bundle_loaded.close()
