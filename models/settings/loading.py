@@ -183,6 +183,8 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError("corpus.dev_share: with corpus.test_share must leave a share for training (sum below 1)")
     if tiers.reserve_ms >= tiers.budget_ms:
         raise SettingsError("tiers.reserve_ms: must be smaller than tiers.budget_ms")
+    if settings.training.logged_queries and "compact" not in tiers.models:
+        raise SettingsError("training.logged_queries: a compact model learns from them, and tiers.models has none")
     if "written" in settings.training.pseudo_kinds and not (settings.query_writer.url and settings.query_writer.model):
         raise SettingsError(
             "query_writer.url: must be set, as query_writer.model, when training.pseudo_kinds has written"

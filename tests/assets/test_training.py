@@ -88,6 +88,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def deployment(embedded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployment:
     """A corpus of two passages, and of its queries two that are evaluated."""
     deployment = use_home(tmp_path, monkeypatch, TRAINING__LEAK_COSINE="0.8", TRAINING__LOGGED_QUERIES="20")
+    monkeypatch.setenv("RERANKOPS_TIERS__MODELS", '["compact", "large"]')
     store = deployment.store()
     store_vectors(store, embedded, EVALUATED["text"].tolist())
     for key, table, rows in (

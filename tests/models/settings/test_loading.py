@@ -185,6 +185,9 @@ def test_credentials_in_the_artifact_root_are_refused_and_not_shown(root: str) -
         (["corpus.dev_share=0.5", "corpus.test_share=0.5"], "corpus.dev_share"),
         (["corpus.source=beir"], "corpus.path"),
         (["tiers.reserve_ms=1500"], "tiers.reserve_ms"),
+        (["training.logged_queries=5"], "training.logged_queries"),
+        (['tiers.models=["compact"]'], "tiers.models"),
+        (['tiers.models=["large", "compact"]'], "tiers.models"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(overrides: list[str], key: str) -> None:
