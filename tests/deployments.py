@@ -55,7 +55,7 @@ def write_artifact(
     )
 
 
-def write_corpus_defaults(store: ArtifactStore, settings: Settings, values: Mapping[str, int]) -> Artifact:
+def write_corpus_defaults(store: ArtifactStore, settings: Settings, values: Mapping[str, int | str]) -> Artifact:
     """Put what `index/corpus_defaults` chooses under the settings into the store, as the current choice."""
     stored = {"values": dict(values), "reasons": dict.fromkeys(values, "as the test wants it"), "facts": {}}
 

@@ -156,6 +156,7 @@ def small_settings(home: Path, **changes: Mapping[str, Any]) -> Settings:
         "index": {"depth": 30},
         "training": {
             "max_tokens": 64,
+            "passage_cut": "query",
             "negatives": 1,
             "negative_depth": 3,
             "large_pairs": 60,

@@ -47,6 +47,7 @@ def tiny_settings(base: Path, **changes: Any) -> TrainingSettings:
     values: dict[str, Any] = {
         "base_model": str(base),
         "max_tokens": 32,
+        "passage_cut": "query",
         "large_pairs": 90,
         "compact_pairs": 90,
         "compact_layers": [0, 3],

@@ -23,7 +23,8 @@ from models.measures.significance import holm
 from models.settings import EvaluationSettings, TiersSettings
 
 RETRAINED: Mapping[str, tuple[str, ...]] = {
-    "where the query's words stand": ("training.passage_cut=start",),
+    "passages read from the start": ("training.passage_cut=start",),
+    "passages read by the query": ("training.passage_cut=query",),
     "hard negatives": ("training.random_share=1.0",),
     "false negatives kept": ("training.false_negative_margin=0.1",),
     "lists of several negatives": ("training.negatives=1",),

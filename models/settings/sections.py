@@ -145,10 +145,10 @@ class TrainingSettings(Section):
         default="",
         description="Instruction to a decoder, or words before the query of an encoder; empty takes the model's own.",
     )
-    passage_cut: Literal["query", "start"] = Field(
-        default="query",
+    passage_cut: Literal["auto", "query", "start"] = Field(
+        default="auto",
         description="What is read of a passage that is too long: its start and where most of the query's words stand, "
-        "or its start alone.",
+        "or its start alone. auto: by the query, but for python-docs, whose passages begin with what they are about.",
     )
     pseudo_queries: Literal["off", "auto", "on"] = Field(
         default="auto",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -23,20 +23,21 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 AUTO = "auto"
+_Value = TypeVar("_Value", bound=int | str)
 AutoPositiveInt = PositiveInt | Literal["auto"]
 AutoCount = Annotated[int, Field(ge=0)] | Literal["auto"]
 """A number, or `auto`: the one that `models.training.corpus_defaults` chooses for the corpus."""
 
 
-def chosen(value: int | Literal["auto"]) -> int:
-    """The number of a setting that may be `auto`, where it is one: as `corpus_defaults` has left it.
+def chosen(value: _Value | Literal["auto"]) -> _Value:
+    """The value of a setting that may be `auto`, where it is another: as `corpus_defaults` has left it.
 
     Raises `SettingsError` for `auto`.
     """
     if value == AUTO:
         raise SettingsError(
-            "a setting is auto where its number is needed",
-            "Materialize index/corpus_defaults, which chooses it, or set a number.",
+            "a setting is auto where its value is needed",
+            "Materialize index/corpus_defaults, which chooses it, or set a value.",
         )
     return value
 

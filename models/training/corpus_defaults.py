@@ -1,9 +1,9 @@
-"""Defaults that follow the corpus: what the settings leave to `auto`, chosen from its lengths and its judgments.
+"""Defaults that follow the corpus: what the settings leave to `auto`, chosen from its source, lengths and judgments.
 
-How many tokens the models read, on how many pairs they train and how many candidates they rerank depends on the corpus
-and on the time that there is. Each number is chosen once per corpus, from passages, training and development queries
-alone, and kept with its reason as the artifact `index/corpus_defaults`. A number in the settings stands before it. Test
-queries choose nothing.
+How many tokens the models read and which, on how many pairs they train and how many candidates they rerank depends on
+the corpus and on the time that there is. Each value is chosen once per corpus, from passages, training and development
+queries alone, and kept with its reason as the artifact `index/corpus_defaults`. A value in the settings stands before
+it. Test queries choose nothing.
 """
 
 from __future__ import annotations
@@ -48,6 +48,9 @@ LARGE_PAIRS = 16_000
 """Pairs that more of showed little on the default corpus: a few minutes on a CPU."""
 COMPACT_SHARE = 0.5
 """Pairs of a distilled model as a share of the large one's."""
+_FROM_THE_START = ("python-docs",)
+"""Kinds of sources whose development queries are ranked better where the models read the start alone; SQuAD and SciFact
+are ranked better by the query (docs/benchmarks/defaults.md)."""
 RECALL_LOSS = 0.1
 """Recall that fewer candidates may lose. At 20 the development queries of the default corpus lose .079, and 50 gained
 nothing there that 150 queries can show, for 2.5 times the time of an evaluation (docs/benchmarks/first_stage.md)."""
@@ -59,15 +62,16 @@ _PASSAGES = 2000
 MAX_TOKENS, CANDIDATES, LARGE = "training.max_tokens", "evaluation.candidates", f"training.{LAST.name}_pairs"
 STUDENTS = tuple(f"training.{tier.name}_pairs" for tier in DISTILLED_TIERS)
 TIER_CANDIDATES = tuple(tier.candidates_setting for tier in MODEL_TIERS)
-KEYS = (MAX_TOKENS, LARGE, *STUDENTS, CANDIDATES, *TIER_CANDIDATES)
+CUT = "training.passage_cut"
+KEYS = (MAX_TOKENS, CUT, LARGE, *STUDENTS, CANDIDATES, *TIER_CANDIDATES)
 """The settings that may be `auto` and are chosen here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A number, and in a sentence why it is this one."""
+    """A value, and in a sentence why it is this one."""
 
-    value: int
+    value: int | str
     reason: str
 
 
@@ -91,6 +95,13 @@ class CorpusFacts:
     training_queries: Mapping[str, int]
     development_queries: Mapping[str, int]
     recall: Mapping[int, float]
+
+
+def choose_cut(source: str) -> Choice:
+    """`training.passage_cut`: what was measured for a kind of source on development queries."""
+    if source in _FROM_THE_START:
+        return Choice("start", f"the passages of {source} begin with what they are about")
+    return Choice("query", f"a passage of {source} may say anywhere what is asked")
 
 
 def choose_tokens(facts: CorpusFacts) -> Choice:
@@ -167,8 +178,8 @@ def choose_candidates(facts: CorpusFacts) -> Choice:
 def choose_defaults(facts: CorpusFacts, settings: Settings, speed: TrainingSpeed | None) -> dict[str, Choice]:
     """What `auto` is for each setting of `KEYS` that has it, by dotted key."""
     candidates = choose_candidates(facts)
-    depth = candidates.value if settings.evaluation.candidates == AUTO else chosen(settings.evaluation.candidates)
-    choices = {MAX_TOKENS: choose_tokens(facts), CANDIDATES: candidates}
+    depth = int(candidates.value) if settings.evaluation.candidates == AUTO else chosen(settings.evaluation.candidates)
+    choices = {MAX_TOKENS: choose_tokens(facts), CUT: choose_cut(settings.corpus.source), CANDIDATES: candidates}
     choices |= choose_pairs(facts, settings.training, distilled_tiers(settings.tiers), speed)
     choices |= {key: Choice(depth, f"evaluation.candidates is {depth}") for key in TIER_CANDIDATES}
     for tier in MODEL_TIERS:
@@ -186,7 +197,8 @@ def with_defaults(settings: Settings, corpus_defaults: Artifact) -> Settings:
     timed = _is_timed(settings)
     for key, value in _decisive(settings).items():
         made_with = corpus_defaults.manifest.settings.get(key)
-        if made_with != value and (timed or key not in KEYS or value == AUTO):
+        # How many tokens are needed depends on which are read.
+        if made_with != value and (timed or key not in KEYS or key == CUT or value == AUTO):
             raise ArtifactError(
                 f"index/corpus_defaults was made with {key} {made_with!r}, this run has {value!r}",
                 "Materialize index/corpus_defaults, then what lies behind it.",
@@ -199,8 +211,9 @@ def without_corpus(settings: Settings) -> Settings:
     at once."""
     tokens, depth = TOKENS[0], RECALL_DEPTHS[0]
     students = dict.fromkeys(STUDENTS, int(COMPACT_SHARE * LARGE_PAIRS))
-    values = {
+    values: dict[str, int | str] = {
         MAX_TOKENS: tokens,
+        CUT: "query",
         LARGE: LARGE_PAIRS,
         **students,
         **dict.fromkeys((CANDIDATES, *TIER_CANDIDATES), depth),
@@ -262,19 +275,21 @@ def choose(
     table = PassageTable(passages.path("passages.parquet"))
     pairs = _judged_pairs(asked, judgments.read_table("judgments.parquet"), table)
     of_dev = evaluation_set.read_table("queries.parquet")
+    cut = choose_cut(settings.corpus.source).value
+    training = settings.training
+    if training.passage_cut == AUTO:
+        training = training.model_copy(update={"passage_cut": cut})
     facts = _facts(
         table,
         pairs,
         _by_kind(asked.loc[asked["split"] == "train"]),
         _by_kind(of_dev.loc[of_dev["split"] == "dev"]),
         recalls_in(first_stage.summary),
-        settings.training,
+        training,
     )
-    length = (
-        choose_tokens(facts).value if settings.training.max_tokens == AUTO else chosen(settings.training.max_tokens)
-    )
+    length = choose_tokens(facts).value if training.max_tokens == AUTO else chosen(training.max_tokens)
     timed = _is_timed(settings) and len(pairs) > 0
-    read = settings.training.model_copy(update={"max_tokens": length})
+    read = training.model_copy(update={"max_tokens": length})
     choices = choose_defaults(facts, settings, speed(pairs, read) if timed else None)
     values = {key: choice.value for key, choice in choices.items()}
     reasons = {key: choice.reason for key, choice in choices.items()}
@@ -291,13 +306,13 @@ def _decisive(settings: Settings) -> dict[str, Any]:
     return values
 
 
-def _replaced(settings: Settings, values: Mapping[str, int]) -> Settings:
+def _replaced(settings: Settings, values: Mapping[str, int | str]) -> Settings:
     """The settings with the values, by dotted key, in place of `auto`."""
-    sections: dict[str, dict[str, int]] = {}
+    sections: dict[str, dict[str, int | str]] = {}
     for key in KEYS:
         if _value(settings, key) == AUTO:
             section, _, name = key.partition(".")
-            sections.setdefault(section, {})[name] = int(values[key])
+            sections.setdefault(section, {})[name] = values[key]
     return settings.model_copy(
         update={name: getattr(settings, name).model_copy(update=update) for name, update in sections.items()}
     )

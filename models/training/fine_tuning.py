@@ -90,7 +90,7 @@ def train_large(
     freeze(transformer(model), settings.frozen_layers)
     lists = _lists(examples, chosen(settings.large_pairs))
     cut = None
-    if settings.passage_cut == "query":
+    if chosen(settings.passage_cut) == "query":
         read = lists or [*_whole_lists(examples), *_whole_lists(development)]
         cut = PassageCut.fit(dict.fromkeys(passage for item in read for passage in item["passages"]))
     pairs = _pairs_of(model, settings, cut)

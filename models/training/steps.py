@@ -30,7 +30,7 @@ CORPUS_DEFAULTS = Step(
     names.CORPUS_DEFAULTS,
     "models.training.corpus_defaults:choose",
     (
-        "training.max_tokens", "training.passage_cut", "training.minutes", "training.pairs_per_second",
+        "corpus.source", "training.max_tokens", "training.passage_cut", "training.minutes", "training.pairs_per_second",
         "training.max_queries", "training.draws", "training.negatives", "evaluation.candidates", "tiers.models",
         *(f"training.{tier.name}_pairs" for tier in MODEL_TIERS), *(tier.candidates_setting for tier in MODEL_TIERS),
     ),

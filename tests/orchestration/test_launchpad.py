@@ -279,7 +279,7 @@ PARTS = (
 )  # fmt: skip
 
 
-CHOSEN = dict.fromkeys(KEYS, 20) | {"training.max_tokens": 64}
+CHOSEN: dict[str, int | str] = {**dict.fromkeys(KEYS, 20), "training.max_tokens": 64, "training.passage_cut": "query"}
 UPSTREAM = [*corpus.ASSETS, *index.ASSETS, *training.ASSETS, *evaluation.ASSETS, *release.ASSETS]
 
 

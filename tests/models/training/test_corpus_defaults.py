@@ -49,6 +49,7 @@ def test_the_default_corpus_keeps_the_numbers_that_were_measured_on_it() -> None
     choices = choose_defaults(DEFAULT_CORPUS, settings(), None)
     assert {key: choice.value for key, choice in choices.items()} == {
         "training.max_tokens": 64,
+        "training.passage_cut": "start",
         "training.large_pairs": 16_000,
         "training.compact_pairs": 8_000,
         "evaluation.candidates": 20,
@@ -61,6 +62,17 @@ def test_the_default_corpus_keeps_the_numbers_that_were_measured_on_it() -> None
     none = dict.fromkeys(("training.compact_pairs", "tiers.compact_candidates"), 0)
     assert {key: choice.value for key, choice in without.items()} == {key: c.value for key, c in choices.items()} | none
     assert without["training.compact_pairs"].reason == "tiers.models has no compact model"
+
+
+def test_what_is_read_of_a_passage_follows_the_source() -> None:
+    def cut(**corpus: Any) -> str:
+        choices = choose_defaults(DEFAULT_CORPUS, Settings.model_validate({"corpus": corpus}), None)
+        return str(choices["training.passage_cut"].value)
+
+    assert cut() == cut(source="python-docs") == "start"
+    assert cut(source="folder", path="/docs") == cut(source="beir", path="/corpus") == "query"
+    by_hand = Settings.model_validate({"training": {"passage_cut": "query"}})
+    assert "training.passage_cut" not in choose_defaults(DEFAULT_CORPUS, by_hand, None)
 
 
 def test_long_passages_take_more_tokens_up_to_what_the_model_reads() -> None:
