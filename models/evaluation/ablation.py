@@ -16,7 +16,7 @@ import pandas as pd
 from models.cascade.calibration import Calibration, candidate_inputs, expected_calibration_error, probability
 from models.cascade.offline import rerank
 from models.cascade.windows import EarlyExit
-from models.contracts.tiers import LAST, MODEL_TIERS, TIERS
+from models.contracts.tiers import LAST, MODEL_TIERS, TIERS, distilled_tiers
 from models.evaluation.report import Comparison, compare
 from models.measures.metrics import MAIN_MEASURE, collapse_to_documents, evaluate_run
 from models.measures.significance import holm
@@ -34,6 +34,13 @@ RETRAINED: Mapping[str, tuple[str, ...]] = {
     "softmax as its target": ("training.distillation=margin_mse",),
 }
 """Settings that take an ingredient out of the training, or put the next best in its place."""
+
+
+def retrained(settings: TiersSettings) -> dict[str, tuple[str, ...]]:
+    """Those of `RETRAINED` that change a model that releases have by the settings."""
+    students = bool(distilled_tiers(settings))
+    return {name: overrides for name, overrides in RETRAINED.items() if students or name not in _OF_STUDENTS}
+
 
 _OF_STUDENTS = ("distillation", "softmax as its target")
 _SYSTEMS = (*(tier.name for tier in MODEL_TIERS), "tiered")
@@ -95,7 +102,7 @@ def ablate_scores(
             for depth in depths
         ),
     ]
-    whole = {name: _measured(full[name], judgments) for name in _SYSTEMS}
+    whole = {name: _measured(full[name], judgments) for name in _SYSTEMS if name in full}
     ablations = [
         Ablation(
             ingredient,
@@ -118,12 +125,14 @@ def compare_retrained(
     tables: Mapping[str, pd.DataFrame],
     baseline: pd.DataFrame,
     settings: EvaluationSettings,
-    systems: Sequence[str] = _SYSTEMS,
+    systems: Sequence[str] | None = None,
 ) -> list[Ablation]:
     """Per-query tables of retrained variants, by ingredient, against that of the whole training, each on the same
-    queries and for each system: what tiered does not ask a model for, its own ranking shows. The large model is left
-    out where the variant is trained after it."""
+    queries and for each system, by default each model and tiered: what tiered does not ask a model for, its own ranking
+    shows. The large model is left out where the variant is trained after it."""
     ablations = []
+    measured = set(baseline["system"])
+    systems = [name for name in _SYSTEMS if name in measured] if systems is None else systems
     for name, table in tables.items():
         variant = ", ".join(RETRAINED.get(name, (name,)))
         for system in systems:
@@ -178,7 +187,8 @@ def _by_tiers(scored: pd.DataFrame, tiered: pd.DataFrame) -> pd.DataFrame:
     key = ["query_id", "passage_id"]
     table = tiered[[*key, "tier", "rank"]].merge(scored.drop(columns="rank"), on=key)
     level = table["tier"].map({tier.name: level for level, tier in enumerate(TIERS)})
-    by_tier = [(table["tier"] == tier.name, table[tier.logit_column]) for tier in MODEL_TIERS]
+    models = [tier for tier in MODEL_TIERS if tier.logit_column in table]
+    by_tier = [(table["tier"] == tier.name, table[tier.logit_column]) for tier in models]
     score = np.select([rows for rows, _ in by_tier], [logits for _, logits in by_tier], -table["rank"])
     ordered = table.assign(level=level, score=score).sort_values(
         ["query_id", "level", "score", "passage_id"], ascending=[True, False, False, True]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from models.contracts.tiers import FIRST_STAGES, LEAN, TIERS
+from models.contracts.tiers import FIRST_STAGES, LEAN
 from models.errors import ContractError
 from models.measures.metrics import MAIN_MEASURE, collapse_to_documents, evaluate_run, mean_values
 from models.measures.significance import (
@@ -32,7 +32,6 @@ from models.settings import EvaluationSettings
 
 WITHOUT_MODEL = (*FIRST_STAGES, LEAN.name)
 """Systems that need no model of ours: what the models gain counts against the best of them."""
-RERANKERS = (*(tier.name for tier in TIERS), "tiered")
 PAGE, QUALITY_COST = "report/evaluation.html", "report/quality_cost.png"
 """Files of an evaluation for people."""
 

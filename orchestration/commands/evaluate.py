@@ -125,7 +125,7 @@ def _source(corpus: str, settings: Settings) -> tuple[CorpusSource, str]:
 def _ablate(
     how: str, bundle: Artifact, judged: JudgedCorpus, settings: Settings, corpus: str | None, lines: Lines
 ) -> dict[str, Any]:
-    from models.evaluation.ablation import RETRAINED, ablate_scores, calibration_errors, compare_retrained
+    from models.evaluation.ablation import ablate_scores, calibration_errors, compare_retrained, retrained
     from models.release.bundle import Bundle
 
     opened = Bundle.open(bundle)
@@ -141,17 +141,18 @@ def _ablate(
         return told
     from orchestration.ablation_runs import expected_minutes, per_query_of
 
-    minutes = expected_minutes(settings, len(RETRAINED)) if corpus is None else None
+    variants = retrained(settings.tiers)
+    minutes = expected_minutes(settings, len(variants)) if corpus is None else None
     cost = "a training each" if minutes is None else f"about {minutes:.0f} minutes in all, by the last run"
-    lines.said(f"{len(RETRAINED)} ablations and the whole training: {cost}; a second call goes on where this one ends")
+    lines.said(f"{len(variants)} ablations and the whole training: {cost}; a second call goes on where this one ends")
     common = [] if corpus is None else ["corpus.source=beir", f"corpus.path={Path(corpus.partition(':')[2]).resolve()}"]
-    tables = per_query_of(settings, RETRAINED, lines.said, common)
+    tables = per_query_of(settings, variants, lines.said, common)
     baseline = tables.pop("")
-    retrained = compare_retrained(tables, baseline, settings.evaluation)
+    compared = compare_retrained(tables, baseline, settings.evaluation)
     return {
         **told,
-        "retrained": [ablation.to_dict() for ablation in retrained],
-        "settings": {name: list(overrides) for name, overrides in RETRAINED.items()},
+        "retrained": [ablation.to_dict() for ablation in compared],
+        "settings": {name: list(overrides) for name, overrides in variants.items()},
     }
 
 

@@ -8,11 +8,18 @@ import pandas as pd
 import pytest
 
 from models.cascade.calibration import Calibration
-from models.evaluation.ablation import RETRAINED, Ablation, ablate_scores, calibration_errors, compare_retrained
+from models.evaluation.ablation import (
+    RETRAINED,
+    Ablation,
+    ablate_scores,
+    calibration_errors,
+    compare_retrained,
+    retrained,
+)
 from models.evaluation.report import read_report
 from models.operations.judged_corpus import JudgedCorpus, own_corpus
 from models.settings import Settings, load_settings
-from tests.small_bundle import Small
+from tests.small_bundle import Small, make_candidate
 
 
 @pytest.fixture
@@ -44,6 +51,22 @@ def test_each_ingredient_is_compared_with_what_has_it(
     assert all(
         item.comparison.p_corrected >= item.comparison.p_value for item in observed if item.comparison.p_corrected
     )
+
+
+def test_a_release_of_the_large_model_alone_is_ablated_too(small: Small) -> None:
+    tiers = small.settings.tiers.model_copy(update={"models": ["large"]})
+    settings = small.settings.model_copy(update={"tiers": tiers})
+    candidate = make_candidate(small.store, settings, small.artifacts, {"large": small.first.large})
+    own = own_corpus(candidate.bundle, settings)
+    alone = Calibration.from_dict(candidate.bundle.read_json("calibration.json"))
+    observed = ablate_scores(own.scored, own.judgments, alone, tiers, settings.evaluation)
+    assert {item.variant for item in observed} >= {"large logit alone", "tiers by their logits alone", "lean order"}
+    assert not any("compact" in item.variant for item in observed)
+    per_query = read_report(candidate.evaluation.folder).per_query
+    compared = compare_retrained({"training": per_query}, per_query, settings.evaluation)
+    assert [item.comparison.baseline for item in compared] == ["large", "tiered"]
+    assert set(RETRAINED) - set(retrained(tiers)) == {"distillation", "softmax as its target"}
+    assert retrained(small.settings.tiers) == dict(RETRAINED)
 
 
 def test_probabilities_are_worse_without_calibration(own: JudgedCorpus, calibration: Calibration) -> None:
