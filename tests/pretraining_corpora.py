@@ -38,6 +38,7 @@ def pretraining_settings(corpora: dict[str, dict[str, Any]], base: Path, **chang
         "tiers.models": ["compact", "large"],
         "encoder.max_tokens": 64,
         "training.max_tokens": 32,
+        "training.passage_cut": "query",
         "training.negatives": 2,
         "training.compact_layers": [0, 3],
         "training.frozen_layers": 1,

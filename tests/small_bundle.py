@@ -85,6 +85,8 @@ HANDBOOK = " ".join(
 QUESTION = "how do I clean the water filter"
 BUDGET_MS = 60_000.0
 """Time enough for every tier on a busy machine: tests that want a degraded answer ask for less."""
+RERANKERS = ("lean", "compact", "large", "tiered")
+"""The systems of the small deployment beside the first stages."""
 _VERSIONS = "versions.json"
 """File in the home of a small deployment: data version of each artifact."""
 

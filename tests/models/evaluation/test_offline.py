@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from models.contracts.tiers import FIRST_STAGES
 from models.evaluation.evaluation_set import split_of
-from models.evaluation.report import QUALITY_COST, RERANKERS, WITHOUT_MODEL, read_report
+from models.evaluation.report import QUALITY_COST, WITHOUT_MODEL, read_report
 from models.records.mlflow_registry import Tracking
 from models.release.registration import log_evaluation
-from tests.small_bundle import Small
+from tests.small_bundle import RERANKERS, Small
 
 
 def test_a_split_has_its_queries_and_their_judgments(small: Small) -> None:

@@ -11,11 +11,12 @@ import pytest
 
 from models.contracts.tiers import FIRST_STAGES
 from models.errors import ContractError
-from models.evaluation.report import RERANKERS, Comparison, EvaluationReport, compare, evaluate_systems
+from models.evaluation.report import Comparison, EvaluationReport, compare, evaluate_systems
 from models.measures.metrics import MEASURES
 from models.measures.trec_runs import export_trec_run
 from models.settings import EvaluationSettings
 from models.store.durable_files import canonical_json
+from tests.small_bundle import RERANKERS
 
 SETTINGS = EvaluationSettings(resamples=1000)
 QUERIES = [f"q{number:02}" for number in range(40)]

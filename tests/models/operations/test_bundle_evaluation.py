@@ -12,12 +12,12 @@ import pytest
 from models.contracts.tiers import FIRST_STAGES
 from models.corpus.sources.beir import BeirSource
 from models.errors import SourceError
-from models.evaluation.report import RERANKERS, read_report
+from models.evaluation.report import read_report
 from models.operations.bundle_evaluation import evaluate_bundle
 from models.operations.judged_corpus import JudgedCorpus, judged_corpus
 from models.settings import Settings
 from tests.beir_folder import write_beir
-from tests.small_bundle import Handbook, Small, small_settings
+from tests.small_bundle import RERANKERS, Handbook, Small, small_settings
 
 
 @dataclass

@@ -88,7 +88,7 @@ def test_long_passages_take_more_tokens_up_to_what_the_model_reads() -> None:
 def test_pairs_follow_the_training_queries_and_the_time() -> None:
     def pairs(facts: CorpusFacts, speed: TrainingSpeed | None = None, **training: Any) -> dict[str, int]:
         result = choose_pairs(facts, settings(**training).training, DISTILLED_TIERS, speed)
-        return {key.removeprefix("training."): choice.value for key, choice in result.items()}
+        return {key.removeprefix("training."): int(choice.value) for key, choice in result.items()}
 
     few = replace(DEFAULT_CORPUS, training_queries={"title": 60, "given": 40})
     assert pairs(few) == {"large_pairs": 2400, "compact_pairs": 1200}, "100 queries, 6 lists of 4 each"
@@ -114,7 +114,8 @@ def test_pairs_follow_the_training_queries_and_the_time() -> None:
 
 def test_candidates_are_as_deep_as_the_relevant_documents_lie() -> None:
     def depth(*recall: float) -> int:
-        return choose_candidates(replace(DEFAULT_CORPUS, recall=dict(zip((20, 50, 100), recall, strict=True)))).value
+        facts = replace(DEFAULT_CORPUS, recall=dict(zip((20, 50, 100), recall, strict=True)))
+        return int(choose_candidates(facts).value)
 
     assert depth(0.858, 0.912, 0.946) == 20
     assert depth(0.8, 0.87, 0.946) == 50
@@ -185,7 +186,7 @@ def test_the_choice_is_kept_with_its_reasons_and_told(store: ArtifactStore) -> N
     assert make_corpus_defaults(store, Settings(), *corpus(store, 0)).reused
     # Two places that are far apart are not read together by few tokens.
     long = make_corpus_defaults(store, Settings(), *corpus(store, 8, recall=0.8))
-    assert choices_of(long)["training.max_tokens"].value > 64
+    assert int(choices_of(long)["training.max_tokens"].value) > 64
     assert choices_of(long)["evaluation.candidates"].value == choices_of(long)["tiers.large_candidates"].value == 50
 
 
@@ -241,7 +242,7 @@ def test_auto_is_no_number() -> None:
 def test_a_time_budget_takes_a_stated_speed(store: ArtifactStore) -> None:
     inputs = corpus(store, 0)
     limited = make_corpus_defaults(store, settings(minutes=0.1, pairs_per_second=20), *inputs)
-    count = choices_of(limited)["training.large_pairs"].value
+    count = int(choices_of(limited)["training.large_pairs"].value)
     assert 0 < count < 0.1 * 60 * 20
     assert "0.1 minutes at 20 (large)" in choices_of(limited)["training.large_pairs"].reason
     with_defaults(settings(minutes=0.1, pairs_per_second=20), limited)
@@ -258,7 +259,7 @@ def test_a_speed_is_measured_once_for_a_store(store: ArtifactStore, tmp_path: Pa
         {"training": {**tiny.model_dump(), "large_pairs": "auto", "compact_pairs": "auto", "minutes": 0.02}, **BOTH}
     )
     first = make_corpus_defaults(store, timed, *corpus(store, 0))
-    assert choices_of(first)["training.large_pairs"].value > 0
+    assert int(choices_of(first)["training.large_pairs"].value) > 0
     (kept,) = store.files.find("memo/training_speed")
     before = store.files.read(kept)
     # Another corpus in the same store: chosen anew, by the speed that is known.

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from models.contracts.tiers import FIRST_STAGES
-from models.evaluation.report import RERANKERS, read_report
+from models.evaluation.report import read_report
 from models.records.database import Database
 from models.records.ledger import Ledger
 from models.records.mlflow_registry import CHALLENGER, Tracking
 from tests.beir_folder import write_beir
 from tests.commands import clean_environment, run_command
-from tests.small_bundle import Handbook, Small, put_in_service
+from tests.small_bundle import RERANKERS, Handbook, Small, put_in_service
 
 Rerankops = Callable[..., subprocess.CompletedProcess[str]]
 SETTINGS = """

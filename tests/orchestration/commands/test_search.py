@@ -35,6 +35,7 @@ def test_it_searches_on_the_current_examples_and_prints_one_value(tmp_path: Path
         home,
         f"training.base_model={base}",
         "training.max_tokens=32",
+        "training.passage_cut=query",
         "training.frozen_layers=1",
         "training.compact_layers=[0]",
         "training.device=cpu",
