@@ -6,8 +6,8 @@ the text, trains and asks the gate. Then the candidate, released or refused, is 
 were put aside, by `rerankops evaluate`.
 
 A corpus is the name of a folder of RERANKOPS_DATA, of which --documents documents are read, or `man-pages-LANGUAGE`,
-the pages of that language below --pages. Writes docs/benchmarks/corpora.json under `without_judgments` and prints a
-table. What is made already is not made again.
+the pages of that language below --pages. Writes docs/benchmarks/corpora.json under `without_judgments`, draws quality
+against time (images/corpora-front.png) and prints a table. What is made already is not made again.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bench.first_stage import cut_part
 from bench.folders import DATA, FIGURES, ROOT
 from bench.results import merge_into
 from models.contracts.rows import Document
-from models.contracts.tiers import LEAN
+from models.contracts.tiers import FIRST_STAGES, LEAN
 from models.corpus.sources.man_pages import ManPagesSource
 from models.corpus.splits import sample_by_hash
 from models.settings import ManPagesSettings, as_environment
@@ -60,6 +62,7 @@ def main() -> None:
         merge_into(RESULTS, {"without_judgments": {corpus: {"language": corpus[len(_MAN_PAGES) :] or "en", **figures}}})
         rows.append(row(corpus, figures))
         print(rows[-1], flush=True)
+    plot(json.loads(RESULTS.read_bytes())["without_judgments"], FIGURES / "images" / "corpora-front.png")
     mean = sum(float(line[-2].split(" ")[0]) for line in rows) / len(rows)
     heads = ("corpus", "queries", "best first stage", "lean", "tiered", "verdict", "over the first stage", "over lean")
     print("\n".join(table_lines(heads, rows)), f"mean gain over the first stage: {mean:+.4f}", sep="\n", flush=True)
@@ -122,6 +125,9 @@ def measure(home: Path, overrides: list[str]) -> dict[str, Any]:
         "verdict": decision["verdict"],
         "reasons": decision["reasons"],
         "ndcg_at_10": {name: round(values["nDCG@10"], 4) for name, values in report["evaluation"].items()},
+        "ms_per_query": {
+            name: round(1000 * values["seconds_per_query"], 2) for name, values in report["evaluation"].items()
+        },
         "best_first_stage": report["best_first_stage"],
         "gain_over_first_stage": over["difference"],
         "low": over["low"],
@@ -145,6 +151,23 @@ def row(corpus: str, figures: dict[str, Any]) -> tuple[str, ...]:
         f"{figures['gain_over_first_stage']:+.4f} ({figures['low']:+.4f} to {figures['high']:+.4f})",
         f"{figures['gain_over_lean']:+.4f}",
     )
+
+
+def plot(corpora: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Draw nDCG@10 of each system against its milliseconds, a panel for each corpus."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * len(corpora), 3.4), layout="constrained")
+    for axes, (corpus, figures) in zip(np.atleast_1d(figure.subplots(1, len(corpora))), corpora.items(), strict=True):
+        for name, ms in figures["ms_per_query"].items():
+            ndcg, model = figures["ndcg_at_10"][name], name not in (*FIRST_STAGES, LEAN.name)
+            axes.plot(ms, ndcg, "D" if model else "o", color="#d55e00" if model else "#0072b2")
+            axes.annotate(name, (ms, ndcg), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        axes.set(title=corpus, xscale="log", xlabel="ms per query")
+        axes.margins(x=0.25, y=0.15)
+        axes.grid(color="#e4e7eb")
+    figure.supylabel("nDCG@10", fontsize=9)
+    figure.savefig(path, dpi=110)
 
 
 def _write_lines(path: Path, records: list[dict[str, Any]]) -> None:
