@@ -8,6 +8,7 @@ import dagster as dg
 
 from assets.policies import NO_CONFIG, OWNERS, WHEN_INPUTS_CHANGE
 from models.contracts.tiers import released_tiers
+from models.errors import ArtifactError
 from models.settings import Settings
 from models.store.artifacts import Artifact
 from models.store.steps import Step
@@ -43,8 +44,20 @@ def asset_of(
 
 
 def by_tier(rerankers: Mapping[str, Artifact], settings: Settings) -> dict[str, Artifact]:
-    """Of the models that an asset takes as its keyword parameters those that releases have, by tier."""
-    return {tier.name: rerankers[tier.part] for tier in released_tiers(settings.tiers)}
+    """Of the models that an asset takes as its keyword parameters those that releases have, by tier.
+
+    Raises `ArtifactError` for one that the settings left out when it was made.
+    """
+    from models.training.distilled_reranker import is_left_out
+
+    models = {tier.name: rerankers[tier.part] for tier in released_tiers(settings.tiers)}
+    for artifact in models.values():
+        if is_left_out(artifact):
+            raise ArtifactError(
+                f"{artifact.asset} was left out, and tiers.models names it now",
+                "Materialize it, then what lies behind it.",
+            )
+    return models
 
 
 def output(

@@ -11,10 +11,14 @@ import pandas as pd
 import pytest
 
 from assets import keys, training
+from assets.making import by_tier
 from assets.resources import ArtifactIOManager, Deployment
 from checks import leakage
 from models.contracts.tables import TABLES, check_table
+from models.errors import ArtifactError
+from models.settings import Settings
 from models.store.artifacts import Artifact
+from models.training.distilled_reranker import LEFT_OUT
 from tests.checks import corpus_tables
 from tests.checks.check_cases import table_asset
 from tests.deployments import use_home, write_artifact
@@ -137,6 +141,18 @@ def test_lists_are_those_of_the_artifact_whatever_is_logged_since(deployment: De
     assert deployment.store().require(first.asset).data_version == first.data_version
     metadata, later = materialize(deployment)
     assert (metadata["queries_used"], later.data_version == first.data_version) == (2, False)
+
+
+def test_a_model_that_was_left_out_is_not_scored_with(deployment: Deployment) -> None:
+    store = deployment.store()
+    compact = write_artifact(store, "training/compact_reranker", {}, {LEFT_OUT: b"{}"})
+    large = write_artifact(store, "training/large_reranker", {}, {"config.json": b"{}"})
+    models = {"compact_reranker": compact, "large_reranker": large}
+    alone = Settings()
+    assert by_tier(models, alone) == {"large": large}
+    both = alone.model_copy(update={"tiers": alone.tiers.model_copy(update={"models": ["compact", "large"]})})
+    with pytest.raises(ArtifactError, match="training/compact_reranker was left out"):
+        by_tier(models, both)
 
 
 def test_without_the_setting_nothing_is_read(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
