@@ -40,6 +40,8 @@ RESULTS = FIGURES / "corpora.json"
 CORPORA = ("scifact", "squad-v1.1-dev", "medquad-liveqa-open", "man-pages-en", "man-pages-es")
 SETTINGS = ("training.pseudo_queries=auto", "training.max_queries=2000", "evaluation.max_test_queries=300")
 _MAN_PAGES = "man-pages-"
+_LABELS = {"lean": ((-5, 4), "right"), "tiered": ((-5, -10), "right"), "dense": ((4, -10), "left")}
+"""Where a label stands beside its point, in points: what lies close together does not cover each other."""
 
 
 def main() -> None:
@@ -162,7 +164,8 @@ def plot(corpora: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         for name, ms in figures["ms_per_query"].items():
             ndcg, model = figures["ndcg_at_10"][name], name not in (*FIRST_STAGES, LEAN.name)
             axes.plot(ms, ndcg, "D" if model else "o", color="#d55e00" if model else "#0072b2")
-            axes.annotate(name, (ms, ndcg), xytext=(4, 4), textcoords="offset points", fontsize=8)
+            offset, side = _LABELS.get(name, ((4, 4), "left"))
+            axes.annotate(name, (ms, ndcg), xytext=offset, textcoords="offset points", fontsize=8, ha=side)
         axes.set(title=corpus, xscale="log", xlabel="ms per query")
         axes.margins(x=0.25, y=0.15)
         axes.grid(color="#e4e7eb")
