@@ -2,10 +2,10 @@
 
 bundle.json                 `BundleFacts`: versions, settings and limits
 passages.arrow, passage_texts.arrow   the passages, and which of them a text is (`models.corpus.mapped_passages`)
-dense_index/ lexical_index/ encoder/ large/ compact/
+dense_index/ lexical_index/ encoder/ large/ and compact/ where the release has such a model
 first_stage.json            how the passages that both indexes bring are ordered; older bundles have none: by reciprocal
                             ranks
-engines/                    what computes the scores of both models
+engines/                    what computes the scores of the models
 calibration.json            the scorers of all tiers
 MODEL_CARD.md               what the models are, how they were made, what they do well and where not
 golden.json                 `GoldenQuery`s: queries with the scores that a reloaded bundle must reproduce
