@@ -6,6 +6,7 @@ import errno
 import hashlib
 import importlib.util
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -121,13 +122,32 @@ def is_folder(path: Path) -> bool:
         raise unreadable(path, error) from error
 
 
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether links on the way to `path` lead out of `folder`, itself taken where it leads."""
+    return not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def require_within(path: Path, folder: Path, key: str) -> Path:
+    """`path`. Raises `SourceError` naming it and the settings `key` if it leads out of `folder`: whoever may put a
+    link there would else have any file read that RerankOps may read."""
+    if leads_out(path, folder):
+        raise SourceError(
+            f"{key}: {path} leads out of {folder}, and is not followed",
+            "Put the file itself there, or set corpus.path to the folder in which it is.",
+        )
+    return path
+
+
 def require_file(folder: Path, names: Iterable[str], key: str) -> Path:
-    """The first of `names` that exists below `folder`. Raises `SourceError` naming the path and the settings `key`."""
+    """The first of `names` that exists below `folder`.
+
+    Raises `SourceError` naming the path and the settings `key` where there is none, or links lead out of `folder`.
+    """
     names = list(names)
     require_folder(folder)
     for name in names:
         if is_file(folder / name):
-            return folder / name
+            return require_within(folder / name, folder, key)
     raise SourceError(f"{key}: no file {' or '.join(names)} in {folder}", f"Put it there, or correct {key}.")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from models.contracts.rows import Document, Judgment, Query, RejectedRow
-from models.corpus.sources.base import digest_files, is_file, rejected, require_file, require_folder
+from models.corpus.sources.base import digest_files, is_file, rejected, require_file, require_folder, require_within
 from models.corpus.sources.corrections import NO_CORRECTIONS, Corrections
 from models.corpus.sources.judged_splits import SPLITS, JudgedSplits
 from models.corpus.sources.lines import read_json_lines, read_text_lines
@@ -89,7 +89,11 @@ class BeirSource:
         self._max_decompressed = max_decompressed
         self._corpus = require_file(folder, ("corpus.jsonl", "corpus.jsonl.gz"), "corpus.path")
         self._queries = require_file(folder, ("queries.jsonl", "queries.jsonl.gz"), "corpus.path")
-        self._qrels = {s: path for s in SPLITS if is_file(path := folder / "qrels" / f"{s}.tsv")}
+        self._qrels = {
+            split: require_within(path, folder, "corpus.path")
+            for split in SPLITS
+            if is_file(path := folder / "qrels" / f"{split}.tsv")
+        }
         if not self._qrels:
             raise SourceError(
                 f"corpus.path: no qrels/train.tsv, dev.tsv or test.tsv in {folder}",

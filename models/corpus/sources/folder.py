@@ -19,9 +19,11 @@ from models.corpus.parsing.process import ParserProcess
 from models.corpus.sources.base import (
     digest_files,
     is_file,
+    leads_out,
     rejected,
     require_extra,
     require_folder,
+    require_within,
     row_digest,
     unreadable,
 )
@@ -109,7 +111,7 @@ class FolderSource:
         path = self.folder / name
         require_table(path, f"corpus.folder.{table}")
         if is_file(path):
-            return path
+            return require_within(path, self.folder, f"corpus.folder.{table}")
         if name != FolderSettings.model_fields[table].default:
             raise SourceError(f"corpus.folder.{table}: no file {name} in {self.folder}", "Put it there, or correct it.")
         return None
@@ -136,7 +138,6 @@ class FolderSource:
     def _files(self) -> Iterator[_File]:
         suffixes = tuple(suffix.lower() for suffix in self.settings.suffixes)
         tables = {path for path in self._tables.values() if path is not None}
-        within = Path(os.path.realpath(self.folder))
         pending = [self.folder]
         while pending:
             folder = pending.pop()
@@ -150,9 +151,8 @@ class FolderSource:
                 if entry.name.startswith(".") or path in tables:
                     continue
                 if entry.is_symlink():
-                    target = Path(os.path.realpath(path))
-                    leads_out = not target.is_relative_to(within)
-                    if leads_out and (target.is_dir() or entry.name.lower().endswith(suffixes)):
+                    counts = path.is_dir() or entry.name.lower().endswith(suffixes)
+                    if counts and leads_out(path, self.folder):
                         yield self._file(path, "a link that leads out of the folder is not followed")
                 elif entry.is_file() and entry.name.lower().endswith(suffixes):
                     yield self._file(path)

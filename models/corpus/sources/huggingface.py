@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from models.contracts.rows import Document, Judgment, Query, RejectedRow
-from models.corpus.sources.base import digest_files, is_file, is_folder, require_extra
+from models.corpus.sources.base import digest_files, is_file, is_folder, require_extra, require_within
 from models.corpus.sources.corrections import NO_CORRECTIONS, Corrections
 from models.corpus.sources.judged_splits import SPLITS, JudgedSplits
 from models.corpus.sources.raw_rows import Row, place_judgments, read_documents, read_judgments, read_queries
@@ -75,8 +75,9 @@ class HuggingFaceSource:
         for table in _TABLES:
             folder = self._folder(table)
             if folder is not None:
-                files = sorted(path for path in folder.rglob("*") if path.is_file())
-                content[table] = digest_files(table, files, folder)
+                paths = sorted(folder.rglob("*"))
+                self._require_within(table, folder, paths)
+                content[table] = digest_files(table, [path for path in paths if path.is_file()], folder)
         known = {"settings": self.settings.model_dump(), "datasets": metadata.version("datasets"), "content": content}
         return digest_json({"kind": "huggingface", **known})
 
@@ -114,6 +115,10 @@ class HuggingFaceSource:
     def _folder(self, table: str) -> Path | None:
         path = getattr(self.settings, table).path
         return self.folder / path if path and is_folder(self.folder / path) else None
+
+    def _require_within(self, table: str, folder: Path, paths: Iterable[Path]) -> None:
+        for path in paths:
+            require_within(path, folder, f"corpus.huggingface.{table}.path")
 
     def _rows(self, table: str, split: str = "") -> Iterator[Row | RejectedRow]:
         return self._corrections.over(table, self._rows_of(table, split))
@@ -156,6 +161,8 @@ class HuggingFaceSource:
         with self._naming(table):
             builder = load_dataset_builder(str(folder), dataset.config or None)
             files = [Path(str(name)) for name in (builder.config.data_files or {}).get(split, [])]
+        # Of links, and of what the card of a data set names.
+        self._require_within(table, folder, files)
         return files if all(file.name.endswith((".jsonl", ".jsonl.gz")) and is_file(file) for file in files) else []
 
     def _batches(self, table: str, split: str) -> Iterator[pa.RecordBatch]:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from models.contracts.rows import Document, Judgment, Place, Query, RejectedRow
 from models.corpus.parsing.man_page import parse_man_page
-from models.corpus.sources.base import is_folder, rejected, row_digest, unreadable
+from models.corpus.sources.base import is_folder, leads_out, rejected, row_digest, unreadable
 from models.corpus.sources.python_docs import shorten
 from models.errors import SourceError
 from models.settings import ManPagesSettings
@@ -130,7 +130,11 @@ class ManPagesSource:
     def _languages(self) -> dict[str, Path]:
         """The folder of each language; pages that have none are English."""
         try:
-            names = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir())
+            names = sorted(
+                entry.name
+                for entry in os.scandir(self.folder)
+                if entry.is_dir() and not leads_out(self.folder / entry.name, self.folder)
+            )
             return {
                 _ENGLISH if name.startswith("man") else name.partition(".")[0]: self.folder / name
                 for name in names
@@ -150,6 +154,8 @@ class ManPagesSource:
             )
         for language in sorted(set(wanted)):
             for folder in sorted(present[language].glob("man[1-9n]")):
+                if leads_out(folder, self.folder):
+                    continue
                 for path in sorted(folder.iterdir()):
                     match = _FILE.fullmatch(path.name)
                     if match and path.is_file() and not path.is_symlink():

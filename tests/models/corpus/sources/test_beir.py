@@ -167,3 +167,20 @@ def test_squad_is_read_whole() -> None:
     for row in judgments:
         articles[queries[row.query_id]].add(row.document_id.rpartition("_")[0])
     assert not articles["train"] & articles["test"]
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv", "qrels"])
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path, name: str) -> None:
+    """Else whoever may put a link there has any file read, and its lines kept in quarantine."""
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    _write(folder, [{"_id": "d", "text": "t"}], [{"_id": "q", "text": "t"}], {"test": HEADER + "q\td\t1\n"})
+    (folder / name).rename(tmp_path / "elsewhere")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SourceError, match=f"{name.partition('.')[0]}.* leads out of {folder}"):
+        BeirSource(folder)
+    (tmp_path / "elsewhere").rename(folder / "within")
+    (folder / name).unlink()
+    (folder / name).symlink_to("within" if "/" not in name else "../within")
+    (tmp_path / "alias").symlink_to(folder)
+    assert len(list(BeirSource(tmp_path / "alias").documents())) == 1

@@ -223,3 +223,19 @@ def test_fingerprint_follows_content_and_column_names(tmp_path: Path) -> None:
     assert _source(tmp_path, "csv").fingerprint() == first
     assert _source(tmp_path, "csv", columns={"title": "source"}).fingerprint() != first
     assert _source(tmp_path, "csv", DOCUMENTS[:1]).fingerprint() != first
+
+
+@pytest.mark.parametrize("name", ["documents.csv", "queries.csv", "judgments.csv"])
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for table, rows in (("documents", DOCUMENTS), ("queries", QUERIES), ("judgments", JUDGMENTS)):
+        _save(folder / f"{table}.csv", rows)
+    (folder / name).rename(tmp_path / name)
+    (folder / name).symlink_to(tmp_path / name)
+    tables = {table: f"{table}.csv" for table in ("documents", "queries", "judgments")}
+    with pytest.raises(SourceError, match=f"corpus.files.{name[:-4]}: .* leads out of {folder}"):
+        FilesSource(folder, FilesSettings(**tables))
+    (folder / name).unlink()
+    with pytest.raises(SourceError, match="leads out of"):
+        FilesSource(folder, FilesSettings(**{**tables, name[:-4]: f"../{name}"}))

@@ -119,6 +119,15 @@ def test_links_are_not_followed_and_one_that_leads_out_is_named(tmp_path: Path) 
     assert set(_kept(FolderSource(tmp_path / "alias", FolderSettings()))) == {"a.md", "sub/b.md"}
 
 
+@pytest.mark.parametrize("table", ["queries", "judgments"])
+def test_a_table_that_is_a_link_out_of_the_folder_is_not_read(tmp_path: Path, table: str) -> None:
+    folder = _folder(tmp_path / "inside", {"a.md": "text"})
+    (tmp_path / "secret").write_text("secret\n", encoding="utf-8")
+    (folder / f"{table}.jsonl").symlink_to("../secret")
+    with pytest.raises(SourceError, match=f"corpus.folder.{table}: .* leads out of {folder}"):
+        FolderSource(folder, FolderSettings())
+
+
 def test_files_that_cannot_be_parsed_cost_only_themselves(tmp_path: Path) -> None:
     folder = _folder(
         tmp_path,

@@ -196,3 +196,21 @@ def test_without_the_library_the_extra_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SourceError, match="the huggingface extra is not installed"):
         _source(tmp_path)
+
+
+@pytest.mark.parametrize("how", ["file", "card"])
+def test_data_outside_of_the_folder_is_not_read(tmp_path: Path, how: str) -> None:
+    outside, folder = tmp_path / "outside", tmp_path / "data" / "corpus"
+    outside.mkdir()
+    folder.mkdir(parents=True)
+    (outside / "train.jsonl").write_text(json.dumps({"document_id": "d", "text": "secret"}) + "\n")
+    if how == "file":
+        (folder / "train.jsonl").symlink_to(outside / "train.jsonl")
+    else:
+        names = (
+            "configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: ../../outside/train.jsonl\n"
+        )
+        (folder / "README.md").write_text(f"---\n{names}---\n")
+    source = HuggingFaceSource(HuggingFaceSettings(documents=HuggingFaceTable(path="corpus")), folder.parent)
+    with pytest.raises(SourceError, match=f"corpus.huggingface.documents.path: .* leads out of {folder}"):
+        list(source.documents())

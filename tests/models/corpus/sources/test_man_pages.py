@@ -93,3 +93,15 @@ def test_it_is_a_kind_of_source(pages: Path) -> None:
     settings = CorpusSettings(source="man-pages", man_pages=ManPagesSettings(folder=".", languages=["de"]))
     assert len(list(open_source(settings, pages).documents())) == 1
     assert describe_source(settings, pages).startswith(f"man-pages {pages}")
+
+
+def test_pages_behind_a_link_out_of_the_folder_are_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "man"
+    write(folder, "man1/ls.1", "list what a folder has")
+    write(tmp_path / "outside", "man1/secret.1", "say what nobody may read")
+    (folder / "man8").symlink_to(tmp_path / "outside" / "man1")
+    (folder / "de").symlink_to(tmp_path / "outside")
+    write(folder, "fr/man1/ls.1", "montrer ce que contient un dossier")
+    (folder / "fr/man8").symlink_to(tmp_path / "outside" / "man1")
+    (folder / "fr_CA").symlink_to("fr")
+    assert ids(source(folder)) == ["en/man1/ls.1", "fr/man1/ls.1", "fr_CA/man1/ls.1"]
