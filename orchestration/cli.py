@@ -261,15 +261,28 @@ def dev(
     port: Annotated[int, typer.Option(help="Port of the web server.")] = 3000,
     overrides: Set = None,
 ) -> None:
-    """Dagster's web server and daemon on this deployment."""
+    """Dagster's web server and daemon on this deployment, for the browser that has the token of this start."""
     from orchestration.instance import WORKSPACE, prepare_instance
+    from orchestration.web_guard import token_of_environment
 
     settings = settings_with(overrides)
     prepare_instance(settings)
     os.chdir(WORKSPACE.parent)
+    address = f"http://127.0.0.1:{port}/?token={token_of_environment()}"
+    out.print(f"Open {address}, which is as good as the key of the service.", markup=False, soft_wrap=True)
     sys.stdout.flush()
     # In place of this process, so that Dagster gets the signals itself.
-    program = [sys.executable, "-m", "dagster", "dev", "-w", str(WORKSPACE), "-h", "127.0.0.1", "-p", str(port)]
+    program = [
+        sys.executable,
+        "-m",
+        "orchestration.dagster_dev",
+        "-w",
+        str(WORKSPACE),
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+    ]
     os.execv(program[0], program)
 
 

@@ -18,7 +18,7 @@ from models.settings.paths import SETTINGS_FILE, settings_file
 from models.settings.sections import Settings
 
 ENV_PREFIX = "RERANKOPS_"
-RESERVED_ENV = {"RERANKOPS_HOME", "RERANKOPS_API_KEY", "RERANKOPS_DATA", "RERANKOPS_SETTINGS"}
+RESERVED_ENV = {"RERANKOPS_HOME", "RERANKOPS_API_KEY", "RERANKOPS_DATA", "RERANKOPS_DEV_TOKEN", "RERANKOPS_SETTINGS"}
 
 
 def load_settings(

@@ -19,10 +19,12 @@ import pytest
 import yaml
 
 from models.settings import ROOT, Settings
+from orchestration.web_guard import TOKEN_VARIABLE
 from tests.commands import run_command
 from tests.docs_corpus import docs_settings, write_docs_corpus
 from tests.patience import PATIENCE_S
 
+TOKEN = "the-token-of-a-test"
 CORPUS = ["passages", "queries", "judgments", "quarantined_rows", "evaluation_set"]
 JOB = {"repositoryName": "__repository__", "repositoryLocationName": "rerankops", "pipelineName": "lifecycle"}
 SCHEMA = """query ($job: PipelineSelector!) {
@@ -44,7 +46,11 @@ def environment(tmp_path: Path) -> dict[str, str]:
     others = {name: value for name, value in os.environ.items() if not name.startswith(("RERANKOPS_", "DAGSTER_"))}
     settings = docs_settings(tmp_path / "docs")
     variables = {f"RERANKOPS_{key.upper().replace('.', '__')}": value for key, value in settings.items()}
-    return others | variables | {"RERANKOPS_HOME": str(tmp_path / "home"), "RERANKOPS_PRESET": "tiny"}
+    return (
+        others
+        | variables
+        | {"RERANKOPS_HOME": str(tmp_path / "home"), "RERANKOPS_PRESET": "tiny", TOKEN_VARIABLE: TOKEN}
+    )
 
 
 @pytest.fixture
@@ -66,7 +72,8 @@ def port(environment: dict[str, str], tmp_path: Path) -> Iterator[int]:
         while True:
             assert child.poll() is None, log.read_text()
             try:
-                httpx.get(f"http://127.0.0.1:{port}/server_info", timeout=5)
+                answer = httpx.get(f"http://127.0.0.1:{port}/server_info", timeout=5)
+                assert answer.status_code == 403, "without the token nothing is answered"
                 break
             except httpx.TransportError:
                 time.sleep(0.5)
@@ -79,7 +86,8 @@ def port(environment: dict[str, str], tmp_path: Path) -> Iterator[int]:
 def ask(port: int, query: str, **variables: Any) -> dict[str, Any]:
     """What the web server says to a query of one field."""
     request = {"query": query, "variables": variables}
-    answer = httpx.post(f"http://127.0.0.1:{port}/graphql", json=request, timeout=PATIENCE_S).json()
+    address, key = f"http://127.0.0.1:{port}/graphql", {"Authorization": f"Bearer {TOKEN}"}
+    answer = httpx.post(address, json=request, headers=key, timeout=PATIENCE_S).json()
     assert "errors" not in answer, answer
     (value,) = answer["data"].values()
     return value
