@@ -195,7 +195,8 @@ def query(text: str, overrides: Set = None, as_json: Json = False) -> None:
     for passage in answer["passages"][:5]:
         table.add_row(str(passage["rank"]), f"{passage['score']:.3f}", passage["tier"], escape(passage["passage_id"]))
     out.print(table)
-    out.print(f"decision {answer['decision_id']}", markup=False)
+    decision_id = answer["decision_id"] or "not recorded: `curl <address>/health` says why"
+    out.print(f"decision {decision_id}", markup=False)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import re
@@ -22,6 +23,8 @@ DECISION_ID = r"^[0-9a-f]{32}$"
 _LOG = logging.getLogger(__name__)
 _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
 _MAX_HEADER = 200
+_RECORD_S = 5.0
+"""Wait for the disk, at most; what is not on it by then has no id."""
 
 
 def passage_candidates(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
@@ -92,27 +95,26 @@ def decide(
     )
 
 
-def publish(
+async def publish(
     request: Request, response: Response, context: ServiceContext, ranking: Ranking, decision: Decision
-) -> None:
-    """Record the decision, count it, and name it in the response's headers."""
-    try:
-        context.writer.put(decision)
-    except Exception as error:
-        # The caller's answer is right whether or not it could be written down; the metric is what an alert watches.
-        context.telemetry.unrecorded()
-        _LOG.error("decision not recorded", extra={"facts": {"decision_id": decision.decision_id} | error_facts(error)})
+) -> str | None:
+    """Record the decision, count it, and name it in the response's headers; returns its id once it is on disk.
+
+    None where it cannot be recorded: the answer is right all the same, and has no id that would promise a record.
+    """
+    recorded = await _is_recorded(context, decision)
     context.telemetry.ranking(decision.endpoint, ranking, decision.stage_ms)
     request.scope["state"] |= {
-        "decision_id": decision.decision_id,
+        "decision_id": decision.decision_id if recorded else None,
         "release_id": decision.release_id,
         "degraded": decision.degraded,
     }
     if decision.caller != PROBE_CALLER:
         # The deployment's own probes do not count against the objectives.
         request.scope["state"]["tier"] = ranking.items[0].tier if ranking.items else "none"
-    headers = {
-        "X-Decision-Id": decision.decision_id,
+    headers = {"X-Decision-Id": decision.decision_id} if recorded else {}
+    headers |= {
+        "X-Decision-Recorded": "true" if recorded else "false",
         "X-Release-Id": decision.release_id,
         "X-Model-Version": decision.model_version,
         "X-Degraded": "true" if decision.degraded else "false",
@@ -121,3 +123,19 @@ def publish(
         headers["X-Degraded-Reason"] = decision.degraded_reason
     for name, value in headers.items():
         response.headers[name] = _NOT_IN_HEADERS.sub("?", value)[:_MAX_HEADER]
+    return decision.decision_id if recorded else None
+
+
+async def _is_recorded(context: ServiceContext, decision: Decision) -> bool:
+    facts: dict[str, Any] = {"decision_id": decision.decision_id}
+    try:
+        recorded = asyncio.wrap_future(context.writer.put(decision))
+        await asyncio.wait({recorded}, timeout=_RECORD_S)
+        if recorded.done() and recorded.result():
+            return True
+        facts["failure"] = context.writer.failure or "the disk did not answer in time"
+    except Exception as error:
+        facts |= error_facts(error)
+    context.telemetry.unrecorded()  # What an alert watches.
+    _LOG.error("decision not recorded", extra={"facts": facts})
+    return False

@@ -94,7 +94,7 @@ class RerankMeta(BaseModel):
     billed_units: BilledUnits
     tokens: TokenCounts
     warnings: list[str] | None = None
-    decision_id: str
+    decision_id: str | None
     release_id: str
     model_version: str
     degraded: bool
@@ -106,9 +106,9 @@ class RerankMeta(BaseModel):
 
 
 class RerankResponse(BaseModel):
-    """Best first."""
+    """Best first. `id` is missing where the decision could not be recorded."""
 
-    id: str
+    id: str | None
     results: list[RerankResult]
     meta: RerankMeta
 
@@ -161,9 +161,10 @@ class Versions(BaseModel):
 
 
 class AnswerResponse(BaseModel):
-    """An answer in the corpus' own words; mark `[n]` of `answer` is the n-th citation."""
+    """An answer in the corpus' own words; mark `[n]` of `answer` is the n-th citation. `decision_id` is null where the
+    decision could not be recorded."""
 
-    decision_id: str
+    decision_id: str | None
     answer: str
     citations: list[Citation]
     passages: list[AnswerPassage]
@@ -211,6 +212,15 @@ class LoadFailure(BaseModel):
     message: str | None = None
 
 
+class DecisionLogState(BaseModel):
+    """`failure` says why decisions cannot be recorded now, so that answers have no id; `waiting` are on disk until the
+    database takes them."""
+
+    recorded: bool
+    failure: str | None
+    waiting: int
+
+
 class HealthResponse(BaseModel):
     """`ready` when a release is loaded and warm; `load_failure` when a newer one does not load; `outage` while answers
     are lean since the process that runs the models is being replaced."""
@@ -221,3 +231,4 @@ class HealthResponse(BaseModel):
     served: dict[str, Any] | None
     load_failure: LoadFailure | None
     ledger_reachable: bool
+    decisions: DecisionLogState

@@ -1,4 +1,4 @@
-"""Write decision records in batches: to the database, or to a spool on disk while that cannot be reached."""
+"""Record decisions: first in a spool on disk, before their answers leave; then, in batches, in the database."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,15 +27,23 @@ from models.records.decisions import decision_row, insert_decisions, is_about_co
 
 _LOG = logging.getLogger(__name__)
 _REPLAY_BATCH = 500
+_STORE_TURN_S = 1.0
+"""Wait for the thread that stores, before a decision that the spool does not take goes nowhere."""
+_PROBE_S = 1.0
+"""Pause between looks whether a spool that failed takes anything again."""
+
+_Waiting = tuple[Decision, "Future[bool]"]
 
 
 class DecisionWriter:
-    """Stores decisions from a thread of its own: `put` neither waits for the database nor raises.
+    """Records decisions durably: what `put` promises has survived a kill or a power failure by then.
 
-    Batches are written in one transaction, at the latest `flush_s` seconds after their first decision. While the
-    database is away they go to `spool` (JSON lines, also used by a full queue) and are replayed, oldest first, when it
-    is back or at the next start. A decision is stored once, however often it is replayed. What the database refuses for
-    its content is kept in `<spool>.rejected`. Processes may share a spool.
+    One thread appends decisions to `spool` (JSON lines) and syncs it, all that wait in one write; decisions that come
+    meanwhile share the next. Another takes the file every `flush_s` seconds and stores it in one transaction; while the
+    database is away or locked the files stay, and are stored oldest first when it is back or at the next start. A
+    decision is stored once, however often it is replayed. What the database refuses for its content is kept in
+    `<spool>.rejected`. What the spool does not take, as on a full disk, goes straight to the database. Processes may
+    share a spool.
     """
 
     def __init__(
@@ -49,17 +58,20 @@ class DecisionWriter:
     ) -> None:
         self._database = database
         self._spool = _Spool(spool)
-        self._queue: queue.Queue[Decision] = queue.Queue(capacity)
+        self._queue: queue.Queue[_Waiting | None] = queue.Queue(capacity)
         self._batch, self._flush_s = batch, flush_s
         self._first_retry_s, self._longest_retry_s = retry_s
         self._retry_s, self._retry_at = 0.0, 0.0
-        self._in_hand: list[Decision] = []
+        self._storing = threading.Lock()
         self._done = threading.Condition()
-        self._accepted = self._settled = 0
+        self._accepted = self._settled = self._delivered = self._flushing = 0
         self._written = self._rejected = self._lost = 0
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="decision-writer", daemon=True)
-        self._thread.start()
+        self._failure = ""
+        self._closing, self._wake, self._recorded_all = threading.Event(), threading.Event(), threading.Event()
+        self._recorder = threading.Thread(target=self._record_all, name="decision-recorder", daemon=True)
+        self._storer = threading.Thread(target=self._store_all, name="decision-storer", daemon=True)
+        self._recorder.start()
+        self._storer.start()
 
     def __enter__(self) -> Self:
         return self
@@ -76,12 +88,12 @@ class DecisionWriter:
 
     @property
     def spooled(self) -> int:
-        """Decisions that wait in the spool for the database."""
+        """Decisions on disk that wait for the database."""
         return self._spool.count
 
     @property
     def pending(self) -> int:
-        """Decisions in memory, neither stored nor spooled yet."""
+        """Decisions in memory that are not on disk yet."""
         with self._done:
             return self._accepted - self._settled
 
@@ -92,80 +104,146 @@ class DecisionWriter:
 
     @property
     def lost(self) -> int:
-        """Decisions that fitted neither the queue nor the disk."""
+        """Decisions that neither disk nor database took; no caller holds their ids."""
         return self._lost
 
-    def put(self, decision: Decision) -> None:
-        """Hand over a decision; it must not be changed afterwards."""
+    @property
+    def failure(self) -> str:
+        """Why decisions cannot be recorded now; empty when they can."""
+        return self._failure
+
+    def put(self, decision: Decision) -> Future[bool]:
+        """Hand over a decision, which must not be changed afterwards. The result says whether it is recorded, and comes
+        when it is on disk."""
+        recorded: Future[bool] = Future()
+        recorded.set_running_or_notify_cancel()  # Whoever waits may leave; the decision is recorded all the same.
         with self._done:
             self._accepted += 1
-            if self._thread.is_alive() and not self._closing.is_set():
-                with suppress(queue.Full):
-                    self._queue.put_nowait(decision)
-                    return
-        try:
-            self._spool.append([_line(decision)])
-        except OSError as error:
-            self._lost += 1
-            _LOG.error("decision %s is lost: the queue is full and the spool failed: %s", decision.decision_id, error)
-        self._settle(1)
+            open_ = self._recorder.is_alive() and not self._closing.is_set()
+            if open_:
+                try:
+                    self._queue.put_nowait((decision, recorded))
+                except queue.Full:
+                    self._failure = "the disk is too slow"
+                    _LOG.error("decision %s is not recorded: the queue is full", decision.decision_id)
+                else:
+                    return recorded
+        if open_:
+            self._settle([recorded], recorded_all=False)
+        else:
+            self._record([(decision, recorded)])
+        return recorded
 
     def flush(self, timeout_s: float = 10.0) -> bool:
-        """Wait until every decision put so far is stored, spooled or rejected. False when that took longer."""
+        """Wait until every decision put so far is stored or rejected, or on disk while the database is away. False when
+        that took longer."""
         with self._done:
             target = self._accepted
-            return self._done.wait_for(lambda: self._settled >= target, timeout_s)
+            self._flushing += 1
+            self._wake.set()
+            try:
+                return self._done.wait_for(
+                    lambda: self._settled >= target and (self._delivered >= target or self._retry_s > 0), timeout_s
+                )
+            finally:
+                self._flushing -= 1
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Store or spool everything and stop. What the database has not taken after `timeout_s` goes to the spool."""
+        """Record everything, store what the database takes within `timeout_s`, and stop."""
+        until = time.monotonic() + timeout_s
         with self._done:
-            self._closing.set()
-        self._thread.join(timeout_s)
-        rest = list(self._in_hand)
-        with suppress(queue.Empty):
-            while True:
-                rest.append(self._queue.get_nowait())
-        if rest:
-            self._spool.append([_line(decision) for decision in rest], durable=True)
-            self._settle(len(rest))
+            if not self._closing.is_set():
+                self._closing.set()
+                with suppress(queue.Full):
+                    self._queue.put_nowait(None)
+        self._recorder.join(timeout_s)
+        self._recorded_all.set()
+        self._wake.set()
+        self._storer.join(max(0.0, until - time.monotonic()))
 
-    def _work(self) -> None:
+    def _record_all(self) -> None:
+        """The recorder's thread."""
         while True:
-            if not self._in_hand:
-                self._in_hand = self._collect()
-            if self._in_hand:
-                self._save()
+            waiting = self._collect()
+            if waiting:
+                self._record(waiting)
             elif self._closing.is_set():
                 return
-            if self._spool.count and time.monotonic() >= self._retry_at:
-                self._replay()
+            elif self._failure:
+                self._probe()
 
-    def _collect(self) -> list[Decision]:
-        """The next batch: waits for its first decision, then at most `flush_s` for more."""
-        decisions: list[Decision] = []
-        deadline = time.monotonic() + self._flush_s
-        while len(decisions) < self._batch:
-            left = 0.0 if self._closing.is_set() else max(0.0, deadline - time.monotonic())
-            try:
-                decisions.append(self._queue.get(timeout=left) if left else self._queue.get_nowait())
-            except queue.Empty:
-                break
-        return decisions
+    def _collect(self) -> list[_Waiting]:
+        """All that waits, at most a batch; empty when nothing came for a while, or at the end."""
+        waiting: list[_Waiting] = []
+        with suppress(queue.Empty):
+            first = self._queue.get_nowait() if self._closing.is_set() else self._queue.get(timeout=_PROBE_S)
+            while first is not None:
+                waiting.append(first)
+                if len(waiting) >= self._batch:
+                    break
+                first = self._queue.get_nowait()
+        return waiting
 
-    def _save(self) -> None:
-        count = len(self._in_hand)
-        if time.monotonic() < self._retry_at or not self._store(self._in_hand):
+    def _record(self, waiting: Sequence[_Waiting]) -> None:
+        """Write decisions to the spool, or where it fails to the database, and tell whoever waits."""
+        lines: list[bytes] = []
+        spooled: list[_Waiting] = []
+        for decision, recorded in waiting:
             try:
-                self._spool.append([_line(decision) for decision in self._in_hand], durable=True)
-            except OSError as error:
-                # Kept in hand: neither place takes them now, so the next round tries both again.
-                _LOG.error("%s decisions wait in memory: the spool failed: %s", count, error)
-                self._closing.wait(self._flush_s)
-                if not self._closing.is_set():
-                    return
-                self._lost += count
-        self._in_hand = []
-        self._settle(count)
+                lines.append(_line(decision))
+            except PydanticSerializationError as error:
+                line = json.dumps(decision.model_dump(mode="json", fallback=str)).encode()
+                self._settle([recorded], recorded_all=self._reject([line], type(error).__name__))
+            else:
+                spooled.append((decision, recorded))
+        if not spooled:
+            return
+        try:
+            self._spool.append(lines)
+            self._failure, is_recorded = "", True
+        except OSError as error:
+            is_recorded = self._store_at_once([decision for decision, _ in spooled])
+            if not self._failure:
+                _LOG.error("the spool failed, the database %s: %s", "takes over" if is_recorded else "too", error)
+            # Without the path, which is nobody's business who asks for the service's health.
+            self._failure = "" if is_recorded else error.strerror or type(error).__name__
+            for decision, _ in () if is_recorded else spooled:
+                _LOG.error("decision %s is lost: neither the spool nor the database took it", decision.decision_id)
+        self._settle([recorded for _, recorded in spooled], recorded_all=is_recorded)
+
+    def _store_at_once(self, decisions: Sequence[Decision]) -> bool:
+        """Whether the database took decisions now; False while it is away or another thread waits for it."""
+        if not self._storing.acquire(timeout=_STORE_TURN_S):
+            return False
+        try:
+            return time.monotonic() >= self._retry_at and self._store(decisions)
+        except OSError:  # Refused, and no room to keep that.
+            return False
+        finally:
+            self._storing.release()
+
+    def _probe(self) -> None:
+        """Look whether the disk has room again, so that the failure ends without a request to tell of it."""
+        try:
+            self._spool.probe()
+        except OSError:
+            return
+        self._failure = ""
+        _LOG.info("decisions are recorded again")
+
+    def _store_all(self) -> None:
+        """The storer's thread."""
+        while True:
+            is_last = self._recorded_all.is_set()
+            with self._done:
+                recorded = self._settled
+            with self._storing:
+                if time.monotonic() >= self._retry_at or is_last:
+                    self._replay(recorded)
+            if is_last:
+                return
+            self._wake.wait(self._flush_s)
+            self._wake.clear()
 
     def _store(self, decisions: Sequence[Decision]) -> bool:
         """Whether the database took the decisions, or refused some for good; False when it is away."""
@@ -175,22 +253,31 @@ class DecisionWriter:
             if not is_about_content(error):
                 self._retry_s = min(max(self._first_retry_s, 2 * self._retry_s), self._longest_retry_s)
                 self._retry_at = time.monotonic() + self._retry_s
-                _LOG.warning("decisions go to the spool for %.1f s: %s", self._retry_s, error)
+                _LOG.warning("decisions wait on disk for %.1f s: %s", self._retry_s, error)
                 return False
             if len(decisions) > 1:
                 return all(self._store([decision]) for decision in decisions)
-            self._reject([_line(decisions[0])], type(error).__name__)
+            if not self._reject([_line(decisions[0])], type(error).__name__):
+                return False
         self._retry_s = self._retry_at = 0.0
         return True
 
-    def _replay(self) -> None:
-        """Store what waits in the spool; stops at the first batch that the database does not take."""
-        for file in self._spool.claim():
-            # Another process that shares the spool may have replayed it in the meantime.
-            with suppress(FileNotFoundError):
-                if not self._replay_file(file):
-                    return
-            self._spool.remove(file)
+    def _replay(self, recorded: int) -> None:
+        """Store what waits in the spool, the first `recorded` decisions among it; stops at the first batch that the
+        database does not take."""
+        try:
+            for file in self._spool.claim():
+                # Another process that shares the spool may have replayed it in the meantime.
+                with suppress(FileNotFoundError):
+                    if not self._replay_file(file):
+                        break
+                self._spool.remove(file)
+            else:
+                self._delivered = recorded
+        except OSError as error:
+            _LOG.error("the spool cannot be replayed: %s", error)
+        with self._done:
+            self._done.notify_all()
 
     def _replay_file(self, file: Path) -> bool:
         decisions, unreadable = [], []
@@ -209,18 +296,28 @@ class DecisionWriter:
                     decisions = []
         if decisions and not self._store(decisions):
             return False
-        if unreadable:
-            self._reject(unreadable, "not a decision")
-        return True
+        return not unreadable or self._reject(unreadable, "not a decision")
 
-    def _reject(self, lines: Sequence[bytes], cause: str) -> None:
+    def _reject(self, lines: Sequence[bytes], cause: str) -> bool:
+        """Keep lines that no database takes; False if that cannot be done."""
+        try:
+            _append(self._spool.rejected, lines)
+        except OSError as error:
+            _LOG.error("%s decisions were refused (%s) and cannot be kept: %s", len(lines), cause, error)
+            return False
         self._rejected += len(lines)
         _LOG.error("%s decisions were refused and are kept in %s: %s", len(lines), self._spool.rejected, cause)
-        _append(self._spool.rejected, lines, durable=True)
+        return True
 
-    def _settle(self, count: int) -> None:
+    def _settle(self, waiting: Sequence[Future[bool]], *, recorded_all: bool) -> None:
+        for recorded in waiting:
+            recorded.set_result(recorded_all)
         with self._done:
-            self._settled += count
+            self._settled += len(waiting)
+            if not recorded_all:
+                self._lost += len(waiting)
+            if self._flushing:
+                self._wake.set()
             self._done.notify_all()
 
 
@@ -235,7 +332,7 @@ class _Spool:
         self.rejected = path.with_name(f"{path.name}.rejected")
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._counts = {file: _count_lines(file) for file in [path, *self._claimed()] if file.exists()}
+        self._counts = {file: _count_lines(file) for file in [path, *self._claimed()] if file.is_file()}
 
     @property
     def count(self) -> int:
@@ -243,16 +340,24 @@ class _Spool:
         with self._lock:
             return sum(self._counts.values())
 
-    def append(self, lines: Sequence[bytes], durable: bool = False) -> None:
-        """Add lines; `durable` waits until they would survive a power failure."""
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Add lines, all or none, and wait until they would survive a power failure."""
         with self._lock:
-            _append(self._path, lines, durable)
+            _append(self._path, lines)
             self._counts[self._path] = self._counts.get(self._path, 0) + len(lines)
+
+    def probe(self) -> None:
+        """Write and delete as much as a decision needs. Raises `OSError` where the disk does not take it."""
+        probe = self._path.with_name(f"{self._path.name}.probe")
+        try:
+            _append(probe, [b"." * 65_536])
+        finally:
+            probe.unlink(missing_ok=True)
 
     def claim(self) -> list[Path]:
         """Files to replay, oldest first: those that an earlier replay left, then the spool itself."""
         with self._lock:
-            if self._path.exists() and self._path.stat().st_size:
+            if self._path.is_file() and self._path.stat().st_size:
                 claimed = self._path.with_name(f"{self._path.name}.{time.time_ns()}-{uuid4().hex[:6]}.replay")
                 with suppress(FileNotFoundError), self._path.open("rb") as file:
                     fcntl.flock(file, fcntl.LOCK_EX)
@@ -273,24 +378,40 @@ class _Spool:
         return sorted(self._path.parent.glob(f"{self._path.name}.*.replay"))
 
 
-def _append(path: Path, lines: Sequence[bytes], durable: bool) -> None:
+def _append(path: Path, lines: Sequence[bytes]) -> None:
     while True:
-        with path.open("a+b") as file:
+        with path.open("a+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             if not _is_still(file.fileno(), path):
                 continue
             size = file.seek(0, os.SEEK_END)
+            torn = b""
             if size:
                 file.seek(size - 1)
                 # A process killed in the middle of a line must not spoil the next one.
-                torn = file.read(1) != b"\n"
-            else:
-                torn = False
-            file.write((b"\n" if torn else b"") + b"".join(line + b"\n" for line in lines))
-            file.flush()
-            if durable:
+                torn = b"" if file.read(1) == b"\n" else b"\n"
+            try:
+                left = memoryview(torn + b"".join(line + b"\n" for line in lines))
+                while left:
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())
+                if not size:
+                    _sync_folder(path.parent)
+            except OSError:
+                # Whoever waits is told that nothing is recorded: no part of it stays behind.
+                with suppress(OSError):
+                    file.truncate(size)
+                raise
             return
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the name of a new file survive a power failure."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _is_still(handle: int, path: Path) -> bool:
@@ -306,4 +427,4 @@ def _count_lines(path: Path) -> int:
 
 
 def _line(decision: Decision) -> bytes:
-    return json.dumps(decision.model_dump(mode="json", fallback=str)).encode()
+    return json.dumps(decision.model_dump(mode="json")).encode()

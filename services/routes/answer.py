@@ -72,9 +72,9 @@ async def answer(
         answer=answered.answer.text,
         citations=answered.answer.citations,
     )
-    publish(request, response, context, answered.ranking, decision)
+    decision_id = await publish(request, response, context, answered.ranking, decision)
     return AnswerResponse(
-        decision_id=decision.decision_id,
+        decision_id=decision_id,
         answer=answered.answer.text,
         citations=answered.answer.citations,
         passages=[

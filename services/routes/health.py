@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from models.serving.protocol import ServedVersions
 from services.auth import bearer_token
 from services.context import Context
-from services.schemas import HealthResponse, LoadFailure, ServedObjectives
+from services.schemas import DecisionLogState, HealthResponse, LoadFailure, ServedObjectives
 
 router = APIRouter()
 
@@ -31,14 +31,16 @@ def health(request: Request, context: Context) -> HealthResponse:
             attempts=fault.attempts,
             message=fault.message if known else None,
         )
-    outage = watcher.outage
+    outage, unrecorded = watcher.outage, context.writer.failure
+    states = {"unrecorded": unrecorded, "stale": failure, "lean": outage}
     return HealthResponse(
-        status="no_release" if served is None else "stale" if failure else "lean" if outage else "ok",
+        status="no_release" if served is None else next((name for name, holds in states.items() if holds), "ok"),
         ready=served is not None,
         outage=outage or None,
         served=None if served is None else asdict(ServedVersions.of(served)),
         load_failure=failure,
         ledger_reachable=watcher.ledger_reachable,
+        decisions=DecisionLogState(recorded=not unrecorded, failure=unrecorded or None, waiting=context.writer.spooled),
     )
 
 

@@ -85,16 +85,16 @@ async def rerank(
         versions=ranked.versions,
         stage_ms={**ranked.stage_ms, "total": deadline.elapsed_ms},
     )
-    publish(request, response, context, ranked.ranking, decision)
+    decision_id = await publish(request, response, context, ranked.ranking, decision)
     shown = ranked.ranking.items[: body.top_n]
     return RerankResponse(
-        id=decision.decision_id,
+        id=decision_id,
         results=[_result(item, body) for item in shown],
         meta=RerankMeta(
             billed_units=BilledUnits(search_units=math.ceil(len(body.documents) / _DOCUMENTS_PER_UNIT)),
             tokens=TokenCounts(input_tokens=ranked.ranking.tokens),
-            warnings=_warnings(body, ranked.ranking) or None,
-            decision_id=decision.decision_id,
+            warnings=_warnings(body, ranked.ranking, decision_id) or None,
+            decision_id=decision_id,
             release_id=decision.release_id,
             model_version=decision.model_version,
             degraded=decision.degraded,
@@ -152,8 +152,10 @@ def _result(item: Ranked, body: RerankRequest) -> RerankResult:
     return RerankResult(index=item.index, relevance_score=float(item.score), document=document)
 
 
-def _warnings(body: RerankRequest, ranking: Ranking) -> list[str]:
+def _warnings(body: RerankRequest, ranking: Ranking, decision_id: str | None) -> list[str]:
     warnings = []
+    if decision_id is None:
+        warnings.append("the decision could not be recorded, so it has no id")
     if ranking.degraded:
         warnings.append(f"degraded: {ranking.degraded_reason or 'some scores are from a lesser tier'}")
     if ranking.truncated:

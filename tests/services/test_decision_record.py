@@ -65,9 +65,35 @@ def test_an_answer_that_cannot_be_recorded_is_given_and_counted(
         response = client.post("/v2/rerank", json=RERANK)
         families = text_string_to_metric_families(client.get("/metrics").text)
     assert response.status_code == 200
+    assert "id" not in response.json()
     (lost,) = [family for family in families if family.name == "rerankops_decisions_unrecorded"]
     assert lost.samples[0].value == 1
     assert "decision not recorded" in [record.message for record in caplog.records]
+
+
+def test_a_full_disk_is_said_by_health_and_no_answer_promises_a_record(service: Service, tmp_path: Path) -> None:
+    spool = tmp_path / "spool" / "decisions.jsonl"
+    with TestClient(service.app, headers=AUTHORIZED) as client:
+        assert client.get("/health").json()["decisions"] == {"recorded": True, "failure": None, "waiting": 0}
+        service.database.close()
+        (tmp_path / "records").rename(tmp_path / "away")
+        spool.symlink_to("/dev/full")
+        ranked = client.post("/v2/rerank", json=RERANK)
+        answered = client.post("/v1/answer", json={"query": "q"})
+        health, ready = client.get("/health").json(), client.get("/health/ready")
+        assert (ranked.status_code, answered.status_code, ready.status_code) == (200, 200, 200)
+        assert "id" not in ranked.json()
+        assert answered.json()["decision_id"] is None
+        for response in (ranked, answered):
+            assert response.headers["X-Decision-Recorded"] == "false"
+            assert "X-Decision-Id" not in response.headers
+        assert "the decision could not be recorded, so it has no id" in ranked.json()["meta"]["warnings"]
+        assert health["status"] == "unrecorded"
+        assert health["decisions"] == {"recorded": False, "failure": "No space left on device", "waiting": 0}
+        spool.unlink()
+        recorded = client.post("/v2/rerank", json=RERANK)
+        assert recorded.headers["X-Decision-Id"] == recorded.json()["id"]
+        assert client.get("/health").json()["status"] == "ok"
 
 
 def test_asking_for_a_decision_waits_until_it_is_written(tmp_path: Path) -> None:
