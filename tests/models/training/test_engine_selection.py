@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -21,6 +22,7 @@ from models.cross_encoder.scorer import CrossEncoderScorer
 from models.errors import ArtifactError
 from models.evaluation.evaluation_set import split_of
 from models.settings import EngineSettings
+from models.training import engine_selection
 from models.training.engine_selection import (
     Parity,
     ParitySample,
@@ -54,6 +56,19 @@ def exported(small: Small, tmp_path_factory: pytest.TempPathFactory) -> Mapping[
         folders[kind] = tmp_path_factory.mktemp(kind)
         export_model(small.first.compact.folder, folders[kind], kind)
     return folders
+
+
+@pytest.fixture(autouse=True)
+def _exported_once(request: pytest.FixtureRequest, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines of the compact model are built from the export that the module has: it would be the same bytes again."""
+
+    def export(model: Path, folder: Path, kind: Kind) -> None:
+        if model == small.first.compact.folder:
+            shutil.copytree(request.getfixturevalue("exported")[kind], folder, dirs_exist_ok=True)
+        else:
+            export_model(model, folder, kind)
+
+    monkeypatch.setattr(engine_selection, "export_model", export)
 
 
 @pytest.fixture(scope="module")
