@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,12 +21,12 @@ from models.expectations.contract_results import require_contracts
 from models.records.database import Database
 from models.records.ledger import Ledger
 from models.release.blocking_checks import BLOCKING_CHECKS, judge_origin
-from models.settings import ROOT, load_settings
+from models.settings import load_settings
 from models.store.artifacts import Artifact, ArtifactStore
 from orchestration.definitions import defs
 from tests.checks import corpus_tables
+from tests.commands import CLI, run_command
 from tests.deployments import use_home
-from tests.patience import PATIENCE_S
 from tests.remade import Changes, remake
 from tests.small_bundle import Small, exhibits_for
 
@@ -266,7 +264,7 @@ def test_the_same_candidate_of_sound_tables_is_released_and_judged_again_when_it
     "command",
     [
         ("dagster", "asset", "materialize", "--select", "key:release/gate_decision", "-m", "orchestration.definitions"),
-        ("orchestration.cli", "run", "--select", 'key:"release/gate_decision" or key:"release/release"'),
+        (CLI, "run", "--select", 'key:"release/gate_decision" or key:"release/release"'),
     ],
     ids=["dagster", "rerankops"],
 )
@@ -276,15 +274,8 @@ def test_the_command_line_releases_nothing_either(
     key = "corpus/judgments:references_resolve"
     store = deploy(broken(small)[key])
     (tmp_path / "dagster").mkdir()
-    result = subprocess.run(
-        [sys.executable, "-m", *command],
-        cwd=ROOT,
-        env=os.environ | {"DAGSTER_HOME": str(tmp_path / "dagster")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
+    module, *arguments = command
+    result = run_command(*arguments, env=os.environ | {"DAGSTER_HOME": str(tmp_path / "dagster")}, module=module)
     assert result.returncode != 0
     assert f"{key}: 1 judgments name a query or document that does not exist" in result.stdout + result.stderr
     assert refusing(store) == {key}
