@@ -57,8 +57,8 @@ def assess(
     """Evaluate `rankings` (see `models.evaluation.report.evaluate_systems`), `tiered` among them, and explain the
     result.
 
-    `first_stages` are the first-stage rankings with a column `system`, `scored` the candidates with both models'
-    logits, `depth` how many candidates were reranked.
+    `first_stages` are the first-stage rankings with a column `system`, `scored` the candidates with the logits of
+    each model, `depth` how many candidates were reranked.
     """
     report = evaluate_systems(rankings, judgments, seconds_per_query, settings, imported)
     texts = dict(zip(queries["query_id"], queries["text"], strict=True))

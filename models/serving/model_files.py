@@ -12,7 +12,7 @@ from models.store.durable_files import digest_file
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """What is needed to load both models of the bundle in `folder`; `digests` has the SHA-256 of their files."""
+    """What is needed to load the models of the bundle in `folder`; `digests` has the SHA-256 of their files."""
 
     folder: Path
     max_tokens: int

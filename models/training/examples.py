@@ -28,7 +28,7 @@ def make_training_examples(
     evaluation_set: Artifact,
     passage_embeddings: Artifact,
 ) -> Artifact:
-    """The lists that both models are trained on."""
+    """The lists that the cross-encoders are trained on."""
     inputs = (passages, queries, judgments, candidates, evaluation_set, passage_embeddings)
     teacher = settings.training.false_negative_teacher
     return TRAINING_EXAMPLES.get_or_create(
