@@ -6,16 +6,19 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""All but tab and line feed."""
 _WIDTH = 140
 """Columns where the output is no terminal: tables keep their words."""
 _LOGS_KEPT = 20
@@ -33,10 +36,19 @@ class Interrupted(BaseException):
         """Exit code by the convention of shells: 130 for Ctrl-C, 143 for termination."""
 
 
+class _Console(Console):
+    """Shows control characters of a corpus as such: a terminal would obey them."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of `renderable`."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(_CONTROL.sub("\ufffd", segment.text), segment.style)
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console on standard output or error, wide where it is no terminal."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else _WIDTH, highlight=False, emoji=False)
+    return _Console(stderr=stderr, width=None if stream.isatty() else _WIDTH, highlight=False, emoji=False)
 
 
 out, err = console(), console(stderr=True)

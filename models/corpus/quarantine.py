@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from models.store.durable_files import digest_json, write_atomically, writing
 
 _COLUMNS = ("row_id", "table", "rule", "reason", "position", "digest", "row")
 _MAX_SHOWN = 20
+_FORMULAS = ("=", "+", "-", "@", "|", "%")
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ def count_rows(rows: Iterable[QuarantinedRow]) -> list[dict[str, Any]]:
 def export_rows(rows: Sequence[QuarantinedRow], path: Path) -> None:
     """Write rows as JSON Lines, CSV or parquet, by the end of the name of `path`, whole or not at all.
 
+    A cell of CSV that a spreadsheet would compute gets an apostrophe in front; the other kinds have rows as they are.
     Raises `RerankOpsError` for another ending, and `ArtifactError` when it cannot be written.
     """
     encode = {".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}.get(path.suffix)
@@ -236,8 +239,15 @@ def _csv(rows: Sequence[QuarantinedRow]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(_COLUMNS)
-    writer.writerows([getattr(row, name) for name in _COLUMNS] for row in rows)
+    writer.writerows([_inert(getattr(row, name)) for name in _COLUMNS] for row in rows)
     return text.getvalue().encode()
+
+
+def _inert(cell: str) -> str:
+    """A cell that no spreadsheet computes: behind an apostrophe where it would begin a formula, as OWASP says
+    (https://owasp.org/www-community/attacks/CSV_Injection). Spaces and the fullwidth forms in front count too."""
+    text = unicodedata.normalize("NFKC", cell).lstrip()
+    return f"'{cell}" if text.startswith(_FORMULAS) or cell.startswith(("\t", "\r", "\n")) else cell
 
 
 def _parquet(rows: Sequence[QuarantinedRow]) -> bytes:

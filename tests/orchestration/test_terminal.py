@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.table import Table
 
 from models.settings import ROOT
-from orchestration.terminal import Lines, Live, new_log, reporter, watch
+from orchestration.terminal import Lines, Live, console, new_log, reporter, watch
 
 
 def test_plain_lines_are_kept_whole_and_are_no_markup() -> None:
@@ -100,3 +101,15 @@ def test_of_each_command_the_newest_logs_are_kept(tmp_path: Path) -> None:
     assert len(kept) == 21
     assert kept[0] == "run-20000121T000000-1.log"
     assert kept[-1] == "serve-1.log"
+
+
+def test_a_terminal_does_not_obey_what_a_corpus_says() -> None:
+    """Escape sequences of a row set titles, hide lines and, in some terminals, write files."""
+    shown = console()
+    shown.file = io.StringIO()
+    table = Table("reason")
+    table.add_row("\x1b]0;title\x07 \x9b2J")
+    shown.print(table)
+    shown.print("\x1b[2Jrow\x08", markup=False)
+    assert not any(sign in shown.file.getvalue() for sign in "\x1b\x07\x08\x9b")
+    assert "\ufffd]0;title" in shown.file.getvalue()

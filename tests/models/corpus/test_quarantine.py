@@ -14,7 +14,15 @@ from sqlalchemy.exc import IntegrityError
 from models.corpus.chunking import load_tokenizer
 from models.corpus.corrections import corrections_in_force, corrections_of, withdraw
 from models.corpus.ingest import write_corpus
-from models.corpus.quarantine import count_rows, export_rows, outcomes, quarantined_rows, readmit, select_rows
+from models.corpus.quarantine import (
+    QuarantinedRow,
+    count_rows,
+    export_rows,
+    outcomes,
+    quarantined_rows,
+    readmit,
+    select_rows,
+)
 from models.corpus.sources import open_source
 from models.errors import ArtifactError, ContractError, RerankOpsError
 from models.records.database import Database
@@ -240,3 +248,17 @@ def test_the_record_of_corrections_cannot_be_changed(corpus: Corpus, change: str
 def test_a_source_without_raw_rows_has_nothing_to_correct(corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(RerankOpsError, match="a python-docs source has no rows to correct"):
         readmit(tmp_path / "x.jsonl", "python-docs", corpus.read(), corpus.database, actor="ann")
+
+
+@pytest.mark.parametrize(
+    "text", ["=cmd|' /C calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1", "\uff1d1", "|calc", "%0a=1"]
+)
+def test_no_cell_of_an_exported_table_is_a_formula(tmp_path: Path, text: str) -> None:
+    row = QuarantinedRow("documents", "malformed", text, f"{text}.md:1", text, "0" * 24)
+    export_rows([row], tmp_path / "rows.csv")
+    with (tmp_path / "rows.csv").open(newline="", encoding="utf-8") as file:
+        (cells,) = csv.DictReader(file)
+    assert [cells[name] for name in ("reason", "position", "row")] == [f"'{text}", f"'{text}.md:1", f"'{text}"]
+    assert cells["digest"] == "0" * 24
+    export_rows([row], tmp_path / "rows.jsonl")
+    assert json.loads((tmp_path / "rows.jsonl").read_text(encoding="utf-8"))["text"] == text, "which is no table"
