@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
+from importlib.metadata import version
 from typing import Protocol
 
 from models.cross_encoder.engines import load_engines, model_folders
 from models.serving.batching import Engine
 from models.serving.model_files import ModelFiles
+from models.store.code_version import code_version
+from models.store.durable_files import digest_json
+
+_READERS = ("onnxruntime", "tokenizers", "torch", "transformers")
 
 
 class Engines(Protocol):
@@ -55,6 +60,13 @@ def use_threads(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads or all_threads())
+
+
+@cache
+def reader_version() -> str:
+    """What of the code, ours and that of libraries, decides how a model reads a pair, and so its score."""
+    libraries = {name: version(name) for name in _READERS}
+    return digest_json({"code": code_version("models.cross_encoder.engines:load_engine"), "libraries": libraries})
 
 
 @lru_cache(maxsize=1)

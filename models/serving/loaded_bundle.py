@@ -21,7 +21,7 @@ from models.retrieval.lexical_index import LexicalIndex
 from models.retrieval.passage_filter import PassageFilter
 from models.retrieval.retriever import HybridRetriever
 from models.serving.batching import Batcher, Claim, CostModel
-from models.serving.engines import Engines, LocalEngines, OpenEngines, use_threads
+from models.serving.engines import Engines, LocalEngines, OpenEngines, reader_version, use_threads
 from models.serving.model_files import ModelFiles
 from models.serving.protocol import Ranking, ServedVersions
 from models.serving.score_cache import ScoreCache, model_prefix
@@ -80,7 +80,7 @@ def load_bundle(
         release_id, artifact.data_version, model_version, facts.index_version, facts.corpus_version
     )
     digests = {tier.name: bundle.model_files(tier.name) for tier in bundle.calibration.models}
-    models = {tier: model_prefix(files, facts.max_tokens) for tier, files in digests.items()}
+    models = {tier: model_prefix(files, facts.max_tokens, reader_version()) for tier, files in digests.items()}
     serving = serving or ServingSettings()
     every = {name: digest for files in digests.values() for name, digest in files.items()}
     engines = open_engines(ModelFiles(bundle.folder, facts.max_tokens, serving.threads, every))

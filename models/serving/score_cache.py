@@ -1,7 +1,8 @@
 """Scores that are known already: by model, query and passage text, in this process and, by setting, in Redis.
 
-A key is `<prefix of the model><hash of query and passage>`. The prefix is made of the model's files and its length in
-tokens, so that the same weights in another bundle find their scores again, and a release that goes drops its own only.
+A key is `<prefix of the model><hash of query and passage>`. The prefix is made of the model's files, its length in
+tokens and the version of the code that reads pairs, so that the same weights in another bundle find their scores
+again, and a release that goes drops its own only.
 Reading and writing never raises: what a cache does not give is computed.
 """
 
@@ -78,12 +79,13 @@ class ScoreCache(Protocol):
         ...
 
 
-def model_prefix(digests: Mapping[str, str], max_tokens: int) -> bytes:
-    """The name of a model in keys, from the SHA-256 of each of its files by name."""
+def model_prefix(digests: Mapping[str, str], max_tokens: int, reader: str) -> bytes:
+    """The name of a model in keys, from the SHA-256 of each of its files by name and the version of the code that reads
+    pairs with it: services that share scores need not be of one version."""
     prefix = blake2b(digest_size=_PREFIX_BYTES)
     for name, digest in sorted(digests.items()):
         prefix.update(f"{name}\0{digest}\0".encode())
-    prefix.update(str(max_tokens).encode())
+    prefix.update(f"{max_tokens}\0{reader}".encode())
     return prefix.digest()
 
 

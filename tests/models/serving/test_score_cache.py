@@ -32,7 +32,10 @@ from tests.patience import PATIENCE_S
 from tests.service_process import free_port
 from tests.small_bundle import BUDGET_MS, QUESTION, Small
 
-ONE, OTHER = model_prefix({"model.safetensors": "1" * 64}, 96), model_prefix({"model.safetensors": "2" * 64}, 96)
+ONE, OTHER = (
+    model_prefix({"model.safetensors": "1" * 64}, 96, "code"),
+    model_prefix({"model.safetensors": "2" * 64}, 96, "code"),
+)
 KNOWN = KnownScore(1.5, False)
 
 
@@ -78,8 +81,24 @@ def test_a_pair_is_known_by_its_query_its_text_and_its_model() -> None:
     assert len(keys) == 5
     assert pair_key("q\ud800", "t") != pair_key("q", "t")
     files = {"a": "1", "b": "2"}
-    assert model_prefix(files, 96) == model_prefix(dict(reversed(files.items())), 96)
-    assert len({model_prefix(files, 96), model_prefix(files, 128), model_prefix({"a": "1", "b": "3"}, 96)}) == 3
+    assert model_prefix(files, 96, "code") == model_prefix(dict(reversed(files.items())), 96, "code")
+    others = [model_prefix({"a": "1", "b": "3"}, 96, "code"), model_prefix(files, 96, "other code")]
+    assert len({model_prefix(files, 96, "code"), model_prefix(files, 128, "code"), *others}) == 4
+
+
+def test_the_code_that_reads_a_pair_is_part_of_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Services of two versions share a Redis while they are rolled out."""
+    from models.serving import engines
+    from models.store.code_version import closure
+
+    code = closure("models.cross_encoder.engines:load_engine")
+    assert {"models.cross_encoder.pair_tokenizer", "models.cross_encoder.passage_cut"} <= set(code)
+    versions = {engines.reader_version.__wrapped__()}
+    monkeypatch.setattr(engines, "version", lambda name: f"{name} 0.1")
+    versions.add(engines.reader_version.__wrapped__())
+    monkeypatch.setattr(engines, "code_version", lambda entry: f"edited {entry}")
+    versions.add(engines.reader_version.__wrapped__())
+    assert len(versions) == 3
 
 
 def test_memory_forgets_what_was_used_least_recently_above_its_bound() -> None:
