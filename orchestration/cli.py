@@ -6,7 +6,6 @@ Exit codes of `run` and `demo`: 0 released or already current, 3 the gate refuse
 from __future__ import annotations
 
 import gc as garbage
-import getpass
 import os
 import signal
 import socket
@@ -26,6 +25,7 @@ from rich.table import Table
 from models.contracts.tiers import TIERS
 from models.errors import RerankOpsError
 from models.settings import Settings
+from models.store.durable_files import storage_problem
 from orchestration.commands.corpus import corpus
 from orchestration.commands.evaluate import evaluate
 from orchestration.commands.expectations import app as expectations
@@ -36,7 +36,7 @@ from orchestration.commands.lineage import lineage
 from orchestration.commands.pretrain import pretrain
 from orchestration.commands.quarantine import app as quarantine
 from orchestration.commands.search import search
-from orchestration.options import Json, Set, print_json, settings_with
+from orchestration.options import Json, Set, print_json, settings_with, user_name
 from orchestration.terminal import Interrupted, err, libraries_write_to, new_log, out, watch
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ _SYSTEMS = ("bm25", "dense", "hybrid", *(tier.name for tier in TIERS), "tiered")
 _INDEXES = 'group:"corpus" or group:"index"'
 _DEMO_QUESTION = "How do I compute the pairwise distances between the rows of a matrix?"
 _START_S = 120
+_STORAGE_HINT = "Free space there, or let the user that RerankOps runs as write there. What was finished is kept."
 _WHOLE = 1000
 """A number from here on is shown without decimals."""
 _WORDS = {
@@ -78,9 +79,24 @@ def main() -> None:
     except RerankOpsError as error:
         _fail(error.message, error.hint)
     except Exception as error:
+        _fail(*_unforeseen(error))
+
+
+def _unforeseen(error: Exception) -> tuple[str, str]:
+    """What to say of an error that nothing has expected, and what to do; the traceback goes to a log."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if (problem := storage_problem(cause)) is not None:
+            return problem, _STORAGE_HINT
+        cause = cause.__cause__ or cause.__context__
+    trace = traceback.format_exc()
+    told = f"unexpected {type(error).__name__}: {error}"
+    try:
         log = new_log(Settings().home, "error")
-        log.write_text(traceback.format_exc(), encoding="utf-8")
-        _fail(f"unexpected {type(error).__name__}: {error}", f"The traceback is in {log}.")
+        log.write_text(trace, encoding="utf-8")
+    except (OSError, RerankOpsError) as unwritten:
+        return told, f"Its traceback could not be kept: {unwritten}"
+    return told, f"The traceback is in {log}."
 
 
 def _interrupt(number: int, _frame: object) -> NoReturn:
@@ -225,7 +241,7 @@ def rollback(
 
     settings = settings_with(overrides)
     with libraries_write_to(settings.home / "logs" / "commands.log"), open_database(settings) as database:
-        done = roll_back(settings, ArtifactStore.of(settings), database, actor=getpass.getuser(), reason=reason, to=to)
+        done = roll_back(settings, ArtifactStore.of(settings), database, actor=user_name(), reason=reason, to=to)
     restored = done.release
     if as_json:
         print_json(

@@ -11,7 +11,7 @@ _WEBSERVER = ["-m", "dagster_webserver"]
 
 def main() -> None:
     """Run web server and daemon until stopped. Raises `RuntimeError` rather than start a web server without guard."""
-    open_process = dev.open_ipc_subprocess
+    open_process = dev.open_ipc_subprocess  # pyright: ignore[reportPrivateImportUsage]  # it offers no other place
     guarded = False
 
     def open_guarded(program: list[str], **options: Any) -> Any:
@@ -23,7 +23,7 @@ def main() -> None:
             raise RuntimeError("this version of dagster starts its web server in another way, and it would be open")
         return open_process(program, **options)
 
-    dev.open_ipc_subprocess = open_guarded
+    dev.open_ipc_subprocess = open_guarded  # pyright: ignore[reportPrivateImportUsage]
     dev.dev_command()
 
 

@@ -11,7 +11,7 @@ from orchestration.web_guard import WebGuard, token_of_environment
 
 def main() -> None:
     """Serve until stopped."""
-    create_app = cli.create_app_from_workspace_process_context
+    create_app = cli.create_app_from_workspace_process_context  # pyright: ignore[reportPrivateImportUsage]
 
     def guarded(*arguments: Any, **options: Any) -> WebGuard:
         return WebGuard(create_app(*arguments, **options), token_of_environment())

@@ -5,6 +5,7 @@ library computes, and Dagster does not take it for a step that failed and has re
 """
 
 import difflib
+import re
 import threading
 import uuid
 import warnings
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 RELEASED, FAILED, REFUSED = 0, 1, 3
 _POLL_S = 0.5
 _EXAMPLE_LINES = 7
+_STORAGE = re.compile(
+    r"\[Errno (?:1|13|27|28|30|122)\]|database or disk is full|readonly database|unable to open database|disk I/O error"
+)
+"""Of errors that speak of a place where nothing can be written: no fault of ours, and said in full."""
 
 
 class Watch(Protocol):
@@ -271,4 +276,6 @@ def _explain(error: "SerializableErrorInfo | None") -> str:
         return ""
     message = error.message.strip()
     kind, _, rest = message.partition(": ")
+    if _STORAGE.search(message):
+        return message
     return rest if kind.startswith(("models.", "services.")) else f"{message}\nUnexpected; the traceback is in the log."

@@ -91,7 +91,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture(scope="session")
-def _empty_mlflow(shared_folder: Path) -> Path:
+def empty_mlflow(shared_folder: Path) -> Path:
     """A migrated MLflow database without contents: making one takes seconds, copying it does not."""
 
     def make(folder: Path) -> None:
@@ -105,9 +105,9 @@ def _empty_mlflow(shared_folder: Path) -> Path:
 
 
 @pytest.fixture
-def tracking(_empty_mlflow: Path, tmp_path: Path) -> Tracking:
+def tracking(empty_mlflow: Path, tmp_path: Path) -> Tracking:
     """An empty MLflow of the test's own."""
     from models.records.mlflow_registry import Tracking
 
-    path = shutil.copyfile(_empty_mlflow, tmp_path / "mlflow.db")
+    path = shutil.copyfile(empty_mlflow, tmp_path / "mlflow.db")
     return Tracking(f"sqlite:///{path}", (tmp_path / "mlartifacts").as_uri(), "reranker")

@@ -22,7 +22,9 @@ LIBRARIES = frozenset(
 )
 """They take seconds to load, and what they do takes longer."""
 _IMPORTS = LIBRARIES | {"multiprocessing", "subprocess"}
-_FIXTURES = frozenset({"docs_encoder", "loaded", "postgresql_server", "run_python", "s3_server", "small", "tracking"})
+_FIXTURES = frozenset(
+    {"docs_encoder", "loaded", "postgresql_server", "run_python", "s3_server", "small", "empty_mlflow", "tracking"}
+)
 _PARAMETERS = frozenset({"postgresql", "s3"})
 """Values of fixtures that start the server of this name."""
 _PLUGINS = frozenset({"tests.databases", "tests.object_storage"})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from models.contracts.messages import PROBE_CALLER
 from models.errors import RerankOpsError
+from models.evaluation.report import PAGE
 from models.records import decisions
 from models.records.database import Database, open_database
 from models.records.incidents import open_incidents
@@ -17,6 +19,7 @@ from models.serving.client import call_service
 from models.serving.objectives import served_latency
 from models.settings import Settings
 from models.store.artifacts import ArtifactStore
+from models.store.asset_names import OFFLINE_EVALUATION
 
 _SERVICE_S = 2.0
 
@@ -55,7 +58,7 @@ def deployment_status(settings: Settings) -> dict[str, Any]:
             "decision": decision["verdict"],
             "reasons": decision["reasons"],
             "checks": decision["checks"],
-            "report": decision["report"],
+            "report": _page(store, decision),
         },
         "evaluation": {} if report is None else report["systems"],
         "gains": {} if report is None else report["gains"],
@@ -90,3 +93,12 @@ def served_objectives(settings: Settings, database: Database) -> dict[str, Any]:
         "p99_objective_ms": wanted.p99_ms,
         **served_latency(answers, wanted).to_dict(),
     }
+
+
+def _page(store: ArtifactStore, decision: Mapping[str, Any]) -> str:
+    """Where the page of a decision's evaluation is now: the home may have moved since. Empty where it was deleted."""
+    version = decision.get("evaluation")
+    if version is None:
+        return str(decision["report"])
+    page = store.open(OFFLINE_EVALUATION, version).folder / PAGE if store.has(OFFLINE_EVALUATION, version) else None
+    return page.absolute().as_uri() if page is not None and page.is_file() else ""

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from models.settings import Settings
 from models.store.artifacts import Artifact
@@ -21,6 +23,16 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 _EXPERIMENT = "rerankops"
 _DESCRIPTION = 4900
 """Characters; MLflow's database holds 5000."""
+_ARTIFACTS = "/mlflow/artifacts"
+_ADDRESSES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Columns of MLflow's database that hold a place, of its schema up to 3.17."""
+_BUSY_TIMEOUT_S = 30.0
 VERSION_TAG, ASSET_TAG = "rerankops.data_version", "rerankops.asset"
 
 
@@ -40,6 +52,40 @@ class RegisteredVersion:
         return {**asdict(self), "aliases": list(self.aliases)}
 
 
+def follow_home(database: Path, artifacts: str) -> None:
+    """Let a database that was moved or copied with its home name places in the home where it is now.
+
+    MLflow keeps the whole address of an experiment's files, and writes there: into the home from which this one was
+    copied. `artifacts` is the file URL of the folder of files, `<home>/mlflow/artifacts`.
+    """
+    import sqlite3
+    from contextlib import closing
+
+    if not database.is_file():
+        return
+    with closing(sqlite3.connect(database, timeout=_BUSY_TIMEOUT_S)) as connection, connection:
+        try:
+            query = "SELECT artifact_location FROM experiments WHERE name = ?"
+            row = connection.execute(query, (_EXPERIMENT,)).fetchone()
+        except sqlite3.DatabaseError:  # it is made at this moment, or damaged, which MLflow tells
+            return
+        if row is None or not str(row[0]).endswith(_ARTIFACTS) or _same_folder(row[0], artifacts):
+            return
+        before, now = str(row[0]).removesuffix(_ARTIFACTS), artifacts.removesuffix(_ARTIFACTS)
+        for table, column in _ADDRESSES:
+            if column in {fields[1] for fields in connection.execute(f"PRAGMA table_info({table})")}:
+                connection.execute(
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                    (now, len(before) + 1, len(before) + 1, f"{before}/"),
+                )
+
+
+def _same_folder(address: str, other: str) -> bool:
+    """Whether two file URLs lead to one folder, as through a link."""
+    paths = [Path(url2pathname(urlsplit(url).path)) for url in (address, other)]
+    return address == other or (all(path.exists() for path in paths) and paths[0].samefile(paths[1]))
+
+
 @dataclass(frozen=True)
 class Tracking:
     """One MLflow server or database."""
@@ -53,9 +99,11 @@ class Tracking:
         """The tracking of a deployment; the folder of the default SQLite store is made."""
         local = not settings.storage.mlflow_uri
         folder = settings.home / "mlflow"
+        artifacts = (folder / "artifacts").as_uri()
         if local:
             folder.mkdir(parents=True, exist_ok=True)
-        return cls(settings.mlflow_uri, (folder / "artifacts").as_uri() if local else None, settings.storage.model_name)
+            follow_home(folder / "mlflow.db", artifacts)
+        return cls(settings.mlflow_uri, artifacts if local else None, settings.storage.model_name)
 
     def log_run(
         self,

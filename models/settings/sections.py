@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from models.settings.paths import ROOT, settings_file
+from models.settings.paths import ROOT, absolute, settings_file
 from models.settings.sources import CorpusSettings, CorpusTables
 from models.settings.types import (
     SEARCHABLE,
@@ -602,7 +602,7 @@ class Settings(Section):
     @property
     def home(self) -> Path:
         """Folder where this deployment keeps everything (`RERANKOPS_HOME`, default `var/`), absolute."""
-        return Path(os.environ.get("RERANKOPS_HOME") or ROOT / "var").expanduser().absolute()
+        return absolute(os.environ.get("RERANKOPS_HOME") or ROOT / "var", "RERANKOPS_HOME")
 
     @property
     def evaluations(self) -> Path:
@@ -616,18 +616,37 @@ class Settings(Section):
 
     @property
     def artifact_root(self) -> str:
-        """fsspec URL or path of the artifact store."""
-        return self.storage.artifacts or str(self.home / "artifacts")
+        """fsspec URL of the artifact store, or its path; a relative one starts at the settings file's folder."""
+        root = self.storage.artifacts or str(self.home / "artifacts")
+        return root if "://" in root or root.startswith(("/", "~")) else str(self.resolve(root))
 
     @property
     def database_url(self) -> str:
-        """SQLAlchemy URL of the records database."""
-        return self.storage.database_url or f"sqlite:///{self.home / 'rerankops.db'}"
+        """SQLAlchemy URL of the records database; a relative file starts at the settings file's folder."""
+        return self._file_url(self.storage.database_url, self.home / "rerankops.db")
 
     @property
     def mlflow_uri(self) -> str:
-        """MLflow tracking and registry URI."""
-        return self.storage.mlflow_uri or f"sqlite:///{self.home / 'mlflow' / 'mlflow.db'}"
+        """MLflow tracking and registry URI; a relative SQLite file starts at the settings file's folder."""
+        return self._file_url(self.storage.mlflow_uri, self.home / "mlflow" / "mlflow.db")
+
+    def _file_url(self, url: str, default: Path) -> str:
+        """`url`, or the SQLite URL of the `default` file. A URL is built and not glued: a `?` or `%20` in a path would
+        else name another file."""
+        from sqlalchemy import URL, make_url
+        from sqlalchemy.exc import ArgumentError
+
+        if not url:
+            return URL.create("sqlite", database=str(default)).render_as_string()
+        if not url.startswith("sqlite:///"):
+            return url
+        try:
+            parsed = make_url(url)
+        except (ArgumentError, ValueError):
+            return url  # whoever opens it says what is wrong
+        if not parsed.database or parsed.database.startswith(("/", "~", ":memory:", "file:")):
+            return url
+        return parsed.set(database=str(self.resolve(parsed.database))).render_as_string(hide_password=False)
 
     @property
     def corpus_path(self) -> Path:

@@ -333,7 +333,7 @@ class ArtifactStore:
         write_atomically(folder / MANIFEST, manifest.to_json())
         for path in folder.rglob("*"):
             if path.is_file():
-                path.chmod(0o444)
+                path.chmod(path.stat().st_mode & 0o444)
         if self.is_local:
             _move(folder, self.files.path(object_key))
             return

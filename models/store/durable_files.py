@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,21 +17,28 @@ from typing import Any
 from models.errors import ArtifactError
 
 _BLOCK = 1 << 20
+_STORAGE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM})
+_SQLITE = ("attempt to write a readonly", "unable to open", "database or disk is full", "disk I/O error")
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Write `data` to `path` so that a crash leaves the old file or the new one, never a part."""
+def write_atomically(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Write `data` to `path` so that a crash leaves the old file or the new one, never a part.
+
+    Without a `mode` the file is one that may be read and written, less what the umask takes away.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666 if mode is None else 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, mode)
+        if mode is not None:
+            os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -60,6 +68,15 @@ def digest_file(path: Path) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def storage_problem(error: BaseException) -> str | None:
+    """What an error says of a place that cannot be written: full, read-only or another user's. None of other errors."""
+    if isinstance(error, OSError) and error.errno in _STORAGE:
+        return f"{error.filename or 'a file'}: {error.strerror}"
+    if isinstance(error, sqlite3.OperationalError) and str(error).startswith(_SQLITE):
+        return f"a SQLite database: {error}"
+    return None
 
 
 @contextmanager

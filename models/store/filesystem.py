@@ -44,7 +44,10 @@ class StoreFiles:
 
     def __init__(self, root: str) -> None:
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(root, use_listings_cache=False)
+            if "://" in root:
+                self._fs, self._root = fsspec.core.url_to_fs(root, use_listings_cache=False)
+            else:  # a path, which may have `::` in it
+                self._fs, self._root = LocalFileSystem(), str(Path(root).expanduser().absolute())
         except (ImportError, ValueError) as error:
             hint = "S3 needs an extra: pip install 'rerankops[s3]'. Other file systems have libraries of their own."
             raise ArtifactError(f"storage.artifacts: {root} cannot be opened: {error}", hint) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from orchestration.options import Json, Set, print_json, settings_with
+from orchestration.options import Json, Set, print_json, settings_with, user_name
 from orchestration.terminal import libraries_write_to, out
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def close(
 
     settings = settings_with(overrides)
     with libraries_write_to(settings.home / "logs" / "commands.log"), open_database(settings) as database:
-        incident = close_incident(database, incident_id, actor=getpass.getuser(), note=why)
+        incident = close_incident(database, incident_id, actor=user_name(), note=why)
     if as_json:
         print_json(incident.to_dict())
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +15,7 @@ from rich.table import Table
 
 from models.errors import RerankOpsError
 from models.settings import Settings
-from orchestration.options import Json, Set, print_json, settings_with
+from orchestration.options import Json, Set, print_json, settings_with, user_name
 from orchestration.terminal import libraries_write_to, out
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def readmit(
             settings.corpus.source,
             artifact,
             database,
-            actor=getpass.getuser(),
+            actor=user_name(),
             note=note,
             dry_run=dry_run,
         )
@@ -193,7 +192,7 @@ def withdraw(
 
     settings = settings_with(overrides)
     with _database(settings) as database:
-        withdrawn = take_back(database, correction_ids, actor=getpass.getuser(), note=note)
+        withdrawn = take_back(database, correction_ids, actor=user_name(), note=note)
     if as_json:
         print_json([_plain(asdict(correction)) for correction in withdrawn])
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from mlflow import MlflowClient
 
 from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Tracking
 from models.release.registration import register_model
+from models.settings import Settings
+from models.store.artifacts import ArtifactStore
 from tests.deployments import write_trained
 from tests.small_bundle import small_settings
 
@@ -106,3 +109,48 @@ def test_a_deployment_without_a_uri_has_its_store_in_its_home(tmp_path: Path, mo
     assert result.model_name == "mine"
     given = Tracking.of(small_settings(tmp_path, storage={"mlflow_uri": "http://mlflow:5000"}))
     assert (given.uri, given.artifact_root) == ("http://mlflow:5000", None)
+
+
+@pytest.mark.parametrize("how", ["moved", "copied", "linked"])
+def test_a_home_that_was_moved_or_copied_keeps_to_itself(
+    empty_mlflow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    before, now = tmp_path / "before", tmp_path / "a now%20?#"
+    (before / "mlflow").mkdir(parents=True)
+    shutil.copyfile(empty_mlflow, before / "mlflow" / "mlflow.db")
+    note = tmp_path / "note.txt"
+    note.write_text("a run's file")
+
+    def log(home: Path) -> Tracking:
+        monkeypatch.setenv("RERANKOPS_HOME", str(home))
+        tracking = Tracking.of(Settings())
+        tracking.log_run("run", params={}, metrics={}, files=[note])
+        return tracking
+
+    built = ArtifactStore(str(before / "artifacts"), tmp_path / "cache").get_or_create(
+        "release/release_candidate", code_version="1", inputs={}, settings={}, build=_write_one_file
+    )
+    log(before).ensure_version("reranker", built)
+    if how == "moved":
+        before.rename(now)
+    elif how == "copied":
+        shutil.copytree(before, now)
+    else:
+        now.symlink_to(before)
+    files = {path: path.stat().st_mtime_ns for path in before.rglob("*")} if how == "copied" else {}
+    client = log(now)._client()
+    assert {path: path.stat().st_mtime_ns for path in before.rglob("*")} == files or how == "linked"
+    assert how != "moved" or not before.exists()
+    assert len(list((now / "mlflow" / "artifacts").rglob("note.txt"))) == 2
+    source = client.get_model_version("reranker", "1").source
+    assert source == built.folder.as_uri().replace(before.as_uri(), (before if how == "linked" else now).as_uri())
+    experiment = client.get_experiment_by_name("rerankops")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    assert len({str(run.info.artifact_uri).partition("/mlflow/")[0] for run in runs}) == 1
+    assert all([file.path for file in client.list_artifacts(run.info.run_id)] == ["note.txt"] for run in runs)
+
+
+def _write_one_file(folder: Path) -> dict[str, int]:
+    (folder / "bundle.json").write_text("{}")
+    return {}

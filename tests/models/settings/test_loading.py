@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from sqlalchemy import make_url
 
 from models.errors import SettingsError
 from models.settings import (
@@ -297,3 +298,25 @@ def test_the_values_of_keys_and_sections_by_dotted_key() -> None:
 def test_a_misspelt_name_is_not_passed_over(names: tuple[str, ...], without: tuple[str, ...]) -> None:
     with pytest.raises(SettingsError, match="no such setting"):
         values_of(Settings(), *names, without=without)
+
+
+def test_databases_are_in_the_home_whatever_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("a?b", "a%20b", "a b", "a#b", "ü", "a::b", "a+b&c"):
+        monkeypatch.setenv("RERANKOPS_HOME", str(tmp_path / name))
+        settings = load_settings()
+        assert make_url(settings.database_url).database == str(tmp_path / name / "rerankops.db")
+        assert make_url(settings.mlflow_uri).database == str(tmp_path / name / "mlflow" / "mlflow.db")
+
+
+def test_relative_places_start_at_the_settings_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And not at the working directory, which is another one for the processes of Dagster."""
+    (tmp_path / "own.toml").write_text("")
+    monkeypatch.setenv("RERANKOPS_SETTINGS", str(tmp_path / "own.toml"))
+    storage = {"artifacts": "store", "database_url": "sqlite:///a%20b.db", "mlflow_uri": "sqlite:///runs/m.db"}
+    settings = load_settings(values={f"storage.{key}": value for key, value in storage.items()})
+    assert settings.artifact_root == str(tmp_path / "store")
+    assert make_url(settings.database_url).database == str(tmp_path / "a b.db")
+    assert make_url(settings.mlflow_uri).database == str(tmp_path / "runs" / "m.db")
+    for url in ("postgresql+psycopg://u:p%40@h/d", "sqlite:////absolute.db", "sqlite://", "sqlite:///:memory:"):
+        assert load_settings(values={"storage.database_url": url}).database_url == url
+    assert load_settings(values={"storage.artifacts": "s3://b/f"}).artifact_root == "s3://b/f"
