@@ -23,6 +23,8 @@ setup: ## Make .venv from requirements.lock; instant when nothing changed
 	@want="$$(cat requirements.lock pyproject.toml | cksum)"; \
 	if [ -x $(BIN)/python ] && [ "$$(cat $(STAMP) 2>/dev/null)" = "$$want" ]; then exit 0; fi; \
 	set -e; \
+	if [ "$$(uname -sm)" = "Darwin x86_64" ]; then \
+	  echo "torch, FAISS and ONNX Runtime have no wheels for Intel Macs: use Linux, or a Mac with Apple silicon." >&2; exit 1; fi; \
 	if ! [ -x $(BIN)/python ]; then \
 	  "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	    echo "RerankOps needs Python 3.11 or newer; $(PYTHON) is $$("$(PYTHON)" --version 2>&1 || true)." >&2; \

@@ -107,7 +107,7 @@ class Approximate:
 
         `allowed` [size] limits them to the rows that are true. Passages that were added are not among them.
         """
-        import faiss
+        from models.retrieval.faiss_library import faiss
 
         effort, count = effort or self.effort, min(count, len(self.rows))
         selected = self._live if self._has_tombstones else None
@@ -179,7 +179,7 @@ def build_parameters(kind: Kind, settings: IndexSettings) -> dict[str, Any]:
 
 def build(kind: Kind, vectors: NDArray[np.float32], settings: IndexSettings) -> faiss.Index:
     """An index of `vectors` [n, d]. The same vectors and settings give the same bytes: it is built by one thread."""
-    import faiss
+    from models.retrieval.faiss_library import faiss
 
     count, dimensions = vectors.shape
     index: Any
@@ -205,7 +205,7 @@ def build(kind: Kind, vectors: NDArray[np.float32], settings: IndexSettings) -> 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """FAISS works in the calling thread alone: several threads build another graph every time."""
-    import faiss
+    from models.retrieval.faiss_library import faiss
 
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)

@@ -107,7 +107,7 @@ def _vectors(passage_embeddings: Artifact) -> NDArray[np.float32]:
 
 def build(embeddings: NDArray[np.float32]) -> faiss.Index:
     """The exact index over the rows of `embeddings` [n, d]."""
-    import faiss
+    from models.retrieval.faiss_library import faiss
 
     index: Any = faiss.IndexFlatIP(int(embeddings.shape[1]))
     index.add(np.ascontiguousarray(embeddings, dtype=np.float32))
@@ -116,7 +116,7 @@ def build(embeddings: NDArray[np.float32]) -> faiss.Index:
 
 def write(folder: Path, embeddings: NDArray[np.float32], passage_ids: Sequence[str]) -> None:
     """Write the exact index: row i of `embeddings` [n, d] is passage i."""
-    import faiss
+    from models.retrieval.faiss_library import faiss
 
     _check_rows(len(embeddings), passage_ids)
     folder.mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,7 @@ def build_index(
 def _write_approximate(
     folder: Path, kind: Kind, settings: IndexSettings, queries: NDArray[np.float32], previous: tuple[str, Path] | None
 ) -> dict[str, Any]:
-    import faiss
+    from models.retrieval.faiss_library import faiss
 
     exact = DenseIndex.load(folder)
     parameters = approximate_index.build_parameters(kind, settings)
@@ -252,7 +252,7 @@ class DenseIndex:
 
     def vectors(self) -> NDArray[np.float32]:
         """The embeddings [n, d], row i of passage i; read-only and memory-mapped where the index is."""
-        import faiss
+        from models.retrieval.faiss_library import faiss
 
         count, dimensions = len(self), self.dimensions
         if not count:
@@ -343,7 +343,7 @@ class DenseIndex:
         return np.take_along_axis(nearest, order, axis=-1), np.take_along_axis(exact, order, axis=-1)
 
     def _nearest(self, queries: NDArray[np.float32], k: int, allowed: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-        import faiss
+        from models.retrieval.faiss_library import faiss
 
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         if allowed is None:
@@ -407,7 +407,7 @@ def _carry(
 
 
 def _read(path: Path) -> Any:
-    import faiss
+    from models.retrieval.faiss_library import faiss
 
     if not path.is_file():
         raise _missing(path)
