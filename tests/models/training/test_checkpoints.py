@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,19 +12,11 @@ import torch
 
 from models.cross_encoder.pairwise import Progress
 from models.training.fine_tuning import train_large
+from tests.commands import forking
+from tests.patience import PATIENCE_S
 from tests.tiny_cross_encoder import PICKLES, examples, tiny_settings, weights_of, write_base
 
-ROOT = Path(__file__).resolve().parents[3]
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from tests.models.training.test_checkpoints import train
-def kill(done, total):
-    if done == 16:
-        os.kill(os.getpid(), signal.SIGKILL)
-train(Path(sys.argv[2]), Path(sys.argv[3]), kill)
-"""
+pytestmark = pytest.mark.heavy
 
 
 def train(base: Path, folder: Path, progress: Progress | None = None) -> None:
@@ -49,6 +39,16 @@ def train(base: Path, folder: Path, progress: Progress | None = None) -> None:
         torch.set_num_threads(threads)
 
 
+def train_and_be_killed(base: Path, folder: Path) -> None:
+    """Train in a process that is killed when 16 steps are done."""
+
+    def kill(done: int, total: int) -> None:
+        if done == 16:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train(base, folder, kill)
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_base(tmp_path_factory.mktemp("base"))
@@ -56,14 +56,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_killed_training_goes_on_to_the_same_weights(base: Path, tmp_path: Path) -> None:
     whole, stopped = tmp_path / "undisturbed", tmp_path / "killed"
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, str(ROOT), str(base), str(stopped)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    killed = forking.Process(target=train_and_be_killed, args=(base, stopped))
+    killed.start()
+    killed.join(PATIENCE_S)
+    assert killed.exitcode == -signal.SIGKILL
     (kept,) = (stopped / "kept").iterdir()
     assert kept.name == "step-000000015"
     assert {path.name for path in kept.iterdir()} == {"state.safetensors", "trainer_state.json", "checkpoint.json"}

@@ -160,18 +160,22 @@ def test_what_the_encoder_finds_more_like_the_query_than_the_positive_is_left_ou
     assert mined.false_negatives_filtered == 1
 
 
+def _mined_for(count: int, order: list[int], chosen: TrainingSettings) -> list[pd.DataFrame]:
+    """The list of each of `count` queries whose candidates are alike: each draws by itself."""
+    names = [f"q{number}" for number in range(count)]
+    candidates = pd.concat([found(order, dict.fromkeys(order, 0.5), name) for name in names], ignore_index=True)
+    relevant = judged(*((name, 0, 1) for name in names))
+    examples = mine_examples(queries(*names), relevant, candidates, passages(40), chosen).examples
+    return [rows for _, rows in examples.groupby("query_id")]
+
+
 def test_negatives_come_from_the_first_ranks_half_of_them_from_the_top_third() -> None:
     order = list(range(40))
     seen: set[str] = set()
-    for seed in range(30):
-        mined = mine_examples(
-            queries("q"),
-            judged(("q", 0, 1)),
-            found(order, dict.fromkeys(order, 0.5)),
-            passages(40),
-            settings(negatives=4, negative_depth=31, seed=seed),
-        )
-        negatives = mined.examples[mined.examples["kind"] == "hard"]["passage_id"].tolist()
+    lists = _mined_for(30, order, settings(negatives=4, negative_depth=31))
+    assert len(lists) == 30
+    for rows in lists:
+        negatives = rows[rows["kind"] == "hard"]["passage_id"].tolist()
         places = [int(name[1:].partition("#")[0]) for name in negatives]
         assert len(set(places)) == 4
         assert max(places) <= 30
@@ -231,11 +235,10 @@ def test_the_share_of_the_best_third_is_a_setting() -> None:
     order = list(range(40))
     for share, wanted in ((1.0, 4), (0.25, 1)):
         shares = []
-        for seed in range(20):
-            chosen = settings(negatives=4, negative_depth=31, seed=seed, negative_top_share=share)
-            candidates = found(order, dict.fromkeys(order, 0.5))
-            mined = mine_examples(queries("q"), judged(("q", 0, 1)), candidates, passages(40), chosen)
-            places = [int(name[1:].partition("#")[0]) for name in mined.examples["passage_id"].iloc[1:]]
+        lists = _mined_for(20, order, settings(negatives=4, negative_depth=31, negative_top_share=share))
+        assert len(lists) == 20
+        for rows in lists:
+            places = [int(name[1:].partition("#")[0]) for name in rows["passage_id"].iloc[1:]]
             shares.append(sum(location <= 10 for location in places))
         assert min(shares) >= wanted
         assert (max(shares) == 4) == (share == 1.0) or share < 1.0

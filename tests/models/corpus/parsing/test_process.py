@@ -83,7 +83,7 @@ def test_a_parser_that_crashes_costs_one_file(tmp_path: Path) -> None:
     ],
 )
 def test_deep_nesting_is_parsed_or_refused(tmp_path: Path, kind: str, data: bytes) -> None:
-    with ParserProcess(3, 1024, 1_000_000) as parser:
+    with ParserProcess(1, 1024, 1_000_000) as parser:
         try:
             outcome = _parse(parser, tmp_path, data, kind).text
         except ParseError as error:

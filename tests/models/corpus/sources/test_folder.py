@@ -144,7 +144,8 @@ def test_files_that_cannot_be_parsed_cost_only_themselves(tmp_path: Path) -> Non
     )
     os.mkfifo(folder / "pipe.md")
     settings = FolderSettings(max_file_bytes=10_000_000, max_text_characters=2000, parse_seconds=1)
-    refused = _refused(FolderSource(folder, settings))
+    rows = list(FolderSource(folder, settings).documents())
+    refused = {row.position: row.reason for row in rows if isinstance(row, RejectedRow)}
     assert {name: reason.partition(":")[0] for name, reason in refused.items()} == {
         "bomb.pdf": "not a PDF that can be read",
         "broken.pdf": "not a PDF that can be read",
@@ -153,7 +154,7 @@ def test_files_that_cannot_be_parsed_cost_only_themselves(tmp_path: Path) -> Non
         "large.txt": "its text is longer than 2,000 characters",
         "slow.md": "it takes longer than 1 seconds to parse",
     }
-    assert set(_kept(FolderSource(folder, settings))) == {"good.md", "nul.txt"}
+    assert {row.document_id for row in rows if isinstance(row, Document)} == {"good.md", "nul.txt"}
     small = FolderSource(folder, FolderSettings(suffixes=[".txt"], max_file_bytes=2999))
     assert _refused(small)["large.txt"] == "3,000 bytes are more than corpus.folder.max_file_bytes = 2,999"
 
