@@ -11,6 +11,7 @@ from models.records.database import Database
 from models.records.decision_writer import DecisionWriter
 from models.serving.api_keys import KeyCheck
 from models.settings import Settings
+from services.errors import InvalidRequest
 from services.release_watcher import ReleaseWatcher
 from services.telemetry import Telemetry
 
@@ -35,6 +36,14 @@ async def caller_left(request: Request) -> None:
     """Return when the caller has closed the connection; its body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def check_query(query: str, context: ServiceContext) -> None:
+    """Raise `InvalidRequest` for a query that is too long, before anything reads it."""
+    limit = context.settings.serving.max_query_characters
+    if len(query) > limit:
+        hint = "Shorten it, or raise serving.max_query_characters"
+        raise InvalidRequest(f"query: {len(query)} characters are more than {limit}", hint, param="query")
 
 
 Context = Annotated[ServiceContext, Depends(_of_app)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from models.cross_encoder.pair_template import PairTemplate
 from models.cross_encoder.passage_cut import PassageCut
+from models.text.passage_text import CHARACTERS_PER_TOKEN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _BEGINNING = 0.5
 """Share of the tokens that is the passage's beginning, where the rest is chosen by the query."""
+_SEARCHED = 4
+"""As much more of a passage is looked at where a part of it is chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class PairTokenizer:
 
     With a `cut` what is read of a long passage is its beginning and the part that says most of what is asked
     (`models.cross_encoder.passage_cut`), without one its beginning alone. What the `template` of a decoder writes
-    around both is read whole, and not counted.
+    around both is read whole, and not counted. Of either text no more than `characters` is looked at.
 
     `tokenizer` is a fast tokenizer of transformers. It is copied and left as it is, and nothing of the copies changes
     later, so any number of threads may call this one.
@@ -50,6 +53,7 @@ class PairTokenizer:
     ) -> None:
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
+        self.characters = CHARACTERS_PER_TOKEN * max_tokens * (1 if cut is None else _SEARCHED)
         self.cut = cut
         self.template = template or PairTemplate()
         self._backend = _copy(tokenizer.backend_tokenizer)
@@ -89,8 +93,15 @@ class PairTokenizer:
         """One encoding per pair; a query that stands in several is encoded once."""
         if not pairs:
             return []
-        if self.template.chat:
-            return self._encode_written(pairs)
+        most = self.characters
+        looked_at = [(query[:most], passage[:most]) for query, passage in pairs]
+        encoded = self._encode_written(looked_at) if self.template.chat else self._encode(looked_at)
+        return [
+            replace(encoding, cut=True) if len(passage) > most else encoding
+            for encoding, (_, passage) in zip(encoded, pairs, strict=True)
+        ]
+
+    def _encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
         queries = {query: self._query(query) for query, _ in pairs}
         passages = list(dict.fromkeys(passage for _, passage in pairs))
         read = zip(passages, self._backend.encode_batch(passages, add_special_tokens=False), strict=True)

@@ -16,7 +16,7 @@ import numpy as np
 from models.cross_encoder.architecture import token_limit
 from models.errors import ModelFileError, SettingsError
 from models.store.durable_files import canonical_json
-from models.text.passage_text import passage_text
+from models.text.passage_text import beginning, passage_text
 from models.weights import local_weights
 
 if TYPE_CHECKING:
@@ -74,8 +74,9 @@ class Encoder:
     Several threads may share an encoder; they take turns with the tokenizer.
     """
 
-    def __init__(self, model: SentenceTransformer, folder: Path) -> None:
+    def __init__(self, model: SentenceTransformer, folder: Path, max_tokens: int) -> None:
         self._model = model
+        self._max_tokens = max_tokens
         self._folder = folder
         self._lock = threading.Lock()
 
@@ -112,7 +113,7 @@ class Encoder:
         given = {"query": prompts.query, "document": prompts.passage}
         loaded.prompts.update({name: prompt for name, prompt in given.items() if prompt})
         loaded.truncate_dim = prompts.dimensions or None
-        return cls(loaded.eval(), folder)
+        return cls(loaded.eval(), folder, max_tokens)
 
     @property
     def dimensions(self) -> int:
@@ -190,6 +191,7 @@ class Encoder:
 
     def _features(self, texts: list[str], task: Task) -> dict[str, Any]:
         prompts, names = self._model.prompts, _PROMPTS[task]
+        texts = [beginning(text, self._max_tokens) for text in texts]
         name = next((name for name in names if name in prompts), self._model.default_prompt_name)
         with self._lock:
             return self._model.preprocess(texts, prompt=prompts.get(name) if name else None, task=task)

@@ -26,7 +26,7 @@ from models.serving.model_files import ModelFiles
 from models.serving.protocol import Ranking, ServedVersions
 from models.serving.score_cache import ScoreCache, model_prefix
 from models.serving.tiered_reranker import TieredReranker
-from models.settings import ServingSettings, Settings
+from models.settings import AUTO, ServingSettings, Settings, chosen
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import RELEASE_CANDIDATE
 
@@ -38,8 +38,12 @@ _MEASURED_LENGTHS = 256
 """Passages whose mean length stands for that of all, to predict the time of a request."""
 _HASHED_CHARACTERS = 200_000
 """Characters of a request up to which it is worth to look which of its texts are passages, to predict its time."""
-_LEAN_CHARACTERS, _LEAN_TEXT = 100_000, 200
-"""Characters that BM25 reads of a request without a budget, and of each of its texts at least: some 10 ms of work."""
+_WORD_CHARACTERS, _LEAN_CHARACTERS = 400_000, 50_000
+"""Characters that BM25 reads of the documents of a request, and of one without a budget: some 200 and 25 ms of work."""
+_FEWEST_CHARACTERS = 100
+"""Of each document at least."""
+_CHARACTERS_PER_TOKEN = 128
+"""Characters read of a document for each token of the models, where the settings do not say how many."""
 _NO_LIMIT_MS = 1e9
 _PUBLIC = PassageFilter()
 
@@ -126,6 +130,11 @@ class LoadedBundle:
         encode = next(iter(scorers.values())).encode
         self._frame_tokens = len(encode([("", "")])[0])
         self._most_tokens = max(facts.max_tokens, len(encode([("", "a " * facts.max_tokens)])[0]))
+        self._document_characters = (
+            _CHARACTERS_PER_TOKEN * facts.max_tokens
+            if serving.document_characters == AUTO
+            else chosen(serving.document_characters)
+        )
         sizes = [len(encoding) - self._frame_tokens for encoding in encode(samples)]
         self._tokens_per_character = sum(sizes) / max(sum(len(query) + len(text) for query, text in samples), 1)
         lengths = [len(text) for text in self._sample(_MEASURED_LENGTHS)]
@@ -188,14 +197,16 @@ class LoadedBundle:
 
         Texts that are passages of the corpus use their stored embedding; the others are embedded while a share of the
         budget lasts, those with the best BM25 score first. Without a budget nothing is embedded: BM25 alone orders
-        them, of long requests by the beginnings of the texts, and of equal scores the caller's order.
+        them, and of equal scores the caller's order. Of each text `serving.document_characters` are read, by BM25 fewer
+        where there are many.
         """
         started = time.perf_counter()
         claim = claim or Claim()
         rows = self._passages.rows_of(documents)
-        most = max(_LEAN_TEXT, _LEAN_CHARACTERS // len(documents)) if documents else 0
-        read = documents if budget_ms > 0 else [text[:most] for text in documents]
-        lexical = self._lexical.score(query, read).astype(np.float64)
+        documents = [text[: self._document_characters] for text in documents]
+        most = (_WORD_CHARACTERS if budget_ms > 0 else _LEAN_CHARACTERS) // max(len(documents), 1)
+        beginnings = [text[: max(most, _FEWEST_CHARACTERS)] for text in documents]
+        lexical = self._lexical.score(query, beginnings).astype(np.float64)
         if budget_ms > 0:
             until = started + _ENCODE_SHARE * budget_ms / 1000
             dense, embedded = self._dense_scores(query, documents, rows, lexical, until, claim)
@@ -228,7 +239,7 @@ class LoadedBundle:
 
     def candidates_ms(self, query: str, count: int) -> float:
         """Predicted milliseconds of the models for `rank_candidates` of this many passages, without a limit."""
-        return self._models_ms(len(query) + self._passage_characters, count)
+        return self._models_ms(query, [self._passage_characters] * count)
 
     def documents_ms(self, query: str, documents: Sequence[str]) -> float:
         """Predicted milliseconds of the models for `rank_documents`, without a limit; cheap for any texts."""
@@ -236,7 +247,7 @@ class LoadedBundle:
         fresh = len(documents)
         if characters <= _HASHED_CHARACTERS:
             fresh = int(np.count_nonzero(self._passages.rows_of(documents) < 0))
-        return self._encode_ms * fresh + self._models_ms(len(query) + characters / len(documents), len(documents))
+        return self._encode_ms * fresh + self._models_ms(query, list(map(len, documents)))
 
     def passage(self, candidate: Candidate) -> Passage:
         """The passage that a candidate of `retrieve` is."""
@@ -277,10 +288,13 @@ class LoadedBundle:
         self._encoder.encode_passages(blank, texts, _ENCODE_BATCH)
         return 1000 * (time.perf_counter() - started) / max(len(texts), 1)
 
-    def _models_ms(self, characters: float, count: int) -> float:
-        """Predicted milliseconds of all models for `count` pairs of this many characters each."""
-        tokens = min(self._most_tokens, characters * self._tokens_per_character + self._frame_tokens)
-        pairs = most_pairs(count, self._early_exit, self._limits)
+    def _models_ms(self, query: str, characters: Sequence[float]) -> float:
+        """Predicted milliseconds of all models for the query with texts of so many characters each."""
+        room = self._most_tokens - self._frame_tokens
+        asked = min(len(query) * self._tokens_per_character, room / 2)
+        read = np.minimum(np.array(characters) * self._tokens_per_character, room - asked)
+        tokens = float(read.mean()) + asked + self._frame_tokens
+        pairs = most_pairs(len(characters), self._early_exit, self._limits)
         return sum(self._batcher.predict(name, round(number * tokens)) for name, number in pairs.items())
 
     def _dense_scores(

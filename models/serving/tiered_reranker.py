@@ -7,7 +7,7 @@ so. The pairs of all requests are scored together (`models.serving.batching`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,8 @@ from models.settings import TiersSettings
 
 _ENCODED_TOGETHER = 64
 """Pairs; while those are scored, the next are encoded, unless the budget is spent."""
+_CHARACTERS_TOGETHER = 100_000
+"""Of their passages, but for one alone: some 50 ms of work, behind which the budget is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,17 @@ class _Request:
 
     def pairs(self, rows: NDArray[np.int64]) -> list[tuple[str, str]]:
         return [(self.query, self.texts[int(row)]) for row in rows]
+
+    def parts(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Rows that are encoded together."""
+        start = characters = 0
+        for end, row in enumerate(rows.tolist()):
+            characters += len(self.texts[row])
+            if end > start and (end - start == _ENCODED_TOGETHER or characters > _CHARACTERS_TOGETHER):
+                yield rows[start:end]
+                start, characters = end, len(self.texts[row])
+        if start < len(rows):
+            yield rows[start:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,11 +173,10 @@ class TieredReranker:
         cached = self._cached(tier, rows, keys, logits, request.deadline)
         fresh = rows if not cached else np.array([row for row in rows.tolist() if row not in cached], dtype=np.int64)
         waiting = []
-        for start in range(0, len(fresh), _ENCODED_TOGETHER):
+        for part in request.parts(fresh):
             if request.claim.withdrawn or self._clock() >= request.deadline:
                 request.claim.cut = True
                 break
-            part = fresh[start : start + _ENCODED_TOGETHER]
             encoded = self._batcher.encode(tier, request.pairs(part))
             sizes = np.array([len(encoding) for encoding in encoded])
             cut = np.array([encoding.cut for encoding in encoded])

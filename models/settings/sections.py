@@ -476,6 +476,14 @@ class ServingSettings(Section):
     )
     max_documents: PositiveInt = Field(default=1000, description="Documents that one rerank request may carry.")
     max_request_bytes: PositiveInt = Field(default=4_000_000, description="Bytes of a request body, at most.")
+    max_query_characters: PositiveInt = Field(
+        default=4000, description="Characters of a query, at most; a longer one is refused."
+    )
+    document_characters: AutoPositiveInt = Field(
+        default="auto",
+        description="Characters read of a document, from its beginning; the rest costs nothing. auto: 128 for each"
+        " token that the models read.",
+    )
     poll_seconds: PositiveFloat = Field(default=5.0, description="Seconds between looks at the release ledger.")
     threads: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Threads of the one that runs the models; 0 takes all cores."

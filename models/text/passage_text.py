@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+CHARACTERS_PER_TOKEN = 32
+"""Characters of a text that are read for each token of a model, before its tokenizer looks at them. English has 4 to 5,
+indented code some 10: what stands behind is no part of what the model reads, and would cost as if it were."""
+
 
 def passage_text(title: str, text: str) -> str:
     """A passage as every model reads it: the title, where there is one, on a line above the text."""
     return f"{title}\n{text}" if title else text
+
+
+def beginning(text: str, max_tokens: int) -> str:
+    """What a model of `max_tokens` may read of a text."""
+    return text[: CHARACTERS_PER_TOKEN * max_tokens]

@@ -15,7 +15,7 @@ from models.serving.answer import Answer, extractive_answer
 from models.serving.batching import Claim
 from models.serving.protocol import Ranked, Ranking, ServedBundle, ServedVersions, candidates_of, ranking_fault
 from models.settings import Settings
-from services.context import Context, caller_left
+from services.context import Context, caller_left, check_query
 from services.deadline import Deadline
 from services.decision_record import DECISION_ID, decide, passage_candidates, publish
 from services.errors import RankingFault, UnknownDecision
@@ -55,6 +55,7 @@ async def answer(
     settings = context.settings
     budget_ms = body.timeout_ms or x_timeout_ms or settings.tiers.budget_ms
     deadline = Deadline(budget_ms, request.scope["arrived"])
+    check_query(body.query, context)
     work = Work(
         lambda bundle: _cost_ms(bundle, body, settings),
         lambda bundle, claim: find_answer(bundle, body, settings, deadline, claim),

@@ -16,7 +16,7 @@ from fastapi import APIRouter, Header, Request, Response
 
 from models.serving.batching import Claim
 from models.serving.protocol import Ranked, Ranking, ServedBundle, ServedVersions, ranking_fault
-from services.context import Context, ServiceContext, caller_left
+from services.context import Context, ServiceContext, caller_left, check_query
 from services.deadline import Deadline
 from services.decision_record import decide, document_candidates, publish
 from services.errors import InvalidRequest, RankingFault, UnknownModel
@@ -60,6 +60,7 @@ async def rerank(
     """Rank the given documents for the query, best first, within the time budget."""
     budget_ms = body.timeout_ms or x_timeout_ms or context.settings.tiers.budget_ms
     deadline = Deadline(budget_ms, request.scope["arrived"])
+    check_query(body.query, context)
     _check_size(body, context)
     served = context.watcher.served
     if served is not None:

@@ -127,8 +127,18 @@ def test_any_text_is_ranked(running: Running, documents: list[str]) -> None:
 
 
 def test_a_query_longer_than_the_window_is_cut_and_answered(running: Running) -> None:
-    result = running.rerank("clean the water filter " * 2000, DOCUMENTS)
+    result = running.rerank("clean the water filter " * 170, DOCUMENTS)
     assert sorted(indices(result)) == list(range(len(DOCUMENTS)))
+
+
+@pytest.mark.parametrize(("route", "fields"), [("rerank", {"model": "champion", "documents": ["a"]}), ("answer", {})])
+def test_a_query_beyond_the_limit_is_refused_before_it_is_read(
+    running: Running, route: str, fields: dict[str, Any]
+) -> None:
+    path = {"rerank": "/v2/rerank", "answer": "/v1/answer"}[route]
+    asked = [running.client.post(path, json={"query": "x" * count, **fields}) for count in (4000, 4001)]
+    assert [response.status_code for response in asked] == [200, 422]
+    assert "serving.max_query_characters" in asked[1].json()["message"]
 
 
 def test_as_many_documents_as_allowed_are_ranked_in_the_time_given(running: Running) -> None:

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from models.cross_encoder.pair_tokenizer import PairTokenizer
 from models.cross_encoder.passage_cut import FILE, PassageCut
 from models.errors import ModelFileError
+from models.text.passage_text import CHARACTERS_PER_TOKEN
 from models.weights import local_weights
 
 FILLER = "the pump of the house moves the water of the well to the roof"
@@ -75,6 +76,21 @@ def test_the_beginning_is_read_where_no_word_of_the_query_says_more(tokenizer: A
     for query in ("zebra", "the water of the pump", ""):
         texts = [read(tokenizer, PairTokenizer(tokenizer, 40, cut), query, passage) for cut in (CUT, None)]
         assert texts[0] == texts[1]
+
+
+def test_no_more_of_a_text_is_looked_at_than_a_bound(tokenizer: Any) -> None:
+    for cut in (CUT, None):
+        pairs = PairTokenizer(tokenizer, 40, cut)
+        filler = (FILLER + ". ") * 200
+        short, long = filler[: pairs.characters], filler[: pairs.characters] + ANSWER * 10_000
+        asked = "clean the filter " * 10_000
+        encoded = pairs.encode([("vinegar", short), ("vinegar", long), (asked[: pairs.characters], long), (asked, long)])
+        assert encoded[0].ids.tolist() == encoded[1].ids.tolist()
+        assert encoded[2].ids.tolist() == encoded[3].ids.tolist()
+        assert encoded[1].cut
+    (blank,) = PairTokenizer(tokenizer, 40).encode([("vinegar", " " * 40 * CHARACTERS_PER_TOKEN + ANSWER)])
+    assert blank.cut
+    assert ANSWER not in tokenizer.decode(blank.ids)
 
 
 def test_words_count_by_how_rare_they_are_and_as_their_stems() -> None:

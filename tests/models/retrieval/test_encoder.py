@@ -12,7 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from models.errors import ModelFileError, SettingsError
 from models.retrieval.encoder import Encoder, EncoderPrompts, batches_of_one_length, tokenizer_file
-from models.text.passage_text import passage_text
+from models.text.passage_text import CHARACTERS_PER_TOKEN, passage_text
 from models.weights import local_weights
 from tests.cut_model import write_cut_model
 
@@ -43,6 +43,13 @@ def test_vectors_are_normalized_float32_in_the_order_given(encoder: Encoder) -> 
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     for row, (title, text) in enumerate(zip(TITLES, TEXTS, strict=True)):
         np.testing.assert_allclose(encoder.encode_passages([title], [text])[0], vectors[row], atol=1e-5)
+
+
+def test_what_stands_behind_the_characters_that_are_read_is_not_looked_at(encoder: Encoder) -> None:
+    blank = " " * CHARACTERS_PER_TOKEN * 64
+    (read, unread), empty = encoder.encode_queries([blank[1:] + "z", blank + TEXTS[1]]), encoder.encode_queries([""])[0]
+    assert unread.tobytes() == empty.tobytes()
+    assert read.tobytes() != empty.tobytes()
 
 
 def test_the_title_is_part_of_what_is_encoded(encoder: Encoder) -> None:

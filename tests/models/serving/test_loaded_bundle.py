@@ -35,6 +35,7 @@ from models.store.tables import write_rows
 from models.text.passage_text import passage_text
 from tests.small_bundle import (
     BUDGET_MS,
+    MACHINES,
     QUESTION,
     SECRET,
     STAFF,
@@ -249,6 +250,25 @@ def test_without_a_budget_words_order_the_documents_and_no_model_runs(loaded: Lo
     assert [item.index for item in kept.items] == [0, 1, 2, 3, 4]
     assert len({item.score for item in kept.items}) == 1
     assert loaded.rank_documents("q", [], 0.0).items == []
+
+
+@pytest.mark.parametrize("budget_ms", [0.0, BUDGET_MS])
+def test_what_stands_behind_the_characters_that_are_read_changes_nothing(
+    loaded: LoadedBundle, budget_ms: float
+) -> None:
+    beginning = "Mice stay away. " * 1000
+    plain, longer = (
+        loaded.rank_documents(QUESTION, [beginning + tail], budget_ms).items[0]
+        for tail in ("", f"{QUESTION}. " * 200)
+    )
+    assert plain == longer
+    assert plain.lexical_score == 0
+
+
+def test_one_long_document_is_not_predicted_to_make_the_others_long(loaded: LoadedBundle) -> None:
+    texts = [f"{name} {number}" for name in MACHINES for number in range(4)]
+    assert loaded.documents_ms(QUESTION, [*texts, "soda " * 100_000]) < 2 * loaded.documents_ms(QUESTION, texts)
+    assert loaded.candidates_ms(QUESTION * 50, 8) < 2 * loaded.candidates_ms(QUESTION, 8)
 
 
 def test_the_predicted_time_grows_with_the_request_up_to_what_the_tiers_score(loaded: LoadedBundle) -> None:
