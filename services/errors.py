@@ -61,6 +61,14 @@ class CallerLeft(ServiceError):
     """The caller closed the connection before the answer; nobody reads what it gets."""
 
 
+class Overloaded(ServiceError):
+    """So much is asked at once that not even an answer without the models would be in time."""
+
+
+class RequestTooSlow(ServiceError):
+    """The body did not arrive in time."""
+
+
 class NothingServed(ServiceError):
     """No release is loaded."""
 
@@ -94,6 +102,8 @@ KINDS: Mapping[type[Exception], ErrorKind] = {
     CallerLeft: ErrorKind(499, "invalid_request_error", "caller_left"),  # nginx' status for it
     ReleaseLoadFailed: ErrorKind(500, "server_error", "release_load_failed"),
     RankingFault: ErrorKind(500, "server_error", "ranking_fault"),
+    RequestTooSlow: ErrorKind(408, "invalid_request_error", "request_timeout"),
+    Overloaded: ErrorKind(503, "service_unavailable_error", "overloaded", retry_after_s=1),
     NothingServed: ErrorKind(503, "service_unavailable_error", "no_release", retry_after_s=5),
     DatabaseError: ErrorKind(503, "service_unavailable_error", "database_unavailable", retry_after_s=5),
 }

@@ -22,6 +22,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from models.serving.batching import Claim
 from models.serving.running_mean import FALLBACK_JOB_WEIGHT, RunningMean
+from services.errors import Overloaded
 
 BypassReason = Literal["budget", "overload", "late", "full", "scorer"]
 """Why a request is answered without the models: no time at all, too much work in front, time ran out, too many
@@ -30,6 +31,8 @@ MAX_WAITING = 512
 """Requests that wait for the models: a bound of memory only, since predicted time runs out before."""
 _MIN_SHARE = 0.5
 """Share of its time that a request must get where its work fills more than all of it."""
+_WAITED_SHARE = 0.5
+"""Of its time that a job which may be dropped may wait behind others."""
 _HURRY_MS = 50.0
 """Work that may wait in the fallback lane before jobs are told to hurry."""
 _ROUNDING_MS = 0.001
@@ -186,20 +189,27 @@ class ModelLane:
 class FallbackLane:
     """Runs jobs of a few milliseconds in order, on a thread that no model holds up.
 
-    A job is told to hurry when more work than `_HURRY_MS` waits behind it or its deadline is near.
+    A job is told to hurry when more work than `_HURRY_MS` waits behind it or its deadline is near. One that takes long
+    also then may be dropped: on arrival, when what waits would take more than `_WAITED_SHARE` of its time, and in its
+    turn, when its time is over and others wait.
     """
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._job_ms = RunningMean(1.0, FALLBACK_JOB_WEIGHT)
+        self._hurried_ms = RunningMean(1.0, FALLBACK_JOB_WEIGHT)
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, job: Callable[[bool], T], deadline: float) -> Future[T]:
-        """Queue a job; it gets whether it must hurry."""
+    def submit(self, job: Callable[[bool], T], deadline: float, *, may_drop: bool = False) -> Future[T]:
+        """Queue a job; it gets whether it must hurry. The future of one that was dropped raises `Overloaded`."""
         future: Future[T] = Future()
-        self._jobs.put(lambda: self._serve(job, deadline, future))
+        waiting_s = self._jobs.qsize() * self._hurried_ms.value / 1000
+        if may_drop and waiting_s > _WAITED_SHARE * max(deadline - self._clock(), 0.0):
+            future.set_exception(_overloaded())
+        else:
+            self._jobs.put(lambda: self._serve(job, deadline, future, may_drop))
         return future
 
     def close(self) -> None:
@@ -214,16 +224,25 @@ class FallbackLane:
         while (job := self._jobs.get()) is not None:
             job()
 
-    def _serve(self, job: Callable[[bool], T], deadline: float, future: Future[T]) -> None:
+    def _serve(self, job: Callable[[bool], T], deadline: float, future: Future[T], may_drop: bool) -> None:
         if not future.set_running_or_notify_cancel():
             return
         started = self._clock()
-        hurry = self._jobs.qsize() * self._job_ms.value > _HURRY_MS or started + self._job_ms.value / 1000 > deadline
+        if may_drop and started > deadline and self._jobs.qsize():
+            future.set_exception(_overloaded())
+            return
+        busy = self._jobs.qsize() * self._job_ms.value > _HURRY_MS
+        hurry = busy or started + self._job_ms.value / 1000 > deadline
         try:
             answer = job(hurry)
         except BaseException as error:
             future.set_exception(error)
         else:
             future.set_result(answer)
-        if not hurry:
-            self._job_ms.observe(1000 * (self._clock() - started))
+        (self._hurried_ms if hurry else self._job_ms).observe(1000 * (self._clock() - started))
+        if hurry and not busy and started < deadline:
+            self._job_ms.lower()
+
+
+def _overloaded() -> Overloaded:
+    return Overloaded("More is asked than can be answered in time", "Ask again later, or give more time")

@@ -162,7 +162,8 @@ class Versions(BaseModel):
 
 class AnswerResponse(BaseModel):
     """An answer in the corpus' own words; mark `[n]` of `answer` is the n-th citation. `decision_id` is null where the
-    decision could not be recorded."""
+    decision could not be recorded. A service in a hurry leaves the answer empty and gives the passages alone, and
+    `degraded_reason` says why."""
 
     decision_id: str | None
     answer: str

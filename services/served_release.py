@@ -44,12 +44,14 @@ class Work(Generic[T]):
     """A request as the bundle's threads see it.
 
     `cost_ms` predicts the models' time and is cheap; `full` answers with the models; `fallback` answers without them in
-    a few milliseconds and says why, in less when it is told to hurry.
+    a few milliseconds and says why, in less when it is told to hurry. Where that is more than a millisecond or two it
+    `may_drop`: when more is asked than the service can answer, it raises `Overloaded` instead.
     """
 
     cost_ms: Callable[[ServedBundle], float]
     full: Callable[[ServedBundle, Claim], T]
     fallback: Callable[[ServedBundle, Bypass, bool], T]
+    may_drop: bool = False
 
 
 class _Bypassed(Exception):
@@ -96,7 +98,9 @@ class ServedRelease:
                 return await self._by_models(bundle, work, deadline, left)
             except _Bypassed as bypassed:
                 bypass = bypassed.bypass
-            future = self._fallback.submit(lambda hurry: work.fallback(bundle, bypass, hurry), deadline.at)
+            future = self._fallback.submit(
+                lambda hurry: work.fallback(bundle, bypass, hurry), deadline.at, may_drop=work.may_drop
+            )
             return await _result(future, left, None)
         finally:
             if left is not None:

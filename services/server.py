@@ -30,7 +30,7 @@ def run(settings: Settings) -> None:
 
     log_to_stderr()
     key, origin = service_key(settings.home)
-    cache = open_cache(settings.cache, os.environ.get(settings.cache.password_env))
+    cache = open_cache(settings.cache, os.environ.get(settings.cache.password_env), key)
     restarts = ScorerRestarts()
     open_engines: OpenEngines = LocalEngines
     if settings.serving.scorer_process:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 _STAGE = re.compile(r"^[a-z][a-z0-9_]{0,40}$")
-_REASONS = get_args(BypassReason)
+_REASONS = (*get_args(BypassReason), "fault")
 _VERSIONS = tuple(version.name for version in fields(ServedVersions))
 
 
@@ -119,6 +119,11 @@ class Telemetry:
             shown += [
                 ("redis_hits", "Scores found in Redis since the start.", lambda: cache.hits),
                 ("redis_failures", "Calls of Redis that failed since the start.", lambda: cache.failures),
+                (
+                    "redis_refused",
+                    "Values in Redis that no service of this key wrote, or that are no score.",
+                    lambda: cache.refused,
+                ),
                 ("redis_dropped", "Writes dropped since Redis was too slow.", lambda: cache.dropped),
                 ("redis_breaker_open", "1 while Redis is left alone.", lambda: cache.breaker_open),
             ]

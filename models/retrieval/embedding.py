@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from models.errors import ModelFileError
 from models.retrieval.encoder import Encoder, EncoderPrompts
 from models.retrieval.steps import PASSAGE_EMBEDDINGS
 from models.store.durable_files import digest_json, link_or_copy, write_atomically
@@ -129,6 +130,8 @@ def embed_corpus(
                 settings.batch_size,
                 _shifted(progress, start, len(wanted)),
             )
+            if not np.isfinite(embedded).all():
+                raise ModelFileError(f"{settings.model} gives vectors that are not finite.", "Use another encoder.")
             shards.write(contents, embedded)
             vectors.update(zip(contents, embedded, strict=True))
         seconds = time.perf_counter() - started

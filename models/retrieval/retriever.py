@@ -154,6 +154,7 @@ class HybridRetriever:
         for start in range(0, len(queries), _BLOCK):
             block = queries[start : start + _BLOCK]
             known = self.encode(block) if vectors is None else vectors[start : start + _BLOCK]
+            known = np.nan_to_num(known, nan=0.0, posinf=0.0, neginf=0.0)  # No direction: words alone order.
             results.extend(self._retrieve_block(block, known, top_k, depth, mask))
             if progress is not None:
                 progress(len(results), len(queries))

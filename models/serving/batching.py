@@ -9,6 +9,7 @@ given back undone, and what nobody waits for any more is dropped.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,11 +21,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from models.serving.running_mean import DECAY_AFTER_SKIP, TOKEN_COST_WEIGHT, RunningMean
+from models.errors import ModelFileError, ScorerLost
+from models.serving.running_mean import TOKEN_COST_WEIGHT, RunningMean
 
 if TYPE_CHECKING:
     from models.cross_encoder.pair_tokenizer import EncodedPair
 
+_LOG = logging.getLogger(__name__)
 MAX_PADDING = 0.1
 """Share of a batch's tokens that may be padding."""
 
@@ -58,10 +61,14 @@ class CostModel:
 
     @classmethod
     def measure(cls, engine: Engine, samples: Sequence[tuple[str, str]]) -> CostModel:
-        """Score the samples twice; the second time counts, the first warms up."""
+        """Score the samples twice; the second time counts, the first warms up.
+
+        Raises `ModelFileError` for scores that are not finite.
+        """
         encoded = engine.encode(samples)
         size = max(len(encoded), 1)
-        engine.logits_of(encoded, size)
+        if not np.isfinite(engine.logits_of(encoded, size)).all():
+            raise ModelFileError("the model scores its own passages with what is no finite number", "Train it again.")
         started = time.perf_counter()
         engine.logits_of(encoded, size)
         computed = _computed_tokens([len(encoding) for encoding in encoded], padded=engine.padded)
@@ -77,8 +84,8 @@ class CostModel:
             self._ms_per_token.observe(milliseconds / tokens)
 
     def lower(self) -> None:
-        """Expect a little less: an estimate that lets nothing run is never measured again."""
-        self._ms_per_token.value *= DECAY_AFTER_SKIP
+        """Expect a little less, after nothing was run since too much was expected."""
+        self._ms_per_token.lower()
 
 
 class Claim:
@@ -109,10 +116,12 @@ class Claim:
 
 @dataclass(frozen=True)
 class Scores:
-    """Logits [n] of the pairs that were `scored` [n]; the other places are not to be read."""
+    """Logits [n] of the pairs that were `scored` [n]; the other places are not to be read. Of the pairs that `failed`
+    [n] the model raised an error, or gave no finite number."""
 
     logits: NDArray[np.float64]
     scored: NDArray[np.bool_]
+    failed: NDArray[np.bool_]
 
 
 @dataclass(eq=False)
@@ -127,11 +136,12 @@ class _Pairs:
     logits: NDArray[np.float64]
     waiting: list[int]
     scored: NDArray[np.bool_]
+    failed: NDArray[np.bool_]
     done: Future[Scores] = field(default_factory=Future)
 
     def settle(self) -> None:
         self.waiting = []
-        self.done.set_result(Scores(self.logits, self.scored))
+        self.done.set_result(Scores(self.logits, self.scored, self.failed))
 
 
 @dataclass(eq=False)
@@ -190,7 +200,7 @@ class Batcher:
     def score(self, engine: str, encoded: Sequence[EncodedPair], deadline: float, claim: Claim) -> Future[Scores]:
         """Score pairs, the most important first, as far as the deadline and the other requests allow.
 
-        An exception of the engine is raised by the future.
+        A pair that the engine fails at is `failed`; the others of its batch are scored. The future raises `ScorerLost`.
         """
         pairs = _Pairs(
             engine,
@@ -200,6 +210,7 @@ class Batcher:
             next(self._numbers),
             np.zeros(len(encoded), dtype=np.float64),
             list(range(len(encoded))),
+            np.zeros(len(encoded), dtype=np.bool_),
             np.zeros(len(encoded), dtype=np.bool_),
         )
         if not encoded:
@@ -307,7 +318,7 @@ class Batcher:
         ms_of = {size: cost.predict(max(sizes) if padded else size) for size in sizes}
         started = self.clock()
         try:
-            logits = self._engines[engine].logits_of(encoded, len(batch))
+            logits = self._logits(engine, encoded)
         except BaseException as error:
             for pairs in {id(pairs): pairs for pairs, _ in batch}.values():
                 self._remove(pairs)
@@ -319,7 +330,8 @@ class Batcher:
         self.tokens += sum(sizes)
         finished = []
         for (pairs, index), size, logit in zip(batch, sizes, logits, strict=True):
-            pairs.logits[index], pairs.scored[index] = logit, True
+            finite = bool(np.isfinite(logit))
+            pairs.logits[index], pairs.scored[index], pairs.failed[index] = logit, finite, not finite
             pairs.waiting.remove(index)
             pairs.claim.spend(ms_of[size])
             if not pairs.waiting:
@@ -327,6 +339,27 @@ class Batcher:
         for pairs in finished:
             self._remove(pairs)
             pairs.settle()
+
+    def _logits(self, engine: str, encoded: Sequence[EncodedPair]) -> NDArray[np.float64]:
+        """Logits [n]; what is not finite is no score. Where the engine raises, halves find the pair at fault.
+
+        Raises `ScorerLost`.
+        """
+        try:
+            logits = np.asarray(self._engines[engine].logits_of(encoded, len(encoded)), dtype=np.float64)
+        except ScorerLost:
+            raise
+        except Exception as error:
+            if len(encoded) > 1:
+                half = len(encoded) // 2
+                return np.concatenate([self._logits(engine, encoded[:half]), self._logits(engine, encoded[half:])])
+            # Its text may stand in that of the error.
+            _LOG.error("the %s model fails at a pair of %s tokens: %s", engine, len(encoded[0]), type(error).__name__)
+            return np.array([np.nan])
+        if not np.isfinite(logits).all():
+            count = int(np.count_nonzero(~np.isfinite(logits)))
+            _LOG.error("the %s model gives %s of %s scores that are not finite", engine, count, len(logits))
+        return logits
 
     def _remove(self, work: _Work) -> None:
         with self._changed:

@@ -24,6 +24,7 @@ from models.serving.batching import Batcher, Claim, CostModel
 from models.serving.engines import Engines, LocalEngines, OpenEngines, reader_version, use_threads
 from models.serving.model_files import ModelFiles
 from models.serving.protocol import Ranking, ServedVersions
+from models.serving.running_mean import ENCODING_WEIGHT, RunningMean
 from models.serving.score_cache import ScoreCache, model_prefix
 from models.serving.tiered_reranker import TieredReranker
 from models.settings import AUTO, ServingSettings, Settings, chosen
@@ -126,7 +127,7 @@ class LoadedBundle:
         scorers = self._engines.scorers
         samples = [("how is this used", text) for text in self._sample(_WARM_UP)]
         costs = {name: CostModel.measure(engine, samples) for name, engine in scorers.items()}
-        self._encode_ms = self._measure_encoder()
+        self._encode_ms = RunningMean(self._measure_encoder(), ENCODING_WEIGHT)
         encode = next(iter(scorers.values())).encode
         self._frame_tokens = len(encode([("", "")])[0])
         self._most_tokens = max(facts.max_tokens, len(encode([("", "a " * facts.max_tokens)])[0]))
@@ -247,7 +248,7 @@ class LoadedBundle:
         fresh = len(documents)
         if characters <= _HASHED_CHARACTERS:
             fresh = int(np.count_nonzero(self._passages.rows_of(documents) < 0))
-        return self._encode_ms * fresh + self._models_ms(query, list(map(len, documents)))
+        return self._encode_ms.value * fresh + self._models_ms(query, list(map(len, documents)))
 
     def passage(self, candidate: Candidate) -> Passage:
         """The passage that a candidate of `retrieve` is."""
@@ -309,27 +310,34 @@ class LoadedBundle:
         """Cosine of the query with each document, and for how many it was computed; the rest get the mean of
         the corpus. `rows` [n] are the passages that documents are, -1 where they are none."""
         vector = self._encoder.encode_queries([query])
-        scores = np.full(len(documents), self._mean_dense, dtype=np.float64)
+        scores = np.full(len(documents), np.nan, dtype=np.float64)
         stored = np.flatnonzero(rows >= 0)
         if len(stored):
             scores[stored] = self._dense.score(vector, rows[None, stored])[0]
         fresh = sorted(np.flatnonzero(rows < 0).tolist(), key=lambda index: (-lexical[index], index))
-        done = 0
         for start in range(0, len(fresh), _ENCODE_BATCH):
             batch = fresh[start : start + _ENCODE_BATCH]
             vectors = self._batcher.compute(
-                lambda batch=batch: self._encoder.encode_passages(
-                    [""] * len(batch), [documents[index] for index in batch], _ENCODE_BATCH
-                ),
-                self._encode_ms * len(batch),
+                lambda batch=batch: self._embed([documents[index] for index in batch]),
+                self._encode_ms.value * len(batch),
                 until,
                 claim,
             ).result()
             if vectors is None:
+                if not start and not claim.withdrawn and time.perf_counter() < until:
+                    self._encode_ms.lower()
                 break
             scores[batch] = vectors @ vector[0]
-            done += len(batch)
-        return scores, len(stored) + done
+        embedded = np.isfinite(scores)
+        scores[~embedded] = self._mean_dense
+        return scores, int(embedded.sum())
+
+    def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors [n, dimensions], in the thread of the models."""
+        started = time.perf_counter()
+        vectors = self._encoder.encode_passages([""] * len(texts), texts, _ENCODE_BATCH)
+        self._encode_ms.observe(1000 * (time.perf_counter() - started) / len(texts))
+        return vectors
 
 
 def _place_ids(documents: Sequence[str]) -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 TOKEN_COST_WEIGHT = 0.2
 """Weight of the newest batch in the time per token (`models.serving.batching.CostModel`)."""
 DECAY_AFTER_SKIP = 0.9
-"""Factor on the time per token after it alone caused pairs to be skipped, so that a too pessimistic estimate recovers:
-what is skipped is not measured."""
+"""Factor on an estimate after it alone caused work to be skipped, so that a too pessimistic one recovers: what is
+skipped is not measured."""
+ENCODING_WEIGHT = 0.2
+"""Weight of the newest batch in the time of embedding a text (`models.serving.loaded_bundle`)."""
 
 USAGE_WEIGHT = 0.05
 """Weight of the newest request in the share of predicted time that requests take (`services.usage.Usage`)."""
@@ -31,3 +33,7 @@ class RunningMean:
     def observe(self, measurement: float) -> None:
         """Move the mean towards a measurement."""
         self.value += self._weight * (measurement - self.value)
+
+    def lower(self) -> None:
+        """Expect a little less: an estimate that lets nothing run is never measured again."""
+        self.value *= DECAY_AFTER_SKIP

@@ -4,11 +4,16 @@ A key is `<prefix of the model><hash of query and passage>`. The prefix is made 
 tokens and the version of the code that reads pairs, so that the same weights in another bundle find their scores
 again, and a release that goes drops its own only.
 Reading and writing never raises: what a cache does not give is computed.
+
+Whoever writes to Redis could decide rankings, so each value there carries a MAC of its key and score (RFC 7693, keyed
+BLAKE2b) by the key of the service: replicas that share Redis share that key, and believe nobody else.
 """
 
 from __future__ import annotations
 
+import hmac
 import logging
+import math
 import queue
 import struct
 import threading
@@ -38,6 +43,7 @@ _BREAK_AFTER = 3
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _NAMESPACE = b"rerankops:score:"
 _SCANNED = 1000
+_MAC_BYTES = 16
 
 T = TypeVar("T")
 
@@ -234,10 +240,13 @@ class RedisCache:
         memory: MemoryCache,
         ttl_s: int,
         clock: Callable[[], float] = time.monotonic,
+        key: str = "",
     ) -> None:
         self._client = client
         self.memory = memory
         self._ttl_s = ttl_s
+        self._key = blake2b(key.encode()).digest()
+        self.refused = 0
         self._breaker = CircuitBreaker(clock)
         self._writer = BackgroundWriter(self._breaker.call)
         self.hits = 0
@@ -273,8 +282,12 @@ class RedisCache:
             return scores
         fresh: dict[bytes, KnownScore] = {}
         for row, value in zip(missing, values, strict=True):
-            if value is not None and len(value) == _VALUE.size:
-                scores[row] = fresh[keys[row]] = KnownScore.unpack(value)
+            if value is None:
+                continue
+            if (score := self._opened(model + keys[row], value)) is None:
+                self.refused += 1
+            else:
+                scores[row] = fresh[keys[row]] = score
         self.memory.put(model, fresh)
         self.hits += len(fresh)
         return scores
@@ -282,7 +295,7 @@ class RedisCache:
     def put(self, model: bytes, scores: Mapping[bytes, KnownScore]) -> None:
         """Remember scores, in Redis a little later."""
         self.memory.put(model, scores)
-        packed = {_NAMESPACE + model + key: score.pack() for key, score in scores.items()}
+        packed = {_NAMESPACE + model + key: self._sealed(model + key, score.pack()) for key, score in scores.items()}
 
         def write() -> object:
             pipeline = self._client.pipeline(transaction=False)
@@ -314,6 +327,18 @@ class RedisCache:
         self._writer.close()
         self._client.close()
 
+    def _sealed(self, key: bytes, value: bytes) -> bytes:
+        """A score as Redis has it."""
+        return value + blake2b(key + value, digest_size=_MAC_BYTES, key=self._key).digest()
+
+    def _opened(self, key: bytes, stored: bytes) -> KnownScore | None:
+        """The score of `key`; None where this service's key did not seal it, or it is no finite number."""
+        value = stored[:-_MAC_BYTES]
+        if len(value) != _VALUE.size or not hmac.compare_digest(stored, self._sealed(key, value)):
+            return None
+        score = KnownScore.unpack(value)
+        return score if math.isfinite(score.logit) else None
+
     def _keys_of(self, model: bytes) -> Iterator[list[bytes]]:
         pattern = b"".join(b"\\" + bytes([sign]) for sign in _NAMESPACE + model) + b"*"
         cursor = 0
@@ -325,10 +350,11 @@ class RedisCache:
                 return
 
 
-def open_cache(settings: CacheSettings, password: str | None = None) -> MemoryCache | RedisCache | None:
+def open_cache(settings: CacheSettings, password: str | None = None, key: str = "") -> MemoryCache | RedisCache | None:
     """The cache of the settings; None when it is switched off. Raises `SettingsError` where Redis' client is missing.
 
-    A Redis that is away is no error: the breaker tries it again.
+    Services share scores in Redis where they have the same `key`. A Redis that is away is no error: the breaker tries
+    it again.
     """
     if not settings.max_mb:
         return None
@@ -354,4 +380,4 @@ def open_cache(settings: CacheSettings, password: str | None = None) -> MemoryCa
         )
     except ValueError as error:
         raise SettingsError(f"cache.url: {error}", "Write it as redis://host:6379/0.") from error
-    return RedisCache(client, memory, settings.ttl_s)
+    return RedisCache(client, memory, settings.ttl_s, key=key)

@@ -53,10 +53,12 @@ class _Request:
 
 @dataclass(frozen=True, slots=True)
 class _TierScores:
-    """Rows [m] that have a model's logit; those of them whose logit was cached; tokens read; texts cut."""
+    """Rows [m] that have a model's logit; those of them whose logit was cached; pairs that the model failed at; tokens
+    read; texts cut."""
 
     rows: NDArray[np.int64]
     cached: Collection[int]
+    failed: int
     tokens: int
     truncated: int
 
@@ -146,7 +148,9 @@ class TieredReranker:
             cached[tier.name] = part.cached
             tokens += part.tokens
             truncated = max(truncated, part.truncated)
-            if len(part.rows) < len(rows):
+            if part.failed:
+                reasons.insert(0, f"fault: {tier.name} has no score for {part.failed} of {len(rows)}")
+            if len(part.rows) + part.failed < len(rows):
                 reasons.append(f"{tier.name} scored {len(part.rows)} of {len(rows)} inside the budget")
             return scores.standing(tier, part.rows)
 
@@ -182,13 +186,15 @@ class TieredReranker:
             cut = np.array([encoding.cut for encoding in encoded])
             future = self._batcher.score(tier, encoded, request.deadline, request.claim)
             waiting.append((part, sizes, cut, future))
-        scored, tokens, truncated = [np.array(sorted(cached), dtype=np.int64)], 0, sum(cached.values())
+        scored, failed = [np.array(sorted(cached), dtype=np.int64)], 0
+        tokens, truncated = 0, sum(cached.values())
         computed: dict[int, KnownScore] = {}
         for part, sizes, cut, future in waiting:
             scores = future.result()
             rows_scored, cut_scored = part[scores.scored], cut[scores.scored]
             logits[rows_scored] = scores.logits[scores.scored]
             scored.append(rows_scored)
+            failed += int(scores.failed.sum())
             tokens += int(sizes[scores.scored].sum())
             truncated += int(cut_scored.sum())
             for row, was_cut in zip(rows_scored.tolist(), cut_scored.tolist(), strict=True):
@@ -196,7 +202,7 @@ class TieredReranker:
         if self._cache is not None and computed:
             key_of = dict(zip(rows.tolist(), keys, strict=True))
             self._cache.put(self._models[tier], {key_of[row]: score for row, score in computed.items()})
-        return _TierScores(np.concatenate(scored), cached.keys(), tokens, truncated)
+        return _TierScores(np.concatenate(scored), cached.keys(), failed, tokens, truncated)
 
     def _cached(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Path, Request, Response
 from models.contracts.messages import Decision
 from models.contracts.rows import Candidate, Passage
 from models.records import decisions
-from models.serving.answer import Answer, extractive_answer
+from models.serving.answer import Answer, ScoreSentences, extractive_answer
 from models.serving.batching import Claim
 from models.serving.protocol import Ranked, Ranking, ServedBundle, ServedVersions, candidates_of, ranking_fault
 from models.settings import Settings
@@ -56,11 +56,8 @@ async def answer(
     budget_ms = body.timeout_ms or x_timeout_ms or settings.tiers.budget_ms
     deadline = Deadline(budget_ms, request.scope["arrived"])
     check_query(body.query, context)
-    work = Work(
-        lambda bundle: _cost_ms(bundle, body, settings),
-        lambda bundle, claim: find_answer(bundle, body, settings, deadline, claim),
-        lambda bundle, bypass, _: find_answer(bundle, body, settings, deadline, bypass=bypass),
-    )
+    question = _Question(body, settings, deadline)
+    work = Work(question.cost_ms, question.answer, question.answer_without_models, may_drop=True)
     answered = await context.watcher.run(work, deadline, caller_left(request))
     decision = decide(
         request,
@@ -109,53 +106,78 @@ def decision(decision_id: Annotated[str, Path(pattern=DECISION_ID)], context: Co
     return stored
 
 
-def find_answer(
-    bundle: ServedBundle,
-    body: AnswerRequest,
-    settings: Settings,
-    deadline: Deadline,
-    claim: Claim | None = None,
-    bypass: Bypass | None = None,
-) -> Answered:
-    """Retrieve, rank and answer; `bypass` says why no model takes part, where none does.
+class _Question:
+    """One question and what was retrieved for it, which an answer without the models takes over from one with them that
+    was not in time."""
 
-    Raises `RankingFault` for a ranking that does not match.
-    """
-    stage_ms = {"queue": deadline.elapsed_ms}
-    candidates = bundle.retrieve(body.query, _top_k(bundle, body, settings), body.passage_filter)
-    stage_ms["retrieve"] = deadline.elapsed_ms - stage_ms["queue"]
-    ranking = bundle.rank_candidates(body.query, candidates, 0.0 if bypass else deadline.remaining_ms, claim)
-    if fault := ranking_fault(ranking, len(candidates)):
-        raise RankingFault(f"The engine failed: {fault}")
-    if bypass:
-        ranking = Ranking(ranking.items, degraded=True, degraded_reason=bypass.degraded_reason)
-    stage_ms |= ranking.stage_ms
-    ranked_at = deadline.elapsed_ms
-    shown = max(body.max_passages or _PASSAGES, settings.generator.passages)
-    passages = [(bundle.passage(candidates[item.index]), item) for item in ranking.items[:shown]]
-    text = extractive_answer(
-        body.query,
-        [(passage, item.score) for passage, item in passages],
-        settings.generator,
-        None if ranking.degraded else _sentence_scorer(bundle, settings, deadline, claim),
-    )
-    stage_ms["answer"] = deadline.elapsed_ms - ranked_at
-    return Answered(candidates, ranking, passages, text, bundle.versions, stage_ms)
+    def __init__(self, body: AnswerRequest, settings: Settings, deadline: Deadline) -> None:
+        self._body = body
+        self._settings = settings
+        self._deadline = deadline
+        self._shown = max(body.max_passages or _PASSAGES, settings.generator.passages)
+        self._stage_ms: dict[str, float] = {}
+        self._retrieved: list[Candidate] | None = None
 
+    def cost_ms(self, bundle: ServedBundle) -> float:
+        """Predicted time of ranking, and of the sentences, which hold the tokens of the best passages once more."""
+        ranking = bundle.candidates_ms(self._body.query, self._top_k(bundle))
+        return ranking + bundle.candidates_ms(self._body.query, self._settings.generator.passages)
 
-def _top_k(bundle: ServedBundle, body: AnswerRequest, settings: Settings) -> int:
-    return body.top_k or candidates_of(bundle, settings.serving)
+    def answer(self, bundle: ServedBundle, claim: Claim) -> Answered:
+        """Retrieve, rank and answer. Raises `RankingFault` for a ranking that does not match."""
+        candidates = self._retrieve(bundle)
+        ranking = self._rank(bundle, candidates, self._deadline.remaining_ms, claim)
+        score = None if ranking.degraded else _sentence_scorer(bundle, self._settings, self._deadline, claim)
+        return self._answered(bundle, candidates, ranking, score)
 
+    def answer_without_models(self, bundle: ServedBundle, bypass: Bypass, hurry: bool) -> Answered:
+        """Retrieve and answer in the order of the first stage; in a hurry with the passages alone, unless it is the
+        caller who gave no time."""
+        candidates = self._retrieve(bundle)
+        lean = self._rank(bundle, candidates, 0.0, None)
+        ranking = Ranking(lean.items, degraded=True, degraded_reason=bypass.degraded_reason)
+        return self._answered(bundle, candidates, ranking, None, passages_alone=hurry and bypass.reason != "budget")
 
-def _cost_ms(bundle: ServedBundle, body: AnswerRequest, settings: Settings) -> float:
-    """Predicted time of ranking, and of the sentences, which hold the tokens of the best passages once more."""
-    ranking = bundle.candidates_ms(body.query, _top_k(bundle, body, settings))
-    return ranking + bundle.candidates_ms(body.query, settings.generator.passages)
+    def _top_k(self, bundle: ServedBundle) -> int:
+        return self._body.top_k or candidates_of(bundle, self._settings.serving)
+
+    def _retrieve(self, bundle: ServedBundle) -> list[Candidate]:
+        if self._retrieved is None:
+            queued = self._deadline.elapsed_ms
+            retrieved = bundle.retrieve(self._body.query, self._top_k(bundle), self._body.passage_filter)
+            self._stage_ms = {"queue": queued, "retrieve": self._deadline.elapsed_ms - queued}
+            self._retrieved = retrieved
+        return self._retrieved
+
+    def _rank(
+        self, bundle: ServedBundle, candidates: list[Candidate], budget_ms: float, claim: Claim | None
+    ) -> Ranking:
+        ranking = bundle.rank_candidates(self._body.query, candidates, budget_ms, claim)
+        if fault := ranking_fault(ranking, len(candidates)):
+            raise RankingFault(f"The engine failed: {fault}")
+        return ranking
+
+    def _answered(
+        self,
+        bundle: ServedBundle,
+        candidates: list[Candidate],
+        ranking: Ranking,
+        score: ScoreSentences | None,
+        passages_alone: bool = False,
+    ) -> Answered:
+        ranked_at = self._deadline.elapsed_ms
+        passages = [(bundle.passage(candidates[item.index]), item) for item in ranking.items[: self._shown]]
+        answer = Answer("", [])
+        if not passages_alone:
+            read = [(passage, item.score) for passage, item in passages]
+            answer = extractive_answer(self._body.query, read, self._settings.generator, score)
+        stage_ms = {**self._stage_ms, **ranking.stage_ms, "answer": self._deadline.elapsed_ms - ranked_at}
+        return Answered(candidates, ranking, passages, answer, bundle.versions, stage_ms)
 
 
 def _sentence_scorer(
     bundle: ServedBundle, settings: Settings, deadline: Deadline, claim: Claim | None
-) -> Callable[[str, Sequence[str]], Sequence[float]] | None:
+) -> ScoreSentences | None:
     """The reranker as judge of sentences, where time is left for it."""
     budget_ms = min(deadline.remaining_ms, _SENTENCE_SHARE * deadline.budget_ms)
     if budget_ms <= settings.tiers.reserve_ms:

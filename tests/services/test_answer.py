@@ -10,8 +10,13 @@ import pytest
 from models.contracts.messages import Decision
 from models.contracts.tiers import MODEL_TIERS
 from models.serving.answer import NO_ANSWER
+from models.serving.batching import Claim
 from models.serving.loaded_bundle import LoadedBundle
 from models.serving.protocol import candidates_of
+from services.deadline import Deadline
+from services.lanes import Bypass
+from services.routes.answer import _Question
+from services.schemas import AnswerRequest
 from tests.services.conftest import Running
 from tests.small_bundle import BUDGET_MS, KEY_QUESTION, QUESTION, SECRET, STAFF, Handbook, Small, in_force
 
@@ -99,6 +104,21 @@ def test_without_time_the_first_stage_answers(running: Running) -> None:
     assert result["degraded_reason"] == "budget: the time budget has no room for the models"
     assert response.headers["X-Degraded"] == "true"
     assert result["citations"]
+
+
+def test_in_a_hurry_the_passages_come_alone_and_what_was_retrieved_is_not_retrieved_again(
+    loaded: LoadedBundle, small: Small, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = _Question(AnswerRequest(query=QUESTION), small.settings, Deadline(BUDGET_MS))
+    whole = question.answer(loaded, Claim())
+    monkeypatch.setattr(LoadedBundle, "retrieve", lambda *_: pytest.fail("retrieved again"))
+    late = Bypass("late", "its time ran out")
+    hurried, unhurried = (question.answer_without_models(loaded, late, hurry) for hurry in (True, False))
+    assert [item.passage_id for item in hurried.candidates] == [item.passage_id for item in whole.candidates]
+    assert (hurried.answer.text, hurried.answer.citations) == ("", [])
+    assert (hurried.ranking.degraded, hurried.ranking.degraded_reason) == (True, "late: its time ran out")
+    assert hurried.passages
+    assert unhurried.answer.citations
 
 
 def test_a_question_about_something_else_is_not_answered(running: Running) -> None:

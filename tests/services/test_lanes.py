@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.serving.batching import Claim
+from services.errors import Overloaded
 from services.lanes import MAX_WAITING, Bypass, FallbackLane, ModelLane, Ticket, TooLateError
 from tests.patience import PATIENCE_S
 
@@ -194,3 +195,50 @@ def test_the_fallback_lane_runs_in_order_and_hurries_when_work_piles_up_or_time_
     assert out_of_time.result(0) == ("late", True)
     with pytest.raises(ZeroDivisionError):
         broken.result(0)
+
+
+def test_what_may_be_dropped_is_dropped_when_more_is_asked_than_can_be_answered_in_time() -> None:
+    clock = Clock()
+    lane = FallbackLane("fallback", clock)
+    gate, held = threading.Event(), threading.Event()
+
+    def job(hurry: bool) -> float:
+        held.set()
+        assert gate.wait(PATIENCE_S)
+        clock.now += 0.010
+        return clock.now
+
+    lane._hurried_ms.value = 10.0
+    first = lane.submit(job, 1.0, may_drop=True)
+    assert held.wait(PATIENCE_S)
+    asked = [lane.submit(job, 1.0, may_drop=True) for _ in range(200)]
+    kept = lane.submit(job, 1.0)
+    refused = [item for item in asked if item.done()]
+    assert all(isinstance(item.exception(), Overloaded) for item in refused)
+    assert 130 < len(refused) < 160, "half of a second is some 50 jobs"
+    clock.now = 0.8
+    gate.set()
+    lane.close()
+    lane.join()
+    ended = [item.result(0) for item in asked if item.exception(0) is None]
+    assert max(ended) < 1.02
+    assert len(ended) >= 19
+    assert len(ended) + sum(isinstance(item.exception(0), Overloaded) for item in asked) == 200
+    assert kept.result(0) < 1.03, "what costs next to nothing is always answered"
+    assert first.result(0)
+
+
+def test_a_job_time_measured_at_a_busy_moment_is_corrected() -> None:
+    clock = Clock()
+    lane = FallbackLane("fallback", clock)
+    lane._job_ms.value = 8_700.0
+
+    def job(hurry: bool) -> bool:
+        clock.now += 0.001
+        return hurry
+
+    hurried = [lane.submit(job, clock.now + 1.0).result(PATIENCE_S) for _ in range(60)]
+    lane.close()
+    lane.join()
+    assert (hurried[0], hurried[-1]) == (True, False)
+    assert lane._job_ms.value < 1000

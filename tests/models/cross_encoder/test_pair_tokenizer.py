@@ -84,7 +84,8 @@ def test_no_more_of_a_text_is_looked_at_than_a_bound(tokenizer: Any) -> None:
         filler = (FILLER + ". ") * 200
         short, long = filler[: pairs.characters], filler[: pairs.characters] + ANSWER * 10_000
         asked = "clean the filter " * 10_000
-        encoded = pairs.encode([("vinegar", short), ("vinegar", long), (asked[: pairs.characters], long), (asked, long)])
+        queries = "vinegar", asked[: pairs.characters], asked
+        encoded = pairs.encode([("vinegar", short), *((query, long) for query in queries)])
         assert encoded[0].ids.tolist() == encoded[1].ids.tolist()
         assert encoded[2].ids.tolist() == encoded[3].ids.tolist()
         assert encoded[1].cut

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from models.errors import ModelFileError, ScorerLost
 from models.serving.batching import MAX_PADDING, Batcher, Claim, CostModel, Scores
 from models.serving.loaded_bundle import LoadedBundle
 from models.serving.running_mean import DECAY_AFTER_SKIP
@@ -45,6 +46,8 @@ class Engine:
     batches: list[list[int]] = field(default_factory=list)
     lengths: list[list[int]] = field(default_factory=list)
     fault: BaseException | None = None
+    poison: dict[int, str] = field(default_factory=dict)
+    """What happens to pairs by name: `raises`, or the number that they get."""
 
     def clock(self) -> float:
         return self.now
@@ -60,7 +63,9 @@ class Engine:
         self.batches.append([pair.name for pair in encoded])
         self.lengths.append([pair.length for pair in encoded])
         self.now += (len(encoded) * max(map(len, encoded)) if self.padded else sum(map(len, encoded))) / 1000
-        return np.array([pair.name for pair in encoded], dtype=np.float32)
+        if any(self.poison.get(pair.name) == "raises" for pair in encoded):
+            raise ValueError("a pair is not to be read")
+        return np.array([float(self.poison.get(pair.name, pair.name)) for pair in encoded], dtype=np.float32)
 
 
 @dataclass
@@ -215,19 +220,39 @@ def test_other_steps_take_their_turn_by_deadline(bench: Bench) -> None:
     assert claim.left_ms == 6.0
 
 
-def test_a_fault_hurts_those_in_the_batch_and_nobody_else(bench: Bench) -> None:
+def test_a_lost_scorer_hurts_those_in_the_batch_and_nobody_else(bench: Bench) -> None:
     bench.hold()
     inside = [bench.give([Pair(n, 10)], 10.0) for n in (1, 2)]
     broken = bench.batcher.compute(lambda: 1 / 0, 0.0, LATER, Claim())
-    bench.engine.fault = ValueError("broken")
+    bench.engine.fault = ScorerLost("gone")
     bench.engine.gate.set()
     for first in inside:
-        with pytest.raises(ValueError, match="broken"):
+        with pytest.raises(ScorerLost, match="gone"):
             first.result(PATIENCE_S)
     with pytest.raises(ZeroDivisionError):
         broken.result(PATIENCE_S)
     bench.engine.fault = None
     assert names(bench.give([Pair(3, 10)], LATER)) == [3]
+
+
+@pytest.mark.parametrize("how", ["raises", "nan", "inf"])
+def test_a_pair_that_the_model_fails_at_costs_the_others_of_its_batch_nothing(
+    bench: Bench, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.hold()
+    inside = [bench.give([Pair(n, 10) for n in group], LATER) for group in ((1, 2), (3,), (4, 5))]
+    bench.engine.poison = {2: how, 3: how}
+    bench.go()
+    assert [names(result) for result in inside] == [[1, None], [None], [4, 5]]
+    assert [result.result(0).failed.tolist() for result in inside] == [[False, True], [True], [False, False]]
+    assert "one model" in caplog.text
+
+
+def test_a_model_that_gives_no_numbers_is_not_loaded() -> None:
+    engine = Engine(poison={1: "nan"})
+    engine.gate.set()
+    with pytest.raises(ModelFileError, match="no finite number"):
+        CostModel.measure(engine, [("four", "1")])
 
 
 def test_nothing_to_score_is_scored_at_once_and_nothing_is_taken_after_the_end() -> None:

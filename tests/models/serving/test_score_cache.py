@@ -70,8 +70,8 @@ def client(redis_url: str) -> Iterator[Any]:
         yield result
 
 
-def cached(redis_url: str, timeout_ms: float = 60_000) -> RedisCache:
-    result = open_cache(CacheSettings(url=redis_url, timeout_ms=timeout_ms))
+def cached(redis_url: str, timeout_ms: float = 60_000, key: str = "") -> RedisCache:
+    result = open_cache(CacheSettings(url=redis_url, timeout_ms=timeout_ms), key=key)
     assert isinstance(result, RedisCache)
     return result
 
@@ -173,9 +173,21 @@ def test_a_release_drops_its_own_scores_from_redis(redis_url: str, client: Any) 
 
 def test_a_value_that_is_none_of_ours_is_not_believed(redis_url: str, client: Any) -> None:
     cache, key = cached(redis_url), pair_key("q", "t")
-    client.set(b"rerankops:score:" + ONE + key, b"nonsense")
-    assert cache.get(ONE, [key]) == [None]
+    name = b"rerankops:score:" + ONE + key
+    other = pair_key("q", "u")
+    for value in (b"nonsense", KnownScore(9.0, False).pack(), KnownScore(9.0, False).pack() + bytes(16)):
+        client.set(name, value)
+        assert cache.get(ONE, [key]) == [None]
+    cache.put(ONE, {other: KNOWN, key: KnownScore(float("nan"), False)})
     cache.close()
+    reader, stranger = cached(redis_url), cached(redis_url, key="of another service")
+    assert reader.get(ONE, [other, key]) == [KNOWN, None], "one is no number"
+    assert stranger.get(ONE, [other]) == [None], "written by whom it has no key of"
+    client.set(name, client.get(b"rerankops:score:" + ONE + other))
+    assert cached(redis_url).get(ONE, [key]) == [None], "it is the score of another pair"
+    assert (cache.refused, reader.refused, stranger.refused) == (3, 1, 1)
+    reader.close()
+    stranger.close()
 
 
 def test_a_redis_that_is_gone_costs_nothing_and_is_tried_again_later() -> None:

@@ -18,6 +18,7 @@ from models.contracts.tiers import TIERS
 from models.serving.batching import Batcher, Claim, CostModel
 from models.serving.loaded_bundle import LoadedBundle
 from models.serving.protocol import Ranking, ranking_fault
+from models.serving.score_cache import MemoryCache
 from models.serving.tiered_reranker import TieredReranker
 from models.settings import TiersSettings
 from tests.small_bundle import BUDGET_MS, QUESTION
@@ -61,6 +62,7 @@ class Engine:
     ms_per_token: float = 1.0
     longest: int = 10
     batches: list[list[str]] = field(default_factory=list)
+    logit_of: dict[str, float] = field(default_factory=dict)
 
     def encode(self, pairs: Sequence[tuple[str, str]]) -> list[Any]:
         encoded = []
@@ -74,7 +76,8 @@ class Engine:
         self.batches.append([item.text for item in encoded])
         padded = len(encoded) * max(len(item) for item in encoded)
         self.clock.now += padded * self.ms_per_token / 1000
-        return np.array([self.factor * float(item.text.split()[0]) for item in encoded], dtype=np.float32)
+        logits = [self.logit_of.get(item.text, self.factor * float(item.text.split()[0])) for item in encoded]
+        return np.array(logits, dtype=np.float32)
 
     @property
     def scored(self) -> list[str]:
@@ -280,6 +283,24 @@ def test_texts_that_were_cut_are_counted_once_and_one_of_just_that_length_is_not
     ranking = built.rank(["1 " + "w " * 8, "2 " + "w " * 9, "3 w"])
     assert ranking.truncated == 1
     assert ranking.tokens == 2 * (10 + 10 + 3)
+
+
+@pytest.mark.parametrize("logit", [float("nan"), float("inf")])
+def test_what_is_not_finite_was_not_scored_and_is_not_remembered(logit: float) -> None:
+    cache = MemoryCache(2**20)
+    made = bench(large=0)
+    made.compact.logit_of["1"] = logit
+    reranker = TieredReranker(
+        made.batcher, CALIBRATION, TiersSettings(large_candidates=0, compact_candidates=4), cache, {"compact": b"c"}
+    )
+    scores = np.array([3.0, 2.0, 1.0])
+    for _ in range(2):
+        ranking = reranker.rank("q", ["1", "2", "3"], ["a", "b", "c"], scores, scores * 0, scores, 1e9)
+        assert ranking_fault(ranking, 3) == ""
+        tiers = {item.index: item.scored_by for item in ranking.items}
+        assert tiers == {0: "lean", 1: "compact", 2: "compact"}
+        assert (ranking.degraded, ranking.degraded_reason) == (True, "fault: compact has no score for 1 of 3")
+    assert cache.entries == 2
 
 
 def test_stages_are_timed_by_the_clock() -> None:
