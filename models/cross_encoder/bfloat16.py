@@ -1,5 +1,9 @@
-"""Cross-encoders in bfloat16 on CPUs that multiply it: PyTorch, one pair at a time, or in groups where the CPU has
-tiles (AMX), which one pair does not fill."""
+"""Cross-encoders in bfloat16 on CPUs that multiply it.
+
+BERT's family reads pairs of any lengths one behind the other (`models.cross_encoder.packed_encoder`). Other
+architectures are PyTorch's, one pair at a time, or in groups where the CPU has tiles (AMX), which one pair does not
+fill.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +32,9 @@ _FEWEST_ROWS, _MOST_ROWS = 384, 1536
 """Tokens of a group, padding included. Below the first oneDNN cuts products in another way, and so rounds in another;
 behind the second nothing is gained."""
 
+_PACK_ROWS = 1024
+"""Tokens of a pack, about. More gain little: products of 512 rows run at .9 of the rate of those of 2,048."""
+
 _MULTIPLE = 4
 """A group has a multiple of so many pairs: the vectors of the head's last product."""
 
@@ -35,18 +42,24 @@ _MULTIPLE = 4
 class Bfloat16Scorer(PairwiseScorer):
     """PyTorch with the transformer in bfloat16 and the head in float32.
 
-    With `grouped`, pairs of about the same length are read together. A score still depends on nothing but the pair: a
-    group's length is a step of its own, and groups too small to be multiplied like the others are filled up with
-    pairs whose scores are not used.
+    A score depends on nothing but the pair. With `packed`, a group is as many pairs as fill a product. With `grouped`,
+    pairs of about the same length are read together: a group's length is a step of its own, and groups too small to be
+    multiplied like the others are filled up with pairs whose scores are not used.
     """
 
-    def __init__(self, scorer: CrossEncoderScorer, threads: int, grouped: bool | None = None) -> None:
-        """Takes the model of `scorer` over. `grouped` is by default whether the CPU has tiles."""
+    def __init__(
+        self, scorer: CrossEncoderScorer, threads: int, grouped: bool | None = None, packed: bool | None = None
+    ) -> None:
+        """Takes the model of `scorer` over. `packed` is by default whether the architecture is known there, and
+        `grouped`, for others, whether the CPU has tiles."""
         import torch
+
+        from models.cross_encoder.packed_encoder import PackedEncoder
 
         super().__init__(threads)
         halve(scorer.model)
-        self._grouped = self.padded = has_tiles() if grouped is None else grouped
+        packed = PackedEncoder.packs(scorer.model) if packed is None else packed
+        self._grouped = self.padded = not packed and (has_tiles() if grouped is None else grouped)
         if self._grouped:
             scorer.tokenizer = _InSteps(scorer.tokenizer)
         self._scorer = scorer
@@ -55,6 +68,8 @@ class Bfloat16Scorer(PairwiseScorer):
         before, ready = torch.get_num_threads(), Barrier(threads)
         list(self._pool.map(lambda _: _work_alone(ready), range(threads)))
         torch.set_num_threads(before)  # what a thread sets for itself is the start of later threads too
+        # On a thread of the pool: with more threads products are split in other ways.
+        self._packed = self._pool.submit(PackedEncoder, scorer.model).result() if packed else None
 
     @classmethod
     def load(cls, folder: Path, max_tokens: int, threads: int = 0) -> Bfloat16Scorer:
@@ -77,9 +92,10 @@ class Bfloat16Scorer(PairwiseScorer):
         self, encoded: Sequence[EncodedPair], batch_size: int = 32, progress: Progress | None = None
     ) -> NDArray[np.float32]:
         """float32 [n] relevance logits of encoded pairs. `batch_size` has no effect here."""
-        if not self._grouped:
+        if not self._grouped and self._packed is None:
             return super().logits_of(encoded, batch_size, progress)
-        groups = _groups([len(encoding) for encoding in encoded], self._threads)
+        lengths = [len(encoding) for encoding in encoded]
+        groups = _groups(lengths, self._threads) if self._grouped else _packs(lengths, self._threads)
         scores, done = np.empty(len(encoded), dtype=np.float32), 0
         scored = self._pool.map(self._score_group, ([encoded[index] for index in group] for group in groups))
         for group, logits in zip(groups, scored, strict=True):
@@ -90,6 +106,8 @@ class Bfloat16Scorer(PairwiseScorer):
         return scores
 
     def _score_group(self, group: list[EncodedPair]) -> NDArray[np.float32]:
+        if self._packed is not None:
+            return self._packed.logits(group)
         fewest = _fewest(_in_steps(len(group[0])))
         filled = max(-(-len(group) // _MULTIPLE) * _MULTIPLE, fewest)
         return self._scorer.logits_of([*group, *[group[0]] * (filled - len(group))], filled)[: len(group)]
@@ -142,6 +160,21 @@ def _groups(lengths: Sequence[int], threads: int) -> list[list[int]]:
         ends = [unit * (units * end // count) for end in range(count + 1)]
         groups += [places[start:end] for start, end in pairwise(ends)]
     return groups
+
+
+def _packs(lengths: Sequence[int], threads: int) -> list[list[int]]:
+    """Places of pairs that are read one behind the other, the longest first: a multiple of `threads` packs of about the
+    same number of tokens."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    ends = np.cumsum([lengths[index] for index in order])
+    total = int(ends[-1]) if order else 0
+    count = -(-total // (_PACK_ROWS * threads)) * threads
+    # A pair belongs to the pack in which its middle lies.
+    places = [int((2 * end - lengths[index]) * count // (2 * total)) for index, end in zip(order, ends, strict=True)]
+    packs: list[list[int]] = [[] for _ in range(count)]
+    for index, place in zip(order, places, strict=True):
+        packs[place].append(index)
+    return [pack for pack in packs if pack]
 
 
 def has_tiles() -> bool:

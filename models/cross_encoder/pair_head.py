@@ -48,6 +48,11 @@ class PairHead(Module):
 
     def score(self, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits [pairs] in float32."""
+        return self.combined(*self.pooled(tokens, input_ids, attention_mask))
+
+    def pooled(self, tokens: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalized means of the query's and of the passage's tokens, and the first token, each float32 [pairs,
+        hidden]."""
         tokens = tokens.float()
         words = attention_mask.bool()
         for special in self.special_ids:
@@ -55,7 +60,11 @@ class PairHead(Module):
         in_query = (input_ids == self.separator_id).long().cumsum(dim=1) == 0
         query = _normalized_mean(tokens, words & in_query)
         passage = _normalized_mean(tokens, words & ~in_query)
-        return (query * passage) @ self.interaction + self.first_token(tokens[:, 0]).squeeze(-1)
+        return query, passage, tokens[:, 0]
+
+    def combined(self, query: Tensor, passage: Tensor, first: Tensor) -> Tensor:
+        """Logits [pairs] of what `pooled` gives."""
+        return (query * passage) @ self.interaction + self.first_token(first).squeeze(-1)
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Write config.json and model.safetensors."""

@@ -124,7 +124,8 @@ def test_pairs_that_are_read_together_keep_their_places(
 ) -> None:
     folder = small.first.compact.folder
     alone, together = (
-        Bfloat16Scorer(CrossEncoderScorer.load(folder, MAX_TOKENS), 2, grouped) for grouped in (False, True)
+        Bfloat16Scorer(CrossEncoderScorer.load(folder, MAX_TOKENS), 2, grouped, packed=False)
+        for grouped in (False, True)
     )
     said: list[tuple[int, int]] = []
     result = together.logits(sample.pairs, progress=lambda done, total: said.append((done, total)))

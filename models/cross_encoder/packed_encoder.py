@@ -1,0 +1,244 @@
+"""Encoders of BERT's family over pairs of any lengths, one behind the other without padding (docs/decisions/0026).
+
+Products take the rows of many pairs at once, from weights that are laid out once (oneDNN). Attention stays within a
+pair. Whether a row of a product has the same bits whatever the number of rows is a question to the CPU and the library:
+it is asked when the encoder is made, and products with other bits are computed in pieces that have them.
+
+Imported only where a model is loaded, so torch stands at module level here.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from itertools import accumulate, groupby
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import layer_norm, scaled_dot_product_attention
+
+from models.cross_encoder.architecture import transformer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from sentence_transformers.cross_encoder import CrossEncoder
+
+    from models.cross_encoder.pair_tokenizer import EncodedPair
+
+_TYPES = {"bert": 0, "electra": 0, "roberta": 1, "xlm-roberta": 1, "camembert": 1}
+"""Model types whose layers are BERT's; 1 where positions begin behind the number of the padding token."""
+
+LADDER = (*range(32, 257, 32), *range(320, 1025, 64))
+"""Numbers of rows that are read at once. Each costs oneDNN some milliseconds the first time."""
+
+_HEAD_ROWS = 32
+"""Pairs that a head always reads, the last of them zeros: its products round differently for another number."""
+
+
+class PackedEncoder:
+    """The transformer and the head of a cross-encoder in bfloat16 and float32."""
+
+    def __init__(self, model: CrossEncoder) -> None:
+        """Takes the layers of a model over that `halve` has turned to bfloat16; see `packs`."""
+        body = transformer(model)
+        base = body.base_model
+        self._config = base.config
+        self._embeddings = base.embeddings
+        wider = getattr(base, "embeddings_project", None)
+        self._wider = None if wider is None else _Product(wider)
+        self._layers = [_Layer(layer, base.config.num_attention_heads) for layer in base.encoder.layer]
+        self._head = _head(model)
+        self._padding = self._config.pad_token_id or 0
+        self._first_position = self._padding + 1 if _TYPES[self._config.model_type] else 0
+        base.encoder.layer = torch.nn.ModuleList()  # the weights stand in `_layers` now
+        self._settle()
+
+    @staticmethod
+    def packs(model: CrossEncoder) -> bool:
+        """Whether it is an architecture that this class computes."""
+        config = transformer(model).config
+        return (
+            config.model_type in _TYPES
+            and config.hidden_act == "gelu"
+            and not getattr(config, "is_decoder", False)
+            and getattr(config, "position_embedding_type", "absolute") == "absolute"
+        )
+
+    @torch.inference_mode()
+    def logits(self, pairs: Sequence[EncodedPair]) -> NDArray[np.float32]:
+        """float32 [pairs] logits of some pairs; those of one length are best next to each other."""
+        lengths = [len(pair) for pair in pairs]
+        rows = _rows_for(sum(lengths))
+        ids, types, positions = (np.full(rows, fill, dtype=np.int64) for fill in (self._padding, 0, 0))
+        ends = list(accumulate(lengths))
+        for pair, end in zip(pairs, ends, strict=True):
+            ids[end - len(pair) : end], types[end - len(pair) : end] = pair.ids, pair.type_ids
+            positions[end - len(pair) : end] = np.arange(self._first_position, self._first_position + len(pair))
+        input_ids = torch.from_numpy(ids)
+        if self._config.type_vocab_size < 2:
+            types[:] = 0
+        states = self._embeddings(
+            input_ids=input_ids[None], token_type_ids=torch.from_numpy(types)[None],
+            position_ids=torch.from_numpy(positions)[None],
+        )[0]  # fmt: skip
+        if self._wider is not None:
+            states = self._wider(states)
+        runs = [(length, len(list(same))) for length, same in groupby(lengths)]
+        for layer in self._layers:
+            states = layer(states, runs)
+        pooled, start = [], 0
+        for length, count in runs:
+            part = slice(start, start + length * count)
+            pooled.append(self._head.pooled(states[part].view(count, length, -1), input_ids[part].view(count, length)))
+            start += length * count
+        return self._scores([torch.cat(parts) for parts in zip(*pooled, strict=True)]).numpy()
+
+    def _scores(self, pooled: Sequence[Tensor]) -> Tensor:
+        scores = []
+        for start in range(0, len(pooled[0]), _HEAD_ROWS):
+            parts = [vectors[start : start + _HEAD_ROWS] for vectors in pooled]
+            count = len(parts[0])
+            filled = [torch.cat([part, part.new_zeros(_HEAD_ROWS - count, part.shape[1])]) for part in parts]
+            scores.append(self._head.scores(*filled)[:count])
+        return torch.cat(scores)
+
+    @torch.inference_mode()
+    def _settle(self) -> None:
+        """Let products of the same shape share their plan: the weights have no say in it."""
+        plans: dict[tuple[int, ...], dict[int, int]] = {}
+        for product in (*(product for layer in self._layers for product in layer.products), self._wider):
+            if product is not None:
+                if product.shape not in plans:
+                    plans[product.shape] = product.plan()
+                product.pieces = plans[product.shape]
+
+
+class _Product:
+    """A linear layer of bfloat16 over rows, its weights laid out once, GELU within the product.
+
+    `pieces` says for a number of rows in how many rows at a time they are computed.
+    """
+
+    def __init__(self, *layers: Any, gelu: bool = False) -> None:
+        """Several layers over the same rows become one."""
+        weights = torch.cat([layer.weight.data for layer in layers])
+        self.shape = (int(weights.shape[0]), int(weights.shape[1]), int(gelu))
+        self.pieces: dict[int, int] = {}
+        self._bias = torch.cat([layer.bias.data for layer in layers])
+        self._weights = torch.ops.mkldnn._reorder_linear_weight(weights, LADDER[-1])
+        self._behind = ("gelu", [], "none") if gelu else ("none", [], "")
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        count = len(rows)
+        size = self.pieces.get(count, LADDER[-1])
+        if size == count:
+            return self._product(rows)
+        if count % size:
+            rows = torch.cat([rows, rows.new_zeros(size - count % size, rows.shape[1])])
+        parts = [self._product(part) for part in rows.split(size)]
+        return (torch.cat(parts) if len(parts) > 1 else parts[0])[:count]
+
+    def plan(self) -> dict[int, int]:
+        """`pieces` of each number of `LADDER`: of those whose rows have the bits of the largest one, what is fastest.
+
+        oneDNN splits the sums of some products in tiles (AMX) where there are fewer rows than columns, and so rounds
+        them in another way.
+        """
+        values = torch.randn(LADDER[-1], self.shape[1], generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+        expected = self._product(values)
+        seconds = {}
+        for rows in LADDER:
+            # At both ends: a row in the last block may be computed in another way than one in the first.
+            first = self._product(values[:rows])
+            started = perf_counter()
+            last = self._product(values[-rows:])
+            taken = perf_counter() - started
+            if torch.equal(first, expected[:rows]) and torch.equal(last, expected[-rows:]):
+                seconds[rows] = taken
+        seconds.setdefault(LADDER[-1], 0.0)
+        return {
+            rows: rows if rows in seconds else min(seconds, key=lambda size: -(-rows // size) * seconds[size])
+            for rows in LADDER
+        }
+
+    def _product(self, rows: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(rows, self._weights, self._bias, *self._behind)
+
+
+class _Layer:
+    """One layer of the encoder."""
+
+    def __init__(self, layer: Any, heads: int) -> None:
+        attention = layer.attention.self
+        self._heads = heads
+        self._projected = _Product(attention.query, attention.key, attention.value)
+        self._mixed = _Product(layer.attention.output.dense)
+        self._up = _Product(layer.intermediate.dense, gelu=True)
+        self._down = _Product(layer.output.dense)
+        self._norms = [_norm(layer.attention.output.LayerNorm), _norm(layer.output.LayerNorm)]
+        self.products = (self._projected, self._mixed, self._up, self._down)
+
+    def __call__(self, states: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
+        """States of [rows, hidden]; `runs` are lengths and how many pairs in a row have them."""
+        mixed = self._mixed(self._attend(self._projected(states), runs))
+        states = self._norms[0](mixed.add_(states))
+        return self._norms[1](self._down(self._up(states)).add_(states))
+
+    def _attend(self, projected: Tensor, runs: Sequence[tuple[int, int]]) -> Tensor:
+        rows, width = projected.shape[0], projected.shape[1] // 3
+        contexts, start = [], 0
+        for length, count in runs:
+            part = projected[start : start + length * count].view(count, length, 3, self._heads, -1)
+            query, key, value = part.permute(2, 0, 3, 1, 4)
+            context = scaled_dot_product_attention(query, key, value)
+            contexts.append(context.transpose(1, 2).reshape(count * length, width))
+            start += length * count
+        if start < rows:
+            contexts.append(projected.new_zeros(rows - start, width))
+        return torch.cat(contexts) if len(contexts) > 1 else contexts[0]
+
+
+def _rows_for(tokens: int) -> int:
+    """The next number of `LADDER`, or multiple of the largest one."""
+    most = LADDER[-1]
+    return LADDER[bisect_left(LADDER, tokens)] if tokens <= most else -(-tokens // most) * most
+
+
+def _norm(norm: Any) -> Callable[[Tensor], Tensor]:
+    shape, weight, bias, epsilon = norm.normalized_shape, norm.weight.data, norm.bias.data, norm.eps
+    return lambda rows: layer_norm(rows, shape, weight, bias, epsilon)
+
+
+class _FirstTokenHead:
+    """A classification head on the first token, with BERT's pooler where there is one; float32."""
+
+    def __init__(self, body: Any) -> None:
+        self._pooler = getattr(body.base_model, "pooler", None)  # of BERT alone; others pool in the classifier
+        if self._pooler is not None:
+            self._pooler.float()
+        self._classifier = body.classifier
+
+    def pooled(self, tokens: Tensor, input_ids: Tensor) -> tuple[Tensor, ...]:
+        return (tokens[:, 0].float(),)
+
+    def scores(self, first: Tensor) -> Tensor:
+        first = first[:, None]
+        return self._classifier(first if self._pooler is None else self._pooler(first)).view(-1)
+
+
+class _PairHead:
+    def __init__(self, head: Any) -> None:
+        self._head = head
+
+    def pooled(self, tokens: Tensor, input_ids: Tensor) -> tuple[Tensor, ...]:
+        return self._head.pooled(tokens, input_ids, torch.ones_like(input_ids))
+
+    def scores(self, query: Tensor, passage: Tensor, first: Tensor) -> Tensor:
+        return self._head.combined(query, passage, first)
+
+
+def _head(model: CrossEncoder) -> _FirstTokenHead | _PairHead:
+    return _PairHead(model[-1]) if hasattr(model[-1], "pooled") else _FirstTokenHead(transformer(model))
