@@ -30,6 +30,10 @@ def settings_with(overrides: list[str] | None) -> Settings:
         if os.environ.get(variable):
             os.environ[variable] = str(path)
     try:
+        Path.home()
+    except RuntimeError:  # of a user without a name: libraries look for their settings there
+        os.environ["HOME"] = str(settings.home)
+    try:
         open_home(settings.home)
     except OSError as error:
         message = f"RERANKOPS_HOME: {settings.home} cannot be used: {error.strerror}"

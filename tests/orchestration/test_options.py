@@ -64,18 +64,22 @@ def test_a_folder_that_is_no_home_is_left_open_and_nothing_in_it_is(tmp_path: Pa
     assert written(tmp_path) == (0o700, 0o600)
 
 
-def test_a_user_without_a_name_acts_under_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container that was given a uid."""
+def test_a_user_without_a_name_acts_under_a_number(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in a container that was given a uid; libraries, as great-expectations, find a home too."""
 
     def nobody(uid: int) -> NoReturn:
         raise KeyError(f"getpwuid(): uid not found: {uid}")
 
-    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+    for variable in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", nobody)
     with pytest.raises((KeyError, OSError)):
         getpass.getuser()
     assert user_name() == f"uid {os.getuid()}"
+    monkeypatch.setenv("RERANKOPS_HOME", str(tmp_path / "home"))
+    settings_with([])
+    assert Path.home() == tmp_path / "home"
+    monkeypatch.delenv("HOME")  # which the end of the test would not take away
 
 
 def test_a_relative_home_is_one_folder_for_child_processes_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
