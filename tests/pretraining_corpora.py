@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from models.settings import ROOT
+from models.settings import ROOT, Settings
+from models.weights import local_weights
 from tests.beir_folder import write_beir
+from tests.cut_model import write_cut_model
 from tests.docs_corpus import TABLES, write_docs_corpus
 from tests.small_bundle import Handbook
 
@@ -28,9 +30,19 @@ def write_corpora(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def pretraining_settings(corpora: dict[str, dict[str, Any]], base: Path, **changes: Any) -> dict[str, Any]:
+def write_encoder(corpora: dict[str, dict[str, Any]], folder: Path) -> Path:
+    """Write the lowest layer of the bundled bi-encoder, with the word pieces of these corpora, to `folder`."""
+    files = [file for corpus in corpora.values() for file in sorted(Path(corpus["path"]).rglob("*")) if file.is_file()]
+    texts = [file.read_text(encoding="utf-8") for file in files]
+    return write_cut_model(local_weights(Settings().encoder.model), folder, texts, layers=1)
+
+
+def pretraining_settings(
+    corpora: dict[str, dict[str, Any]], base: Path, encoder: Path, **changes: Any
+) -> dict[str, Any]:
     """Settings by dotted key of a general start that takes seconds."""
     return {
+        "encoder.model": str(encoder),
         "pretraining.corpora": corpora,
         "pretraining.base_model": str(base),
         "pretraining.pairs": 120,

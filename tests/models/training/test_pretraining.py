@@ -18,7 +18,7 @@ from models.training.distilled_reranker import make_distilled_reranker
 from models.training.large_reranker import make_large_reranker
 from models.training.pretraining import FACTS, GeneralStart, corpora_settings, pretrain, pretraining_store
 from models.weights import resolve_weights
-from tests.pretraining_corpora import pretraining_settings, write_corpora
+from tests.pretraining_corpora import pretraining_settings, write_corpora, write_encoder
 from tests.tiny_cross_encoder import PICKLES, weights_of, write_base
 
 pytestmark = pytest.mark.heavy
@@ -35,7 +35,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(home: Path) -> Made:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RERANKOPS_HOME", str(home / "home"))
-        values = pretraining_settings(write_corpora(home), write_base(home / "base"))
+        corpora = write_corpora(home)
+        values = pretraining_settings(corpora, write_base(home / "base"), write_encoder(corpora, home / "encoder"))
         settings = load_settings(values=values, environ={})
         return values, settings, pretrain(settings)
 

@@ -14,7 +14,7 @@ from models.training.pretraining import FACTS
 from tests.commands import clean_environment, run_command, started
 from tests.docs_corpus import docs_settings, write_docs_corpus
 from tests.patience import until
-from tests.pretraining_corpora import pretraining_settings, write_corpora
+from tests.pretraining_corpora import pretraining_settings, write_corpora, write_encoder
 from tests.tiny_cross_encoder import weights_of, write_base
 
 pytestmark = pytest.mark.heavy
@@ -36,7 +36,9 @@ def environment(home: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_a_killed_call_is_gone_on_with_and_its_models_are_released_as_they_are(tmp_path: Path) -> None:
-    values = pretraining_settings(write_corpora(tmp_path), write_base(tmp_path / "base"), pairs=240)
+    corpora = write_corpora(tmp_path)
+    encoder = write_encoder(corpora, tmp_path / "encoder")
+    values = pretraining_settings(corpora, write_base(tmp_path / "base"), encoder, pairs=240)
     arguments = ("pretrain", "--json", *options({**values, "training.checkpoint_minutes": 1e-9}))
     home, whole = tmp_path / "home", tmp_path / "whole"
     with started(arguments, env=environment(home)) as command:
