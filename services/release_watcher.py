@@ -11,7 +11,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -42,6 +42,10 @@ class ReleaseLedger(Protocol):
 
     def current(self) -> Release | None:
         """The release that should serve, None before the first one."""
+        ...
+
+    def earlier(self) -> Sequence[Release]:
+        """The releases that rollbacks would restore one after the other."""
         ...
 
 
@@ -149,21 +153,28 @@ class ReleaseWatcher:
     def refresh(self, *, force: bool = True) -> Swap | None:
         """Load, warm and swap in the ledger's current release unless it serves already; None when there is none.
 
-        Raises `ReleaseLoadFailed`; what served before goes on serving. Without `force` a release that failed before is
-        left alone until its next try is due.
+        Raises `ReleaseLoadFailed`; what served before goes on serving, and where nothing did, the newest earlier
+        release that loads. Without `force` a release that failed before is left alone until its next try is due.
         """
         with self._loading:
-            release = self._ledger.current()
-            self.ledger_reachable = True
-            if release is None or self._stopped.is_set():
-                return None
-            if self._is_served(release):
-                self.fault = None
-                return Swap(release, swapped=False, seconds=0.0)
-            fault = self.fault
-            if fault and not force and fault.release_id == release.release_id and time.monotonic() < fault.retry_at:
-                return None
-            return self._swap_in(release)
+            while True:
+                release = self._ledger.current()
+                self.ledger_reachable = True
+                if release is None or self._stopped.is_set():
+                    return None
+                if self._is_served(release):
+                    self.fault = None
+                    return Swap(release, swapped=False, seconds=0.0)
+                fault = self.fault
+                if fault and not force and fault.release_id == release.release_id and time.monotonic() < fault.retry_at:
+                    return None
+                try:
+                    if (swap := self._swap_in(release)) is not None:
+                        return swap
+                except ReleaseLoadFailed:
+                    if not self._is_superseded(release):
+                        self._serve_earlier()
+                        raise
 
     def look(self) -> None:
         """One look at the ledger that raises nothing: failures are kept in `fault`, logged, and tried again."""
@@ -185,19 +196,54 @@ class ReleaseWatcher:
         served = self.served
         return served is not None and served.release_id == release.release_id
 
-    def _swap_in(self, release: Release) -> Swap:
-        started = time.monotonic()
-        opened = ServedRelease(release, self._settings)
+    def _is_superseded(self, release: Release) -> bool:
+        """Whether the ledger has another release by now, as after a rollback while this one was being loaded."""
         try:
-            opened.open(self._load)
+            return self._ledger.current() != release
+        except Exception:
+            return False  # Nobody can have said otherwise that this could read.
+
+    def _serve_earlier(self) -> None:
+        """Serve the newest earlier release that loads, where nothing serves; it is told as what is not current."""
+        if self.served is not None:
+            return
+        for release in self._ledger.earlier():
+            try:
+                started = time.monotonic()
+                self._take(release, self._open(release), started)
+            except Exception as error:
+                facts = {"release_id": release.release_id} | error_facts(error)
+                _LOG.error("earlier release does not load", extra={"facts": facts})
+            else:
+                _LOG.warning("an earlier release serves", extra={"facts": {"release_id": release.release_id}})
+                return
+
+    def _open(self, release: Release) -> ServedRelease:
+        opened = ServedRelease(release, self._settings)
+        opened.open(self._load)
+        return opened
+
+    def _swap_in(self, release: Release) -> Swap | None:
+        """Serve a release; None if it was rolled back, or followed by another, while it was being loaded."""
+        started = time.monotonic()
+        try:
+            opened = self._open(release)
         except Exception as error:
             raise self._failed(release, error) from error
+        if self._is_superseded(release):
+            opened.close()
+            _LOG.warning("release is no longer current", extra={"facts": {"release_id": release.release_id}})
+            return None
+        self.fault = None
+        return self._take(release, opened, started)
+
+    def _take(self, release: Release, opened: ServedRelease, started: float) -> Swap:
+        """Move the pointer to a loaded release."""
         seconds = time.monotonic() - started
         with self._pointer:
             before, self._served = self._served, opened
             if before is not None:
                 self._retire(before)
-        self.fault = None
         self._telemetry.serving(release, seconds)
         facts = {"release_id": release.release_id, "seconds": round(seconds, 3), "warm_up_ms": dict(opened.warm_up_ms)}
         _LOG.info("release serves", extra={"facts": facts})

@@ -85,6 +85,19 @@ class Ledger:
         with self.database.session(read_only=True) as session:
             return _release(_previous(session))
 
+    def earlier(self) -> list[Release]:
+        """The releases that rollbacks would restore one after the other: each bundle once, without the current one."""
+        with self.database.session(read_only=True) as session:
+            row = _current(session)
+            bundles = {row.bundle_version} if row is not None else set()
+            releases = []
+            while row is not None and row.previous_release_id is not None:
+                row = _find(session, row.previous_release_id)
+                if row is not None and row.bundle_version not in bundles:
+                    bundles.add(row.bundle_version)
+                    releases.append(_to_release(row))
+            return releases
+
     def get(self, release_id: str) -> Release | None:
         """A release by its id, in any state."""
         with self.database.session(read_only=True) as session:

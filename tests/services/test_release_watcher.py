@@ -237,6 +237,75 @@ def test_a_broken_release_is_tried_again_later_or_when_asked_and_forgotten_once_
     assert ask(watcher) == "b1"
 
 
+def test_a_release_that_is_rolled_back_while_it_loads_never_serves(
+    watcher: ReleaseWatcher, ledger: Ledger, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release_bundle(ledger, "b1")
+    watcher.start()
+
+    def roll_back_meanwhile(settings: Settings, release: Release) -> ScriptedBundle:
+        if release.bundle_version == "b2":
+            ledger.activate(ledger.begin_rollback(actor="ana", reason="bad").release_id)
+        return loader(settings, release)
+
+    monkeypatch.setattr(watcher, "_load", roll_back_meanwhile)
+    release_bundle(ledger, "b2", "2")
+    swap = watcher.refresh()
+    assert swap is not None
+    assert swap.release == watcher.served == ledger.current()
+    assert ask(watcher) == "b1"
+    _, bad, _ = loader.loaded
+    assert bad.versions.bundle_version == "b2"
+    assert bad.closed.wait(PATIENCE_S)
+
+
+def test_a_release_that_fails_while_it_is_rolled_back_is_no_fault(
+    watcher: ReleaseWatcher, ledger: Ledger, loader: Loader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release_bundle(ledger, "b1")
+    watcher.start()
+
+    def fail_and_roll_back(settings: Settings, release: Release) -> ScriptedBundle:
+        if release.bundle_version == "b2":
+            ledger.activate(ledger.begin_rollback(actor="ana", reason="bad").release_id)
+            raise ArtifactError("a file differs")
+        return loader(settings, release)
+
+    monkeypatch.setattr(watcher, "_load", fail_and_roll_back)
+    release_bundle(ledger, "b2", "2")
+    swap = watcher.refresh()
+    assert swap is not None
+    assert (swap.release, watcher.fault) == (ledger.current(), None)
+
+
+def test_after_a_restart_the_newest_release_that_loads_serves_until_the_current_one_does(
+    watcher: ReleaseWatcher, ledger: Ledger, loader: Loader
+) -> None:
+    """Nothing was served although a sound release was there."""
+    releases = [release_bundle(ledger, f"b{number}", str(number)) for number in (1, 2, 3, 4)]
+    loader.broken |= {"b3": ArtifactError("gone"), "b4": ArtifactError("a file differs")}
+    watcher.start()
+    assert watcher.served == releases[1]
+    assert ask(watcher) == "b2"
+    assert watcher.fault is not None
+    assert watcher.fault.release_id == releases[3].release_id, "it is told what does not load"
+    del loader.broken["b4"]
+    watcher.refresh()
+    assert (watcher.served, watcher.fault) == (releases[3], None)
+
+
+def test_a_release_that_was_rolled_back_does_not_serve_in_place_of_the_one_that_does_not_load(
+    watcher: ReleaseWatcher, ledger: Ledger, loader: Loader
+) -> None:
+    release_bundle(ledger, "b1")
+    release_bundle(ledger, "b2", "2")
+    ledger.activate(ledger.begin_rollback(actor="ana", reason="bad").release_id)
+    loader.broken["b1"] = ArtifactError("gone")
+    watcher.start()
+    assert watcher.served is None
+    assert loader.loaded == []
+
+
 def test_a_newer_release_is_loaded_though_the_one_before_is_being_waited_for(
     watcher: ReleaseWatcher, ledger: Ledger, loader: Loader
 ) -> None:
