@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache, lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Protocol
 
 from models.cross_encoder.engines import load_engines, model_folders
@@ -65,7 +66,10 @@ def use_threads(threads: int) -> None:
 @cache
 def reader_version() -> str:
     """What of the code, ours and that of libraries, decides how a model reads a pair, and so its score."""
-    libraries = {name: version(name) for name in _READERS}
+    libraries = {}
+    for name in _READERS:
+        with suppress(PackageNotFoundError):  # under another name, as onnxruntime-gpu
+            libraries[name] = version(name)
     return digest_json({"code": code_version("models.cross_encoder.engines:load_engine"), "libraries": libraries})
 
 

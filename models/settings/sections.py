@@ -636,7 +636,9 @@ class Settings(Section):
     @property
     def mlflow_uri(self) -> str:
         """MLflow tracking and registry URI; a relative SQLite file starts at the settings file's folder."""
-        return self._file_url(self.storage.mlflow_uri, self.home / "mlflow" / "mlflow.db")
+        url = self._file_url(self.storage.mlflow_uri, self.home / "mlflow" / "mlflow.db")
+        # Of a plain `sqlite:///` MLflow makes the folder without decoding the path.
+        return url.replace("sqlite:///", "sqlite+pysqlite:///", 1) if "%" in url else url
 
     def _file_url(self, url: str, default: Path) -> str:
         """`url`, or the SQLite URL of the `default` file. A URL is built and not glued: a `?` or `%20` in a path would

@@ -142,6 +142,8 @@ def test_a_home_that_was_moved_or_copied_keeps_to_itself(
     assert {path: path.stat().st_mtime_ns for path in before.rglob("*")} == files or how == "linked"
     assert how != "moved" or not before.exists()
     assert len(list((now / "mlflow" / "artifacts").rglob("note.txt"))) == 2
+    beside = {"moved": {now.name}, "copied": {before.name, now.name}, "linked": {before.name, now.name}}[how]
+    assert {path.name for path in tmp_path.iterdir()} == beside | {"note.txt"}, "MLflow makes no folder of its own"
     source = client.get_model_version("reranker", "1").source
     assert source == built.folder.as_uri().replace(before.as_uri(), (before if how == "linked" else now).as_uri())
     experiment = client.get_experiment_by_name("rerankops")
