@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc as garbage
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -318,7 +317,9 @@ def demo(overrides: Set = None) -> None:
 @contextmanager
 def _service(settings: Settings) -> Iterator[None]:
     """A service of this deployment as a child process, stopped at the end."""
-    _require_free(settings.serving.host, settings.serving.port)
+    from services.listening import open_port
+
+    open_port(settings.serving.host, settings.serving.port).close()
     log = new_log(settings.home, "serve")
     with log.open("ab") as file:
         child = subprocess.Popen([sys.executable, "-m", "orchestration.cli", "serve"], stdout=file, stderr=file)
@@ -333,29 +334,18 @@ def _service(settings: Settings) -> Iterator[None]:
 def _wait_for_service(settings: Settings, child: subprocess.Popen[bytes], log: Path) -> None:
     import httpx
 
-    address = f"http://{settings.serving.host}:{settings.serving.port}/health"
+    from models.serving.client import service_url
+
+    address = f"{service_url(settings)}/health"
     deadline = time.monotonic() + _START_S
     while child.poll() is None and time.monotonic() < deadline:
         try:
-            httpx.get(address, timeout=2)
+            httpx.get(address, timeout=2, trust_env=False)
             return
         except httpx.TransportError:
             time.sleep(0.5)
     last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
     raise RerankOpsError(f"the service did not start: {''.join(last)}", f"Its log is {log}.")
-
-
-def _require_free(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise RerankOpsError(
-                f"serving.port: {host}:{port} cannot be used: {error.strerror}",
-                f"Stop what listens there, or choose another port: --set serving.port={port + 1}.",
-            ) from error
 
 
 def _status(settings: Settings) -> dict[str, Any]:

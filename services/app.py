@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -37,11 +39,14 @@ def create_app(
     key: str,
     cache: MemoryCache | RedisCache | None = None,
     restarts: ScorerRestarts | None = None,
+    probe_key: str = "",
+    load_in_background: bool = False,
 ) -> FastAPI:
     """The service as one app; it serves the current release of `ledger` and follows it.
 
-    The caller owns `writer`, `database` and `cache`, which `load` uses, and closes them after the app. `restarts`
-    counts the scoring processes that `load` replaces.
+    Requests with the `probe_key` are the deployment's own. With `load_in_background` it starts before that release is
+    loaded. The caller owns `writer`, `database` and `cache`, which `load` uses, and closes them after the app.
+    `restarts` counts the scoring processes that `load` replaces.
     """
     telemetry = Telemetry(settings.objectives)
     telemetry.watch_writer(writer)
@@ -54,7 +59,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await anyio.to_thread.run_sync(watcher.start)
+        await anyio.to_thread.run_sync(partial(watcher.start, in_background=load_in_background))
         try:
             yield
         finally:
@@ -73,8 +78,8 @@ def create_app(
         app.include_router(group.router)
     install_error_handlers(app)
     # The one added last stands outermost.
-    app.add_middleware(LimitBody, limit=settings.serving.max_request_bytes)
-    app.add_middleware(RequireKey, check=check)
+    app.add_middleware(LimitBody, settings=settings.serving)
+    app.add_middleware(RequireKey, check=check, is_probe=KeyCheck(probe_key or secrets.token_hex()))
     app.add_middleware(Observe, telemetry=telemetry)
     return app
 

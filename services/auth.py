@@ -5,21 +5,29 @@ Written as plain ASGI, since a body must be refused before anything reads it.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
 import time
+from dataclasses import dataclass
 
+from fastapi import Security
+from fastapi.security import HTTPBearer
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from models.contracts.messages import PROBE_CALLER, PROBE_HEADER
 from models.serving.api_keys import KeyCheck, caller_name
-from services.errors import RequestTooLarge, ServiceError, Unauthorized, error_response
+from models.settings import ServingSettings
+from services.errors import Overloaded, RequestTooLarge, RequestTooSlow, ServiceError, Unauthorized, error_response
 from services.telemetry import Telemetry
 
 OPEN_PATHS = frozenset({"/health", "/health/ready", "/metrics"})
 TRACE_HEADER = "X-Trace-Id"
+NEEDS_KEY = [Security(HTTPBearer(auto_error=False, description="The service's key; `RequireKey` checks it."))]
+"""For OpenAPI: the routes that are not open."""
 
 _LOG = logging.getLogger(__name__)
 _TRACEPARENT = re.compile(r"^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}$")  # W3C Trace Context
@@ -83,11 +91,13 @@ class Observe:
 
 
 class RequireKey:
-    """Refuses requests without the key, before their body is read. /health and /metrics are open."""
+    """Refuses requests without the key, before their body is read, and knows the deployment's own probes. /health and
+    /metrics are open."""
 
-    def __init__(self, app: ASGIApp, check: KeyCheck) -> None:
+    def __init__(self, app: ASGIApp, check: KeyCheck, is_probe: KeyCheck) -> None:
         self._app = app
         self._check = check
+        self._is_probe = is_probe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or (scope["type"] == "http" and scope["path"] in OPEN_PATHS):
@@ -96,33 +106,54 @@ class RequireKey:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        presented = bearer_token(Headers(scope=scope))
+        headers = Headers(scope=scope)
+        presented = bearer_token(headers)
         if presented is None or not self._check(presented):
             await error_response(_unauthorized(presented))(scope, receive, send)
             return
-        scope.setdefault("state", {})["caller"] = caller_name(presented)
+        probe = headers.get(PROBE_HEADER)
+        scope.setdefault("state", {})["caller"] = (
+            PROBE_CALLER if probe and self._is_probe(probe) else caller_name(presented)
+        )
         await self._app(scope, receive, send)
 
 
 class LimitBody:
-    """Reads the body up to the limit and refuses the rest, whatever Content-Length says."""
+    """Reads the body up to the limit, in the time that it has for it, and refuses the rest, whatever Content-Length
+    says. Bodies that are read or answered at the same time share a limit too, so that memory has one."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, settings: ServingSettings) -> None:
         self._app = app
-        self._limit = limit
+        self._limit = settings.max_request_bytes
+        self._most_held = max(settings.max_held_bytes, self._limit)
+        self._timeout_s = settings.request_timeout_s
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in OPEN_PATHS:
             await self._app(scope, receive, send)
             return
+        held = _Held()
+        try:
+            await self._answer(scope, receive, send, held)
+        finally:
+            self._held -= held.bytes
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, held: _Held) -> None:
         declared = Headers(scope=scope).get("content-length", "")
         try:
-            body = None if declared.isdigit() and int(declared) > self._limit else await self._read(receive)
+            if declared.isdigit() and int(declared) > self._limit:
+                raise self._too_large()
+            async with asyncio.timeout(self._timeout_s):
+                body = await self._read(receive, held)
         except ClientDisconnect:
             return
-        if body is None:
-            hint = f"At most {self._limit} bytes (serving.max_request_bytes): send fewer or shorter documents"
-            await error_response(RequestTooLarge("The request body is too large", hint))(scope, receive, send)
+        except TimeoutError:
+            hint = f"It has {self._timeout_s:g} seconds (serving.request_timeout_s)"
+            await _hang_up(RequestTooSlow("The request body did not arrive in time", hint), scope, receive, send)
+            return
+        except ServiceError as refused:
+            await error_response(refused)(scope, receive, send)
             return
         replayed = False
 
@@ -135,7 +166,12 @@ class LimitBody:
 
         await self._app(scope, replay, send)
 
-    async def _read(self, receive: Receive) -> bytes | None:
+    def _too_large(self) -> RequestTooLarge:
+        hint = f"At most {self._limit} bytes (serving.max_request_bytes): send fewer or shorter documents"
+        return RequestTooLarge("The request body is too large", hint)
+
+    async def _read(self, receive: Receive, held: _Held) -> bytes:
+        """The whole body. Raises `RequestTooLarge`, `Overloaded` and `ClientDisconnect`."""
         parts: list[bytes] = []
         size = 0
         while True:
@@ -145,10 +181,29 @@ class LimitBody:
             part = message.get("body", b"")
             size += len(part)
             if size > self._limit:
-                return None
+                raise self._too_large()
+            if self._held + len(part) > self._most_held:
+                hint = f"At most {self._most_held} bytes of requests are answered at once (serving.max_held_bytes)"
+                raise Overloaded("Too much is asked at once", hint)
+            held.bytes += len(part)
+            self._held += len(part)
             parts.append(part)
             if not message.get("more_body", False):
                 return b"".join(parts)
+
+
+@dataclass
+class _Held:
+    """Bytes that the body of one request takes."""
+
+    bytes: int = 0
+
+
+async def _hang_up(error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer and close the connection, on which the rest of a body may still come."""
+    response = error_response(error)
+    response.headers["Connection"] = "close"
+    await response(scope, receive, send)
 
 
 def bearer_token(headers: Headers) -> str | None:
@@ -164,4 +219,5 @@ def _unauthorized(presented: str | None) -> ServiceError:
 
 def _trace_id(headers: Headers) -> str:
     match = _TRACEPARENT.match(headers.get("traceparent", ""))
-    return match.group(1) if match else secrets.token_hex(16)
+    trace_id = match.group(1) if match else ""
+    return trace_id if trace_id.strip("0") else secrets.token_hex(16)

@@ -28,7 +28,8 @@ class ServiceContext:
     key: KeyCheck
 
 
-def _of_app(request: Request) -> ServiceContext:
+async def _of_app(request: Request) -> ServiceContext:
+    # A plain function would wait for a thread of the pool that reads the database.
     return request.app.state.context
 
 

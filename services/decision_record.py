@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from fastapi import Request, Response
 
-from models.contracts.messages import PROBE_CALLER, PROBE_HEADER, CandidateMessage, Citation, Decision
+from models.contracts.messages import PROBE_CALLER, CandidateMessage, Citation, Decision
 from models.contracts.rows import Candidate
 from models.serving.protocol import Ranking, ServedVersions
 from services.context import ServiceContext
@@ -57,7 +57,7 @@ def decide(
     answer: str | None = None,
     citations: Sequence[Citation] = (),
 ) -> Decision:
-    """The record of one answered request; one with `PROBE_HEADER` is recorded under `PROBE_CALLER`.
+    """The record of one answered request.
 
     `candidates` are `passage_candidates` or `document_candidates`.
     """
@@ -66,7 +66,7 @@ def decide(
         trace_id=request.scope["trace_id"],
         time=datetime.now(UTC),
         endpoint=endpoint,
-        caller=PROBE_CALLER if PROBE_HEADER in request.headers else request.scope["state"]["caller"],
+        caller=request.scope["state"]["caller"],
         query=query,
         candidates=candidates,
         ranking=[

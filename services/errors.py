@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse
 
 from models.errors import RerankOpsError
 from models.records.database import DatabaseError
+from services.schemas import ErrorResponse
 
 _MAX_PROBLEMS = 5
 _MAX_NAME = 40
@@ -107,6 +108,17 @@ KINDS: Mapping[type[Exception], ErrorKind] = {
     NothingServed: ErrorKind(503, "service_unavailable_error", "no_release", retry_after_s=5),
     DatabaseError: ErrorKind(503, "service_unavailable_error", "database_unavailable", retry_after_s=5),
 }
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The failures of a route as OpenAPI documents them; each is an `ErrorResponse`."""
+    kinds = (*KINDS.values(), INTERNAL)
+
+    def description(status: int) -> str:
+        codes = [kind.code for kind in kinds if kind.status == status]
+        return f"{HTTPStatus(status).phrase}: {', '.join(codes)}"
+
+    return {status: {"model": ErrorResponse, "description": description(status)} for status in statuses}
 
 
 def error_kind(error: Exception) -> ErrorKind:

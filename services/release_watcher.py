@@ -83,6 +83,7 @@ class ReleaseWatcher:
         self._loading = threading.Lock()
         self._served: ServedRelease | None = None
         self._stopped = threading.Event()
+        self._looked = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="release-watcher", daemon=True)
         self.fault: LoadFault | None = None
         self.ledger_reachable = True
@@ -115,9 +116,14 @@ class ReleaseWatcher:
         with self._pointer:
             return None if self._served is None else self._served.release
 
-    def start(self) -> None:
-        """Load the current release and begin to watch. A ledger or release that fails is logged and tried again."""
-        self.look()
+    def start(self, *, in_background: bool = False) -> None:
+        """Load the current release and begin to watch; `in_background` does not wait for the load.
+
+        A ledger or release that fails is logged and tried again.
+        """
+        if not in_background:
+            self.look()
+            self._looked.set()
         self._thread.start()
 
     def stop(self) -> None:
@@ -189,6 +195,11 @@ class ReleaseWatcher:
             self.ledger_reachable = False
 
     def _watch(self) -> None:
+        if not self._looked.is_set():
+            self.look()
+            served = self.served
+            _LOG.info("started", extra={"facts": {"release_id": None if served is None else served.release_id}})
+            self._looked.set()
         while not self._stopped.wait(self._settings.serving.poll_seconds):
             self.look()
 
@@ -277,6 +288,8 @@ class ReleaseWatcher:
     def _nothing_served(self) -> NothingServed:
         if self.fault is not None:
             return NothingServed("The current release does not load", "GET /health with the key says why")
+        if not self._looked.is_set():
+            return NothingServed("The release is being loaded", "GET /health/ready says when it is")
         if not self.ledger_reachable:
             return NothingServed("The release ledger cannot be reached", "Check that the records database is running")
         return NothingServed("No release is loaded", "Materialize the release assets; the service then loads it")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from models.contracts.messages import Citation
@@ -14,6 +15,14 @@ from models.retrieval.passage_filter import PassageFilter
 API_VERSION = "2"
 MAX_TIMEOUT_MS = 60_000.0
 MAX_TOP_K = 1000
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
+"""Python reads 1_000 and nan as numbers too."""
+
+
+def _check_number(value: object) -> object:
+    if isinstance(value, str) and not _NUMBER.fullmatch(value.strip()):
+        raise PydanticCustomError("number", "Input should be a number, as in 1000 or 2.5")
+    return value
 
 
 def _check_question(text: str) -> str:
@@ -26,7 +35,7 @@ Question = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check
 """Some visible character, and no NUL, which PostgreSQL cannot store."""
 Text = Annotated[str, StringConstraints(min_length=0)]
 """Any text. A constraint, even this one, makes pydantic look at the characters and refuse lone surrogates."""
-TimeoutMs = Annotated[float, Field(gt=0, le=MAX_TIMEOUT_MS, allow_inf_nan=False)]
+TimeoutMs = Annotated[float, BeforeValidator(_check_number), Field(gt=0, le=MAX_TIMEOUT_MS, allow_inf_nan=False)]
 
 
 class RerankRequest(BaseModel):
@@ -173,6 +182,23 @@ class AnswerResponse(BaseModel):
     degraded_reason: str
     versions: Versions
     stage_ms: dict[str, float]
+
+
+class ErrorDetail(BaseModel):
+    """What failed: `code` and `type` are stable, `param` names the field at fault."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorResponse(BaseModel):
+    """Every failure, in the form that each of the rerank clients reads."""
+
+    message: str
+    detail: str
+    error: ErrorDetail
 
 
 class RefreshResponse(BaseModel):

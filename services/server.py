@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 
+from models.errors import RerankOpsError
 from models.settings import Settings
 
 _GRACE_S = 30
-_BACKLOG = 512
 
 
 def run(settings: Settings) -> None:
-    """Serve until stopped. Raises `SettingsError` for an unusable key or database URL, before the port is opened."""
+    """Serve until stopped. Raises `SettingsError` for an unusable key, host or database URL, and `RerankOpsError` for a
+    port that cannot be had, before anything is loaded."""
     import os
     from functools import partial
 
@@ -20,11 +21,13 @@ def run(settings: Settings) -> None:
     from models.records.database import Database
     from models.records.decision_writer import DecisionWriter
     from models.records.ledger import Ledger
-    from models.serving.api_keys import service_key
+    from models.serving.api_keys import probe_key, service_key
+    from models.serving.client import service_url
     from models.serving.engines import LocalEngines, OpenEngines
     from models.serving.loaded_bundle import load_release
     from models.serving.score_cache import RedisCache, open_cache
     from services.app import create_app
+    from services.listening import impatient_protocol, open_port
     from services.log_lines import log_to_stderr
     from services.scorer.supervisor import ScorerProcess, ScorerRestarts
 
@@ -35,9 +38,12 @@ def run(settings: Settings) -> None:
     open_engines: OpenEngines = LocalEngines
     if settings.serving.scorer_process:
         open_engines = partial(ScorerProcess, timeout_s=settings.serving.scorer_timeout_s, restarts=restarts)
+    serving = settings.serving
     database = Database(settings.database_url)
-    database.migrate()
+    listener = None
     try:
+        database.migrate()
+        listener = open_port(serving.host, serving.port)
         with DecisionWriter(database, settings.home / "spool" / "decisions.jsonl") as writer:
             app = create_app(
                 settings,
@@ -48,25 +54,29 @@ def run(settings: Settings) -> None:
                 key=key,
                 cache=cache,
                 restarts=restarts,
+                probe_key=probe_key(settings.home),
+                load_in_background=True,
             )
-            address = f"http://{settings.serving.host}:{settings.serving.port}"
+            address = service_url(settings)
             logging.getLogger(__name__).info("starting", extra={"facts": {"address": address, "key_from": origin}})
             print(f"Serving at {address}; the key is in {origin} (Authorization: Bearer <key>).", flush=True)
             server = uvicorn.Server(
                 uvicorn.Config(
                     app,
-                    host=settings.serving.host,
-                    port=settings.serving.port,
+                    http=impatient_protocol(serving.request_timeout_s),
                     workers=1,
-                    backlog=_BACKLOG,
                     log_config=None,
                     access_log=False,  # The app logs each request without its path's ids.
                     server_header=False,
                     timeout_graceful_shutdown=_GRACE_S,
                 )
             )
-            server.run()
+            server.run(sockets=[listener])
+            if not server.started:
+                raise RerankOpsError("the service did not start", "Its log says why.")
     finally:
+        if listener is not None:
+            listener.close()
         if isinstance(cache, RedisCache):
             cache.close()
         database.close()

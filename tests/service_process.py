@@ -18,7 +18,7 @@ from tests.commands import Command, started
 from tests.patience import PATIENCE_S, until
 
 ROOT = Path(__file__).resolve().parent.parent
-_LISTENS = "Uvicorn running on"
+_LISTENS = '"message": "started"'
 
 
 @dataclass

@@ -12,7 +12,7 @@ import uvicorn
 from assets.resources import Deployment
 from models.records.decision_writer import DecisionWriter
 from models.records.ledger import Ledger
-from models.serving.api_keys import service_key
+from models.serving.api_keys import probe_key, service_key
 from services.app import create_app
 from tests.patience import PATIENCE_S
 from tests.services.scripted_bundle import Loader
@@ -36,7 +36,15 @@ def served(deployment: Deployment, listener: socket.socket) -> Iterator[Decision
     settings, database = deployment.settings(), deployment.database()
     with DecisionWriter(database, settings.home / "spool" / "decisions.jsonl", flush_s=0.01) as writer:
         key, _ = service_key(settings.home)
-        app = create_app(settings, ledger=Ledger(database), load=Loader(), writer=writer, database=database, key=key)
+        app = create_app(
+            settings,
+            ledger=Ledger(database),
+            load=Loader(),
+            writer=writer,
+            database=database,
+            key=key,
+            probe_key=probe_key(settings.home),
+        )
         server = _Server(uvicorn.Config(app, log_config=None, access_log=False))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -13,7 +13,8 @@ from models.contracts.tiers import Tier
 CONTRACT_VERSION = "1"
 PROBE_HEADER = "X-RerankOps-Probe"
 PROBE_CALLER = "probe"
-"""Requests with this header are the deployment's own: recorded under this caller, and no traffic to monitoring."""
+"""Requests whose header has the deployment's own key for probes (`models.serving.api_keys.probe_key`) are recorded
+under this caller, and are no traffic to monitoring."""
 
 
 class Message(BaseModel):

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 STATISTICS_FILE = "statistics.json"
 VOCABULARY_FILE = "vocabulary.arrow"
 _ARRAYS = ("weights", "rows", "starts")
-_WORDS_REMEMBERED = 65_536
+_WORDS_REMEMBERED, _LONGEST_REMEMBERED = 65_536, 64
 _BATCH = 16_384
 _ROWS = 2048
 
@@ -89,7 +89,7 @@ class LexicalIndex:
             )
         self._postings = postings
         self._vocabulary = vocabulary
-        self._column_of = lru_cache(maxsize=_WORDS_REMEMBERED)(partial(_find, vocabulary))
+        self._remembered_column_of = lru_cache(maxsize=_WORDS_REMEMBERED)(partial(_find, vocabulary))
         self._statistics = statistics
         of_script = {script: tuple(codes) for script, codes in statistics.languages.items()}
         self._tokenizer = Tokenizer(Languages(of_script))
@@ -220,6 +220,11 @@ class LexicalIndex:
         lengths = _length_norm(length, self._statistics)
         saturated = np.divide(frequency, frequency + lengths, out=np.zeros_like(frequency), where=frequency > 0)
         return (saturated @ weights).astype(np.float32)
+
+    def _column_of(self, word: str) -> int:
+        """The column of a word; long ones, which callers can make up, are looked up anew."""
+        known = self._remembered_column_of
+        return known(word) if len(word) <= _LONGEST_REMEMBERED else _find(self._vocabulary, word)
 
     def _asked(self, query: str) -> Iterator[tuple[int, float]]:
         """The columns of a query's words, and what they count of their weights.

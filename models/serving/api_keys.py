@@ -30,6 +30,21 @@ def service_key(home: Path) -> tuple[str, str]:
     return _read(path), str(path)
 
 
+def probe_key(home: Path) -> str:
+    """What the deployment's own probes present beside the key: `<home>/probe_key`, which is made if missing.
+
+    Callers do not have it, since probes count neither against objectives nor as traffic. Empty where the home cannot
+    keep it: a probe is a caller like others then.
+    """
+    path = home / "probe_key"
+    try:
+        if not path.exists():
+            _create(path)
+        return _read(path)
+    except SettingsError:
+        return ""
+
+
 def caller_name(key: str) -> str:
     """A short name for logs and decisions that does not give the key away: the same key, the same name."""
     return "key-" + hashlib.sha256(b"rerankops caller\x00" + key.encode()).hexdigest()[:10]
@@ -54,8 +69,8 @@ def _create(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The folder is private and on the same file system, so that the key is never readable and can be linked.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".api_key.") as folder:
-            whole = Path(folder) / "api_key"
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            whole = Path(folder) / path.name
             handle = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "w", encoding="ascii") as file:
                 file.write(_PREFIX + secrets.token_urlsafe(32) + "\n")

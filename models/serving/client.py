@@ -14,6 +14,12 @@ class ServiceUnavailable(RerankOpsError):
     """No service answers at the configured address."""
 
 
+def service_url(settings: Settings) -> str:
+    """Where the service of this deployment listens, as in `http://[::1]:8000`."""
+    host = settings.serving.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.serving.port}"
+
+
 def call_service(
     settings: Settings,
     method: str,
@@ -27,10 +33,11 @@ def call_service(
     import httpx
 
     key, _ = service_key(settings.home)
-    url = f"http://{settings.serving.host}:{settings.serving.port}{path}"
+    url = service_url(settings) + path
+    sent = {**(headers or {}), "Authorization": f"Bearer {key}"}
     try:
-        sent = {**(headers or {}), "Authorization": f"Bearer {key}"}
-        response = httpx.request(method, url, json=body, headers=sent, timeout=timeout_s)
+        # A proxy of the environment would get the key, and could answer in the service's place.
+        response = httpx.request(method, url, json=body, headers=sent, timeout=timeout_s, trust_env=False)
     except httpx.TransportError as error:
         raise ServiceUnavailable(f"no service answers at {url}: {error}", "Start it with `rerankops serve`.") from error
     if response.is_error:

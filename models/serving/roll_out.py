@@ -13,6 +13,7 @@ from models.records.ledger import Ledger, Release
 from models.records.mlflow_registry import Tracking
 from models.release.bundle import Bundle
 from models.release.releaser import Releaser
+from models.serving.api_keys import probe_key
 from models.serving.client import ServiceUnavailable, call_service
 from models.settings import Settings
 from models.store.artifacts import ArtifactStore
@@ -55,7 +56,7 @@ def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> Ro
     except ServiceUnavailable as error:
         return RollOut(current.release_id, None, 0.0, 0.0, 0.0, 0, False, f"{error.message} {error.hint}")
     bundle = Bundle.open(store.open(RELEASE_CANDIDATE, current.bundle_version))
-    probe = {PROBE_HEADER: "golden query"}
+    probe = {PROBE_HEADER: probe_key(settings.home)}
     samples, agree = [], True
     for entry in bundle.golden:
         started = time.perf_counter()

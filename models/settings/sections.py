@@ -476,6 +476,12 @@ class ServingSettings(Section):
     )
     max_documents: PositiveInt = Field(default=1000, description="Documents that one rerank request may carry.")
     max_request_bytes: PositiveInt = Field(default=4_000_000, description="Bytes of a request body, at most.")
+    max_held_bytes: PositiveInt = Field(
+        default=64_000_000, description="Bytes of all request bodies that are read or answered at once, at most."
+    )
+    request_timeout_s: PositiveFloat = Field(
+        default=30, description="Seconds in which the head of a request must have arrived, and then its body."
+    )
     max_query_characters: PositiveInt = Field(
         default=4000, description="Characters of a query, at most; a longer one is refused."
     )

@@ -15,6 +15,8 @@ from models.text.scripts import SCRIPTS, script_of
 from models.text.stop_words import INDEX_STOP_WORDS, STOP_WORDS, UNSPACED_STOP_WORDS
 from models.text.words import casefold, find_words, fold, forms_of, stems
 
+_REMEMBERED_CHARACTERS = 2_000_000
+"""Of forms whose terms are remembered: some 300,000 words, 60 MB."""
 STOP_MARK = "="
 """Before the terms of stop words: they are searched by queries that have no other words, and else as if not there."""
 
@@ -26,6 +28,7 @@ class Tokenizer:
         self.languages = languages
         self._codes = {name for script in SCRIPTS for name in languages.of_words_in(script)}
         self._terms: dict[tuple[str, str], str] = {}
+        self._remembered = 0
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Tokenizer:
@@ -65,22 +68,32 @@ class Tokenizer:
     def _of_forms(self, forms: Sequence[str], spoken: Sequence[int]) -> list[str]:
         language_of = {script: LANGUAGES[number] for script, number in zip(SCRIPTS, spoken, strict=True)}
         keys = [(form, language_of.get(script_of(form), "")) for form in forms]
-        self._learn([key for key in keys if key not in self._terms])
-        return [self._terms[key] for key in keys]
+        terms = self._known()
+        self._learn(terms, [key for key in keys if key not in terms])
+        return [terms[key] for key in keys]
 
     def _variants(self, form: str) -> tuple[str, ...]:
         script = script_of(form)
         keys = [(form, language) for language in (self.languages.of_words_in(script) if script else ("",))]
-        self._learn([key for key in keys if key not in self._terms])
-        return tuple(dict.fromkeys(self._terms[key] for key in keys))
+        terms = self._known()
+        self._learn(terms, [key for key in keys if key not in terms])
+        return tuple(dict.fromkeys(terms[key] for key in keys))
 
-    def _learn(self, keys: Sequence[tuple[str, str]]) -> None:
+    def _known(self) -> dict[tuple[str, str], str]:
+        """The terms that are remembered; new ones now and then, since callers can make up words for ever. Threads that
+        still read the old ones keep them."""
+        if self._remembered > _REMEMBERED_CHARACTERS:
+            self._terms, self._remembered = {}, 0
+        return self._terms
+
+    def _learn(self, known: dict[tuple[str, str], str], keys: Sequence[tuple[str, str]]) -> None:
         by_language: dict[str, list[str]] = {}
         for form, language in dict.fromkeys(keys):
             by_language.setdefault(language, []).append(form)
         for language, forms in by_language.items():
             terms = terms_of(forms, language)
-            self._terms.update(((form, language), term) for form, term in zip(forms, terms, strict=True))
+            known.update(((form, language), term) for form, term in zip(forms, terms, strict=True))
+            self._remembered += sum(map(len, forms))
 
 
 def tokenize(texts: Sequence[str]) -> list[list[str]]:

@@ -15,10 +15,11 @@ from models.serving.answer import Answer, ScoreSentences, extractive_answer
 from models.serving.batching import Claim
 from models.serving.protocol import Ranked, Ranking, ServedBundle, ServedVersions, candidates_of, ranking_fault
 from models.settings import Settings
+from services.auth import NEEDS_KEY
 from services.context import Context, caller_left, check_query
 from services.deadline import Deadline
 from services.decision_record import DECISION_ID, decide, passage_candidates, publish
-from services.errors import RankingFault, UnknownDecision
+from services.errors import RankingFault, UnknownDecision, error_responses
 from services.lanes import Bypass
 from services.schemas import AnswerPassage, AnswerRequest, AnswerResponse, TimeoutMs, Versions
 from services.served_release import Work
@@ -28,7 +29,7 @@ _SENTENCE_SHARE = 0.25
 """Share of the budget that scoring sentences may take, at most."""
 _WRITE_S = 2.0
 
-router = APIRouter()
+router = APIRouter(dependencies=NEEDS_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Answered:
     stage_ms: dict[str, float]
 
 
-@router.post("/v1/answer")
+@router.post("/v1/answer", responses=error_responses(400, 401, 408, 413, 422, 500, 503))
 async def answer(
     body: AnswerRequest,
     request: Request,
@@ -94,7 +95,7 @@ async def answer(
     )
 
 
-@router.get("/v1/decisions/{decision_id}")
+@router.get("/v1/decisions/{decision_id}", responses=error_responses(401, 404, 422, 500, 503))
 def decision(decision_id: Annotated[str, Path(pattern=DECISION_ID)], context: Context) -> Decision:
     """The stored record of an answered request: query, candidates, every score and tier, versions, latencies."""
     # A caller may ask for the decision that it was just given.

@@ -1,23 +1,28 @@
 """GET /health, /health/ready and /metrics: open, and free of anything that a stranger should not read; and
-GET /v1/objectives, with the key."""
+GET /v1/objectives, with the key.
+
+None of them waits for a thread of those that read the database: a supervisor would end a service that works.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from models.serving.protocol import ServedVersions
-from services.auth import bearer_token
+from services.auth import NEEDS_KEY, bearer_token
 from services.context import Context
+from services.errors import error_responses
 from services.schemas import DecisionLogState, HealthResponse, LoadFailure, ServedObjectives
 
 router = APIRouter()
 
 
 @router.get("/health")
-def health(request: Request, context: Context) -> HealthResponse:
+async def health(request: Request, context: Context) -> HealthResponse:
     """Alive, and what is served. With the key, a failed load also says why."""
     watcher = context.watcher
     served, fault = watcher.served, watcher.fault
@@ -45,20 +50,20 @@ def health(request: Request, context: Context) -> HealthResponse:
 
 
 @router.get("/health/ready")
-def ready(request: Request, response: Response, context: Context) -> HealthResponse:
+async def ready(request: Request, response: Response, context: Context) -> HealthResponse:
     """As /health, with status 503 until a release is loaded and warm: for load balancers.
 
     While the models are away it stays ready, since every request is answered in time; `status` is `lean` then.
     """
-    state = health(request, context)
+    state = await health(request, context)
     if not state.ready:
         response.status_code = 503
         response.headers["Retry-After"] = "5"
     return state
 
 
-@router.get("/v1/objectives")
-def objectives(context: Context) -> ServedObjectives:
+@router.get("/v1/objectives", dependencies=NEEDS_KEY, responses=error_responses(401, 500))
+async def objectives(context: Context) -> ServedObjectives:
     """Latency that was served, and what is left of the error budgets."""
     wanted = context.settings.objectives
     return ServedObjectives(
@@ -70,6 +75,7 @@ def objectives(context: Context) -> ServedObjectives:
 
 
 @router.get("/metrics")
-def metrics(context: Context) -> Response:
+async def metrics(context: Context) -> Response:
     """Prometheus metrics."""
-    return Response(context.telemetry.exposition(), media_type=CONTENT_TYPE_LATEST)
+    text = await asyncio.to_thread(context.telemetry.exposition)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

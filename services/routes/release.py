@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter
 
+from services.auth import NEEDS_KEY
 from services.context import Context
-from services.errors import NothingServed
+from services.errors import NothingServed, error_responses
 from services.schemas import RefreshResponse
 
-router = APIRouter()
+router = APIRouter(dependencies=NEEDS_KEY)
 
 
-@router.post("/v1/release/refresh")
-def refresh(context: Context) -> RefreshResponse:
+@router.post("/v1/release/refresh", responses=error_responses(401, 500, 503))
+async def refresh(context: Context) -> RefreshResponse:
     """Load, warm and swap in the current release; answers when it serves. One that serves already is left alone."""
-    swap = context.watcher.refresh()
+    swap = await asyncio.to_thread(context.watcher.refresh)
     if swap is None:
         raise NothingServed("The ledger has no current release", "Materialize the release assets first")
     return RefreshResponse(

@@ -16,10 +16,11 @@ from fastapi import APIRouter, Header, Request, Response
 
 from models.serving.batching import Claim
 from models.serving.protocol import Ranked, Ranking, ServedBundle, ServedVersions, ranking_fault
+from services.auth import NEEDS_KEY
 from services.context import Context, ServiceContext, caller_left, check_query
 from services.deadline import Deadline
 from services.decision_record import decide, document_candidates, publish
-from services.errors import InvalidRequest, RankingFault, UnknownModel
+from services.errors import InvalidRequest, RankingFault, UnknownModel, error_responses
 from services.lanes import Bypass
 from services.schemas import (
     BilledUnits,
@@ -37,7 +38,7 @@ ALIAS = "champion"
 _DOCUMENTS_PER_UNIT = 100
 _MAX_NAMED = 10
 
-router = APIRouter()
+router = APIRouter(dependencies=NEEDS_KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,9 @@ class RankedDocuments:
     stage_ms: Mapping[str, float]
 
 
-@router.post("/v2/rerank", response_model_exclude_none=True)
+@router.post(
+    "/v2/rerank", response_model_exclude_none=True, responses=error_responses(400, 401, 404, 408, 413, 422, 500, 503)
+)
 async def rerank(
     body: RerankRequest,
     request: Request,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from services.served_release import LoadRelease
 
 KEY = "rk_the-key-of-the-tests"
+PROBE_KEY = "rk_what-only-the-deployment-has"
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
 
 
@@ -51,6 +52,8 @@ def service_in(
     load: LoadRelease = load_release,
     cache: MemoryCache | None = None,
     restarts: ScorerRestarts | None = None,
+    *,
+    load_in_background: bool = False,
 ) -> Iterator[Service]:
     """An app with a new database in `folder`; not started."""
     database = Database(f"sqlite:///{folder / 'records' / 'records.db'}")
@@ -67,6 +70,8 @@ def service_in(
                 key=KEY,
                 cache=cache,
                 restarts=restarts,
+                probe_key=PROBE_KEY,
+                load_in_background=load_in_background,
             )
             yield Service(app, settings, ledger, database, writer)
     finally:

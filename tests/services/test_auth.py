@@ -16,7 +16,8 @@ from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
 from models.serving.api_keys import KeyCheck, caller_name
-from services.auth import OPEN_PATHS
+from models.settings import ServingSettings
+from services.auth import OPEN_PATHS, LimitBody
 from tests.releases import release_bundle
 from tests.services.conftest import AUTHORIZED, KEY, Service, service_in
 from tests.services.scripted_bundle import Loader
@@ -230,3 +231,55 @@ def test_each_answer_has_a_trace_of_its_own_and_takes_the_callers(client: TestCl
     assert record["trace_id"] == given
     bad = client.get("/health", headers={"traceparent": "00-<script>-1-01"})
     assert re.fullmatch("[0-9a-f]{32}", bad.headers["X-Trace-Id"])
+    for zeros in ("0" * 32, "0" * 31 + "1"):
+        parent = {"traceparent": f"00-{zeros}-00f067aa0ba902b7-01"}
+        taken = client.get("/health", headers=parent).headers["X-Trace-Id"] == zeros
+        assert taken == (zeros != "0" * 32), "W3C Trace Context: all zeros are invalid"
+
+
+def limited(receive: Any, **settings: Any) -> Any:
+    """What `LimitBody` lets through of two requests at once: the messages to each."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive())["body"]
+        await asyncio.sleep(0.01)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    async def go() -> list[list[Message]]:
+        limit = LimitBody(app, ServingSettings(**settings))
+        answers: list[list[Message]] = [[], []]
+
+        async def ask(number: int) -> None:
+            async def send(message: Message) -> None:
+                answers[number].append(message)
+
+            scope = {"type": "http", "path": "/v2/rerank", "headers": [], "method": "POST"}
+            await limit(scope, receive, send)
+
+        for _ in range(2):  # what was held is given back
+            answers[:] = [], []
+            await asyncio.gather(ask(0), ask(1))
+        return answers
+
+    return asyncio.run(go())
+
+
+def test_a_body_that_does_not_arrive_is_not_waited_for() -> None:
+    async def receive() -> Message:
+        return await asyncio.Event().wait()  # type: ignore[return-value]  # never returns
+
+    for start, body in limited(receive, request_timeout_s=0.05):
+        assert start["status"] == 408
+        assert (b"connection", b"close") in start["headers"]
+        assert b"serving.request_timeout_s" in body["body"]
+
+
+def test_bodies_that_are_answered_at_once_share_a_limit() -> None:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"x" * 600, "more_body": False}
+
+    first, second = limited(receive, max_request_bytes=1000, max_held_bytes=1000)
+    assert (first[0]["status"], second[0]["status"]) == (200, 503)
+    assert (b"retry-after", b"1") in second[0]["headers"]
+    assert b"serving.max_held_bytes" in second[1]["body"]

@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 from models.errors import ArtifactError
 from models.records.database import DatabaseError
 from models.serving.protocol import Ranked, Ranking
-from services.errors import KINDS, ServiceError, error_kind, error_response
+from services.auth import OPEN_PATHS
+from services.errors import INTERNAL, KINDS, ServiceError, error_body, error_kind, error_response
 from services.log_lines import JsonLines
 from tests.patience import until
 from tests.releases import release_bundle
@@ -256,3 +257,25 @@ def test_a_database_that_is_away_is_a_503_while_answers_go_on(tmp_path: Path) ->
             (tmp_path / "away").rename(tmp_path / "records")
             until(lambda: service.writer.spooled == 0)
             assert client.get(f"/v1/decisions/{response.json()['id']}").json()["query"] == "q"
+
+
+def test_openapi_names_the_key_and_every_failure_that_a_route_can_answer(tmp_path: Path) -> None:
+    with service_in(tmp_path, small_settings(tmp_path), Loader()) as service:
+        described = service.app.openapi()
+    (scheme,) = described["components"]["securitySchemes"]
+    assert described["components"]["securitySchemes"][scheme]["scheme"] == "bearer"
+    error = described["components"]["schemas"]["ErrorResponse"]
+    assert set(error["required"]) == set(error_body("m", INTERNAL)) == set(error["properties"])
+    assert "HTTPValidationError" not in described["components"]["schemas"]
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            assert (operation.get("security") == [{scheme: []}]) == (path not in OPEN_PATHS), path
+            if path not in OPEN_PATHS:
+                assert {"401", "500"} <= set(operation["responses"])
+            if path == "/v2/rerank":
+                assert {"400", "401", "404", "408", "413", "422", "500", "503"} <= set(operation["responses"])
+                assert "overloaded" in operation["responses"]["503"]["description"]
+            for status, answer in operation["responses"].items():
+                if int(status) >= 400:
+                    schema = answer["content"]["application/json"]["schema"]
+                    assert schema == {"$ref": "#/components/schemas/ErrorResponse"}, (method, path, status)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import anyio.to_thread
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from models.contracts.messages import PROBE_HEADER
+from models.contracts.messages import PROBE_CALLER, PROBE_HEADER
 from models.errors import ArtifactError
+from models.records.ledger import Release
 from models.serving.loaded_bundle import load_release
 from models.serving.score_cache import MemoryCache
+from models.settings import Settings
+from tests.patience import PATIENCE_S, until
 from tests.releases import release_bundle
-from tests.services.conftest import AUTHORIZED, KEY, Running, Service, service_in
-from tests.services.scripted_bundle import Loader
+from tests.services.conftest import AUTHORIZED, KEY, PROBE_KEY, Running, Service, service_in
+from tests.services.scripted_bundle import Loader, ScriptedBundle
 from tests.small_bundle import Small, put_in_service, small_settings
 
 RERANK = {"model": "champion", "query": "a secret question", "documents": ["a secret text", "b"]}
@@ -142,7 +149,7 @@ def test_what_was_served_stands_beside_the_objectives(tmp_path: Path) -> None:
             before = client.get("/v1/objectives").json()
             client.post("/v2/rerank", json=RERANK)
             client.post("/v2/rerank", json={**RERANK, "timeout_ms": 0.001})
-            client.post("/v2/rerank", json=RERANK, headers={PROBE_HEADER: "1"})
+            client.post("/v2/rerank", json=RERANK, headers={PROBE_HEADER: PROBE_KEY})
             client.post("/v2/rerank", json={})
             result, counted = client.get("/v1/objectives").json(), samples(client)
             assert client.get("/v1/objectives", headers={"Authorization": "Bearer other"}).status_code == 401
@@ -174,3 +181,69 @@ def test_known_scores_are_counted(small: Small, tmp_path: Path) -> None:
     assert counted[("rerankops_cache_hits",)] >= 4
     assert 0 < counted[("rerankops_cache_hit_share",)] < 1
     assert counted[("rerankops_cache_entries",)] > 4
+
+
+def test_health_and_answers_do_not_wait_for_threads_that_read_the_database(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release_bundle(service.ledger, "b1")
+    blocked, go_on = threading.Semaphore(0), threading.Event()
+
+    def wait(*_: object) -> None:
+        blocked.release()
+        assert go_on.wait(PATIENCE_S)
+
+    monkeypatch.setattr("services.routes.answer.decisions.get", wait)
+
+    async def go() -> list[int]:
+        transport = httpx.ASGITransport(service.app)
+        async with (
+            service.app.router.lifespan_context(service.app),
+            httpx.AsyncClient(transport=transport, base_url="http://service", headers=AUTHORIZED) as client,
+        ):
+            threads = int(anyio.to_thread.current_default_thread_limiter().total_tokens)
+            reads = [asyncio.ensure_future(client.get(f"/v1/decisions/{n:032x}")) for n in range(threads + 5)]
+            for _ in range(threads):
+                while not blocked.acquire(blocking=False):
+                    await asyncio.sleep(0.001)
+            try:
+                async with asyncio.timeout(PATIENCE_S / 2):
+                    asked = [await client.get(path) for path in ("/health", "/health/ready", "/metrics")]
+                    asked.append(await client.post("/v2/rerank", json=RERANK))
+                    asked.append(await client.post("/v1/release/refresh"))
+            finally:
+                go_on.set()
+                await asyncio.gather(*reads)
+            return [response.status_code for response in asked]
+
+    assert asyncio.run(go()) == [200] * 5
+
+
+def test_a_service_answers_while_its_first_release_is_loaded(tmp_path: Path) -> None:
+    go_on, loader = threading.Event(), Loader()
+
+    def load(settings: Settings, release: Release) -> ScriptedBundle:
+        assert go_on.wait(PATIENCE_S)
+        return loader(settings, release)
+
+    with service_in(tmp_path, small_settings(tmp_path), load, load_in_background=True) as service:
+        release_bundle(service.ledger, "b1")
+        with TestClient(service.app, headers=AUTHORIZED) as client:
+            health, ready = client.get("/health"), client.get("/health/ready")
+            refused = client.post("/v2/rerank", json=RERANK)
+            go_on.set()
+            until(lambda: client.get("/health/ready").status_code == 200)
+            answered = client.post("/v2/rerank", json=RERANK)
+    assert (health.status_code, ready.status_code, refused.status_code) == (200, 503, 503)
+    assert "The release is being loaded" in refused.json()["message"]
+    assert answered.status_code == 200
+
+
+def test_only_the_deployments_own_probes_stand_outside_of_the_objectives(service: Service) -> None:
+    release_bundle(service.ledger, "b1")
+    with TestClient(service.app, headers=AUTHORIZED) as client:
+        for value in (PROBE_KEY, "1", "golden query", KEY):
+            response = client.post("/v2/rerank", json=RERANK, headers={PROBE_HEADER: value})
+            record = client.get(f"/v1/decisions/{response.json()['id']}").json()
+            assert (record["caller"] == PROBE_CALLER) == (value == PROBE_KEY)
+        assert client.get("/v1/objectives").json()["requests"] == 3

@@ -188,7 +188,7 @@ def test_without_time_the_answer_is_whole_degraded_and_says_why(running: Running
     assert scores(result) == sorted(scores(result), reverse=True)
 
 
-@pytest.mark.parametrize("header", ["0", "-1", "nan", "inf", "60001", "soon"])
+@pytest.mark.parametrize("header", ["0", "-1", "nan", "inf", "60001", "soon", "1_000", "1e3"])
 def test_a_time_budget_that_is_none_is_refused(running: Running, header: str) -> None:
     body = {"model": "champion", "query": QUERY, "documents": DOCUMENTS}
     response = running.client.post("/v2/rerank", json=body, headers={"X-Timeout-Ms": header})

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from models.errors import RerankOpsError
-from models.serving.client import ServiceUnavailable, call_service
+from models.serving.client import ServiceUnavailable, call_service, service_url
 from models.settings import Settings
 from tests.service_process import free_port
 from tests.small_bundle import small_settings
@@ -97,3 +97,17 @@ def test_where_nothing_listens_it_says_how_to_start_it(settings: Settings) -> No
     with pytest.raises(ServiceUnavailable, match=f"no service answers at http://127.0.0.1:{port}/ok") as raised:
         call_service(away, "POST", "/ok")
     assert "rerankops serve" in raised.value.hint
+
+
+def test_the_key_does_not_go_to_a_proxy_of_the_environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy would also answer in the service's place."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert call_service(settings, "POST", "/ok") == {"fine": True}
+
+
+def test_an_ipv6_address_stands_in_brackets(tmp_path: Path) -> None:
+    assert service_url(small_settings(tmp_path, serving={"host": "::1", "port": 81})) == "http://[::1]:81"
+    assert service_url(small_settings(tmp_path, serving={"host": "localhost", "port": 81})) == "http://localhost:81"

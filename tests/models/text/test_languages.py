@@ -86,3 +86,15 @@ def test_a_query_has_the_stems_of_all_languages_of_the_corpus() -> None:
     assert "datei" in passages[0]
     assert "file" in passages[1]
     assert tokenizer.query("was ist eine Datei")[-1] == ("datei",)
+
+
+def test_words_that_callers_make_up_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.text.tokenize._REMEMBERED_CHARACTERS", 1000)
+    tokenizer = Tokenizer.of(["the pumps of the house"])
+    before = tokenizer.passages(["the pumps of the house"])
+    for number in range(50):
+        made_up = " ".join(f"zz{number}x{place}" for place in range(20))
+        tokenizer.passages([made_up])
+        tokenizer.query(made_up)
+    assert sum(len(form) for form, _ in tokenizer._terms) < 2000
+    assert tokenizer.passages(["the pumps of the house"]) == before
