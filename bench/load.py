@@ -4,8 +4,10 @@ Starts `rerankops serve` with its score cache off over a copy of the deployment 
 out), measures its capacity by callers who each wait for their answer, then offers requests in an open loop
 (`bench.load_generator`) at 0.5, 0.8, 1, 2 and 4 times that capacity. Then, at 0.8, the release is swapped and rolled
 back, and the scoring process killed (SIGKILL). `--full` overloads for five minutes; `--soak` offers 0.8 for so long
-instead of all that, and reads the memory of both processes. Prints the figures and writes the tables `load`,
-`overload`, `load80`, `swap`, `scorer_kill` and `soak` of docs/benchmarks/results.json, and their plots.
+instead of all that, and reads the memory of both processes. `--only hostile` offers both routes beside callers who send
+documents and queries of megabytes, `--only answers` more questions than there is time for. Prints the figures and
+writes the tables `load`, `overload`, `load80`, `swap`, `scorer_kill` and `soak` of docs/benchmarks/results.json, and
+their plots; `hostile`, `memory` and `answers` go to faults.json.
 
 The generator shares the machine with the service, and so lowers the capacity that it measures.
 """
@@ -21,16 +23,18 @@ import signal
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from bench.folders import FIGURES
 from bench.load_deployment import DOCUMENTS, Deployment, copied_deployment, small_deployment
-from bench.load_generator import Caller, closed_loop, offer, recovery_s, summary
+from bench.load_generator import ANSWER, LATE, RERANK, Answered, Caller, closed_loop, offer, recovery_s, summary
 from bench.load_plots import draw_levels, draw_soak
-from bench.results import RESULTS, merge
+from bench.results import RESULTS, merge, merge_into
 from models.settings import Settings
 from tests.service_process import ServiceProcess, start_service
 
@@ -42,8 +46,17 @@ _UNHURRIED_MS = 60_000.0
 _SAME = 1e-4
 _KILL_S = 30.0
 _SAMPLE_S = 10.0
+_HOSTILE_SHARE = 0.2
+"""Of the capacity, on each of the two routes beside the hostile callers."""
+_ATTACKERS = 2
+_SETTLED_S = 5.0
+_ANSWER_RATES = (60, 120)
+"""Questions a second."""
 _KEPT = 120
 """Points of the soak that are kept."""
+
+
+_PARTS = ["levels", "swap", "kill", "hostile", "answers"]
 
 
 class Bench:
@@ -146,6 +159,78 @@ class Bench:
         print("scorer_kill", killed, flush=True)
         return {"scorer_kill": killed}
 
+    async def hostile(self) -> dict[str, Any]:
+        """Both routes at a part of the capacity, beside callers who send megabytes as fast as they are answered; the
+        memory of the service before and behind."""
+        text = "the pump of the house moves water to the roof; "
+        huge = text * (3_900_000 // len(text))
+        attacks = [
+            (RERANK, {"model": "champion", "query": "how", "documents": [huge]}),
+            (RERANK, {"model": "champion", "query": "how", "documents": [huge[:3_800]] * 1000}),
+            (RERANK, {"model": "champion", "query": huge, "documents": ["a", "b"]}),
+            (RERANK, {"model": "champion", "query": huge[:4_000], "documents": [huge[:50_000]] * 70}),
+            (ANSWER, {"query": huge}),
+            (ANSWER, {"query": huge[:4_000]}),
+        ]
+        bodies = [(path, json.dumps({**body, "timeout_ms": self.deadline_ms}).encode()) for path, body in attacks]
+        ended = asyncio.Event()
+        statuses: list[int] = []
+        pid = self.service.process.pid
+
+        async def attack(first: int) -> None:
+            number = first
+            while not ended.is_set():
+                with suppress(OSError, EOFError):
+                    statuses.append((await self.caller.post(*bodies[number % len(bodies)]))[0])
+                number += 1
+
+        async def load(seed: int) -> tuple[list[Answered], list[Answered]]:
+            rate, answers = _HOSTILE_SHARE * self.capacity, self.deployment.answer_bodies(self.deadline_ms)
+            return await asyncio.gather(
+                offer(self.caller, self.bodies, rate, self.seconds, seed),
+                offer(self.caller, answers, rate, self.seconds, seed + 1, path=ANSWER),
+            )
+
+        undisturbed = await load(7)
+        before_mb = _resident_mb(pid)
+        attackers = [asyncio.ensure_future(attack(number)) for number in range(_ATTACKERS)]
+        disturbed = await load(9)
+        highest_mb = _resident_mb(pid)
+        ended.set()
+        await asyncio.gather(*attackers)
+        await asyncio.sleep(_SETTLED_S)
+        after_mb = _resident_mb(pid)
+        figures = {
+            route: summary(answers, self.seconds, self.deadline_ms)
+            for name, both in (("undisturbed", undisturbed), ("disturbed", disturbed))
+            for route, answers in ((f"rerank_{name}", both[0]), (f"answer_{name}", both[1]))
+        }
+        others = [answer for answers in disturbed for answer in answers]
+        hostile = {
+            **figures,
+            "late": sum(answer.ms > LATE * self.deadline_ms for answer in others),
+            "errors": sum(answer.status != 200 for answer in others),
+            "requests": len(others),
+            "attacks": {str(status): statuses.count(status) for status in sorted(set(statuses))},
+        }
+        memory = {
+            "before_mib": round(before_mb),
+            "under_attack_mib": round(highest_mb),
+            "growth_mib": round(after_mb - before_mb),
+        }
+        print("hostile", hostile, memory, flush=True)
+        return {"hostile": hostile, "memory": memory}
+
+    async def answers(self) -> dict[str, Any]:
+        """/v1/answer at more than it can answer."""
+        bodies, rates = self.deployment.answer_bodies(self.deadline_ms), {}
+        for rate in _ANSWER_RATES:
+            answers = await offer(self.caller, bodies, rate, self.seconds, 11, path=ANSWER)
+            dropped = sum(answer.status == 503 for answer in answers)
+            rates[str(rate)] = {**summary(answers, self.seconds, self.deadline_ms), "dropped": dropped}
+            print("answers", rate, rates[str(rate)], flush=True)
+        return {"answers": {"rates": rates}}
+
     async def soak(self, minutes: float) -> dict[str, Any]:
         """0.8 of capacity for long; the resident memory of both processes."""
         points: list[tuple[float, float, float]] = []
@@ -188,7 +273,7 @@ class Bench:
 
     async def _scores(self, number: int) -> tuple[float, ...]:
         body = json.dumps({**json.loads(self.bodies[number]), "timeout_ms": _UNHURRIED_MS}).encode()
-        answered = await self.caller.rerank([body], 0, 0.0, time.perf_counter())
+        answered = await self.caller.ask([body], 0, 0.0, time.perf_counter())
         assert not answered.degraded, answered.reason
         return answered.scores
 
@@ -204,6 +289,10 @@ async def measure(bench: Bench, parts: Sequence[str], overload_s: float, soak_mi
             figures |= await bench.swaps()
         elif part == "kill":
             figures |= await bench.scorer_kill()
+        elif part == "hostile":
+            figures |= await bench.hostile()
+        elif part == "answers":
+            figures |= await bench.answers()
         else:
             figures |= await bench.soak(soak_minutes)
     bench.caller.close()
@@ -232,7 +321,7 @@ def main() -> None:
     parser.add_argument("--overload-seconds", type=float, help="at 4 times capacity; as --seconds when left out")
     parser.add_argument("--full", action="store_true", help="five minutes at 4 times capacity")
     parser.add_argument("--soak", type=float, metavar="MINUTES", help="0.8 of capacity for so long, and nothing else")
-    parser.add_argument("--only", nargs="+", choices=("levels", "swap", "kill"), default=["levels", "swap", "kill"])
+    parser.add_argument("--only", nargs="+", choices=_PARTS, default=_PARTS[:3])
     options = parser.parse_args()
     overload_s = 300.0 if options.full else options.overload_seconds or options.seconds
     parts = ["soak"] if options.soak else options.only
@@ -250,7 +339,11 @@ def main() -> None:
             figures = asyncio.run(measure(bench, parts, overload_s, options.soak or 0.0))
     for table in figures.values():
         table["conditions"] = conditions(bench, settings)
-    merge(figures)
+    faults = {name: figures.pop(name) for name in ("hostile", "memory", "answers") if name in figures}
+    if faults:
+        merge_into(FIGURES / "faults.json", faults)
+    if figures:
+        merge(figures)
     images = RESULTS.parent.parent / "images"
     if "load" in figures:
         draw_levels(figures["load"], images)

@@ -46,6 +46,10 @@ class Deployment:
             for query, documents in self.questions
         ]
 
+    def answer_bodies(self, deadline_ms: float) -> list[bytes]:
+        """The questions alone, for /v1/answer."""
+        return [json.dumps({"query": query, "timeout_ms": deadline_ms}).encode() for query, _ in self.questions]
+
     def activate(self, version: str) -> None:
         """Make one of the two the current release."""
         database = Database(f"sqlite:///{self.home / 'rerankops.db'}")

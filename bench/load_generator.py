@@ -19,6 +19,7 @@ import numpy as np
 
 from services.lanes import BypassReason
 
+RERANK, ANSWER = "/v2/rerank", "/v1/answer"
 LATE = 1.1
 """An answer is late behind this many times its deadline."""
 _CALLERS = 8
@@ -83,13 +84,19 @@ class Caller:
             self._idle.append((time.monotonic(), reader, writer))
         return int(lines[0].split()[1]), answer
 
-    async def rerank(self, bodies: Sequence[bytes], number: int, at: float, started: float) -> Answered:
+    async def ask(
+        self, bodies: Sequence[bytes], number: int, at: float, started: float, path: str = RERANK
+    ) -> Answered:
         """One request that was to be sent `at` seconds behind `started` (`time.perf_counter`)."""
         try:
-            status, answer = await self.post("/v2/rerank", bodies[number])
+            status, answer = await self.post(path, bodies[number])
         except (OSError, EOFError):
             return Answered(number, at, 1000 * (time.perf_counter() - started - at), 0)
         ms = 1000 * (time.perf_counter() - started - at)
+        if path == ANSWER:
+            version = answer.get("versions", {}).get("model_version", "")
+            degraded, reason = answer.get("degraded", False), answer.get("degraded_reason", "")
+            return Answered(number, at, ms, status, degraded, reason, version)
         meta = answer.get("meta", {})
         results = sorted(answer.get("results", []), key=lambda result: result["index"])
         return Answered(
@@ -126,7 +133,7 @@ async def closed_loop(caller: Caller, bodies: Sequence[bytes], seconds: float) -
     async def ask() -> None:
         while time.perf_counter() - started < seconds:
             now = time.perf_counter() - started
-            answers.append(await caller.rerank(bodies, next(waiting), now, started))
+            answers.append(await caller.ask(bodies, next(waiting), now, started))
 
     await asyncio.gather(*(ask() for _ in range(_CALLERS)))
     return answers
@@ -139,6 +146,7 @@ async def offer(
     seconds: float,
     seed: int,
     meanwhile: Callable[[float], Awaitable[None]] | None = None,
+    path: str = RERANK,
 ) -> list[Answered]:
     """Send `rate` requests a second at random times (a Poisson process), each at its time, whatever became of the
     others; `meanwhile` runs beside and is told when it started (`time.perf_counter`)."""
@@ -152,7 +160,7 @@ async def offer(
     tasks = []
     for number, at in enumerate(times):
         await asyncio.sleep(max(0.0, started + at - time.perf_counter()))
-        tasks.append(asyncio.ensure_future(caller.rerank(bodies, number % len(bodies), at, started)))
+        tasks.append(asyncio.ensure_future(caller.ask(bodies, number % len(bodies), at, started, path)))
     answers = list(await asyncio.gather(*tasks))
     if beside is not None:
         await beside
