@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -39,6 +40,15 @@ if TYPE_CHECKING:
     from models.records.ledger import Ledger
     from models.records.mlflow_registry import Tracking
     from models.serving.loaded_bundle import LoadedBundle
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _frozen() -> Iterator[None]:
+    """Keep out of garbage collections what was frozen. A release that is closed unfreezes all of it, to collect its
+    encoder; here that would be a second of every library, for each release of each test."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(gc, "unfreeze", lambda: None)
+        yield
 
 
 @pytest.fixture(scope="session")
