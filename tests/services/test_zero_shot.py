@@ -16,7 +16,7 @@ from models.records.database import Database
 from models.records.ledger import Ledger
 from models.serving.loaded_bundle import load_bundle
 from models.store.artifacts import Artifact
-from tests.service_process import start_service
+from tests.service_process import fork_service
 from tests.small_bundle import BUDGET_MS, Candidate, Small, make_candidate, put_in_service
 from tests.tiny_architectures import write_architecture
 
@@ -73,7 +73,7 @@ def test_it_is_served_to_the_cohere_client_as_it_was_evaluated(
     database.close()
     documents = ["Wash the filter with warm water.", "Mice stay away.", "Open the main valve of the loom."]
     place = {"STORAGE__ARTIFACTS": small.settings.artifact_root, "TIERS__BUDGET_MS": str(BUDGET_MS)}
-    with start_service(tmp_path, **place) as served, cohere.ClientV2(base_url=served.url, api_key=served.key) as client:
+    with fork_service(tmp_path, **place) as served, cohere.ClientV2(base_url=served.url, api_key=served.key) as client:
         answer = client.rerank(model="champion", query="how do I clean the water filter", documents=documents)
     assert sorted(result.index for result in answer.results) == [0, 1, 2]
     assert len({result.relevance_score for result in answer.results}) == 3

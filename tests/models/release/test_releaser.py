@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from itertools import product
 from pathlib import Path
@@ -17,52 +18,12 @@ from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Track
 from models.release.gate import GateDecision
 from models.release.releaser import Releaser, bundle_versions
 from models.serving.loaded_bundle import load_release
-from tests.databases import RunPython
+from tests.commands import run_command
 from tests.deployments import write_trained
-from tests.patience import PATIENCE_S
 from tests.releases import versions_of
 from tests.small_bundle import BUDGET_MS, QUESTION, Small
 
 CRASHES = ("begun", "champion moved", "aliases moved")
-KILLED = """
-import os, signal, sys
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-import mlflow  # Once, before the children.
-from models.records.database import Database
-from models.records.ledger import Ledger
-from models.release.releaser import Releaser
-from models.records.mlflow_registry import CHAMPION, PREVIOUS, Tracking
-from tests.releases import versions_of
-
-places = sys.argv[1:]
-
-
-class Dying(Tracking):
-    def set_alias(self, alias, version):
-        if (crash, alias) in (("begun", CHAMPION), ("champion moved", PREVIOUS)):
-            os.kill(os.getpid(), signal.SIGKILL)
-        super().set_alias(alias, version)
-
-
-def die(self, release_id):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-for place in places:
-    action, crash, database, uri = place.split("|")
-    child = os.fork()
-    if child == 0:
-        if crash == "aliases moved":
-            Ledger.activate = die
-        releaser = Releaser(Ledger(Database(database)), Dying(uri, None, "reranker"))
-        if action == "rollback":
-            releaser.rollback(actor="test", reason="test")
-        else:
-            releaser.release(versions_of("b3", "3"), gate_decision_id=None, actor="test", reason="test")
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    print(os.WTERMSIG(status), flush=True)
-"""
 
 
 @pytest.fixture
@@ -164,9 +125,7 @@ def test_repair_of_nothing_changes_nothing(releaser: Releaser) -> None:
     assert aliases(releaser.tracking) == before
 
 
-def test_a_process_killed_at_any_point_is_repaired_by_the_next(
-    releaser: Releaser, tmp_path: Path, run_python: RunPython
-) -> None:
+def test_a_process_killed_at_any_point_is_repaired_by_the_next(releaser: Releaser, tmp_path: Path) -> None:
     release(releaser, "1")
     release(releaser, "2")
     before = ("2", "1", None)
@@ -178,9 +137,9 @@ def test_a_process_killed_at_any_point_is_repaired_by_the_next(
         for name in ("records.db", "mlflow.db"):
             _copy_sqlite(tmp_path / name, folder / name)
         urls[action, crash] = [f"sqlite:///{folder / name}" for name in ("records.db", "mlflow.db")]
-    arguments = ["|".join((*point, *both)) for point, both in urls.items()]
-    output, errors = run_python(KILLED, *arguments).communicate(timeout=PATIENCE_S)
-    assert output.split() == [str(int(signal.SIGKILL))] * 6, errors
+    for point, both in urls.items():
+        killed = run_command(*point, *both, env=os.environ, module="tests.models.release.killed_release")
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
     for (action, crash), (records, registry) in urls.items():
         after = ("3", "2", None) if action == "release" else ("1", None, None)
         left = {"begun": before, "champion moved": (after[0], *before[1:]), "aliases moved": after}
