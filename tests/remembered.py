@@ -1,13 +1,14 @@
 """What libraries work out again and again from what does not change, worked out once in a process.
 
-Dagster walks over all settings whenever a resource is made, ten times in a run, and lists all fields of a class for
-each of them. Alembic loads a hundred migrations whenever Dagster makes a database. Each query of an ephemeral instance
-opens a connection, which reads the schema. That was more than half of a small run.
+Dagster walks over all settings whenever a resource is made, ten times in a run, lists all fields of a class for each of
+them, and checks the same values each time. Alembic loads a hundred migrations whenever Dagster makes a database. Each
+query of an ephemeral instance opens a connection, which reads the schema. That was more than half of a small run.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Callable
 from functools import cache, partial
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _CONFIG = ("dagster._config.pythonic_config.config", "dagster._config.pythonic_config.resource")
 _INFER, _FIELDS = "infer_schema_from_config_class", "model_fields"
+_CONVERSION, _APPLY_DEFAULTS = "dagster._config.pythonic_config.conversion_utils", "_apply_defaults_to_schema_field"
 _IN_MEMORY = ("dagster._core.storage.event_log.in_memory", "dagster._core.storage.runs.in_memory")
 _CREATE = "create_engine"
 
@@ -37,6 +39,8 @@ def remember() -> None:
     for module in (config, resource):
         setattr(module, _INFER, schemas)
         setattr(module, _FIELDS, cache(getattr(module, _FIELDS)))
+    conversion = importlib.import_module(_CONVERSION)
+    setattr(conversion, _APPLY_DEFAULTS, _remembering_defaults(getattr(conversion, _APPLY_DEFAULTS)))
     directory = importlib.import_module("alembic.script").ScriptDirectory
     directory.from_config = _remembering_migrations(directory.from_config)
     for module in map(importlib.import_module, _IN_MEMORY):
@@ -64,6 +68,18 @@ def _remembering_schemas(infer: Callable[..., Any]) -> Callable[..., Any]:
         return schemas[key]
 
     return schema_of
+
+
+def _remembering_defaults(apply: Callable[..., Any]) -> Callable[..., Any]:
+    fields: dict[tuple[int, str], tuple[Any, Any]] = {}
+
+    def with_defaults(field: Any, values: Any) -> Any:
+        key = (id(field), json.dumps(values, sort_keys=True, default=repr))
+        if key not in fields:
+            fields[key] = (field, apply(field, values))  # A field that is kept keeps its id.
+        return fields[key][1]
+
+    return with_defaults
 
 
 def _remembering_migrations(open_folder: Callable[[Config], ScriptDirectory]) -> Callable[[Config], ScriptDirectory]:

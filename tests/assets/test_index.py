@@ -49,7 +49,7 @@ def refresh(tmp_path: Path, source: Path, encoder: Path, monkeypatch: pytest.Mon
         write_source(path, documents)
         (tmp_path / home).mkdir(exist_ok=True)
         corpus_settings = {"CORPUS__SOURCE": "beir", "CORPUS__PATH": str(path)}
-        chosen = corpus_settings | {"ENCODER__MODEL": str(encoder)} | settings
+        chosen = corpus_settings | {"ENCODER__MODEL": str(encoder), "TRAINING__BASE_MODEL": str(encoder)} | settings
         deployment = use_home(tmp_path / home, monkeypatch, **chosen)
         result = dg.materialize(
             [*corpus.ASSETS, *index.ASSETS, recall],

@@ -22,7 +22,7 @@ def materialize(
     """Corpus and index made in `home` with the artifacts at `root`: version, and whether it was reused, by asset."""
     home.mkdir()
     settings = {"CORPUS__SOURCE": "beir", "CORPUS__PATH": str(source), "STORAGE__ARTIFACTS": root}
-    settings |= {"ENCODER__MODEL": str(encoder)}
+    settings |= {"ENCODER__MODEL": str(encoder), "TRAINING__BASE_MODEL": str(encoder)}
     deployment = use_home(home, monkeypatch, **settings)
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize(
