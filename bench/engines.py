@@ -1,14 +1,16 @@
 """Our engines against `CrossEncoder.predict` with the same weights, pairs and threads, alternating in one run.
 
 `python -m bench.engines [compact | large]` measures the models of the current deployment (RERANKOPS_HOME) on the
-candidates of its development and test queries, and writes `engine` of docs/benchmarks/results.json and a plot: pairs
-per second, milliseconds of requests of 10, 50 and 100 candidates, nDCG@10 by the models' logits alone, the share of
-the machine's rate of matrix multiplication, and what takes the rest. `ours` is the engine that `engine.kind = "auto"`
-takes.
+candidates of its development and test queries, and writes `engine.<kind of CPU>` of docs/benchmarks/results.json and
+a plot: pairs per second, milliseconds of requests of 10, 50 and 100 candidates, nDCG@10 by the models' logits alone,
+the share of the machine's rate of matrix multiplication, and what takes the rest. `ours` is the engine that
+`engine.kind = "auto"` takes. Last, it names what became slower than in the last figures of the same kind of CPU.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
 import sys
 import tempfile
@@ -20,8 +22,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from bench.results import RESULTS, merge
-from models.contracts.tiers import released_tiers
+from bench.machine import cpu_kind
+from bench.results import RESULTS, figures_of, merge, slower
+from models.contracts.tiers import LAST, released_tiers
 from models.cross_encoder.bfloat16 import Bfloat16Scorer, multiplies_bfloat16
 from models.cross_encoder.engines import Kind, OnnxScorer
 from models.cross_encoder.flops import pair_flops
@@ -36,7 +39,10 @@ _PAIRS, _ROUNDS, _PROFILED = 64, 3, 32
 _QUERIES, _GATE_QUERIES = 200, 60
 _BATCHES = (8, 16, 32, 64)
 _REQUESTS = (10, 50, 100)
-_REPEATS = 5
+_REPEATS = 50
+_HEADLINES = ("speedup_vs_cross_encoder", "ndcg_delta", "share_of_matmul_rate", "kind", "tokens_per_pair")
+_ROWS = 1024
+"""Rows of the products whose rate is the machine's: as many as a pack of the engine in bfloat16 has."""
 
 Predict = Callable[[Sequence[tuple[str, str]]], Any]
 
@@ -50,14 +56,19 @@ def main() -> None:
     settings = settings_in_force(store, settings)
     sample, some = (sample_of(settings, store, count) for count in (_QUERIES, _GATE_QUERIES))
     threads = torch.get_num_threads()
+    machine = cpu_kind()
+    before = figures_of("engine").get(machine, {})
     results: dict[str, Any] = {"threads": threads, "pairs": _PAIRS, "corpus": corpus_name(settings)}
+    results["load_average"] = round(os.getloadavg()[0], 1)  # above 0 something else ran
     names = [tier.name for tier in released_tiers(settings.tiers)]
     for size in sys.argv[1:] or names:
         results[size] = _measure(size, settings, store, sample, some, threads)
-        if size == "compact":  # the issue's short names are of the model that scores most pairs
-            short = ("speedup_vs_cross_encoder", "ndcg_delta", "share_of_matmul_rate")
-            results |= {name: results[size][name] for name in short}
-        print(merge({"engine": results}))
+        if size == LAST.name:  # the model of every release
+            results |= {name: results[size][name] for name in _HEADLINES}
+        merge({"engine": {machine: results}})
+    print(json.dumps(results, indent=1))
+    for line in slower(before, results):
+        print(f"{machine}: slower than in the last figures: {line}", file=sys.stderr)
     _plot({size: results[size] for size in names if size in results}, RESULTS.parent / "images" / "engines.png")
 
 
@@ -179,30 +190,41 @@ def _ratios(theirs: list[float], ours: list[float]) -> dict[str, Any]:
 
 
 _OPERATORS = {
-    "aten::addmm": "matrix products",
+    "mkldnn::_linear_pointwise": "matrix products, with GELU",
+    "aten::addmm": "matrix products, with GELU",
+    "aten::gelu": "matrix products, with GELU",
     "aten::_scaled_dot_product_flash_attention_for_cpu": "attention",
-    "aten::gelu": "gelu",
     "aten::native_layer_norm": "layer norms",
+    "aten::add_": "residual sums",
 }
 
 
 def _time_shares(model: Path, max_tokens: int, pairs: Sequence[tuple[str, str]]) -> dict[str, float]:
-    """Shares of the time that a model in bfloat16 takes for pairs, one after the other, by operator (self time).
+    """Shares of the time that the engine in bfloat16 takes for pairs on one thread, by operator (self time).
 
     `all others` are the dispatch of operators, embeddings, the head and copies; the profiler slows just these.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     from torch.profiler import ProfilerActivity, profile
 
-    scorer = CrossEncoderScorer.load(model, max_tokens)
-    Bfloat16Scorer(scorer, 1)  # turns the model of the scorer to bfloat16; a profiler sees its own thread alone
-    encoded = scorer.encode(pairs[:_PROFILED])
-    scorer.logits_of(encoded, 1)
-    with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        scorer.logits_of(encoded, 1)
+    engine = Bfloat16Scorer.load(model, max_tokens, 1)
+    encoded = engine.encode(pairs[:_PROFILED])
+    engine.logits_of(encoded)
+    # A profiler sees its own thread alone, and products of more threads are others.
+    with ThreadPoolExecutor(1, initializer=_one_thread) as thread:
+        profiled = thread.submit(lambda: _profiled(engine, encoded, profile, ProfilerActivity.CPU)).result()
     taken = dict.fromkeys([*_OPERATORS.values(), "all others"], 0.0)
     for operator in profiled.key_averages():
         taken[_OPERATORS.get(operator.key, "all others")] += operator.self_cpu_time_total
     return {name: round(microseconds / sum(taken.values()), 3) for name, microseconds in taken.items()}
+
+
+def _profiled(engine: Bfloat16Scorer, encoded: Sequence[Any], profile: Any, activity: Any) -> Any:
+    with profile(activities=[activity]) as profiled:
+        for group in engine.groups_of(encoded):
+            engine.score_group([encoded[place] for place in group])
+    return profiled
 
 
 def _predict(peer: Any, batch_size: int) -> Predict:
@@ -227,21 +249,21 @@ def _latency(predict: Predict, pairs: Sequence[tuple[str, str]]) -> dict[str, fl
         started = time.perf_counter()
         predict(pairs)
         samples.append(1000 * (time.perf_counter() - started))
-    p50, worst = np.percentile(samples, 50), max(samples)
-    return {"p50": round(float(p50), 1), "max": round(worst, 1)}
+    return {f"p{share}": round(float(np.percentile(samples, share)), 1) for share in (50, 99)}
 
 
 def rate(kind: Kind, threads: int) -> float:
-    """Operations per second of a pair's largest products (128 tokens) in this precision, one on each thread at a time.
+    """Operations per second of a layer's largest product in this precision, one on each thread at a time.
 
-    float32 and bfloat16 are PyTorch's, int8 is ONNX Runtime's: each the library of the engine.
+    bfloat16 is oneDNN's, of weights laid out before, float32 PyTorch's and int8 ONNX Runtime's: each the library of the
+    engine, or of its peers.
     """
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(threads, initializer=_one_thread) as pool:
         product = _int8_product() if kind == "int8" else _float_product(kind)
-        count = 64 * threads
-        return _rate(lambda: list(pool.map(lambda _: product(), range(count))), 2 * 128 * 384 * 1536 * count)
+        count = 8 * threads
+        return _rate(lambda: list(pool.map(lambda _: product(), range(count))), 2 * _ROWS * 384 * 1536 * count)
 
 
 def _one_thread() -> None:
@@ -255,7 +277,10 @@ def _float_product(kind: Kind) -> Callable[[], object]:
     import torch
 
     dtype = torch.bfloat16 if kind == "bf16" else torch.float32
-    left, weights = torch.randn(128, 384, dtype=dtype), torch.randn(1536, 384, dtype=dtype)
+    left, weights = torch.randn(_ROWS, 384, dtype=dtype), torch.randn(1536, 384, dtype=dtype)
+    if kind == "bf16":
+        laid_out = torch.ops.mkldnn._reorder_linear_weight(weights, _ROWS)
+        return lambda: torch.ops.mkldnn._linear_pointwise(left, laid_out, None, "none", [], "")
     return lambda: torch.nn.functional.linear(left, weights)
 
 
@@ -263,14 +288,14 @@ def _int8_product() -> Callable[[], object]:
     import onnx
     import onnxruntime
 
-    shapes = ((128, 384), (384, 1536))
+    shapes = ((_ROWS, 384), (384, 1536))
     types = (onnx.TensorProto.UINT8, onnx.TensorProto.INT8)
     weights = np.random.default_rng(0).integers(-63, 64, shapes[1]).astype(np.int8)
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("MatMulInteger", ["left", "right"], ["out"])],
         "product",
         [onnx.helper.make_tensor_value_info("left", types[0], shapes[0])],
-        [onnx.helper.make_tensor_value_info("out", onnx.TensorProto.INT32, (128, 1536))],
+        [onnx.helper.make_tensor_value_info("out", onnx.TensorProto.INT32, (_ROWS, 1536))],
         [onnx.numpy_helper.from_array(weights, "right")],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)

@@ -1,9 +1,10 @@
 """FlashRank's and infinity's engines with our exported weights, against ours: the same requests, alternating.
 
-`python -m bench.peers` gives the current deployment's compact model (RERANKOPS_HOME) as ONNX graphs, int8 and fp32, to
-each peer in an environment of its own (`<home>/peers/<name>`, installed once), and writes `engine.peers` of
-docs/benchmarks/results.json. Every engine is a process that gets the same requests. Give ours as many
-threads as the machine has cores (OMP_NUM_THREADS): the peers' pools take all of them, whatever taskset says.
+`python -m bench.peers` gives the current deployment's last model (RERANKOPS_HOME) as ONNX graphs, int8 and fp32, to
+each peer in an environment of its own (`<home>/peers/<name>`, installed once), and writes `engine.<kind of CPU>.peers`
+of docs/benchmarks/results.json, with `speedup_vs_best_peer` beside it. Every engine is a process that gets the same
+requests. Give ours as many threads as the machine has cores (OMP_NUM_THREADS): the peers' pools take all of them,
+whatever taskset says.
 
 The torch engine of infinity is left out: it loads sequence classifiers, and our models end in a pair head, so that it
 would score with a head of chance.
@@ -24,7 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.engines import kinds, sample_of
+from bench.machine import cpu_kind
 from bench.results import merge
+from models.contracts.tiers import LAST
 from models.cross_encoder.onnx_session import MODEL
 from models.settings import chosen, load_settings
 from models.store.artifacts import ArtifactStore
@@ -101,7 +104,7 @@ def main() -> None:
     settings = load_settings()
     store = ArtifactStore.of(settings)
     settings = settings_in_force(store, settings)
-    model, length = store.require("training/compact_reranker").folder, chosen(settings.training.max_tokens)
+    model, length = store.require(f"training/{LAST.name}_reranker").folder, chosen(settings.training.max_tokens)
     grouped: dict[str, list[str]] = {}
     for query, text in sample_of(settings, store, _REQUESTS).pairs:
         grouped.setdefault(query, []).append(text)
@@ -138,9 +141,10 @@ def main() -> None:
         }
         for name, taken in rounds.items()
     }
-    print(
-        merge({"engine": {"peers": {"requests": len(requests), "pairs": count, "ours": ours_best, "engines": figures}}})
-    )
+    peers_figures = {"requests": len(requests), "pairs": count, "ours": ours_best, "engines": figures}
+    best = min(ratio["speedup_of_ours"] for name, ratio in figures.items() if not name.startswith("ours"))
+    merge({"engine": {cpu_kind(): {"peers": peers_figures, "speedup_vs_best_peer": best}}})
+    print(json.dumps(peers_figures, indent=1))
 
 
 def _run(

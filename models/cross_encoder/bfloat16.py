@@ -94,10 +94,9 @@ class Bfloat16Scorer(PairwiseScorer):
         """float32 [n] relevance logits of encoded pairs. `batch_size` has no effect here."""
         if not self._grouped and self._packed is None:
             return super().logits_of(encoded, batch_size, progress)
-        lengths = [len(encoding) for encoding in encoded]
-        groups = _groups(lengths, self._threads) if self._grouped else _packs(lengths, self._threads)
+        groups = self.groups_of(encoded)
         scores, done = np.empty(len(encoded), dtype=np.float32), 0
-        scored = self._pool.map(self._score_group, ([encoded[index] for index in group] for group in groups))
+        scored = self._pool.map(self.score_group, ([encoded[index] for index in group] for group in groups))
         for group, logits in zip(groups, scored, strict=True):
             scores[group] = logits
             done += len(group)
@@ -105,7 +104,13 @@ class Bfloat16Scorer(PairwiseScorer):
                 progress(done, len(encoded))
         return scores
 
-    def _score_group(self, group: list[EncodedPair]) -> NDArray[np.float32]:
+    def groups_of(self, encoded: Sequence[EncodedPair]) -> list[list[int]]:
+        """Places of the pairs that are read together, of an engine that reads any together."""
+        lengths = [len(encoding) for encoding in encoded]
+        return _groups(lengths, self._threads) if self._grouped else _packs(lengths, self._threads)
+
+    def score_group(self, group: list[EncodedPair]) -> NDArray[np.float32]:
+        """float32 [n] logits of pairs of `groups_of`, on the calling thread."""
         if self._packed is not None:
             return self._packed.logits(group)
         fewest = _fewest(_in_steps(len(group[0])))
