@@ -30,6 +30,7 @@ LIBRARIES = (
     "pandera.pandas",
     "pandera.strategies.pandas_strategies",
     "pydantic_settings",
+    "s3fs",
     "scipy.stats",
     "sentence_transformers",
     "sentence_transformers.cross_encoder.trainer",

@@ -25,6 +25,7 @@ from models.settings import ROOT, RetentionSettings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import RELEASE_CANDIDATE
 from models.store.catalog import Catalog, Ref
+from tests.commands import run_command
 from tests.releases import release_bundle
 
 DAYS = 30
@@ -297,34 +298,6 @@ def test_runs_that_work_beside_it_find_everything_that_they_use(local: ArtifactS
     assert deleted > 0
 
 
-KILLED = textwrap.dedent(
-    """
-    import os, signal, sys
-    from datetime import UTC, datetime, timedelta
-    from pathlib import Path
-    from models.operations import garbage_collection
-    from models.store.artifacts import ArtifactStore
-    from models.store.filesystem import StoreFiles
-
-    root, cache, place, count = sys.argv[1:]
-    owner = StoreFiles if place == "delete" else garbage_collection
-    before, calls = getattr(owner, place), [0]
-
-    def die(*arguments):
-        calls[0] += 1
-        if calls[0] > int(count):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return before(*arguments)
-
-    setattr(owner, place, die)
-    later = datetime.now(UTC) + timedelta(days=31)
-    garbage_collection.collect(
-        ArtifactStore(root, Path(cache)), lambda: garbage_collection.References({}, {}), 30, later
-    )
-    """
-)
-
-
 @pytest.mark.parametrize("root", ["local", "s3"])
 @pytest.mark.parametrize(
     ("killed_in", "count"), [("_move_to_trash", 1), ("_delete_for_good", 0), ("_delete_for_good", 1), ("delete", 1)]
@@ -336,8 +309,8 @@ def test_a_kill_in_the_middle_is_finished_by_the_next_call(
     store = ArtifactStore(where, tmp_path / "cache")
     old, new = generation(store, "old"), generation(store, "new")
     point(store, *new)
-    program = [sys.executable, "-c", KILLED, where, str(tmp_path / "cache-2"), killed_in, str(count)]
-    killed = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False)
+    arguments = (where, str(tmp_path / "cache-2"), killed_in, str(count))
+    killed = run_command(*arguments, env=os.environ, module="tests.models.operations.killed_collection")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     for first in new:
         store.require(first.asset).verify()

@@ -46,7 +46,8 @@ def main(action: str, crash: str, database: str, registry: str) -> None:
     if action == "rollback":
         releaser.rollback(actor="test", reason="test")
     else:
-        releaser.release(versions_of("b3", "3"), gate_decision_id=None, actor="test", reason="test")
+        gate = ledger.record_gate_decision(candidate_version="b3", champion_version=None, verdict="released", checks={})
+        releaser.release(versions_of("b3", "3"), gate_decision_id=gate.decision_id, actor="test", reason="test")
 
 
 if __name__ == "__main__":
