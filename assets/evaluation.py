@@ -116,7 +116,7 @@ def champion_evaluation(
     from models.serving.champion import make_champion_evaluation
 
     settings, ledger = deployment.settings(), Ledger(deployment.database())
-    Releaser(ledger, Tracking.of(settings)).repair()
+    Releaser(ledger, Tracking.of(settings), deployment.store()).repair()
     artifact = make_champion_evaluation(
         deployment.store(), settings, ledger.current(), evaluation_set, progress(context, "champion's requests timed")
     )

@@ -40,6 +40,7 @@ def release_candidate(
 ) -> dg.Output[Artifact]:
     """The self-contained serving bundle: models, calibration, tiers, indexes, passages and settings; MLflow's
     challenger. Refused where its parts were not made from each other, or with different settings."""
+    from models.records.ledger import Ledger
     from models.records.mlflow_registry import Tracking
     from models.release.parts import BundleParts
     from models.release.registration import register_candidate
@@ -49,7 +50,8 @@ def release_candidate(
     bundle = make_release_candidate(
         deployment.store(), settings, BundleParts.of(parts, settings.tiers), scored_candidates, corpus_defaults
     )
-    version, card = register_candidate(Tracking.of(settings), bundle)
+    above = Ledger(deployment.database()).highest_model_version()
+    version, card = register_candidate(Tracking.of(settings), bundle, above=above)
     return output(context, bundle, mlflow_version=version, model_card=dg.MetadataValue.md(card))
 
 
@@ -108,7 +110,7 @@ def release(
     from models.release.evidence import DECISION_FILE, Exhibits
     from models.release.releaser import Releaser
 
-    releaser = Releaser(Ledger(deployment.database()), Tracking.of(deployment.settings()))
+    releaser = Releaser(Ledger(deployment.database()), Tracking.of(deployment.settings()), deployment.store())
     releaser.repair()  # The gate looks at the champion, which a crash may have left half-way.
     exhibits = Exhibits(release_candidate, offline_evaluation, champion_evaluation, latency_profile)
     decision, recorded = _judge(deployment, exhibits), gate_decision.read_json(DECISION_FILE)

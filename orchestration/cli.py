@@ -35,6 +35,7 @@ from orchestration.commands.lineage import lineage
 from orchestration.commands.pretrain import pretrain
 from orchestration.commands.quarantine import app as quarantine
 from orchestration.commands.search import search
+from orchestration.commands.verify import verify
 from orchestration.options import Json, Set, print_json, settings_with, user_name
 from orchestration.terminal import Interrupted, err, libraries_write_to, new_log, out, watch
 
@@ -249,15 +250,12 @@ def rollback(
                 "bundle_version": restored.bundle_version,
                 "version": restored.model_version,
                 "served": done.seconds is not None,
+                "message": done.message,
             }
         )
         return
     out.print(f"{restored.release_id}: bundle {restored.bundle_version}, MLflow version {restored.model_version}")
-    out.print(
-        "No service runs; the next `rerankops serve` serves it."
-        if done.seconds is None
-        else f"The service serves it after {done.seconds:.1f} s."
-    )
+    out.print(done.message, markup=False, soft_wrap=True)
 
 
 app.add_typer(incidents, name="incidents")
@@ -266,6 +264,7 @@ app.add_typer(corpus, name="corpus")
 app.add_typer(expectations, name="expectations")
 app.command()(lineage)
 app.command()(gc)
+app.command()(verify)
 app.command()(search)
 app.command()(evaluate)
 app.command()(judge)

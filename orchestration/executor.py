@@ -1,17 +1,21 @@
 """The executor of all runs: one process per run, so that heavy imports are paid once and models share the machine."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from models.settings import load_settings
-from orchestration.liveness import alive
+from orchestration.liveness import alive, alone
 
 if TYPE_CHECKING:
     from dagster._core.execution.context.system import PlanOrchestrationContext
     from dagster._core.execution.plan.plan import ExecutionPlan
     from dagster._core.execution.retries import RetryMode
+
+
+ROLLBACK = "rollback"
 
 
 class _Alive(dg.Executor):
@@ -29,7 +33,11 @@ class _Alive(dg.Executor):
         self, plan_context: "PlanOrchestrationContext", execution_plan: "ExecutionPlan"
     ) -> Iterator[dg.DagsterEvent]:
         """Execute the steps, yielding their events."""
-        with alive(load_settings(), plan_context.run_id):
+        settings = load_settings()
+        with ExitStack() as held:
+            held.enter_context(alive(settings, plan_context.run_id))
+            if plan_context.job_name != ROLLBACK:  # It moves the ledger alone, and is in a hurry.
+                held.enter_context(alone(settings, plan_context.log.info))
             yield from self._inner.execute(plan_context, execution_plan)
 
 

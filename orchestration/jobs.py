@@ -61,7 +61,7 @@ def restore_previous_release(context: dg.OpExecutionContext, config: RollbackCon
     )
     restored = done.release
     context.log.info(f"{restored.release_id}: bundle {restored.bundle_version}, version {restored.model_version}")
-    context.log.info("no service runs" if done.seconds is None else f"served after {done.seconds:.1f} s")
+    context.log.info(done.message)
 
 
 @dg.job(description="Restore the previous release: models, calibration, tiers, index and settings.", tags=_TAGS)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from models.errors import RerankOpsError
 from models.settings import Settings
 from orchestration.instance import prepare_instance
-from orchestration.liveness import alive, fail_orphaned_runs, free_slots
+from orchestration.liveness import alive, alone, fail_orphaned_runs, free_slots
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -79,7 +79,7 @@ def run_lifecycle(settings: Settings, selection: str | None, watch: Watch) -> Ou
     if left_out:
         watch.said(f"left out, as they are made per day in Dagster: {', '.join(left_out)}")
     outcome = Outcome(str(uuid.uuid4()))
-    with dg.DagsterInstance.get() as instance, alive(settings, outcome.run_id):
+    with alone(settings, watch.said), dg.DagsterInstance.get() as instance, alive(settings, outcome.run_id):
         for run_id in fail_orphaned_runs(instance, settings):
             watch.said(f"run {run_id} was killed; it is marked as failed, and this run goes on where it stopped")
         follower = _Follower(instance, outcome, watch)

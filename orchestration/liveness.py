@@ -7,7 +7,7 @@ launcher does not ask: a killed run would stay STARTED, keep its pool slots and 
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +33,27 @@ def alive(settings: Settings, run_id: str) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+@contextmanager
+def alone(settings: Settings, told: Callable[[str], None]) -> Iterator[None]:
+    """Hold the home against other runs for as long as the block and this process last: they share what is current, and
+    two at once would mix it. While another run holds it this waits, and tells so once."""
+    path = settings.home / "dagster" / "run.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 20, 0).decode() or "unknown"
+            told(f"another run works in {settings.home} (process {holder}); this one waits for its end")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        yield
+    finally:
         os.close(handle)
 
 

@@ -32,7 +32,7 @@ def deployment_status(settings: Settings) -> dict[str, Any]:
     with open_database(settings) as database:
         ledger = Ledger(database)
         if ledger.pending():
-            Releaser(ledger, Tracking.of(settings)).repair()
+            Releaser(ledger, Tracking.of(settings), ArtifactStore.of(settings)).complete()
         current = ledger.current()
         served = served_objectives(settings, database)
         incidents = [incident.to_dict() for incident in open_incidents(database)]

@@ -1,14 +1,13 @@
 """The release ledger: which bundle serves, which served before, who changed that and why. Rows are only ever added.
 
-A change is three steps: `begin` writes the intent, the caller moves the aliases of the registry (which may be
-repeated), `activate` makes it the current release. A process killed in between leaves one pending row, and
-`complete_pending` finishes it.
+A change is three steps: `begin` writes the intent, the caller looks whether the bundle can serve, `activate` makes it
+the current release. A process killed in between leaves one pending row, which `models.release.releaser` finishes.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -114,6 +113,12 @@ class Ledger:
         with self.database.session(read_only=True) as session:
             rows = session.scalars(select(ReleaseRow).order_by(ReleaseRow.sequence.desc()).limit(limit))
             return [_to_release(row) for row in rows]
+
+    def highest_model_version(self) -> int:
+        """The highest number that MLflow has given to a bundle of the ledger, 0 before the first."""
+        with self.database.session(read_only=True) as session:
+            numbers = session.scalars(select(ReleaseRow.model_version))
+            return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
     def was_rolled_back(self, bundle_version: str) -> bool:
         """Whether a rollback took this bundle out of service and nothing has put it back since."""
@@ -239,18 +244,6 @@ class Ledger:
                 row.activated_at = datetime.now(UTC) if state == "active" else None
                 session.flush()
             return _to_release(row)
-
-
-def complete_pending(ledger: Ledger, move_aliases: Callable[[Release], None]) -> list[Release]:
-    """Finish what a crash between `begin` and `activate` left; returns the releases that were activated.
-
-    `move_aliases` is called once per pending release and may find its work done already.
-    """
-    completed = []
-    for release in ledger.pending():
-        move_aliases(release)
-        completed.append(ledger.activate(release.release_id))
-    return completed
 
 
 def _in_order() -> Select[ReleaseRow]:

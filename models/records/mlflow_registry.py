@@ -137,8 +137,9 @@ class Tracking:
         client.set_terminated(run.info.run_id)
         return run.info.run_id
 
-    def ensure_version(self, name: str, artifact: Artifact, run_id: str | None = None) -> str:
-        """The version of registered model `name` that is this artifact; registered now if it never was."""
+    def ensure_version(self, name: str, artifact: Artifact, run_id: str | None = None, *, above: int = 0) -> str:
+        """The version of registered model `name` that is this artifact; registered now if it never was, under a number
+        above `above`: a registry that was lost gives no number of its releases a second time."""
         from mlflow.exceptions import MlflowException
 
         client = self._client()
@@ -151,7 +152,11 @@ class Tracking:
         if versions:
             return str(max(int(version.version) for version in versions))
         tags = {VERSION_TAG: artifact.data_version, ASSET_TAG: artifact.asset}
-        created = client.create_model_version(name, artifact.folder.absolute().as_uri(), run_id=run_id, tags=tags)
+        source = artifact.folder.absolute().as_uri()
+        created = client.create_model_version(name, source, run_id=run_id, tags=tags)
+        while int(created.version) <= above:
+            client.delete_model_version(name, str(created.version))
+            created = client.create_model_version(name, source, run_id=run_id, tags=tags)
         return str(created.version)
 
     def set_alias(self, alias: str, version: str | None) -> None:
@@ -218,6 +223,9 @@ class Tracking:
         import os
 
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # MLflow's own are minutes, for each call of a server that is away.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
         from mlflow import MlflowClient
 
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)

@@ -31,11 +31,11 @@ def register_model(tracking: Tracking, artifact: Artifact, size: str, params: Ma
     return version
 
 
-def register_candidate(tracking: Tracking, bundle: Artifact) -> tuple[str, str]:
-    """Register a bundle with its model card as the challenger; one that is registered keeps its version. Returns the
-    version and the card, in Markdown."""
+def register_candidate(tracking: Tracking, bundle: Artifact, *, above: int = 0) -> tuple[str, str]:
+    """Register a bundle with its model card as the challenger, under a number above `above`; one that is registered
+    keeps its version. Returns the version and the card, in Markdown."""
     card = bundle.path(CARD).read_text(encoding="utf-8")
-    version = tracking.ensure_version(tracking.model_name, bundle)
+    version = tracking.ensure_version(tracking.model_name, bundle, above=above)
     tracking.describe_version(version, card)
     tracking.set_alias(CHALLENGER, version)
     return version, card

@@ -14,6 +14,10 @@ class ServiceUnavailable(RerankOpsError):
     """No service answers at the configured address."""
 
 
+class ServiceSlow(RerankOpsError):
+    """A service was asked and has not answered: it may still do what it was asked for."""
+
+
 def service_url(settings: Settings) -> str:
     """Where the service of this deployment listens, as in `http://[::1]:8000`."""
     host = settings.serving.host
@@ -28,8 +32,8 @@ def call_service(
     timeout_s: float = 120,
     headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Call the service with this deployment's key. Raises `ServiceUnavailable` where none listens,
-    `RerankOpsError` on a refusal."""
+    """Call the service with this deployment's key. Raises `ServiceUnavailable` where none listens, `ServiceSlow` where
+    one was asked and no answer came, `RerankOpsError` on a refusal."""
     import httpx
 
     key, _ = service_key(settings.home)
@@ -38,6 +42,11 @@ def call_service(
     try:
         # A proxy of the environment would get the key, and could answer in the service's place.
         response = httpx.request(method, url, json=body, headers=sent, timeout=timeout_s, trust_env=False)
+    except (httpx.ReadTimeout, httpx.WriteTimeout, httpx.ReadError, httpx.RemoteProtocolError) as error:
+        raise ServiceSlow(
+            f"the service at {url} was asked and has not answered within {timeout_s:.0f} s: {error}",
+            "`rerankops status` and /health say what it serves.",
+        ) from error
     except httpx.TransportError as error:
         raise ServiceUnavailable(f"no service answers at {url}: {error}", "Start it with `rerankops serve`.") from error
     if response.is_error:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from models.contracts.messages import PROBE_HEADER
-from models.errors import ReleaseError
+from models.errors import ReleaseError, RerankOpsError
 from models.measures.latency import summarize
 from models.records.database import Database
 from models.records.ledger import Ledger, Release
@@ -14,7 +14,7 @@ from models.records.mlflow_registry import Tracking
 from models.release.bundle import Bundle
 from models.release.releaser import Releaser
 from models.serving.api_keys import probe_key
-from models.serving.client import ServiceUnavailable, call_service
+from models.serving.client import ServiceSlow, ServiceUnavailable, call_service
 from models.settings import Settings
 from models.store.artifacts import ArtifactStore
 from models.store.asset_names import RELEASE_CANDIDATE
@@ -53,7 +53,7 @@ def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> Ro
         raise ReleaseError("there is no release to serve", "Run `rerankops run` first.")
     try:
         swap = call_service(settings, "POST", _REFRESH)
-    except ServiceUnavailable as error:
+    except (ServiceUnavailable, ServiceSlow) as error:
         return RollOut(current.release_id, None, 0.0, 0.0, 0.0, 0, False, f"{error.message} {error.hint}")
     bundle = Bundle.open(store.open(RELEASE_CANDIDATE, current.bundle_version))
     probe = {PROBE_HEADER: probe_key(settings.home)}
@@ -81,10 +81,12 @@ def roll_out(settings: Settings, store: ArtifactStore, database: Database) -> Ro
 
 @dataclass(frozen=True)
 class RollBack:
-    """The release that a rollback restored; `seconds` until the service served it, None where no service runs."""
+    """The release that a rollback restored; `seconds` until the service served it, None where it does not yet, and
+    `message` says how things stand."""
 
     release: Release
     seconds: float | None
+    message: str
 
 
 def roll_back(
@@ -92,12 +94,23 @@ def roll_back(
 ) -> RollBack:
     """Restore the whole bundle of the release before, or of release `to`, and make the running service serve it.
 
-    An incident tells of it until a person closes it. Raises `ReleaseError` if there is no such release, or its bundle
-    was deleted.
+    An incident tells of it until a person closes it. MLflow's aliases follow last, as soon as it can be reached. Raises
+    `ReleaseError` if there is no such release, or its bundle was deleted or is damaged.
     """
-    restored = Releaser(Ledger(database), Tracking.of(settings), store).rollback(actor=actor, reason=reason, to=to)
+    releaser = Releaser(Ledger(database), Tracking.of(settings), store)
+    restored = releaser.restore(actor=actor, reason=reason, to=to)
+    seconds = None
     try:
         swap = call_service(settings, "POST", _REFRESH)
     except ServiceUnavailable:
-        return RollBack(restored, None)
-    return RollBack(restored, float(swap["seconds"]))
+        message = "No service runs; the next `rerankops serve` serves it."
+    except ServiceSlow:
+        message = "The service is still loading it, and serves it as soon as it is loaded: /health says when."
+    except RerankOpsError as error:
+        message = f"The ledger is rolled back, and the service does not serve it yet: {error.message}"
+    else:
+        seconds = float(swap["seconds"])
+        message = f"The service serves it after {seconds:.1f} s."
+    if not releaser.follow():
+        message += " MLflow cannot be reached; its aliases follow with the next run or rollback."
+    return RollBack(restored, seconds, message)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 
 from models.settings import ROOT, Settings
 from orchestration.instance import prepare_instance
-from orchestration.liveness import alive, fail_orphaned_runs
+from orchestration.liveness import alive, alone, fail_orphaned_runs
 from tests.patience import PATIENCE_S
 
 WAITING = """
@@ -123,3 +124,28 @@ def test_a_run_without_a_lock_is_left_alone(settings: Settings, instance: dg.Dag
     with alive(settings, run.run_id):
         assert fail_orphaned_runs(instance, settings) == []
     assert states(instance) == [dg.DagsterRunStatus.STARTED]
+
+
+def test_a_second_run_in_a_home_says_that_it_waits_and_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at once mixed what is current."""
+    monkeypatch.setenv("RERANKOPS_HOME", str(tmp_path))
+    said, inside = [], threading.Event()
+    waits = threading.Event()
+
+    def told(line: str) -> None:
+        said.append(line)
+        waits.set()
+
+    def second() -> None:
+        with alone(Settings(), told):
+            inside.set()
+
+    with alone(Settings(), told):
+        assert said == []
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.wait(PATIENCE_S)
+        assert not inside.wait(0.05)
+    assert inside.wait(PATIENCE_S)
+    thread.join()
+    assert said == [f"another run works in {tmp_path} (process {os.getpid()}); this one waits for its end"]

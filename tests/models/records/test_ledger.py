@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 
 from models.errors import ReleaseError
 from models.records.database import Database
-from models.records.ledger import Ledger, Release, complete_pending
+from models.records.ledger import Ledger, Release
 from tests.databases import RunPython, start_together
 from tests.patience import PATIENCE_S
 from tests.releases import versions_of
@@ -21,7 +21,7 @@ BEGIN = """
 import os, signal, sys
 from models.records.database import Database
 from models.errors import ReleaseError
-from models.records.ledger import Ledger, complete_pending
+from models.records.ledger import Ledger
 from tests.releases import versions_of
 database = Database(sys.argv[1])
 ledger = Ledger(database)
@@ -30,22 +30,11 @@ def begin(bundle):
     return ledger.begin(versions_of(bundle), actor="test", reason="test")
 """
 
-KILLED_BEFORE_THE_ALIASES = (
+KILLED_BEFORE_ACTIVATION = (
     BEGIN
     + """
 print(begin("b2").release_id, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
-"""
-)
-
-KILLED_WHILE_MOVING_ALIASES = (
-    BEGIN
-    + """
-begin("b2")
-def move(release):
-    print(release.release_id, flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-complete_pending(ledger, move)
 """
 )
 
@@ -260,13 +249,12 @@ def test_the_database_itself_refuses_a_second_pending_row(database: Database) ->
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("code", [KILLED_BEFORE_THE_ALIASES, KILLED_WHILE_MOVING_ALIASES])
-def test_a_process_killed_before_activation_is_repaired(
-    database: Database, database_url: str, code: str, run_python: RunPython
+def test_what_a_process_killed_before_activation_left_can_be_activated(
+    database: Database, database_url: str, run_python: RunPython
 ) -> None:
     ledger = Ledger(database)
     champion = release(ledger, "b1")
-    process = run_python(code, database_url)
+    process = run_python(KILLED_BEFORE_ACTIVATION, database_url)
     printed, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == -signal.SIGKILL, errors
     release_id = printed.strip()
@@ -276,14 +264,10 @@ def test_a_process_killed_before_activation_is_repaired(
     with pytest.raises(ReleaseError, match="repairs it"):
         begin(ledger, "b3")
 
-    moved: list[str] = []
-    completed = complete_pending(ledger, lambda pending: moved.append(pending.model_version))
-    assert [row.release_id for row in completed] == [release_id]
-    assert moved == ["1"]
-    assert ledger.current() == completed[0]
+    completed = ledger.activate(release_id)
+    assert ledger.current() == completed
     assert ledger.previous() == champion
-    assert complete_pending(ledger, lambda pending: moved.append(pending.model_version)) == []
-    assert moved == ["1"]
+    assert ledger.pending() == []
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -297,19 +281,6 @@ def test_a_process_killed_inside_begin_leaves_nothing(
     assert (printed, process.returncode) == ("nothing\n", -signal.SIGKILL), errors
     assert ledger.history() == [champion]
     assert release(ledger, "b3") == ledger.current()
-
-
-def test_aliases_that_cannot_be_moved_leave_the_release_pending(database: Database) -> None:
-    ledger = Ledger(database)
-    begun = begin(ledger, "b1")
-
-    def fail(pending: Release) -> None:
-        raise ConnectionError(pending.release_id)
-
-    with pytest.raises(ConnectionError):
-        complete_pending(ledger, fail)
-    assert ledger.pending() == [begun]
-    assert ledger.current() is None
 
 
 def test_of_processes_that_begin_at_once_one_succeeds(
@@ -342,7 +313,8 @@ def test_any_history_follows_a_stack_of_bundles(tmp_path_factory: pytest.TempPat
             ledger.abandon(begin(ledger, bundle).release_id)
         elif step == "crash":
             begin(ledger, bundle)
-            complete_pending(ledger, lambda _: None)
+            (pending,) = ledger.pending()
+            ledger.activate(pending.release_id)
             stack.append(bundle)
         elif len(stack) > 1:
             roll_back(ledger)

@@ -24,7 +24,7 @@ class DyingTracking(Tracking):
     crash: str
 
     def set_alias(self, alias: str, version: str | None) -> None:
-        if (self.crash, alias) in (("begun", CHAMPION), ("champion moved", PREVIOUS)):
+        if (self.crash, alias) in (("activated", CHAMPION), ("champion moved", PREVIOUS)):
             die()
         super().set_alias(alias, version)
 
@@ -41,7 +41,7 @@ def main(action: str, crash: str, database: str, registry: str) -> None:
     """Release bundle b3, or roll back, until `crash`."""
     tracking = DyingTracking(registry, None, "reranker")
     tracking.crash = crash
-    ledger = (DyingLedger if crash == "aliases moved" else Ledger)(Database(database))
+    ledger = (DyingLedger if crash == "begun" else Ledger)(Database(database))
     releaser = Releaser(ledger, tracking)
     if action == "rollback":
         releaser.rollback(actor="test", reason="test")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -18,12 +20,14 @@ from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Track
 from models.release.gate import GateDecision
 from models.release.releaser import Releaser, bundle_versions
 from models.serving.loaded_bundle import load_release
+from models.store.artifacts import ArtifactStore
 from tests.commands import run_command
 from tests.deployments import write_trained
 from tests.releases import versions_of
+from tests.service_process import free_port
 from tests.small_bundle import BUDGET_MS, QUESTION, Small
 
-CRASHES = ("begun", "champion moved", "aliases moved")
+CRASHES = ("begun", "activated", "champion moved")
 
 
 @pytest.fixture
@@ -142,17 +146,18 @@ def test_a_process_killed_at_any_point_is_repaired_by_the_next(releaser: Release
         assert killed.returncode == -signal.SIGKILL, killed.stderr
     for (action, crash), (records, registry) in urls.items():
         after = ("3", "2", None) if action == "release" else ("1", None, None)
-        left = {"begun": before, "champion moved": (after[0], *before[1:]), "aliases moved": after}
+        left = {"begun": before, "activated": before, "champion moved": (after[0], *before[1:])}
         database = Database(records)
         again = Releaser(Ledger(database), Tracking(registry, None, "reranker"))
         assert aliases(again.tracking) == left[crash]
-        (pending,) = again.ledger.pending()
-        current = again.ledger.current()
+        pending, current = again.ledger.pending(), again.ledger.current()
         assert current is not None
-        assert current.bundle_version == "b2", "what served before is what the ledger says until the end"
-        (repaired,) = again.repair()
-        assert (repaired.release_id, repaired.state) == (pending.release_id, "active")
-        assert again.ledger.current() == repaired
+        assert (current.bundle_version == "b2") == (crash == "begun"), "the ledger says what serves, not the aliases"
+        assert len(pending) == (crash == "begun")
+        assert [release.release_id for release in again.repair()] == [release.release_id for release in pending]
+        repaired = again.ledger.current()
+        assert repaired is not None
+        assert (repaired.bundle_version, repaired.state) == ("b3" if action == "release" else "b1", "active")
         assert again.ledger.pending() == again.repair() == []
         assert aliases(again.tracking) == after
         about = [incident.evidence["release_id"] for incident in open_incidents(database)]
@@ -167,6 +172,78 @@ def test_the_next_release_repairs_the_one_that_was_left(releaser: Releaser) -> N
     assert [row.bundle_version for row in releaser.ledger.history()] == ["b3", "b2", "b1"]
     assert aliases(releaser.tracking) == ("3", "2", None)
     assert releaser.ledger.current() == third
+
+
+def in_store(releaser: Releaser, folder: Path, contents: Sequence[str]) -> Releaser:
+    """Release bundles that are in a store, one after the other."""
+    stored = replace(releaser, store=ArtifactStore(str(folder / "artifacts"), folder / "cache"))
+    for content in contents:
+        bundle = write_trained(folder, content)
+        versions = versions_of(bundle.data_version, releaser.tracking.ensure_version("reranker", bundle))
+        stored.release(versions, gate_decision_id=None, actor="test", reason="test")  # pyright: ignore[reportArgumentType]
+    return stored
+
+
+def test_a_rollback_works_while_mlflow_is_away_and_the_aliases_follow_later(
+    releaser: Releaser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every rollback raised, a row stayed pending, and status failed from then on."""
+    for version in ("1", "2"):
+        release(releaser, version)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = replace(releaser, tracking=Tracking(f"http://127.0.0.1:{free_port()}", None, "reranker"))
+    restored = away.rollback(actor="me", reason="slow")
+    assert (releaser.ledger.current(), restored.bundle_version, releaser.ledger.pending()) == (restored, "b1", [])
+    assert not away.follow()
+    assert aliases(releaser.tracking) == ("2", "1", None), "they are behind"
+    assert releaser.repair() == []
+    assert aliases(releaser.tracking) == ("1", None, None)
+
+
+def test_a_registry_that_was_lost_gets_its_bundles_again_and_no_number_twice(
+    releaser: Releaser, tmp_path: Path
+) -> None:
+    stored = in_store(releaser, tmp_path, ["one", "two"])
+    lost = replace(stored, tracking=Tracking(f"sqlite:///{tmp_path / 'new.db'}", None, "reranker"))
+    restored = lost.rollback(actor="me", reason="slow")
+    champion = lost.tracking.registered("reranker", alias=CHAMPION)
+    assert champion is not None
+    assert champion.data_version == restored.bundle_version
+    assert int(champion.version) > 2, "2 is another bundle in the ledger"
+
+
+@pytest.mark.parametrize("damage", ["gone", "altered"])
+def test_a_bundle_that_is_gone_or_damaged_is_not_rolled_back_to(
+    releaser: Releaser, tmp_path: Path, damage: str
+) -> None:
+    stored = in_store(releaser, tmp_path, ["one", "two"])
+    file = write_trained(tmp_path, "one").folder / "file"
+    file.chmod(0o644)
+    file.unlink() if damage == "gone" else file.write_text("eno")
+    before = stored.ledger.current()
+    with pytest.raises(ReleaseError, match="file is missing" if damage == "gone" else "differs from its digest"):
+        stored.rollback(actor="me", reason="slow")
+    assert (stored.ledger.current(), stored.ledger.pending()) == (before, [])
+    assert open_incidents(stored.ledger.database) == []
+    stored.ledger.begin_rollback(actor="killed", reason="killed")
+    assert stored.repair() == []
+    assert stored.ledger.current() == before, "nor by the repair of one that was killed"
+
+
+def test_aliases_end_where_the_ledger_is_though_another_process_releases_meanwhile(
+    releaser: Releaser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_alias = Tracking.set_alias
+
+    def race(tracking: Tracking, alias: str, version: str | None) -> None:
+        if (alias, version) == (CHAMPION, "1"):
+            monkeypatch.setattr(Tracking, "set_alias", set_alias)
+            release(releaser, "2")
+        set_alias(tracking, alias, version)
+
+    monkeypatch.setattr(Tracking, "set_alias", race)
+    release(releaser, "1")
+    assert aliases(releaser.tracking) == ("2", "1", None)
 
 
 def test_after_a_rollback_the_first_releases_scores_are_served_again(

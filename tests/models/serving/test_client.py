@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from models.errors import RerankOpsError
-from models.serving.client import ServiceUnavailable, call_service, service_url
+from models.serving.client import ServiceSlow, ServiceUnavailable, call_service, service_url
 from models.settings import Settings
 from tests.service_process import free_port
 from tests.small_bundle import small_settings
@@ -89,6 +90,15 @@ def test_a_refusal_is_told_with_what_the_service_says(settings: Settings, path: 
         call_service(settings, "POST", path)
     assert refused.value.message == told
     assert not isinstance(refused.value, ServiceUnavailable)
+
+
+def test_a_service_that_is_slow_is_not_said_to_be_away(settings: Settings) -> None:
+    """`rollback` said that no service runs while one loaded the release."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        slow = settings.model_copy(update={"serving": settings.serving.model_copy(update={"port": port})})
+        with pytest.raises(ServiceSlow, match="has not answered within 0 s"):
+            call_service(slow, "POST", "/v1/release/refresh", timeout_s=0.1)
 
 
 def test_where_nothing_listens_it_says_how_to_start_it(settings: Settings) -> None:
