@@ -99,7 +99,7 @@ class Releaser:
 
     def complete(self) -> list[Release]:
         """Finish what a crash left pending; a bundle that is gone or damaged is given up."""
-        completed = []
+        completed: list[Release] = []
         for pending in self.ledger.pending():
             try:
                 completed.append(self._finish(pending))
