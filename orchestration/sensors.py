@@ -1,5 +1,8 @@
 """Sensors: automation, a corpus source that changed, and incidents for failed runs."""
 
+import time
+from dataclasses import replace
+
 import dagster as dg
 
 from assets import keys
@@ -12,6 +15,10 @@ from orchestration.liveness import fail_orphaned_runs
 _ERROR_CHARACTERS = 2000
 _LOOK_EVERY_S = 600
 _BURY_EVERY_S = 60
+_RETRY_S = 600
+_MOST_DOUBLINGS = 8
+"""A source that cannot be read is tried again after 10 minutes at first, and after 21 hours at last."""
+_SOURCE_TAG = "rerankops/source"
 
 
 @dg.run_failure_sensor(
@@ -46,7 +53,8 @@ def incident_on_failure(context: dg.RunFailureSensorContext) -> None:
     description="Reads the corpus again and refreshes the indexes when the corpus source has changed.",
 )
 def corpus_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-    """Request `refresh_index` once for each change of the source; the automation takes it from there.
+    """Request `refresh_index` once for each change of the source, and again where that run failed, with pauses that
+    double; the automation takes it from there.
 
     A look costs names, sizes and times of the files, or versions of the packages; content is read only after these
     changed (`models.corpus.source_changes`).
@@ -63,15 +71,32 @@ def corpus_changed(context: dg.SensorEvaluationContext) -> dg.SensorResult:
     read_from = passages.manifest.inputs["source"]
     with open_database(settings) as database:
         corrections = corrections_in_force(database, settings.corpus.source)
-    change = look(settings.corpus, settings.corpus_path, read_from, Seen.from_json(context.cursor), corrections)
+    seen = Seen.from_json(context.cursor)
+    if seen.announced and _is_due_again(context.instance, seen.announced):
+        seen = replace(seen, announced="")
+    change = look(settings.corpus, settings.corpus_path, read_from, seen, corrections)
     cursor = change.seen.to_json()
     if not change.changed:
         return dg.SensorResult(skip_reason=change.message, cursor=cursor)
     context.log.info(change.message)
     # The count lets a change that was taken back come again; the corpus that is left, one after a reset of the cursor.
     run_key = f"{change.seen.fingerprint}:{passages.data_version}:{change.seen.changes}"
-    tags = {"rerankops/source": change.seen.fingerprint[:24]}
+    tags = {_SOURCE_TAG: _tag(change.seen.fingerprint)}
     return dg.SensorResult(run_requests=[dg.RunRequest(run_key=run_key, tags=tags)], cursor=cursor)
+
+
+def _tag(fingerprint: str) -> str:
+    return fingerprint[:24]
+
+
+def _is_due_again(instance: dg.DagsterInstance, fingerprint: str) -> bool:
+    """Whether the last run that was to read a source has failed, and long enough ago for the next try."""
+    wanted = dg.RunsFilter(tags={_SOURCE_TAG: _tag(fingerprint)})
+    records = instance.get_run_records(wanted, limit=_MOST_DOUBLINGS)
+    if not records or records[0].dagster_run.status is not dg.DagsterRunStatus.FAILURE:
+        return False
+    failed = sum(record.dagster_run.status is dg.DagsterRunStatus.FAILURE for record in records)
+    return time.time() - (records[0].end_time or 0.0) >= _RETRY_S * 2 ** (failed - 1)
 
 
 automation = dg.AutomationConditionSensorDefinition(

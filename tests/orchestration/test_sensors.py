@@ -16,6 +16,7 @@ from models.records.incidents import open_incidents
 from models.release.gate import decide
 from models.store.artifacts import Artifact
 from models.store.durable_files import canonical_json
+from orchestration import sensors
 from orchestration.definitions import defs
 from orchestration.sensors import SENSORS, automation, corpus_changed, incident_on_failure
 from tests.deployments import use_home, write_artifact
@@ -217,6 +218,24 @@ def test_a_tick_that_was_lost_behind_its_request_does_not_request_again(
     before = daemon.cursor
     assert daemon.tick() == 1
     daemon.cursor = before
+    assert daemon.tick() == 0
+
+
+def test_a_refresh_that_failed_is_requested_again_after_a_pause(
+    instance: dg.DagsterInstance, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sensor said for ever that it was requested already."""
+    daemon = Daemon(instance)
+    read_again()
+    write_corpus(corpus, "second")
+    assert [daemon.tick() for _ in range(3)] == [0, 1, 0]
+    (request,) = daemon.requested.values()
+    assert not ingest.execute_in_process(instance=instance, raise_on_error=False, tags=request.tags).success
+    assert daemon.tick() == 0, "not at once"
+    assert "requested already" in daemon.skipped
+    monkeypatch.setattr(sensors, "_RETRY_S", 0)
+    assert [daemon.tick() for _ in range(1)] == [1]
+    read_again()
     assert daemon.tick() == 0
 
 
