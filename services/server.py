@@ -44,7 +44,9 @@ def run(settings: Settings) -> None:
     try:
         database.migrate()
         listener = open_port(serving.host, serving.port)
-        with DecisionWriter(database, settings.home / "spool" / "decisions.jsonl") as writer:
+        with DecisionWriter(
+            database, settings.home / "spool" / "decisions.jsonl", keep_days=settings.retention.decision_days
+        ) as writer:
             app = create_app(
                 settings,
                 ledger=Ledger(database),

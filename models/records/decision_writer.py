@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from models.contracts.messages import Decision
 from models.records.database import Database, DatabaseError
-from models.records.decisions import decision_row, insert_decisions, is_about_content
+from models.records.decisions import decision_row, delete_decisions, insert_decisions, is_about_content
 
 _LOG = logging.getLogger(__name__)
 _REPLAY_BATCH = 500
@@ -31,6 +31,9 @@ _STORE_TURN_S = 1.0
 """Wait for the thread that stores, before a decision that the spool does not take goes nowhere."""
 _PROBE_S = 1.0
 """Pause between looks whether a spool that failed takes anything again."""
+
+_CLEAN_S = 3600.0
+"""Pause between looks for decisions past their days."""
 
 _Waiting = tuple[Decision, "Future[bool]"]
 
@@ -43,7 +46,7 @@ class DecisionWriter:
     database is away or locked the files stay, and are stored oldest first when it is back or at the next start. A
     decision is stored once, however often it is replayed. What the database refuses for its content is kept in
     `<spool>.rejected`. What the spool does not take, as on a full disk, goes straight to the database. Processes may
-    share a spool.
+    share a spool. Decisions older than `keep_days` days are deleted, a few at a time; 0 keeps all.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class DecisionWriter:
         batch: int = 200,
         flush_s: float = 0.2,
         retry_s: tuple[float, float] = (0.5, 30.0),
+        keep_days: int = 0,
     ) -> None:
         self._database = database
         self._spool = _Spool(spool)
@@ -62,6 +66,7 @@ class DecisionWriter:
         self._batch, self._flush_s = batch, flush_s
         self._first_retry_s, self._longest_retry_s = retry_s
         self._retry_s, self._retry_at = 0.0, 0.0
+        self._keep_days, self._cleaned_at = keep_days, -_CLEAN_S
         self._storing = threading.Lock()
         self._done = threading.Condition()
         self._accepted = self._settled = self._delivered = self._flushing = 0
@@ -240,10 +245,22 @@ class DecisionWriter:
             with self._storing:
                 if time.monotonic() >= self._retry_at or is_last:
                     self._replay(recorded)
+                    self._clean()
             if is_last:
                 return
             self._wake.wait(self._flush_s)
             self._wake.clear()
+
+    def _clean(self) -> None:
+        """Delete decisions past their days, once in a while, and no more at a time than lets a batch wait shortly."""
+        if not self._keep_days or self._retry_s or time.monotonic() < self._cleaned_at + _CLEAN_S:
+            return
+        try:
+            if delete_decisions(self._database, self._keep_days):
+                return  # There may be more.
+        except (SQLAlchemyError, DatabaseError) as error:
+            _LOG.warning("old decisions stay for now: %s", error)
+        self._cleaned_at = time.monotonic()
 
     def _store(self, decisions: Sequence[Decision]) -> bool:
         """Whether the database took the decisions, or refused some for good; False when it is away."""

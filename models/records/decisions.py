@@ -6,11 +6,11 @@ A service puts decisions into a `DecisionWriter`; while the database is away the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic_core import PydanticSerializationError
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
@@ -55,7 +55,6 @@ def decision_row(decision: Decision) -> dict[str, Any]:
         "release_id": _storable(decision.release_id),
         "model_version": _storable(decision.model_version),
         "degraded": decision.degraded,
-        "query": decision.query.replace("\x00", "\ufffd"),
         "record": decision.model_dump(mode="json"),
     }
 
@@ -77,6 +76,16 @@ def insert_decisions(database: Database, rows: list[dict[str, Any]]) -> int:
     statement = insert(DecisionRow).on_conflict_do_nothing(index_elements=["decision_id"])
     with database.session() as session:
         return len(session.scalars(statement.returning(DecisionRow.decision_id), rows).all())
+
+
+def delete_decisions(database: Database, days: int, most: int = _PAGE) -> int:
+    """Delete the oldest decisions that are older than `days` days, at most `most` in one transaction; returns how many
+    those were."""
+    before = datetime.now(UTC) - timedelta(days=days)
+    oldest = select(DecisionRow.decision_id).where(DecisionRow.time < before).order_by(DecisionRow.time).limit(most)
+    with database.session() as session:
+        deleted = delete(DecisionRow).where(DecisionRow.decision_id.in_(oldest)).returning(DecisionRow.decision_id)
+        return len(session.scalars(deleted).all())
 
 
 def is_about_content(error: Exception) -> bool:

@@ -117,7 +117,6 @@ class DecisionRow(Base):
     release_id: Mapped[str]
     model_version: Mapped[str]
     degraded: Mapped[bool]
-    query: Mapped[str] = mapped_column(Text)
     record: Mapped[dict[str, Any]]
 
 

@@ -569,6 +569,9 @@ class RetentionSettings(Section):
     releases: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Releases before the champion that can be rolled back to; 0 keeps all of them."
     )
+    decision_days: Annotated[int, Field(ge=0)] = Field(
+        default=90, description="Days for which the service keeps decisions in the database; 0 keeps all of them."
+    )
 
 
 class StorageSettings(Section):

@@ -28,7 +28,7 @@ from models.records.tables import Base, DecisionRow, GateDecisionRow, IncidentRo
 from models.settings import ROOT
 from tests.databases import RunPython, start_together
 
-NEWEST = "0004"
+NEWEST = "0005"
 """The last migration."""
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -287,7 +287,7 @@ def test_errors_do_not_quote_the_values_of_a_record(database: Database) -> None:
     def row() -> DecisionRow:
         return DecisionRow(
             decision_id="d", trace_id="t", time=NOON, endpoint="/", caller="c", release_id="r", model_version="1",
-            degraded=False, query="a private question", record={},
+            degraded=False, record={"query": "a private question"},
         )  # fmt: skip
 
     with database.session() as session:
