@@ -12,6 +12,7 @@ from models.settings import Settings
 from orchestration.instance import prepare_instance
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["a?b", "a%20b", "plain #1"])
 def test_runs_are_kept_in_the_home_whatever_its_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
