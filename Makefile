@@ -69,9 +69,10 @@ imports: setup ## import-linter: the one direction of imports
 	@$(BIN)/lint-imports
 
 # One thread in each of the processes, so that they share the cores and not fight for them. A file stays on one worker, which
-# makes what its tests share once; tests/heavy.py puts the files first that take longest.
+# makes what its tests share once; tests/heavy.py puts the files first that take longest. One worker more than cores: some
+# tests wait for processes and servers.
 pytest: setup ## The tests, as in: make pytest ARGS="tests/models -k gate"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --maxprocesses 4 \
 	  --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: setup ## Measured comparisons; writes docs/benchmarks

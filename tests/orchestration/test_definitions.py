@@ -104,10 +104,11 @@ def test_each_asset_has_the_version_of_the_step_that_makes_it() -> None:
 
 
 def test_no_asset_or_check_lists_modules_by_hand() -> None:
-    """A code version is a step's: it is computed nowhere else."""
+    """A code version is a step's: it is computed nowhere else but for the keys of cached scores."""
+    exempt = ROOT / "models" / "serving" / "engines.py"
     for folder in ("assets", "checks", "orchestration", "models"):
         for path in (ROOT / folder).rglob("*.py"):
-            if path.parent != ROOT / "models" / "store":
+            if path.parent != ROOT / "models" / "store" and path != exempt:
                 assert "code_version(" not in path.read_text(encoding="utf-8"), path
 
 
