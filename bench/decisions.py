@@ -32,7 +32,7 @@ from models.records.decision_writer import DecisionWriter
 from models.records.decisions import get
 from models.records.ledger import Ledger
 from models.store.durable_files import write_atomically
-from tests.databases import postgresql_server
+from tests.databases import running_postgresql
 from tests.releases import release_bundle
 
 RESULTS = FIGURES / "faults.json"
@@ -199,15 +199,10 @@ def main() -> None:
     """Torment both databases, print and write."""
     kills = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     decisions = {}
-    servers = postgresql_server.__wrapped__()  # pyright: ignore[reportFunctionMemberAccess]  # The fixture's generator.
-    with tempfile.TemporaryDirectory(prefix="decisions-") as work:
+    with tempfile.TemporaryDirectory(prefix="decisions-") as work, running_postgresql() as server:
         decisions["sqlite"] = torment(Path(work) / "sqlite", f"sqlite:///{work}/records.db", kills, random.Random(0))
-        server = next(servers)
         url = server.replace("postgresql://", "postgresql+psycopg://")
-        try:
-            decisions["postgresql"] = torment(Path(work) / "postgresql", url, kills, random.Random(1))
-        finally:
-            next(servers, None)
+        decisions["postgresql"] = torment(Path(work) / "postgresql", url, kills, random.Random(1))
     figures = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     every = [result for of_database in decisions.values() for result in of_database.values()]
     figures["decisions"] = {

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -116,6 +117,13 @@ def _logs(folder: Path) -> str:
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[str]:
+    """`running_postgresql` for all tests of a worker."""
+    with running_postgresql() as url:
+        yield url
+
+
+@contextmanager
+def running_postgresql() -> Iterator[str]:
     """URL of a running server's `postgres` database, without a driver name: `postgresql://user@127.0.0.1:port/postgres`."""
     binaries, owner = _server_folder(), _owner()
     if binaries is None:

@@ -65,7 +65,7 @@ class Engine:
         self.now += (len(encoded) * max(map(len, encoded)) if self.padded else sum(map(len, encoded))) / 1000
         if any(self.poison.get(pair.name) == "raises" for pair in encoded):
             raise ValueError("a pair is not to be read")
-        return np.array([float(self.poison.get(pair.name, pair.name)) for pair in encoded], dtype=np.float32)
+        return np.array([float(self.poison.get(pair.name) or pair.name) for pair in encoded], dtype=np.float32)
 
 
 @dataclass

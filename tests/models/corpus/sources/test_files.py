@@ -235,7 +235,7 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path, name: str) -> 
     (folder / name).symlink_to(tmp_path / name)
     tables = {table: f"{table}.csv" for table in ("documents", "queries", "judgments")}
     with pytest.raises(SourceError, match=f"corpus.files.{name[:-4]}: .* leads out of {folder}"):
-        FilesSource(folder, FilesSettings(**tables))
+        FilesSource(folder, FilesSettings.model_validate(tables))
     (folder / name).unlink()
     with pytest.raises(SourceError, match="leads out of"):
-        FilesSource(folder, FilesSettings(**{**tables, name[:-4]: f"../{name}"}))
+        FilesSource(folder, FilesSettings.model_validate({**tables, name[:-4]: f"../{name}"}))
