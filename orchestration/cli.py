@@ -284,7 +284,7 @@ def dev(
     prepare_instance(settings)
     os.chdir(WORKSPACE.parent)
     address = f"http://127.0.0.1:{port}/?token={token_of_environment()}"
-    out.print(f"Open {address}, which is as good as the key of the service.", markup=False, soft_wrap=True)
+    out.print(f"Keep it like the key of the service, and open: {address}", markup=False, soft_wrap=True)
     sys.stdout.flush()
     # In place of this process, so that Dagster gets the signals itself.
     program = [
