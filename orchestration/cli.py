@@ -241,21 +241,21 @@ def rollback(
 
     settings = settings_with(overrides)
     with libraries_write_to(settings.home / "logs" / "commands.log"), open_database(settings) as database:
-        done = roll_back(settings, ArtifactStore.of(settings), database, actor=user_name(), reason=reason, to=to)
-    restored = done.release
+        rolled_back = roll_back(settings, ArtifactStore.of(settings), database, actor=user_name(), reason=reason, to=to)
+    restored = rolled_back.release
     if as_json:
         print_json(
             {
                 "release_id": restored.release_id,
                 "bundle_version": restored.bundle_version,
                 "version": restored.model_version,
-                "served": done.seconds is not None,
-                "message": done.message,
+                "served": rolled_back.seconds is not None,
+                "message": rolled_back.message,
             }
         )
         return
     out.print(f"{restored.release_id}: bundle {restored.bundle_version}, MLflow version {restored.model_version}")
-    out.print(done.message, markup=False, soft_wrap=True)
+    out.print(rolled_back.message, markup=False, soft_wrap=True)
 
 
 app.add_typer(incidents, name="incidents")

@@ -32,10 +32,6 @@ _FEWEST_ROWS, _MOST_ROWS = 384, 1536
 """Tokens of a group, padding included. Below the first oneDNN cuts products in another way, and so rounds in another;
 behind the second nothing is gained."""
 
-_PACK_ROWS = 1024
-"""Tokens of a pack of pairs that are not long, at most: one more would be multiplied as twice as many. More gain
-little: products of 512 rows run at .9 of the rate of those of 2,048."""
-
 _MULTIPLE = 4
 """A group has a multiple of so many pairs: the vectors of the head's last product."""
 
@@ -108,7 +104,9 @@ class Bfloat16Scorer(PairwiseScorer):
     def groups_of(self, encoded: Sequence[EncodedPair]) -> list[list[int]]:
         """Places of the pairs that are read together, of an engine that reads any together."""
         lengths = [len(encoding) for encoding in encoded]
-        return _groups(lengths, self._threads) if self._grouped else _packs(lengths, self._threads)
+        return (
+            _groups(lengths, self._threads) if self._packed is None else self._packed.packs_of(lengths, self._threads)
+        )
 
     def score_group(self, group: list[EncodedPair]) -> NDArray[np.float32]:
         """float32 [n] logits of pairs of `groups_of`, on the calling thread."""
@@ -166,22 +164,6 @@ def _groups(lengths: Sequence[int], threads: int) -> list[list[int]]:
         ends = [unit * (units * end // count) for end in range(count + 1)]
         groups += [places[start:end] for start, end in pairwise(ends)]
     return groups
-
-
-def _packs(lengths: Sequence[int], threads: int) -> list[list[int]]:
-    """Places of pairs that are read one behind the other, the longest first: a multiple of `threads` packs of about the
-    same number of tokens."""
-    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    ends = np.cumsum([lengths[index] for index in order])
-    total = int(ends[-1]) if order else 0
-    # A pair belongs to the pack in which its middle lies: no pack exceeds their mean by more than the longest pair.
-    mean = max(_PACK_ROWS - max(lengths, default=0), _PACK_ROWS // 2)
-    count = -(-total // (mean * threads)) * threads
-    places = [int((2 * end - lengths[index]) * count // (2 * total)) for index, end in zip(order, ends, strict=True)]
-    packs: list[list[int]] = [[] for _ in range(count)]
-    for index, place in zip(order, places, strict=True):
-        packs[place].append(index)
-    return [pack for pack in packs if pack]
 
 
 def has_tiles() -> bool:

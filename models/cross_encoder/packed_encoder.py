@@ -67,6 +67,24 @@ class PackedEncoder:
             and getattr(config, "position_embedding_type", "absolute") == "absolute"
         )
 
+    @staticmethod
+    def packs_of(lengths: Sequence[int], threads: int) -> list[list[int]]:
+        """Places of pairs that are read one behind the other, the longest first: a multiple of `threads` packs of about
+        the same number of tokens, none with more than the largest of `LADDER` unless a pair has more than half of it.
+
+        More tokens gain little: products of 512 rows run at .9 of the rate of those of 2,048.
+        """
+        order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+        ends = list(accumulate(lengths[index] for index in order))
+        total = ends[-1] if order else 0
+        # A pair belongs to the pack in which its middle lies: no pack exceeds their mean by more than the longest pair.
+        mean = max(LADDER[-1] - max(lengths, default=0), LADDER[-1] // 2)
+        count = -(-total // (mean * threads)) * threads
+        packs: list[list[int]] = [[] for _ in range(count)]
+        for index, end in zip(order, ends, strict=True):
+            packs[(2 * end - lengths[index]) * count // (2 * total)].append(index)
+        return [pack for pack in packs if pack]
+
     @torch.inference_mode()
     def logits(self, pairs: Sequence[EncodedPair]) -> NDArray[np.float32]:
         """float32 [pairs] logits of some pairs; those of one length are best next to each other."""

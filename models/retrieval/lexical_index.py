@@ -223,8 +223,9 @@ class LexicalIndex:
 
     def _column_of(self, word: str) -> int:
         """The column of a word; long ones, which callers can make up, are looked up anew."""
-        known = self._remembered_column_of
-        return known(word) if len(word) <= _LONGEST_REMEMBERED else _find(self._vocabulary, word)
+        if len(word) > _LONGEST_REMEMBERED:
+            return _find(self._vocabulary, word)
+        return self._remembered_column_of(word)
 
     def _asked(self, query: str) -> Iterator[tuple[int, float]]:
         """The columns of a query's words, and what they count of their weights.

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from models.cross_encoder.architecture import keep_layers, open_cross_encoder, transformer
-from models.cross_encoder.bfloat16 import Bfloat16Scorer, _packs, multiplies_bfloat16
-from models.cross_encoder.packed_encoder import LADDER
+from models.cross_encoder.bfloat16 import Bfloat16Scorer, multiplies_bfloat16
+from models.cross_encoder.packed_encoder import LADDER, PackedEncoder
 from models.cross_encoder.pair_tokenizer import PairTokenizer
 from models.cross_encoder.scorer import CrossEncoderScorer
 from models.weights import local_weights
@@ -72,6 +72,6 @@ def test_what_is_longer_than_a_pack_is_read_in_pieces(tmp_path: Path) -> None:
 def test_no_pack_is_a_little_too_long_for_one_product(threads: int) -> None:
     """A pack of 1,056 tokens took as long as one of 2,048."""
     for lengths in ([96] * 2000, [96, 94, 93, 76, 69] * 90, list(range(10, 513)), [300] * 7, [40]):
-        packs = _packs(lengths, threads)
+        packs = PackedEncoder.packs_of(lengths, threads)
         assert sorted(index for pack in packs for index in pack) == list(range(len(lengths)))
         assert max(sum(lengths[index] for index in pack) for pack in packs) <= LADDER[-1]
