@@ -12,7 +12,7 @@ import numpy as np
 
 from models.cross_encoder.pair_template import PairTemplate
 from models.cross_encoder.passage_cut import PassageCut
-from models.text.passage_text import CHARACTERS_PER_TOKEN
+from models.text.passage_text import CHARACTERS_PER_TOKEN, SEARCHED_PER_TOKEN
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _BEGINNING = 0.5
 """Share of the tokens that is the passage's beginning, where the rest is chosen by the query."""
-_SEARCHED = 4
-"""As much more of a passage is looked at where a part of it is chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ class PairTokenizer:
     ) -> None:
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
-        self.characters = CHARACTERS_PER_TOKEN * max_tokens * (1 if cut is None else _SEARCHED)
+        self.characters = max_tokens * (CHARACTERS_PER_TOKEN if cut is None else SEARCHED_PER_TOKEN)
         self.cut = cut
         self.template = template or PairTemplate()
         self._backend = _copy(tokenizer.backend_tokenizer)

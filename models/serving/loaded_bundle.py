@@ -30,6 +30,7 @@ from models.serving.tiered_reranker import TieredReranker
 from models.settings import AUTO, ServingSettings, Settings, chosen
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import RELEASE_CANDIDATE
+from models.text.passage_text import SEARCHED_PER_TOKEN
 
 _ENCODE_SHARE = 0.4
 """Share of a request's budget that may go into embedding the caller's own texts."""
@@ -43,8 +44,6 @@ _WORD_CHARACTERS, _LEAN_CHARACTERS = 400_000, 50_000
 """Characters that BM25 reads of the documents of a request, and of one without a budget: some 200 and 25 ms of work."""
 _FEWEST_CHARACTERS = 100
 """Of each document at least."""
-_CHARACTERS_PER_TOKEN = 128
-"""Characters read of a document for each token of the models, where the settings do not say how many."""
 _NO_LIMIT_MS = 1e9
 _PUBLIC = PassageFilter()
 
@@ -132,7 +131,7 @@ class LoadedBundle:
         self._frame_tokens = len(encode([("", "")])[0])
         self._most_tokens = max(facts.max_tokens, len(encode([("", "a " * facts.max_tokens)])[0]))
         self._document_characters = (
-            _CHARACTERS_PER_TOKEN * facts.max_tokens
+            SEARCHED_PER_TOKEN * facts.max_tokens
             if serving.document_characters == AUTO
             else chosen(serving.document_characters)
         )
