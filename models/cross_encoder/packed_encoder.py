@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate, groupby
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 from models.cross_encoder.architecture import transformer
+from models.cross_encoder.packed_product import LADDER, Bfloat16Product, MakeProduct, Product
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
 _TYPES = {"bert": 0, "electra": 0, "roberta": 1, "xlm-roberta": 1, "camembert": 1}
 """Model types whose layers are BERT's; 1 where positions begin behind the number of the padding token."""
 
-LADDER = (*range(32, 257, 32), *range(320, 1025, 64))
-"""Numbers of rows that are read at once. Each costs oneDNN some milliseconds the first time."""
-
 _HEAD_ROWS = 32
 """Pairs that a head always reads, the last of them zeros: its products round differently for another number."""
 
@@ -41,15 +39,19 @@ _HEAD_ROWS = 32
 class PackedEncoder:
     """The transformer and the head of a cross-encoder in bfloat16 and float32."""
 
-    def __init__(self, model: CrossEncoder) -> None:
-        """Takes the layers of a model over that `halve` has turned to bfloat16; see `packs`."""
+    def __init__(self, model: CrossEncoder, make: MakeProduct = Bfloat16Product) -> None:
+        """Takes the layers of a model over that `halve` has turned to bfloat16; see `packs`. `make` says how linear
+        layers are computed."""
         body = transformer(model)
         base = body.base_model
         self._config = base.config
         self._embeddings = base.embeddings
         wider = getattr(base, "embeddings_project", None)
-        self._wider = None if wider is None else _Product(wider)
-        self._layers = [_Layer(layer, base.config.num_attention_heads) for layer in base.encoder.layer]
+        self._wider = None if wider is None else make("wider", [wider])
+        self._layers = [
+            _Layer(layer, base.config.num_attention_heads, partial(_in_layer, make, number))
+            for number, layer in enumerate(base.encoder.layer)
+        ]
         self._head = _head(model)
         self._padding = self._config.pad_token_id or 0
         self._first_position = self._padding + 1 if _TYPES[self._config.model_type] else 0
@@ -126,76 +128,25 @@ class PackedEncoder:
     @torch.inference_mode()
     def _settle(self) -> None:
         """Let products of the same shape share their plan: the weights have no say in it."""
-        plans: dict[tuple[int, ...], dict[int, int]] = {}
+        plans: dict[tuple[type, tuple[int, ...]], dict[int, int]] = {}
         for product in (*(product for layer in self._layers for product in layer.products), self._wider):
             if product is not None:
-                if product.shape not in plans:
-                    plans[product.shape] = product.plan()
-                product.pieces = plans[product.shape]
-
-
-class _Product:
-    """A linear layer of bfloat16 over rows, its weights laid out once, GELU within the product.
-
-    `pieces` says for a number of rows in how many rows at a time they are computed.
-    """
-
-    def __init__(self, *layers: Any, gelu: bool = False) -> None:
-        """Several layers over the same rows become one."""
-        weights = torch.cat([layer.weight.data for layer in layers])
-        self.shape = (int(weights.shape[0]), int(weights.shape[1]), int(gelu))
-        self.pieces: dict[int, int] = {}
-        self._bias = torch.cat([layer.bias.data for layer in layers])
-        self._weights = torch.ops.mkldnn._reorder_linear_weight(weights, LADDER[-1])
-        self._behind = ("gelu", [], "none") if gelu else ("none", [], "")
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        count = len(rows)
-        size = self.pieces.get(count, LADDER[-1])
-        if size == count:
-            return self._product(rows)
-        if count % size:
-            rows = torch.cat([rows, rows.new_zeros(size - count % size, rows.shape[1])])
-        parts = [self._product(part) for part in rows.split(size)]
-        return (torch.cat(parts) if len(parts) > 1 else parts[0])[:count]
-
-    def plan(self) -> dict[int, int]:
-        """`pieces` of each number of `LADDER`: of those whose rows have the bits of the largest one, what is fastest.
-
-        oneDNN splits the sums of some products in tiles (AMX) where there are fewer rows than columns, and so rounds
-        them in another way.
-        """
-        values = torch.randn(LADDER[-1], self.shape[1], generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-        expected = self._product(values)
-        seconds = {}
-        for rows in LADDER:
-            # At both ends: a row in the last block may be computed in another way than one in the first.
-            first = self._product(values[:rows])
-            started = perf_counter()
-            last = self._product(values[-rows:])
-            taken = perf_counter() - started
-            if torch.equal(first, expected[:rows]) and torch.equal(last, expected[-rows:]):
-                seconds[rows] = taken
-        seconds.setdefault(LADDER[-1], 0.0)
-        return {
-            rows: rows if rows in seconds else min(seconds, key=lambda size: -(-rows // size) * seconds[size])
-            for rows in LADDER
-        }
-
-    def _product(self, rows: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(rows, self._weights, self._bias, *self._behind)
+                alike = (type(product), product.shape)
+                if alike not in plans:
+                    plans[alike] = product.plan()
+                product.pieces = plans[alike]
 
 
 class _Layer:
     """One layer of the encoder."""
 
-    def __init__(self, layer: Any, heads: int) -> None:
+    def __init__(self, layer: Any, heads: int, make: MakeProduct) -> None:
         attention = layer.attention.self
         self._heads = heads
-        self._projected = _Product(attention.query, attention.key, attention.value)
-        self._mixed = _Product(layer.attention.output.dense)
-        self._up = _Product(layer.intermediate.dense, gelu=True)
-        self._down = _Product(layer.output.dense)
+        self._projected = make("projected", [attention.query, attention.key, attention.value])
+        self._mixed = make("mixed", [layer.attention.output.dense])
+        self._up = make("up", [layer.intermediate.dense], gelu=True)
+        self._down = make("down", [layer.output.dense])
         self._norms = [_norm(layer.attention.output.LayerNorm), _norm(layer.output.LayerNorm)]
         self.products = (self._projected, self._mixed, self._up, self._down)
 
@@ -217,6 +168,10 @@ class _Layer:
         if start < rows:
             contexts.append(projected.new_zeros(rows - start, width))
         return torch.cat(contexts) if len(contexts) > 1 else contexts[0]
+
+
+def _in_layer(make: MakeProduct, number: int, name: str, layers: Sequence[Any], gelu: bool = False) -> Product:
+    return make(f"{number}.{name}", layers, gelu)
 
 
 def _rows_for(tokens: int) -> int:

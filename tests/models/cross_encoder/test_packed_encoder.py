@@ -9,7 +9,8 @@ import pytest
 
 from models.cross_encoder.architecture import keep_layers, open_cross_encoder, transformer
 from models.cross_encoder.bfloat16 import Bfloat16Scorer, multiplies_bfloat16
-from models.cross_encoder.packed_encoder import LADDER, PackedEncoder
+from models.cross_encoder.packed_encoder import PackedEncoder
+from models.cross_encoder.packed_product import LADDER
 from models.cross_encoder.pair_tokenizer import PairTokenizer
 from models.cross_encoder.scorer import CrossEncoderScorer
 from models.weights import local_weights

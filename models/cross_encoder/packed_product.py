@@ -1,0 +1,96 @@
+"""Linear layers over the rows of many pairs, whose bits do not depend on what other rows there are.
+
+Imported only where a model is loaded, so torch stands at module level here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+LADDER = (*range(32, 257, 32), *range(320, 1025, 64))
+"""Numbers of rows that are read at once. Each costs oneDNN some milliseconds the first time."""
+
+
+class Product(Protocol):
+    """A linear layer over rows of bfloat16: [rows, inputs] to [rows, outputs]."""
+
+    shape: tuple[int, ...]
+    """Products of the same class and shape share their plan."""
+
+    pieces: dict[int, int]
+    """For a number of rows in how many at a time they are computed; filled from `plan`."""
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Rows of bfloat16, as many as were given."""
+        ...
+
+    def plan(self) -> dict[int, int]:
+        """`pieces` of each number of `LADDER`: rows have the same bits in all of them."""
+        ...
+
+
+class MakeProduct(Protocol):
+    """Makes the product of one place in the encoder."""
+
+    def __call__(self, name: str, layers: Sequence[Any], gelu: bool = False) -> Product:
+        """Several `torch.nn.Linear` over the same rows become one. `name` is `wider` or the number of the layer and
+        `projected`, `mixed`, `up` or `down`, as in `3.up`."""
+        ...
+
+
+class Bfloat16Product:
+    """A linear layer of bfloat16 over rows, its weights laid out once, GELU within the product.
+
+    `pieces` says for a number of rows in how many rows at a time they are computed.
+    """
+
+    def __init__(self, name: str, layers: Sequence[Any], gelu: bool = False) -> None:
+        """See `MakeProduct`."""
+        weights = torch.cat([layer.weight.data for layer in layers])
+        self.shape = (int(weights.shape[0]), int(weights.shape[1]), int(gelu))
+        self.pieces: dict[int, int] = {}
+        self._bias = torch.cat([layer.bias.data for layer in layers])
+        self._weights = torch.ops.mkldnn._reorder_linear_weight(weights, LADDER[-1])
+        self._behind = ("gelu", [], "none") if gelu else ("none", [], "")
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """See `Product`."""
+        count = len(rows)
+        size = self.pieces.get(count, LADDER[-1])
+        if size == count:
+            return self._product(rows)
+        if count % size:
+            rows = torch.cat([rows, rows.new_zeros(size - count % size, rows.shape[1])])
+        parts = [self._product(part) for part in rows.split(size)]
+        return (torch.cat(parts) if len(parts) > 1 else parts[0])[:count]
+
+    def plan(self) -> dict[int, int]:
+        """`pieces` of each number of `LADDER`: of those whose rows have the bits of the largest one, what is fastest.
+
+        oneDNN splits the sums of some products in tiles (AMX) where there are fewer rows than columns, and so rounds
+        them in another way.
+        """
+        values = torch.randn(LADDER[-1], self.shape[1], generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+        expected = self._product(values)
+        seconds = {}
+        for rows in LADDER:
+            # At both ends: a row in the last block may be computed in another way than one in the first.
+            first = self._product(values[:rows])
+            started = perf_counter()
+            last = self._product(values[-rows:])
+            taken = perf_counter() - started
+            if torch.equal(first, expected[:rows]) and torch.equal(last, expected[-rows:]):
+                seconds[rows] = taken
+        seconds.setdefault(LADDER[-1], 0.0)
+        return {
+            rows: rows if rows in seconds else min(seconds, key=lambda size: -(-rows // size) * seconds[size])
+            for rows in LADDER
+        }
+
+    def _product(self, rows: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(rows, self._weights, self._bias, *self._behind)
