@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.errors import raise_execution_interrupts
 
 from models.settings import load_settings
 from orchestration.liveness import alive, alone
@@ -37,7 +38,9 @@ class _Alive(dg.Executor):
         with ExitStack() as held:
             held.enter_context(alive(settings, plan_context.run_id))
             if plan_context.job_name != ROLLBACK:  # It moves the ledger alone, and is in a hurry.
-                held.enter_context(alone(settings, plan_context.log.info))
+                # Else Dagster would note that a run is to end while it waits, and end it before its first step only.
+                with raise_execution_interrupts():
+                    held.enter_context(alone(settings, plan_context.log.info))
             yield from self._inner.execute(plan_context, execution_plan)
 
 

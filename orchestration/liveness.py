@@ -8,7 +8,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,8 +38,17 @@ def alive(settings: Settings, run_id: str) -> Iterator[None]:
 
 @contextmanager
 def alone(settings: Settings, told: Callable[[str], None]) -> Iterator[None]:
-    """Hold the home against other runs for as long as the block and this process last: they share what is current, and
-    two at once would mix it. While another run holds it this waits, and tells so once."""
+    """Hold the deployment against other runs for as long as the block and this process last: they share what is
+    current, and two at once would mix it. While another run holds it this waits, and tells so once.
+
+    It is held in the home, and in the records database for runs of other homes and hosts that share it.
+    """
+    with _home_alone(settings, told), _records_alone(settings, told):
+        yield
+
+
+@contextmanager
+def _home_alone(settings: Settings, told: Callable[[str], None]) -> Iterator[None]:
     path = settings.home / "dagster" / "run.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -55,6 +64,23 @@ def alone(settings: Settings, told: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _records_alone(settings: Settings, told: Callable[[str], None]) -> Iterator[None]:
+    from models.records.database import DatabaseError, open_database
+
+    def waits() -> None:
+        told(f"a run of another home works with {database.name}; this one waits for its end")
+
+    with ExitStack() as held:
+        try:
+            database = held.enter_context(open_database(settings))
+            held.enter_context(database.lock("run", waits=waits))
+        except DatabaseError as error:
+            # The first step that needs the database says so, and is tried again by its own rules.
+            told(f"runs of other homes are not looked for: {error.message}")
+        yield
 
 
 def fail_orphaned_runs(instance: "DagsterInstance", settings: Settings) -> list[str]:

@@ -6,12 +6,15 @@ same; a test holds them together.
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +37,15 @@ _MIGRATIONS = Path(__file__).resolve().parent / "migrations"
 _BUSY_TIMEOUT_S = 30.0
 _CONNECT_TIMEOUT_S = 10
 _MIGRATION_LOCK = 0x72657261  # PostgreSQL advisory lock: the same number in every process that migrates.
+_LOCK_LOOK_S = 0.1
+_LOCK_TRANSACTION = (
+    # It may last for hours. It has read nothing by then, so that it keeps no row from being vacuumed.
+    "SET LOCAL idle_in_transaction_session_timeout = 0",
+    # A host that is gone holds it for a minute and a half, not for the two hours of TCP's own.
+    "SET LOCAL tcp_keepalives_idle = 60",
+    "SET LOCAL tcp_keepalives_interval = 10",
+    "SET LOCAL tcp_keepalives_count = 3",
+)
 _ALEMBIC = threading.Lock()  # alembic.context is a module-wide proxy: one migration at a time in a process.
 
 
@@ -102,6 +114,23 @@ class Database:
         except (OperationalError, InterfaceError, PoolTimeoutError) as error:
             raise self._unreachable(error) from None
 
+    @contextmanager
+    def lock(self, name: str, wait_s: float = float("inf"), waits: Callable[[], None] | None = None) -> Iterator[bool]:
+        """Hold `name` against all others that use this database, in whichever home or on whichever host, until the
+        block or the process ends. False where another held it for `wait_s` seconds; `waits` is called before any wait.
+
+        It blocks nobody but who asks for the same name. Raises `DatabaseError` if the database cannot be reached.
+        """
+        with ExitStack() as held:
+            is_free = self._lock_file(held, name) if self.dialect == "sqlite" else self._advisory_lock(held, name)
+            until = time.monotonic() + wait_s
+            if not (is_held := is_free()) and waits is not None:
+                waits()
+            while not is_held and time.monotonic() < until:
+                time.sleep(_LOCK_LOOK_S)
+                is_held = is_free()
+            yield is_held
+
     def close(self) -> None:
         """Close the connections; a later transaction opens new ones."""
         self._engine.dispose()
@@ -117,6 +146,40 @@ class Database:
                 "A newer version has migrated it: run that version, or restore a backup from before.",
             )
         return applied == script.get_current_head()
+
+    def _lock_file(self, held: ExitStack, name: str) -> Callable[[], bool]:
+        """A look whether the lock is this process's, of a file beside the database."""
+        handle = os.open(f"{self._engine.url.database}.{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        held.callback(os.close, handle)
+
+        def is_free() -> bool:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            return True
+
+        return is_free
+
+    def _advisory_lock(self, held: ExitStack, name: str) -> Callable[[], bool]:
+        """The same of PostgreSQL. Of a transaction, so that a pool of connections before the server cannot keep it."""
+        try:
+            connection = self._engine.connect()
+            held.callback(connection.close)
+            held.callback(connection.invalidate)  # Not rolled back, which a connection that was lost cannot be.
+            for statement in _LOCK_TRANSACTION:
+                connection.execute(text(statement))
+        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+            raise self._unreachable(error) from None
+        key = {"space": _MIGRATION_LOCK, "name": zlib.crc32(name.encode()) >> 1}
+
+        def is_free() -> bool:
+            try:
+                return bool(connection.scalar(text("SELECT pg_try_advisory_xact_lock(:space, :name)"), key))
+            except (OperationalError, InterfaceError) as error:
+                raise self._unreachable(error) from None
+
+        return is_free
 
     def _prepare_file(self) -> None:
         file = Path(self._engine.url.database or "")

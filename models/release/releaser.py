@@ -3,13 +3,17 @@
 The order is intent (a pending row), the bundle's digests, the incident of a rollback, activation, and then the aliases,
 which may be late: a rollback works while MLflow is away. A process killed in between leaves a pending row or aliases
 behind; `repair`, with which every run and release begins, does the rest again.
+
+Processes of several homes or hosts may share the ledger. One at a time goes from intent to activation, and one at a
+time moves the aliases, so that neither a live process's row nor a newer release's aliases are taken for what a crash
+has left.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +28,8 @@ from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import RELEASE_CANDIDATE
 
 _LOG = logging.getLogger(__name__)
+_TURN_S = 30.0
+"""Wait for another process that is releasing, or moving aliases, at most."""
 
 
 def bundle_versions(bundle: Artifact, model_version: str) -> BundleVersions:
@@ -73,12 +79,13 @@ class Releaser:
 
         Raises `ArtifactError` if a file of the bundle differs from its digest.
         """
-        self.complete()
-        champion = self.ledger.current()
-        if champion is None or champion.bundle_version != versions.bundle_version:
-            champion = self._finish(
-                self.ledger.begin(versions, gate_decision_id=gate_decision_id, actor=actor, reason=reason)
-            )
+        with self._turn():
+            self._complete()
+            champion = self.ledger.current()
+            if champion is None or champion.bundle_version != versions.bundle_version:
+                champion = self._finish(
+                    self.ledger.begin(versions, gate_decision_id=gate_decision_id, actor=actor, reason=reason)
+                )
         self.follow()
         return champion
 
@@ -94,11 +101,16 @@ class Releaser:
 
         Raises `ReleaseError` if there is none, or its bundle was deleted or is damaged.
         """
-        self.complete()
-        return self._finish(self.ledger.begin_rollback(actor=actor, reason=reason, to=to))
+        with self._turn():
+            self._complete()
+            return self._finish(self.ledger.begin_rollback(actor=actor, reason=reason, to=to))
 
     def complete(self) -> list[Release]:
         """Finish what a crash left pending; a bundle that is gone or damaged is given up."""
+        with self._turn():
+            return self._complete()
+
+    def _complete(self) -> list[Release]:
         completed: list[Release] = []
         for pending in self.ledger.pending():
             try:
@@ -116,21 +128,36 @@ class Releaser:
     def follow(self) -> bool:
         """Move MLflow's aliases to what the ledger says; False, and logged, where that cannot be done now.
 
-        Whoever has moved them looks again, so of several processes the last one leaves them where the ledger is. What
-        stays behind, the next release, rollback or run brings up to date.
+        One process at a time moves them, and looks again when it has: a release that did not wait for it is not missed.
+        What stays behind, the next release, rollback or run brings up to date.
         """
         try:
-            current = self.ledger.current()
-            while current is not None:
-                self._move_aliases(current)
-                moved, current = current, self.ledger.current()
-                if current == moved:
-                    break
+            with self.ledger.database.lock("aliases", _TURN_S) as is_held:
+                if not is_held:
+                    raise ReleaseError("another process has been moving them for a while")
+                current = self.ledger.current()
+                while current is not None:
+                    self._move_aliases(current)
+                    moved, current = current, self.ledger.current()
+                    if current == moved:
+                        break
         except Exception as error:
             # MLflow's clients raise whatever their transport does, and the ledger, not MLflow, says what serves.
             _LOG.warning("MLflow's aliases do not follow the ledger yet: %s: %s", type(error).__name__, error)
             return False
         return True
+
+    @contextmanager
+    def _turn(self) -> Generator[None]:
+        """Keep other processes from beginning a release, or from finishing the one that this process begins.
+
+        One that hangs is not waited for any longer than `_TURN_S`: a rollback is in a hurry, and the ledger itself
+        allows one pending row.
+        """
+        with self.ledger.database.lock("release", _TURN_S) as is_held:
+            if not is_held:
+                _LOG.warning("another process has been releasing for %.0f s; it is not waited for", _TURN_S)
+            yield
 
     def _finish(self, pending: Release) -> Release:
         """Activate a pending release; one that cannot serve, or that fails on the way, is given up."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -15,10 +16,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from models.settings import ROOT, Settings
+from models.settings import ROOT, Settings, load_settings
 from orchestration.instance import prepare_instance
 from orchestration.liveness import alive, alone, fail_orphaned_runs
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, until
 
 WAITING = """
     import sys, time
@@ -149,3 +150,47 @@ def test_a_second_run_in_a_home_says_that_it_waits_and_waits(tmp_path: Path, mon
     assert inside.wait(PATIENCE_S)
     thread.join()
     assert said == [f"another run works in {tmp_path} (process {os.getpid()}); this one waits for its end"]
+
+
+def test_a_run_that_waits_for_another_can_be_ended(
+    settings: Settings, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """It went on waiting when it was told to end, and did its work when its turn came."""
+    with alone(settings, pytest.fail):
+        process = start(tmp_path, "wait")
+        until(lambda: any("waits for its end" in entry.user_message for entry in logged(instance)))
+        (run,) = instance.get_runs()
+        instance.report_run_canceling(run)
+        process.send_signal(signal.SIGTERM)
+        told, _ = process.communicate(timeout=PATIENCE_S)
+    assert "False" in told
+    assert states(instance) == [dg.DagsterRunStatus.CANCELED]
+    assert not (tmp_path / "started").exists()
+
+
+def logged(instance: dg.DagsterInstance) -> list[dg.EventLogEntry]:
+    return [entry for run in instance.get_runs() for entry in instance.all_logs(run.run_id)]
+
+
+def test_a_run_of_another_home_with_the_same_database_waits(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each home had a lock of its own."""
+    monkeypatch.setenv("RERANKOPS_STORAGE__DATABASE_URL", database_url)
+    monkeypatch.setenv("RERANKOPS_HOME", str(tmp_path / "first"))
+    settings = load_settings()
+    inside, said = threading.Event(), queue.Queue[str]()
+
+    def run_second() -> None:
+        with alone(settings, said.put):
+            said.put("works")
+            inside.set()
+
+    with alone(settings, pytest.fail):
+        monkeypatch.setenv("RERANKOPS_HOME", str(tmp_path / "second"))
+        thread = threading.Thread(target=run_second)
+        thread.start()
+        assert "a run of another home works with" in said.get(timeout=PATIENCE_S)
+        assert not inside.wait(0.05)
+    assert inside.wait(PATIENCE_S)
+    thread.join()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -20,13 +21,16 @@ from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Track
 from models.release.gate import GateDecision
 from models.release.releaser import Releaser, bundle_versions
 from models.serving.loaded_bundle import load_release
-from models.store.artifacts import ArtifactStore
+from models.store.artifacts import Artifact, ArtifactStore
 from tests.commands import run_command
 from tests.deployments import write_trained
+from tests.patience import until
 from tests.releases import versions_of
 from tests.service_process import free_port
 from tests.small_bundle import BUDGET_MS, QUESTION, Small
 
+_MOMENT_S = 0.3
+"""Time that another process is given for what it must not be able to do."""
 CRASHES = ("begun", "activated", "champion moved")
 
 
@@ -234,16 +238,67 @@ def test_aliases_end_where_the_ledger_is_though_another_process_releases_meanwhi
     releaser: Releaser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_alias = Tracking.set_alias
+    other = threading.Thread(target=release, args=(releaser, "2"))
 
     def race(tracking: Tracking, alias: str, version: str | None) -> None:
         if (alias, version) == (CHAMPION, "1"):
             monkeypatch.setattr(Tracking, "set_alias", set_alias)
-            release(releaser, "2")
+            other.start()
+            until(lambda: _current_bundle(releaser) == "b2")
         set_alias(tracking, alias, version)
 
     monkeypatch.setattr(Tracking, "set_alias", race)
     release(releaser, "1")
+    other.join()
     assert aliases(releaser.tracking) == ("2", "1", None)
+
+
+def _current_bundle(releaser: Releaser) -> str:
+    current = releaser.ledger.current()
+    return "" if current is None else current.bundle_version
+
+
+def test_a_process_that_dies_while_it_moves_aliases_leaves_those_of_no_older_release(
+    releaser: Releaser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had read the ledger, another released, and then it moved one alias back and was killed."""
+    set_alias = Tracking.set_alias
+    other = threading.Thread(target=release, args=(releaser, "2"))
+
+    def die(tracking: Tracking, alias: str, version: str | None) -> None:
+        monkeypatch.setattr(Tracking, "set_alias", set_alias)
+        other.start()
+        until(lambda: _current_bundle(releaser) == "b2")
+        other.join(_MOMENT_S)
+        set_alias(tracking, alias, version)
+        raise KeyboardInterrupt  # As a kill: nothing of what stands behind it happens.
+
+    monkeypatch.setattr(Tracking, "set_alias", die)
+    with pytest.raises(KeyboardInterrupt):
+        release(releaser, "1")
+    other.join()
+    assert aliases(releaser.tracking) == ("2", "1", None)
+
+
+def test_a_release_under_way_is_not_given_up_by_a_process_that_lacks_its_bundle(
+    releaser: Releaser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process of another home took the row for what a crash had left, did not find the bundle, and gave it up."""
+    first = in_store(releaser, tmp_path, ["one"])
+    elsewhere = replace(releaser, store=ArtifactStore(str(tmp_path / "elsewhere"), tmp_path / "cache"))
+    repairing = threading.Thread(target=elsewhere.repair)
+    verify = Artifact.verify
+
+    def verify_while_another_repairs(artifact: Artifact) -> None:
+        monkeypatch.setattr(Artifact, "verify", verify)
+        repairing.start()
+        repairing.join(_MOMENT_S)
+        verify(artifact)
+
+    monkeypatch.setattr(Artifact, "verify", verify_while_another_repairs)
+    in_store(first, tmp_path, ["two"])
+    repairing.join()
+    assert [row.state for row in releaser.ledger.history()] == ["active", "active"]
 
 
 def test_after_a_rollback_the_first_releases_scores_are_served_again(
