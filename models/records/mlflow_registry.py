@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from models.settings import Settings
-from models.store.artifacts import Artifact
+from models.store.artifacts import Artifact, object_place
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,6 +33,7 @@ _ADDRESSES = (
 )
 """Columns of MLflow's database that hold a place, of its schema up to 3.17."""
 _BUSY_TIMEOUT_S = 30.0
+_SERVERS = ("http", "https")
 VERSION_TAG, ASSET_TAG = "rerankops.data_version", "rerankops.asset"
 
 
@@ -152,7 +153,7 @@ class Tracking:
         if versions:
             return str(max(int(version.version) for version in versions))
         tags = {VERSION_TAG: artifact.data_version, ASSET_TAG: artifact.asset}
-        source = artifact.folder.absolute().as_uri()
+        source = self._source_of(artifact)
         created = client.create_model_version(name, source, run_id=run_id, tags=tags)
         while int(created.version) <= above:
             client.delete_model_version(name, str(created.version))
@@ -218,6 +219,12 @@ class Tracking:
         column would not hold it."""
         shown = text if len(text) <= _DESCRIPTION else text[: text.rindex("\n", 0, _DESCRIPTION)]
         self._client().update_model_version(name or self.model_name, version, shown)
+
+    def _source_of(self, artifact: Artifact) -> str:
+        """The address of an artifact. A server refuses those of files, which it may not see, and keeps any other."""
+        if urlsplit(self.uri).scheme in _SERVERS:
+            return f"rerankops:/{object_place(artifact.asset, artifact.data_version)}"
+        return artifact.folder.absolute().as_uri()
 
     def _client(self) -> MlflowClient:
         import os

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 from models.records.mlflow_registry import CHALLENGER, CHAMPION, PREVIOUS, Tracking
 from models.release.registration import register_model
@@ -62,6 +65,35 @@ def test_a_version_points_at_its_folder_and_names_its_content(
     assert result.source == built.folder.absolute().as_uri()
     assert result.tags["rerankops.data_version"] == built.data_version
     assert result.tags["rerankops.asset"] == built.asset
+
+
+@pytest.fixture
+def server(tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracking]:
+    """The same MLflow behind its own server."""
+    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", tracking.uri)
+    monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", str(tmp_path / "mlartifacts"))
+    from mlflow.server import app
+
+    class Quiet(WSGIRequestHandler):
+        def log(self, *_: object) -> None: ...
+
+    http = make_server("127.0.0.1", 0, app, request_handler=Quiet)
+    thread = threading.Thread(target=http.serve_forever)
+    thread.start()
+    yield Tracking(f"http://127.0.0.1:{http.server_port}", None, "reranker")
+    http.shutdown()
+    thread.join()
+    http.server_close()
+
+
+@pytest.mark.heavy
+def test_a_server_which_refuses_addresses_of_files_has_versions_too(server: Tracking, tmp_path: Path) -> None:
+    built = write_trained(tmp_path, "one")
+    run_id = server.log_run("training", params={}, metrics={"ndcg": 0.5})
+    assert server.ensure_version("reranker-large", built, run_id) == "1"
+    assert server.ensure_version("reranker", built) == server.ensure_version("reranker", built) == "1"
+    server.set_alias(CHAMPION, "1")
+    assert server.aliases() == {CHAMPION: built.data_version}
 
 
 def test_aliases_move_and_go(tracking: Tracking, tmp_path: Path) -> None:
