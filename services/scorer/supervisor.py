@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,8 @@ class ScorerProcess:
     """The cross-encoders of a bundle in a process of their own (`models.serving.engines.Engines`).
 
     A process that ends, or takes longer than `timeout_s` for a batch, is replaced by one with the same files, whose
-    digests are compared again: at once, then with pauses that double.
+    digests are compared again: at once, then with pauses that double. The first one gets ready while its owner loads
+    what else there is in the bundle; `scorers` waits for it.
     """
 
     def __init__(self, files: ModelFiles, timeout_s: float, restarts: ScorerRestarts) -> None:
@@ -106,12 +108,21 @@ class ScorerProcess:
         self._closed = threading.Event()
         self._child: _Child | None = None
         self._latest: _Child | None = None
-        self.scorers: Mapping[str, RemoteScorer] = {
+        self._first: Future[None] = Future()
+        self._scorers: Mapping[str, RemoteScorer] = {
             tier: RemoteScorer(self, tier, PairTokenizer.load(folder, files.max_tokens))
             for tier, folder in model_folders(files.folder).items()
         }
-        child = self._start()
-        threading.Thread(target=self._watch, args=(child,), name="scorer-watch", daemon=True).start()
+        child = self._spawn()
+        # Asked here, as it imports torch, which the caller imports too: two threads at once may get half a module.
+        self._threads = files.threads or all_threads()
+        threading.Thread(target=self._keep_running, args=(child,), name="scorer-watch", daemon=True).start()
+
+    @property
+    def scorers(self) -> Mapping[str, RemoteScorer]:
+        """The models, once their process is ready. Raises `ScorerLost` if it does not become so."""
+        self._first.result()
+        return self._scorers
 
     @property
     def outage(self) -> str:
@@ -151,15 +162,24 @@ class ScorerProcess:
         if latest is not None:
             latest.end(_END_S)
 
-    def _start(self) -> _Child:
-        """Start a process and wait until it is ready. Raises `ScorerLost`."""
-        child = self._spawn()
+    def _keep_running(self, child: _Child) -> None:
+        """Tell of the first process, and watch it and those that replace it."""
+        try:
+            self._make_ready(child)
+        except Exception as error:
+            self._first.set_exception(error)
+        else:
+            self._first.set_result(None)
+            self._watch(child)
+
+    def _make_ready(self, child: _Child) -> None:
+        """Have a process load the models, and ask it from then on. Raises `ScorerLost`."""
         files = self._files
         facts = {
             "folder": str(files.folder),
-            "tiers": list(self.scorers),
+            "tiers": list(self._scorers),
             "max_tokens": files.max_tokens,
-            "threads": files.threads or all_threads(),
+            "threads": self._threads,
             "digests": dict(files.digests),
         }
         try:
@@ -173,13 +193,12 @@ class ScorerProcess:
         if "error" in answer:
             self._discard(child)
             raise ScorerLost(f"the scoring process does not start: {answer['error']}")
-        for size, scorer in self.scorers.items():
+        for size, scorer in self._scorers.items():
             scorer.padded = answer["padded"][size]
         with self._changed:
             if not self._closed.is_set():
                 self._child = child
         _LOG.info("scoring process runs", extra={"facts": {"pid": child.process.pid}})
-        return child
 
     def _spawn(self) -> _Child:
         """A new process with one end of a socket pair. Raises `ScorerLost`."""
@@ -236,7 +255,8 @@ class ScorerProcess:
                 self._restarts.add()
                 began = time.monotonic()
                 try:
-                    child = self._start()
+                    child = self._spawn()
+                    self._make_ready(child)
                     break
                 except ScorerLost as error:
                     if self._closed.is_set():

@@ -70,6 +70,7 @@ def without_engines(small: Small, tmp_path_factory: pytest.TempPathFactory) -> M
 def scorer(small: Small) -> Iterator[ScorerProcess]:
     """A scoring process for the tests that leave it as it is: to start one takes seconds."""
     built = ScorerProcess(files_of(small), PATIENCE_S, ScorerRestarts())
+    assert built.scorers
     yield built
     built.close()
 
@@ -146,8 +147,10 @@ def test_altered_weights_are_not_loaded(small: Small, tmp_path: Path, restarts: 
     data = bytearray((tmp_path / name).read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / name).write_bytes(data)
+    scorer = ScorerProcess(replace(files, folder=tmp_path), PATIENCE_S, restarts)
     with pytest.raises(ScorerLost, match="differs from its digest"):
-        ScorerProcess(replace(files, folder=tmp_path), PATIENCE_S, restarts)
+        _ = scorer.scorers
+    scorer.close()
 
 
 def test_a_failing_model_is_no_lost_process(scorer: ScorerProcess) -> None:
@@ -159,10 +162,19 @@ def test_a_failing_model_is_no_lost_process(scorer: ScorerProcess) -> None:
 
 def test_close_ends_the_process(small: Small, restarts: ScorerRestarts) -> None:
     scorer = ScorerProcess(files_of(small), PATIENCE_S, restarts)
+    assert scorer.scorers
     process = pid_of(scorer)
     scorer.close()
     until(lambda: not is_alive(process))
     assert restarts.count == 0
+
+
+def test_close_does_not_wait_for_a_process_that_is_not_ready(small: Small, restarts: ScorerRestarts) -> None:
+    scorer = ScorerProcess(files_of(small), PATIENCE_S, restarts)
+    scorer.close()
+    with pytest.raises(ScorerLost):
+        _ = scorer.scorers
+    assert (scorer.pid, restarts.count) == (None, 0)
 
 
 def test_callers_get_lean_answers_until_full_tiers_are_back(small: Small, tmp_path: Path, running: Running) -> None:
