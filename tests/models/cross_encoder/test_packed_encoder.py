@@ -75,4 +75,5 @@ def test_no_pack_is_a_little_too_long_for_one_product(threads: int) -> None:
     for lengths in ([96] * 2000, [96, 94, 93, 76, 69] * 90, list(range(10, 513)), [300] * 7, [40]):
         packs = PackedEncoder.packs_of(lengths, threads)
         assert sorted(index for pack in packs for index in pack) == list(range(len(lengths)))
-        assert max(sum(lengths[index] for index in pack) for pack in packs) <= LADDER[-1]
+        # Attention looks up to 15 rows behind a pair.
+        assert max(sum(lengths[index] for index in pack) for pack in packs) + 15 <= LADDER[-1]
