@@ -15,12 +15,13 @@ from fastapi import FastAPI
 from models.records.database import Database
 from models.records.decision_writer import DecisionWriter
 from models.serving.api_keys import KeyCheck
+from models.serving.last_releases import LastReleases, ReleaseLedger
 from models.serving.score_cache import MemoryCache, RedisCache
 from models.settings import Settings
 from services.auth import LimitBody, Observe, RequireKey
 from services.context import ServiceContext
 from services.errors import install_error_handlers
-from services.release_watcher import ReleaseLedger, ReleaseWatcher
+from services.release_watcher import ReleaseWatcher
 from services.routes import answer, health, release, rerank
 from services.telemetry import Telemetry
 
@@ -41,8 +42,9 @@ def create_app(
     restarts: ScorerRestarts | None = None,
     probe_key: str = "",
     load_in_background: bool = False,
+    last: LastReleases | None = None,
 ) -> FastAPI:
-    """The service as one app; it serves the current release of `ledger` and follows it.
+    """The service as one app; it serves the current release of `ledger` and follows it, or what is `last` known of it.
 
     Requests with the `probe_key` are the deployment's own. With `load_in_background` it starts before that release is
     loaded. The caller owns `writer`, `database` and `cache`, which `load` uses, and closes them after the app.
@@ -54,7 +56,7 @@ def create_app(
         telemetry.watch_cache(cache)
     if restarts is not None:
         telemetry.watch_scorers(restarts)
-    watcher = ReleaseWatcher(settings, ledger, load, telemetry)
+    watcher = ReleaseWatcher(settings, ledger, load, telemetry, last)
     check = KeyCheck(key)
 
     @asynccontextmanager

@@ -11,13 +11,14 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping
 from concurrent.futures import wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from models.errors import RerankOpsError
+from models.serving.last_releases import LastReleases, ReleaseLedger
 from services.deadline import Deadline
 from services.errors import NothingServed, ReleaseLoadFailed
 from services.log_lines import error_facts
@@ -35,18 +36,6 @@ _LONGEST_RETRY_S = 900.0
 _CLOSE_S = 30.0
 
 T = TypeVar("T")
-
-
-class ReleaseLedger(Protocol):
-    """Where the current release is written down (`models.records.ledger.Ledger`)."""
-
-    def current(self) -> Release | None:
-        """The release that should serve, None before the first one."""
-        ...
-
-    def earlier(self) -> Sequence[Release]:
-        """The releases that rollbacks would restore one after the other."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +61,26 @@ class LoadFault:
 
 
 class ReleaseWatcher:
-    """Keeps the ledger's current release serving. `refresh` may be called from any thread; loads never overlap."""
+    """Keeps the ledger's current release serving. `refresh` may be called from any thread; loads never overlap.
 
-    def __init__(self, settings: Settings, ledger: ReleaseLedger, load: LoadRelease, telemetry: Telemetry) -> None:
+    What the ledger says is kept in `last`, and is served at a start at which the ledger cannot be reached.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        ledger: ReleaseLedger,
+        load: LoadRelease,
+        telemetry: Telemetry,
+        last: LastReleases | None = None,
+    ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._load = load
         self._telemetry = telemetry
+        self._last = last
+        self._kept: Release | None = None
+        self._last_retry_at = -math.inf
         self._pointer = threading.Lock()
         self._loading = threading.Lock()
         self._served: ServedRelease | None = None
@@ -87,6 +89,8 @@ class ReleaseWatcher:
         self._thread = threading.Thread(target=self._watch, name="release-watcher", daemon=True)
         self.fault: LoadFault | None = None
         self.ledger_reachable = True
+        self.remembered = False
+        """Whether what serves is what the ledger said before this start, and it has not been asked since."""
         telemetry.watch_queue(self)
 
     @property
@@ -165,7 +169,8 @@ class ReleaseWatcher:
         with self._loading:
             while True:
                 release = self._ledger.current()
-                self.ledger_reachable = True
+                self.ledger_reachable, self.remembered = True, False
+                self._keep(release)
                 if release is None or self._stopped.is_set():
                     return None
                 if self._is_served(release):
@@ -179,7 +184,8 @@ class ReleaseWatcher:
                         return swap
                 except ReleaseLoadFailed:
                     if not self._is_superseded(release):
-                        self._serve_earlier()
+                        if self.served is None:
+                            self._serve_first(self._ledger.earlier())
                         raise
 
     def look(self) -> None:
@@ -193,6 +199,7 @@ class ReleaseWatcher:
             if self.ledger_reachable:
                 _LOG.error("ledger unreachable", extra={"facts": error_facts(error)})
             self.ledger_reachable = False
+            self._serve_last()
 
     def _watch(self) -> None:
         if not self._looked.is_set():
@@ -214,11 +221,23 @@ class ReleaseWatcher:
         except Exception:
             return False  # Nobody can have said otherwise that this could read.
 
-    def _serve_earlier(self) -> None:
-        """Serve the newest earlier release that loads, where nothing serves; it is told as what is not current."""
-        if self.served is not None:
+    def _keep(self, release: Release | None) -> None:
+        """Let a start without the ledger know what it says."""
+        if self._last is not None and release is not None and release != self._kept:
+            self._kept = self._last.keep(self._ledger)
+
+    def _serve_last(self) -> None:
+        """Serve the newest release that loads of those that the ledger named last, where nothing serves."""
+        if self._last is None or self.served is not None or time.monotonic() < self._last_retry_at:
             return
-        for release in self._ledger.earlier():
+        self._last_retry_at = time.monotonic() + _FIRST_RETRY_S
+        with self._loading:
+            if self.served is None and not self._stopped.is_set():
+                self.remembered = self._serve_first(self._last.read())
+
+    def _serve_first(self, releases: Iterable[Release]) -> bool:
+        """Serve the first of the releases that loads; it is told as what may not be current."""
+        for release in releases:
             try:
                 started = time.monotonic()
                 self._take(release, self._open(release), started)
@@ -226,8 +245,10 @@ class ReleaseWatcher:
                 facts = {"release_id": release.release_id} | error_facts(error)
                 _LOG.error("earlier release does not load", extra={"facts": facts})
             else:
-                _LOG.warning("an earlier release serves", extra={"facts": {"release_id": release.release_id}})
-                return
+                facts = {"release_id": release.release_id, "ledger_reachable": self.ledger_reachable}
+                _LOG.warning("an earlier release serves", extra={"facts": facts})
+                return True
+        return False
 
     def _open(self, release: Release) -> ServedRelease:
         opened = ServedRelease(release, self._settings)

@@ -250,7 +250,8 @@ class DecisionLogState(BaseModel):
 
 class HealthResponse(BaseModel):
     """`ready` when a release is loaded and warm; `load_failure` when a newer one does not load; `outage` while answers
-    are lean since the process that runs the models is being replaced."""
+    are lean since the process that runs the models is being replaced; `remembered` when the ledger could not be
+    reached since the start, and what it said before is served."""
 
     status: str
     ready: bool
@@ -258,4 +259,5 @@ class HealthResponse(BaseModel):
     served: dict[str, Any] | None
     load_failure: LoadFailure | None
     ledger_reachable: bool
+    remembered: bool
     decisions: DecisionLogState

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from models.errors import RerankOpsError
 from models.settings import Settings
+from services.log_lines import error_facts
+
+if TYPE_CHECKING:
+    from models.records.database import Database
+    from models.records.ledger import Ledger
+    from models.serving.last_releases import LastReleases
 
 _GRACE_S = 30
+_LOG = logging.getLogger(__name__)
+
+
+def open_ledger(database: Database, last: LastReleases) -> Ledger:
+    """The ledger of a database that is migrated now, or where it cannot be reached and releases are known, as soon as
+    it can be. Raises `DatabaseError`."""
+    from models.records.database import DatabaseUnreachable
+    from models.records.ledger import Ledger, LedgerToMigrate
+
+    try:
+        database.migrate()
+    except DatabaseUnreachable as error:
+        if not last.read():
+            raise
+        _LOG.error("the database is away; what was served last serves", extra={"facts": error_facts(error)})
+        return LedgerToMigrate(database)
+    return Ledger(database)
 
 
 def run(settings: Settings) -> None:
@@ -20,10 +44,10 @@ def run(settings: Settings) -> None:
 
     from models.records.database import Database
     from models.records.decision_writer import DecisionWriter
-    from models.records.ledger import Ledger
     from models.serving.api_keys import probe_key, service_key
     from models.serving.client import service_url
     from models.serving.engines import LocalEngines, OpenEngines
+    from models.serving.last_releases import LastReleases
     from models.serving.loaded_bundle import load_release
     from models.serving.score_cache import RedisCache, open_cache
     from services.app import create_app
@@ -42,14 +66,16 @@ def run(settings: Settings) -> None:
     database = Database(settings.database_url)
     listener = None
     try:
-        database.migrate()
+        last = LastReleases.of(settings)
+        ledger = open_ledger(database, last)
         listener = open_port(serving.host, serving.port)
         with DecisionWriter(
             database, settings.home / "spool" / "decisions.jsonl", keep_days=settings.retention.decision_days
         ) as writer:
             app = create_app(
                 settings,
-                ledger=Ledger(database),
+                ledger=ledger,
+                last=last,
                 load=partial(load_release, cache=cache, open_engines=open_engines),
                 writer=writer,
                 database=database,
@@ -60,7 +86,7 @@ def run(settings: Settings) -> None:
                 load_in_background=True,
             )
             address = service_url(settings)
-            logging.getLogger(__name__).info("starting", extra={"facts": {"address": address, "key_from": origin}})
+            _LOG.info("starting", extra={"facts": {"address": address, "key_from": origin}})
             print(f"Serving at {address}; the key is in {origin} (Authorization: Bearer <key>).", flush=True)
             server = uvicorn.Server(
                 uvicorn.Config(

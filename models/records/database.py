@@ -53,6 +53,10 @@ class DatabaseError(RerankOpsError):
     """The database cannot be reached, is locked, or has a schema that this version does not know."""
 
 
+class DatabaseUnreachable(DatabaseError):
+    """It cannot be reached now, or is locked: trying again later may help."""
+
+
 class Database:
     """Transactions on one database; the URL's password is never shown.
 
@@ -92,7 +96,8 @@ class Database:
     def migrate(self) -> None:
         """Bring the schema to this version's, making a SQLite file and its folder. Several processes may do so at once.
 
-        Raises `DatabaseError` if the database cannot be reached, or its schema is of a newer version.
+        Raises `DatabaseUnreachable` if the database cannot be reached, and `DatabaseError` if its schema is of a newer
+        version.
         """
         from alembic import command
         from alembic.script import ScriptDirectory
@@ -187,15 +192,17 @@ class Database:
             file.parent.mkdir(parents=True, exist_ok=True)
             _switch_to_wal(file)
         except (OSError, sqlite3.Error) as error:
-            raise DatabaseError(
+            raise DatabaseUnreachable(
                 f"{self.name}: {error}", "Check the path, its permissions and the free space."
             ) from error
 
-    def _unreachable(self, error: Exception) -> DatabaseError:
+    def _unreachable(self, error: Exception) -> DatabaseUnreachable:
         cause = str(getattr(error, "orig", None) or error).strip()
         if self._engine.url.password:
             cause = cause.replace(str(self._engine.url.password), "***")
-        return DatabaseError(f"{self.name}: {cause}", "Check storage.database_url and that the database is running.")
+        return DatabaseUnreachable(
+            f"{self.name}: {cause}", "Check storage.database_url and that the database is running."
+        )
 
 
 def _parse(url: str) -> URL:

@@ -246,6 +246,21 @@ class Ledger:
             return _to_release(row)
 
 
+class LedgerToMigrate(Ledger):
+    """The ledger of a database that was away when it should have been migrated: that is done when it is first asked."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._is_migrated = False
+
+    def current(self) -> Release | None:
+        """The release that serves: the latest active row."""
+        if not self._is_migrated:
+            self.database.migrate()
+            self._is_migrated = True
+        return super().current()
+
+
 def _in_order() -> Select[ReleaseRow]:
     return select(ReleaseRow).order_by(ReleaseRow.sequence)
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from models.contracts.messages import PROBE_HEADER
 from models.errors import ReleaseError, RerankOpsError
 from models.measures.latency import summarize
-from models.records.database import Database
+from models.records.database import Database, DatabaseError
 from models.records.ledger import Ledger, Release
 from models.records.mlflow_registry import Tracking
 from models.release.bundle import Bundle
 from models.release.releaser import Releaser
 from models.serving.api_keys import probe_key
 from models.serving.client import ServiceSlow, ServiceUnavailable, call_service
+from models.serving.last_releases import LastReleases
 from models.settings import Settings
 from models.store.artifacts import ArtifactStore
 from models.store.asset_names import RELEASE_CANDIDATE
@@ -97,8 +99,14 @@ def roll_back(
     An incident tells of it until a person closes it. MLflow's aliases follow last, as soon as it can be reached. Raises
     `ReleaseError` if there is no such release, or its bundle was deleted or is damaged.
     """
-    releaser = Releaser(Ledger(database), Tracking.of(settings), store)
-    restored = releaser.restore(actor=actor, reason=reason, to=to)
+    ledger, last = Ledger(database), LastReleases.of(settings)
+    releaser = Releaser(ledger, Tracking.of(settings), store)
+    last.forget()  # Killed behind the rollback, it must not leave to a service what was rolled back.
+    try:
+        restored = releaser.restore(actor=actor, reason=reason, to=to)
+    finally:
+        with suppress(DatabaseError):
+            last.keep(ledger)
     seconds = None
     try:
         swap = call_service(settings, "POST", _REFRESH)

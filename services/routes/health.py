@@ -37,7 +37,7 @@ async def health(request: Request, context: Context) -> HealthResponse:
             message=fault.message if known else None,
         )
     outage, unrecorded = watcher.outage, context.writer.failure
-    states = {"unrecorded": unrecorded, "stale": failure, "lean": outage}
+    states = {"unrecorded": unrecorded, "stale": failure, "remembered": watcher.remembered, "lean": outage}
     return HealthResponse(
         status="no_release" if served is None else next((name for name, holds in states.items() if holds), "ok"),
         ready=served is not None,
@@ -45,6 +45,7 @@ async def health(request: Request, context: Context) -> HealthResponse:
         served=None if served is None else asdict(ServedVersions.of(served)),
         load_failure=failure,
         ledger_reachable=watcher.ledger_reachable,
+        remembered=watcher.remembered,
         decisions=DecisionLogState(recorded=not unrecorded, failure=unrecorded or None, waiting=context.writer.spooled),
     )
 

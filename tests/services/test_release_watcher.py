@@ -6,28 +6,38 @@ import asyncio
 import os
 import shutil
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from starlette.testclient import TestClient
 
 from models.errors import ArtifactError, ReleaseError
+from models.records import decisions
+from models.records.database import Database, DatabaseUnreachable
+from models.records.decision_writer import DecisionWriter
 from models.records.ledger import Ledger, Release
+from models.serving.last_releases import LastReleases
 from models.serving.loaded_bundle import LoadedBundle, load_bundle, load_release
 from models.serving.protocol import Ranking
 from models.settings import Settings
+from services.app import create_app
 from services.deadline import Deadline
 from services.errors import NothingServed, ReleaseLoadFailed
 from services.lanes import Bypass
 from services.release_watcher import ReleaseWatcher
+from services.server import open_ledger
 from services.telemetry import Telemetry
-from tests.patience import PATIENCE_S
+from tests.patience import PATIENCE_S, until
 from tests.releases import release_bundle
-from tests.services.conftest import AUTHORIZED, service_in
+from tests.services.conftest import AUTHORIZED, KEY, service_in
 from tests.services.scripted_bundle import (
     RESERVE_MS,
     WORKERS,
@@ -328,6 +338,65 @@ def test_a_ledger_that_is_away_changes_nothing_and_is_noticed(watcher: ReleaseWa
     ledger.current = real
     watcher.look()
     assert watcher.ledger_reachable is True
+
+
+def test_a_service_that_starts_while_the_database_is_away_serves_what_it_served_last(
+    postgresql_server: str, tmp_path: Path, loader: Loader
+) -> None:
+    """Nothing was served, though the bundles were there."""
+    url = postgresql_server.replace("postgresql://", "postgresql+psycopg://").removesuffix("postgres") + "away"
+    settings = small_settings(tmp_path, serving={"poll_seconds": 3600})
+    last = LastReleases(tmp_path / "last_releases.json")
+
+    @contextmanager
+    def started() -> Iterator[tuple[TestClient, Database]]:
+        database = Database(url)
+        try:
+            ledger = open_ledger(database, last)
+            with DecisionWriter(database, tmp_path / "decisions.jsonl", flush_s=0.01) as writer:
+                app = create_app(
+                    settings, ledger=ledger, load=loader, writer=writer, database=database, key=KEY, last=last
+                )
+                with TestClient(app, headers=AUTHORIZED) as client:
+                    yield client, database
+        finally:
+            database.close()
+
+    def served(client: TestClient) -> tuple[str, str, bool, bool]:
+        health = client.get("/health").json()
+        bundle = health["served"] and health["served"]["bundle_version"]
+        return bundle, health["status"], health["remembered"], health["ledger_reachable"]
+
+    def recorded(client: TestClient) -> str:
+        response = client.post("/v2/rerank", json={"query": QUERY, "documents": DOCUMENTS, "model": "champion"})
+        return response.headers["X-Decision-Recorded"]
+
+    with psycopg.connect(postgresql_server, autocommit=True) as server:
+        with pytest.raises(DatabaseUnreachable), started():
+            pass
+        server.execute("CREATE DATABASE away")
+        with started() as (client, database):
+            ledger = Ledger(database)
+            for number in (1, 2, 3):
+                release_bundle(ledger, f"b{number}", str(number))
+                client.post("/v1/release/refresh").raise_for_status()
+            ledger.activate(ledger.begin_rollback(actor="ana", reason="bad").release_id)
+            loader.broken["b2"] = ArtifactError("a file differs")
+            assert client.post("/v1/release/refresh").status_code == 500
+            assert served(client) == ("b3", "stale", False, True)
+        server.execute("ALTER DATABASE away ALLOW_CONNECTIONS false")
+        with started() as (client, database):
+            assert served(client) == ("b1", "remembered", True, False), (
+                "neither what is damaged nor what was rolled back"
+            )
+            assert recorded(client) == "true"
+            server.execute("ALTER DATABASE away ALLOW_CONNECTIONS true")
+            del loader.broken["b2"]
+            client.post("/v1/release/refresh").raise_for_status()
+            assert served(client) == ("b2", "ok", False, True)
+            assert recorded(client) == "true"
+            until(lambda: len([*decisions.read(database, datetime(2026, 1, 1, tzinfo=UTC), datetime.now(UTC))]) == 2)
+        server.execute("DROP DATABASE away WITH (FORCE)")
 
 
 def test_a_retired_bundle_is_closed_behind_its_last_request(

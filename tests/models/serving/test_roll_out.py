@@ -20,6 +20,7 @@ from models.records.ledger import Ledger
 from models.records.mlflow_registry import Tracking
 from models.serving.api_keys import caller_name, service_key
 from models.serving.client import call_service
+from models.serving.last_releases import LastReleases
 from models.serving.roll_out import roll_back, roll_out
 from tests import traffic
 from tests.deployments import use_home, write_artifact
@@ -91,6 +92,8 @@ def test_without_a_service_a_rollback_restores_what_the_next_one_serves(
     with open_database(deployment.settings()) as database:
         first = traffic.release(deployment.store(), Ledger(database), queries=5)
         traffic.release(deployment.store(), Ledger(database), queries=5, seed=1)
+        last = LastReleases.of(deployment.settings())
+        last.keep(Ledger(database))
         done = roll_back(deployment.settings(), deployment.store(), database, actor="ann", reason="worse")
         assert done.seconds is None
         assert done.release == Ledger(database).current()
@@ -98,3 +101,4 @@ def test_without_a_service_a_rollback_restores_what_the_next_one_serves(
         with pytest.raises(ReleaseError, match="no earlier release"):
             roll_back(deployment.settings(), deployment.store(), database, actor="ann", reason="worse")
         assert len(open_incidents(database)) == 1
+        assert last.read() == [done.release], "nor does a service bring it back that starts while the database is away"
