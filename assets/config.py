@@ -119,7 +119,11 @@ class ObjectivesConfig(launchpad("ObjectivesConfig", _SETTINGS.objectives)):
 
 class ServingConfig(
     # What is left out is read by the service when it starts, and by no run.
-    launchpad("ServingConfig", _SETTINGS.serving, ("max_documents", "max_request_bytes", "poll_seconds"))
+    launchpad(
+        "ServingConfig",
+        _SETTINGS.serving,
+        ("max_documents", "model_aliases", "max_request_bytes", "poll_seconds"),
+    )
 ):
     """The service that a release is rolled out to, and the requests that the latency profile times."""
 

@@ -6,7 +6,6 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import anyio.to_thread
@@ -20,14 +19,19 @@ from models.serving.score_cache import MemoryCache, RedisCache
 from models.settings import Settings
 from services.auth import LimitBody, Observe, RequireKey
 from services.context import ServiceContext
+from services.dialects import cohere, infinity, mixedbread, openai, sglang, tei, union, vllm
 from services.errors import install_error_handlers
 from services.release_watcher import ReleaseWatcher
-from services.routes import answer, health, release, rerank
+from services.routes import answer, health, release
 from services.telemetry import Telemetry
+from services.version import service_version
 
 if TYPE_CHECKING:
     from services.scorer.supervisor import ScorerRestarts
     from services.served_release import LoadRelease
+
+DIALECTS = (cohere, union, tei, infinity, vllm, mixedbread, sglang, openai)
+"""The interfaces over one use case, `services.ranking`."""
 
 
 def create_app(
@@ -69,14 +73,14 @@ def create_app(
 
     app = FastAPI(
         title="RerankOps",
-        version=_version(),
+        version=service_version(),
         lifespan=lifespan,
         docs_url=None,  # Swagger and ReDoc pages load scripts from a CDN.
         redoc_url=None,
         telemetry={"logs": False},  # FastAPI's own would record the inputs of refused requests.
     )
     app.state.context = ServiceContext(settings, watcher, telemetry, writer, database, check)
-    for group in (rerank, answer, release, health):
+    for group in (*DIALECTS, answer, release, health):
         app.include_router(group.router)
     install_error_handlers(app)
     # The one added last stands outermost.
@@ -84,10 +88,3 @@ def create_app(
     app.add_middleware(RequireKey, check=check, is_probe=KeyCheck(probe_key or secrets.token_hex()))
     app.add_middleware(Observe, telemetry=telemetry)
     return app
-
-
-def _version() -> str:
-    try:
-        return version("rerankops")
-    except PackageNotFoundError:
-        return "0+checkout"

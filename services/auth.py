@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from models.contracts.messages import PROBE_CALLER, PROBE_HEADER
 from models.serving.api_keys import KeyCheck, caller_name
 from models.settings import ServingSettings
+from services.error_bodies import error_body_of
 from services.errors import Overloaded, RequestTooLarge, RequestTooSlow, ServiceError, Unauthorized, error_response
 from services.telemetry import Telemetry
 
@@ -65,7 +66,7 @@ class Observe:
             _LOG.exception("request failed", extra={"facts": {"trace_id": trace_id}})
             if status:
                 raise
-            await error_response(error, trace_id)(scope, receive, send_traced)
+            await error_response(error, trace_id, error_body_of(scope))(scope, receive, send_traced)
         finally:
             self._note(scope, status or _CLIENT_GONE, time.perf_counter() - started)
 
@@ -109,7 +110,7 @@ class RequireKey:
         headers = Headers(scope=scope)
         presented = bearer_token(headers)
         if presented is None or not self._check(presented):
-            await error_response(_unauthorized(presented))(scope, receive, send)
+            await error_response(_unauthorized(presented), body=error_body_of(scope))(scope, receive, send)
             return
         probe = headers.get(PROBE_HEADER)
         scope.setdefault("state", {})["caller"] = (
@@ -153,7 +154,7 @@ class LimitBody:
             await _hang_up(RequestTooSlow("The request body did not arrive in time", hint), scope, receive, send)
             return
         except ServiceError as refused:
-            await error_response(refused)(scope, receive, send)
+            await error_response(refused, body=error_body_of(scope))(scope, receive, send)
             return
         replayed = False
 
@@ -201,7 +202,7 @@ class _Held:
 
 async def _hang_up(error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer and close the connection, on which the rest of a body may still come."""
-    response = error_response(error)
+    response = error_response(error, body=error_body_of(scope))
     response.headers["Connection"] = "close"
     await response(scope, receive, send)
 

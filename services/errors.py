@@ -1,7 +1,5 @@
-"""Every failure a caller can meet: its class, its HTTP status, and one body that all rerank clients can read.
-
-Cohere's client reads `message`, Jina's and Voyage's read `detail` (a string), OpenAI-style clients read `error`; the
-body carries all three. Nothing of the inside (paths, traces, inputs) is in it.
+"""Every failure a caller can meet: its class, its HTTP status, and the body that the clients of its dialect can read
+(`services.error_bodies`). Nothing of the inside (paths, traces, inputs) is in it.
 """
 
 from __future__ import annotations
@@ -18,8 +16,10 @@ from starlette.responses import JSONResponse
 
 from models.errors import RerankOpsError
 from models.records.database import DatabaseError
-from services.schemas import ErrorResponse
+from services.error_bodies import ErrorBody, ErrorResponse, combined, error_body_of, tei
 
+BODY_TAGS = ("body of texts", "body of documents")
+"""How pydantic names the two forms of a body of /rerank."""
 _MAX_PROBLEMS = 5
 _MAX_NAME = 40
 _NO_OBJECT = ("missing", "model_attributes_type")
@@ -36,6 +36,10 @@ class ServiceError(RerankOpsError):
 
 class InvalidRequest(ServiceError):
     """The request is well formed and asks for something that is not allowed."""
+
+
+class EmptyInput(ServiceError):
+    """There is no text to rank."""
 
 
 class MalformedRequest(ServiceError):
@@ -95,6 +99,7 @@ class ErrorKind:
 INTERNAL = ErrorKind(500, "server_error", "internal_error")
 KINDS: Mapping[type[Exception], ErrorKind] = {
     MalformedRequest: ErrorKind(400, "invalid_request_error", "malformed_json"),
+    EmptyInput: ErrorKind(400, "invalid_request_error", "empty_input"),
     Unauthorized: ErrorKind(401, "authentication_error", "invalid_api_key"),
     UnknownModel: ErrorKind(404, "invalid_request_error", "model_not_found"),
     UnknownDecision: ErrorKind(404, "invalid_request_error", "decision_not_found"),
@@ -110,15 +115,15 @@ KINDS: Mapping[type[Exception], ErrorKind] = {
 }
 
 
-def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The failures of a route as OpenAPI documents them; each is an `ErrorResponse`."""
+def error_responses(*statuses: int, body: Any = ErrorResponse) -> dict[int | str, dict[str, Any]]:
+    """The failures of a route as OpenAPI documents them, each in the form `body`."""
     kinds = (*KINDS.values(), INTERNAL)
 
     def description(status: int) -> str:
         codes = [kind.code for kind in kinds if kind.status == status]
         return f"{HTTPStatus(status).phrase}: {', '.join(codes)}"
 
-    return {status: {"model": ErrorResponse, "description": description(status)} for status in statuses}
+    return {status: {"model": body, "description": description(status)} for status in statuses}
 
 
 def error_kind(error: Exception) -> ErrorKind:
@@ -126,13 +131,7 @@ def error_kind(error: Exception) -> ErrorKind:
     return next((KINDS[base] for base in type(error).__mro__ if base in KINDS), INTERNAL)
 
 
-def error_body(message: str, kind: ErrorKind, param: str | None = None) -> dict[str, Any]:
-    """The body of an error response."""
-    error = {"message": message, "type": kind.type, "param": param, "code": kind.code}
-    return {"message": message, "detail": message, "error": error}
-
-
-def error_response(error: Exception, trace_id: str = "") -> JSONResponse:
+def error_response(error: Exception, trace_id: str = "", body: ErrorBody = combined) -> JSONResponse:
     """The response to an exception. Only failures that callers can act on show their text."""
     kind = error_kind(error)
     if isinstance(error, ServiceError):
@@ -141,18 +140,19 @@ def error_response(error: Exception, trace_id: str = "") -> JSONResponse:
         message = "The records database cannot be reached; try again later."
     else:
         message = f"The service failed inside; its log has the trace {trace_id}."
-    return _respond(message, kind, getattr(error, "param", None))
+    return _respond(message, kind, getattr(error, "param", None), body)
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Give every failure of `app`, FastAPI's own included, the one error body."""
+    """Give every failure of `app`, FastAPI's own included, the body of its dialect."""
 
     async def on_known_error(request: Request, error: Exception) -> JSONResponse:
-        return error_response(error, request.scope.get("trace_id", ""))
+        return error_response(error, request.scope.get("trace_id", ""), error_body_of(request.scope))
 
     async def on_invalid_request(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return error_response(_from_validation(error.errors()))
+        body = tei if _is_of_tei(request, error.body) else error_body_of(request.scope)
+        return error_response(_from_validation(error.errors()), body=body)
 
     async def on_http_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
@@ -160,7 +160,7 @@ def install_error_handlers(app: FastAPI) -> None:
         type_ = "invalid_request_error" if status < 500 else "server_error"
         kind = ErrorKind(status, type_, status.name.lower())
         message = f"{status.phrase}: {request.method} {request.url.path}" if status in (404, 405) else str(error.detail)
-        return _respond(message, kind, None, error.headers)
+        return _respond(message, kind, None, error_body_of(request.scope), error.headers)
 
     for known in (ServiceError, DatabaseError):
         app.add_exception_handler(known, on_known_error)
@@ -168,15 +168,21 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, on_http_error)
 
 
+def _is_of_tei(request: Request, body: object) -> bool:
+    """Whether the body of /rerank is one of text-embeddings-inference."""
+    return request.url.path == "/rerank" and isinstance(body, dict) and "texts" in body
+
+
 def _respond(
-    message: str, kind: ErrorKind, param: str | None, headers: Mapping[str, str] | None = None
+    message: str, kind: ErrorKind, param: str | None, body: ErrorBody, headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     sent = dict(headers or {})
     if kind.retry_after_s is not None:
         sent["Retry-After"] = str(kind.retry_after_s)
     if kind.status == HTTPStatus.UNAUTHORIZED:
         sent["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(error_body(message, kind, param), status_code=kind.status, headers=sent)
+    told = body(message, kind.status, kind.type, param, kind.code)
+    return JSONResponse(told.model_dump(), status_code=kind.status, headers=sent)
 
 
 def _from_validation(problems: Sequence[Mapping[str, Any]]) -> ServiceError:
@@ -193,4 +199,4 @@ def _from_validation(problems: Sequence[Mapping[str, Any]]) -> ServiceError:
 
 def _field(location: Sequence[str | int]) -> str:
     """The dotted name of a request field. A name that we do not know is the caller's own, so it is kept short."""
-    return ".".join(str(part)[:_MAX_NAME] for part in location[1:])
+    return ".".join(str(part)[:_MAX_NAME] for part in location[1:] if part not in BODY_TAGS)

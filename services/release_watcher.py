@@ -115,6 +115,13 @@ class ReleaseWatcher:
         return "" if served is None else served.outage
 
     @property
+    def max_tokens(self) -> int:
+        """Tokens that the models of the bundle that serves read of query and text together; 0 without a bundle."""
+        with self._pointer:
+            served = self._served
+        return 0 if served is None else served.max_tokens
+
+    @property
     def served(self) -> Release | None:
         """The release that serves, None before the first."""
         with self._pointer:

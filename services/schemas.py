@@ -1,4 +1,4 @@
-"""Messages of the HTTP interface. Those of /v2/rerank are Cohere's v2, with our facts added inside `meta`."""
+"""Messages of our own HTTP interfaces, and what the messages of `services.dialects` are made of."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from models.contracts.messages import Citation
 from models.contracts.tiers import Tier
 from models.retrieval.passage_filter import PassageFilter
 
-API_VERSION = "2"
 MAX_TIMEOUT_MS = 60_000.0
 MAX_TOP_K = 1000
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
@@ -38,49 +37,10 @@ Text = Annotated[str, StringConstraints(min_length=0)]
 TimeoutMs = Annotated[float, BeforeValidator(_check_number), Field(gt=0, le=MAX_TIMEOUT_MS, allow_inf_nan=False)]
 
 
-class RerankRequest(BaseModel):
-    """Cohere's v2 rerank request. Fields that are not listed are ignored and named in `meta.warnings`."""
-
-    model_config = ConfigDict(extra="allow")
-
-    model: str = Field(
-        min_length=1,
-        max_length=200,
-        description="`champion`, the registered model's name, or the served version, pinned.",
-    )
-    query: Question = Field(description="The search query.")
-    documents: list[Text] = Field(min_length=1, description="Texts to rank, at most serving.max_documents.")
-    top_n: int | None = Field(default=None, ge=1, description="Results returned; all when left out.")
-    max_tokens_per_doc: int | None = Field(
-        default=None, ge=1, description="Accepted; documents are cut to what the served model reads."
-    )
-    priority: int | None = Field(
-        default=None, ge=0, le=999, description="Accepted; requests run in order of their deadlines."
-    )
-    return_documents: bool | None = Field(default=None, description="Return each result's text as document.text.")
-    timeout_ms: TimeoutMs | None = Field(
-        default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
-    )
-
-
-class RerankDocument(BaseModel):
-    """A returned document."""
-
-    text: str
-
-
-class RerankResult(BaseModel):
-    """One ranked document; `index` is its position in the request."""
-
-    index: int
-    relevance_score: float
-    document: RerankDocument | None = None
-
-
 class ApiVersion(BaseModel):
     """Version of the dialect."""
 
-    version: str = API_VERSION
+    version: str
 
 
 class BilledUnits(BaseModel):
@@ -99,7 +59,7 @@ class TokenCounts(BaseModel):
 class RerankMeta(BaseModel):
     """Cohere's meta, and behind it who decided what. `tiers` is aligned with `results`."""
 
-    api_version: ApiVersion = ApiVersion()
+    api_version: ApiVersion
     billed_units: BilledUnits
     tokens: TokenCounts
     warnings: list[str] | None = None
@@ -112,14 +72,6 @@ class RerankMeta(BaseModel):
     tier_counts: dict[str, int]
     truncated: int
     stage_ms: dict[str, float]
-
-
-class RerankResponse(BaseModel):
-    """Best first. `id` is missing where the decision could not be recorded."""
-
-    id: str | None
-    results: list[RerankResult]
-    meta: RerankMeta
 
 
 class AnswerRequest(BaseModel):
@@ -182,23 +134,6 @@ class AnswerResponse(BaseModel):
     degraded_reason: str
     versions: Versions
     stage_ms: dict[str, float]
-
-
-class ErrorDetail(BaseModel):
-    """What failed: `code` and `type` are stable, `param` names the field at fault."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str
-
-
-class ErrorResponse(BaseModel):
-    """Every failure, in the form that each of the rerank clients reads."""
-
-    message: str
-    detail: str
-    error: ErrorDetail
 
 
 class RefreshResponse(BaseModel):

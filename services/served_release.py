@@ -138,6 +138,11 @@ class ServedRelease:
             admitted.claim.withdraw()
 
     @property
+    def max_tokens(self) -> int:
+        """Tokens that the models read of query and text together; 0 before it is open."""
+        return 0 if self._bundle is None else self._bundle.max_tokens
+
+    @property
     def outage(self) -> str:
         """Why the models cannot be asked now; empty when they can."""
         return "" if self._bundle is None else self._bundle.outage

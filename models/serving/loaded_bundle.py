@@ -21,6 +21,7 @@ from models.retrieval.lexical_index import LexicalIndex
 from models.retrieval.passage_filter import PassageFilter
 from models.retrieval.retriever import HybridRetriever
 from models.serving.batching import Batcher, Claim, CostModel
+from models.serving.document_reading import READ_ALL, DocumentReading, TextTooLong, TokenCut
 from models.serving.engines import Engines, LocalEngines, OpenEngines, reader_version, use_threads
 from models.serving.model_files import ModelFiles
 from models.serving.protocol import Ranking, ServedVersions
@@ -30,7 +31,7 @@ from models.serving.tiered_reranker import TieredReranker
 from models.settings import AUTO, ServingSettings, Settings, chosen
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import RELEASE_CANDIDATE
-from models.text.passage_text import SEARCHED_PER_TOKEN
+from models.text.passage_text import CHARACTERS_PER_TOKEN, SEARCHED_PER_TOKEN
 
 _ENCODE_SHARE = 0.4
 """Share of a request's budget that may go into embedding the caller's own texts."""
@@ -44,6 +45,8 @@ _WORD_CHARACTERS, _LEAN_CHARACTERS = 400_000, 50_000
 """Characters that BM25 reads of the documents of a request, and of one without a budget: some 200 and 25 ms of work."""
 _FEWEST_CHARACTERS = 100
 """Of each document at least."""
+_CHECKED_TOGETHER = 64
+"""Texts whose length is checked before the time is looked at."""
 _NO_LIMIT_MS = 1e9
 _PUBLIC = PassageFilter()
 
@@ -124,6 +127,7 @@ class LoadedBundle:
         )
         self._engines = engines or LocalEngines(ModelFiles(folder, facts.max_tokens, serving.threads, {}))
         scorers = self._engines.scorers
+        self._token_cut = TokenCut(folder / next(iter(scorers)))
         samples = [("how is this used", text) for text in self._sample(_WARM_UP)]
         costs = {name: CostModel.measure(engine, samples) for name, engine in scorers.items()}
         self._encode_ms = RunningMean(self._measure_encoder(), ENCODING_WEIGHT)
@@ -160,6 +164,11 @@ class LoadedBundle:
         return self._bundle.facts.candidates
 
     @property
+    def max_tokens(self) -> int:
+        """Tokens that a cross-encoder reads of query and text together."""
+        return self._bundle.facts.max_tokens
+
+    @property
     def outage(self) -> str:
         """Why the models cannot be asked now; empty when they can."""
         return self._engines.outage
@@ -191,18 +200,29 @@ class LoadedBundle:
         )
 
     def rank_documents(
-        self, query: str, documents: Sequence[str], budget_ms: float, claim: Claim | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        budget_ms: float,
+        claim: Claim | None = None,
+        reading: DocumentReading = READ_ALL,
     ) -> Ranking:
         """Rank the caller's own texts; `Ranked.index` is the position in `documents`.
 
         Texts that are passages of the corpus use their stored embedding; the others are embedded while a share of the
         budget lasts, those with the best BM25 score first. Without a budget nothing is embedded: BM25 alone orders
         them, and of equal scores the caller's order. Of each text `serving.document_characters` are read, by BM25 fewer
-        where there are many.
+        where there are many. Where `reading` limits the tokens, a budget that is too small for counting them has them
+        estimated from the characters. Raises `TextTooLong` for what `reading` does not let it cut.
         """
         started = time.perf_counter()
         claim = claim or Claim()
+        tokens = self._document_tokens(query, reading)
+        if tokens is not None:
+            documents = self._first_tokens(documents, tokens, started + _ENCODE_SHARE * budget_ms / 1000)
         rows = self._passages.rows_of(documents)
+        if not reading.truncate and budget_ms > 0:
+            self._check_lengths(query, documents, started + _ENCODE_SHARE * budget_ms / 1000)
         documents = [text[: self._document_characters] for text in documents]
         most = (_WORD_CHARACTERS if budget_ms > 0 else _LEAN_CHARACTERS) // max(len(documents), 1)
         beginnings = [text[: max(most, _FEWEST_CHARACTERS)] for text in documents]
@@ -224,6 +244,7 @@ class LoadedBundle:
             budget_ms - spent,
             passage_ids=known,
             claim=claim,
+            every_pair=reading.every_pair,
         )
         reasons = [ranking.degraded_reason] if ranking.degraded_reason else []
         if embedded < len(documents):
@@ -241,13 +262,16 @@ class LoadedBundle:
         """Predicted milliseconds of the models for `rank_candidates` of this many passages, without a limit."""
         return self._models_ms(query, [self._passage_characters] * count)
 
-    def documents_ms(self, query: str, documents: Sequence[str]) -> float:
+    def documents_ms(self, query: str, documents: Sequence[str], reading: DocumentReading = READ_ALL) -> float:
         """Predicted milliseconds of the models for `rank_documents`, without a limit; cheap for any texts."""
-        characters = sum(map(len, documents))
+        lengths = list(map(len, documents))
         fresh = len(documents)
-        if characters <= _HASHED_CHARACTERS:
+        if sum(lengths) <= _HASHED_CHARACTERS:
             fresh = int(np.count_nonzero(self._passages.rows_of(documents) < 0))
-        return self._encode_ms.value * fresh + self._models_ms(query, list(map(len, documents)))
+        if reading.tokens is not None:
+            most = self._characters_of(reading.tokens)
+            lengths = [min(length, most) for length in lengths]
+        return self._encode_ms.value * fresh + self._models_ms(query, lengths, reading.every_pair)
 
     def passage(self, candidate: Candidate) -> Passage:
         """The passage that a candidate of `retrieve` is."""
@@ -288,13 +312,43 @@ class LoadedBundle:
         self._encoder.encode_passages(blank, texts, _ENCODE_BATCH)
         return 1000 * (time.perf_counter() - started) / max(len(texts), 1)
 
-    def _models_ms(self, query: str, characters: Sequence[float]) -> float:
+    def _document_tokens(self, query: str, reading: DocumentReading) -> int | None:
+        """Tokens that are read of a document; None where it is the model that limits them."""
+        limits = [] if reading.tokens is None else [reading.tokens]
+        if reading.pair_tokens is not None:
+            taken = len(self._batcher.encode(next(iter(self._engines.scorers)), [(query, "")])[0])
+            limits.append(max(reading.pair_tokens - taken, 1))
+        return min(limits, default=None)
+
+    def _characters_of(self, tokens: int) -> int:
+        """Characters that hold so many tokens, by the mean of the corpus."""
+        return round(tokens / max(self._tokens_per_character, 1 / CHARACTERS_PER_TOKEN))
+
+    def _first_tokens(self, documents: Sequence[str], tokens: int, until: float) -> list[str]:
+        """The first `tokens` of each text, counted until then, estimated from there on."""
+        most = self._characters_of(tokens)
+        return self._token_cut.cut(documents, tokens, until, lambda text: text[:most])
+
+    def _check_lengths(self, query: str, documents: Sequence[str], until: float) -> None:
+        """Raise `TextTooLong` for the first text that the model would not read whole, of those looked at in time."""
+        tier = next(iter(self._engines.scorers))
+        for start in range(0, len(documents), _CHECKED_TOGETHER):
+            if start and time.perf_counter() >= until:
+                break
+            part = documents[start : start + _CHECKED_TOGETHER]
+            for index, encoding in enumerate(self._batcher.encode(tier, [(query, text) for text in part]), start):
+                if encoding.cut or len(documents[index]) > self._document_characters:
+                    message = f"the text and the query are longer than the {self._most_tokens} tokens that are read"
+                    raise TextTooLong(message, "Send a shorter text, or let it be cut", index)
+
+    def _models_ms(self, query: str, characters: Sequence[float], every_pair: bool = False) -> float:
         """Predicted milliseconds of all models for the query with texts of so many characters each."""
         room = self._most_tokens - self._frame_tokens
         asked = min(len(query) * self._tokens_per_character, room / 2)
         read = np.minimum(np.array(characters) * self._tokens_per_character, room - asked)
         tokens = float(read.mean()) + asked + self._frame_tokens
-        pairs = most_pairs(len(characters), self._early_exit, self._limits)
+        limits = dict.fromkeys(self._limits, len(characters)) if every_pair else self._limits
+        pairs = most_pairs(len(characters), self._early_exit, limits)
         return sum(self._batcher.predict(name, round(number * tokens)) for name, number in pairs.items())
 
     def _dense_scores(

@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol
 
 from models.contracts.tiers import TIER_NAMES, Tier
+from models.serving.document_reading import READ_ALL, DocumentReading
 from models.settings import AUTO, ServingSettings, chosen
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ def ranking_fault(ranking: Ranking, count: int) -> str:
     scores = [item.score for item in ranking.items]
     if not all(math.isfinite(score) and 0 <= score <= 1 for score in scores):
         return "a score is not a number from 0 to 1"
+    if not all(math.isfinite(item.logit) for item in ranking.items):
+        return "a raw score is not a number"
     if any(after > before for before, after in pairwise(scores)):
         return "the ranking is not sorted by score"
     if any(item.tier not in TIER_NAMES for item in ranking.items):
@@ -115,6 +118,8 @@ class ServedBundle(Protocol):
     @property
     def candidates(self) -> int: ...  # passages of a query that it was evaluated with
     @property
+    def max_tokens(self) -> int: ...  # that a cross-encoder reads of query and text together
+    @property
     def outage(self) -> str: ...
 
     def retrieve(self, query: str, top_k: int, passage_filter: PassageFilter) -> list[Candidate]:
@@ -128,9 +133,15 @@ class ServedBundle(Protocol):
         ...
 
     def rank_documents(
-        self, query: str, documents: Sequence[str], budget_ms: float, claim: Claim | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        budget_ms: float,
+        claim: Claim | None = None,
+        reading: DocumentReading = READ_ALL,
     ) -> Ranking:
-        """Rank the caller's own texts; `Ranked.index` is the position in `documents`."""
+        """Rank the caller's own texts; `Ranked.index` is the position in `documents`. Raises `TextTooLong` where
+        `reading` forbids to cut one."""
         ...
 
     def keep_order(self, documents: Sequence[str]) -> Ranking:
@@ -141,7 +152,7 @@ class ServedBundle(Protocol):
         """Predicted milliseconds of the models for `rank_candidates` of this many passages, without a limit."""
         ...
 
-    def documents_ms(self, query: str, documents: Sequence[str]) -> float:
+    def documents_ms(self, query: str, documents: Sequence[str], reading: DocumentReading = READ_ALL) -> float:
         """Predicted milliseconds of the models for `rank_documents`, without a limit; cheap for any texts."""
         ...
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.cascade.calibration import Calibration, probability
 from models.cascade.cascade import CombinedScores, Standing, final_scores, walk
+from models.cascade.windows import EarlyExit
 from models.contracts.tiers import LEAN, TierSpec, candidate_limits
 from models.serving.batching import Batcher, Claim
 from models.serving.protocol import Ranked, Ranking
@@ -101,6 +102,7 @@ class TieredReranker:
         budget_ms: float,
         passage_ids: Sequence[str | None] | None = None,
         claim: Claim | None = None,
+        every_pair: bool = False,
     ) -> Ranking:
         """Rank texts of one query, best first.
 
@@ -117,6 +119,7 @@ class TieredReranker:
             budget_ms: Milliseconds that may be spent, `tiers.reserve_ms` included; with 0 no model is asked.
             passage_ids: [n] ids of the passages that the texts are, for the answer alone; None for other texts.
             claim: What the request still claims of the models; withdrawn, nothing more is scored for it.
+            every_pair: Ask the models about all texts, whatever the settings limit and wherever an exit would be early.
 
         Returns:
             All n texts. `degraded` says that a model did not get as far as the settings ask, `degraded_reason` how far.
@@ -154,7 +157,10 @@ class TieredReranker:
                 reasons.append(f"{tier.name} scored {len(part.rows)} of {len(rows)} inside the budget")
             return scores.standing(tier, part.rows)
 
-        final = final_scores(walk(scores.first(), self._calibration.early_exit, self._limits, ask))
+        early_exit, limits = self._calibration.early_exit, self._limits
+        if every_pair:
+            early_exit, limits = EarlyExit(skipped=early_exit.skipped), dict.fromkeys(limits, len(texts))
+        final = final_scores(walk(scores.first(), early_exit, limits, ask))
         probabilities = probability(final.logits)
         items = [
             Ranked(

@@ -475,6 +475,11 @@ class ServingSettings(Section):
         description="Passages that /v1/answer retrieves and reranks. auto: as many as the release was evaluated with.",
     )
     max_documents: PositiveInt = Field(default=1000, description="Documents that one rerank request may carry.")
+    model_aliases: dict[str, str] = Field(
+        default={},
+        description="Further names of the model, for clients that cannot be told one: champion, the registered model's"
+        ' name or a version by each, as in { "rerank-v3.5" = "champion" }.',
+    )
     max_request_bytes: PositiveInt = Field(default=4_000_000, description="Bytes of a request body, at most.")
     max_held_bytes: PositiveInt = Field(
         default=64_000_000, description="Bytes of all request bodies that are read or answered at once, at most."

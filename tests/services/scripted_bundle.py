@@ -15,6 +15,7 @@ from models.contracts.rows import Candidate, Passage
 from models.records.ledger import Release
 from models.retrieval.passage_filter import PassageFilter
 from models.serving.batching import Claim
+from models.serving.document_reading import READ_ALL, DocumentReading
 from models.serving.protocol import Ranked, Ranking, ServedVersions
 from models.settings import Settings
 from services.deadline import Deadline
@@ -44,6 +45,7 @@ class ScriptedBundle:
     rank: Callable[[int], Ranking] = in_given_order
     cost_ms: float = 0.0
     candidates: int = 8
+    max_tokens: int = 128
     outage: str = ""
     closed: threading.Event = field(default_factory=threading.Event)
     asked: list[str] = field(default_factory=list)
@@ -57,7 +59,12 @@ class ScriptedBundle:
         return in_given_order(len(candidates))
 
     def rank_documents(
-        self, query: str, documents: Sequence[str], budget_ms: float, claim: Claim | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        budget_ms: float,
+        claim: Claim | None = None,
+        reading: DocumentReading = READ_ALL,
     ) -> Ranking:
         assert not self.closed.is_set(), "a closed bundle was asked"
         if budget_ms <= 0:
@@ -71,7 +78,7 @@ class ScriptedBundle:
     def candidates_ms(self, query: str, count: int) -> float:
         return self.cost_ms
 
-    def documents_ms(self, query: str, documents: Sequence[str]) -> float:
+    def documents_ms(self, query: str, documents: Sequence[str], reading: DocumentReading = READ_ALL) -> float:
         return self.cost_ms
 
     def passage(self, candidate: Candidate) -> Passage:

@@ -210,9 +210,8 @@ def test_another_model_is_a_404_that_lists_the_names(running: Running, model: st
 
 
 def test_what_is_accepted_and_not_applied_is_said(running: Running) -> None:
-    result = running.rerank(QUERY, DOCUMENTS, max_tokens_per_doc=5, priority=3, rank_fields=["text"], stream=False)
+    result = running.rerank(QUERY, DOCUMENTS, priority=3, rank_fields=["text"], stream=False)
     warnings = result["meta"]["warnings"]
-    assert any(text.startswith("max_tokens_per_doc is not applied") for text in warnings)
     assert any(text.startswith("priority is not applied") for text in warnings)
     assert "ignored fields: rank_fields, stream" in warnings
     assert indices(result) == indices(running.rerank(QUERY, DOCUMENTS))

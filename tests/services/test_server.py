@@ -93,7 +93,7 @@ def test_the_cohere_client_takes_top_n_and_shows_our_warnings(
         observed = client.rerank(model="7", query=QUERY, documents=DOCUMENTS, top_n=2, max_tokens_per_doc=4096)
     assert [result.index for result in observed.results] == [index for index, _ in expected[:2]]
     assert observed.meta is not None
-    assert observed.meta.warnings == ["max_tokens_per_doc is not applied: documents are cut to the model's length"]
+    assert observed.meta.warnings is None
 
 
 def test_the_asynchronous_cohere_client_may_ask_many_things_at_once(
