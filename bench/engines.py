@@ -42,7 +42,7 @@ _REQUESTS = (10, 50, 100)
 _REPEATS = 50
 _HEADLINES = ("speedup_vs_cross_encoder", "ndcg_delta", "share_of_matmul_rate", "kind", "tokens_per_pair")
 _ROWS = 1024
-"""Rows of the products whose rate is the machine's: as many as a pack of the engine in bfloat16 has."""
+"""Rows of the products whose rate is the machine's: those of ten pairs."""
 
 Predict = Callable[[Sequence[tuple[str, str]]], Any]
 

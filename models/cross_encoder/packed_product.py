@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-LADDER = (*range(32, 257, 32), *range(320, 1025, 64))
+LADDER = (*range(32, 257, 32), *range(320, 1025, 64), *range(1152, 2049, 128))
 """Numbers of rows that are read at once. Each costs oneDNN some milliseconds the first time."""
 
 

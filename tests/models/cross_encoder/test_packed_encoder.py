@@ -71,7 +71,7 @@ def test_what_is_longer_than_a_pack_is_read_in_pieces(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_no_pack_is_a_little_too_long_for_one_product(threads: int) -> None:
-    """A pack of 1,056 tokens took as long as one of 2,048."""
+    """A pack of 32 tokens too many took as long as one of twice as many."""
     for lengths in ([96] * 2000, [96, 94, 93, 76, 69] * 90, list(range(10, 513)), [300] * 7, [40]):
         packs = PackedEncoder.packs_of(lengths, threads)
         assert sorted(index for pack in packs for index in pack) == list(range(len(lengths)))
