@@ -162,7 +162,7 @@ class TrainingSettings(Section):
     pseudo_documents: PositiveInt = Field(
         default=2000, description="Documents that pseudo-queries are made from, a stable sample by hash of the id."
     )
-    max_queries: PositiveInt = Field(default=5000, description="Training queries used, at most.")
+    max_queries: PositiveInt = Field(default=12_000, description="Training queries used, at most.")
     negatives: PositiveInt = Field(default=3, description="Negatives per positive.")
     draws: PositiveInt = Field(
         default=6, description="Lists of a query and positive, at most, each with other negatives."
@@ -194,8 +194,8 @@ class TrainingSettings(Section):
     )
     large_pairs: AutoCount = Field(
         default="auto",
-        description="Query-passage pairs that the large model is trained on; 0 takes it as it is. auto: 16,000, or as"
-        " many as there is time for, no more than the training queries give.",
+        description="Query-passage pairs that the large model is trained on; 0 takes it as it is. auto: a list of each"
+        " training query, 16,000 to 32,000, or as many as there is time for; no more than the training queries give.",
     )
     compact_pairs: AutoCount = Field(
         default="auto",
@@ -376,14 +376,14 @@ class EvaluationSettings(Section):
     """Offline evaluation."""
 
     max_test_queries: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Test queries scored, at most, a stable sample by hash; 0 takes all."
+        default=1000, description="Test queries scored, at most, a stable sample by hash; 0 takes all."
     )
     max_dev_queries: PositiveInt = Field(
-        default=240, description="Development queries on which scores are fitted and calibrated."
+        default=480, description="Development queries on which scores are fitted and calibrated."
     )
     candidates: AutoPositiveInt = Field(
         default="auto",
-        description="Candidates that are reranked per query. auto: the fewest of 20, 50 and 100 that hold all but 0.1"
+        description="Candidates that are reranked per query. auto: the fewest of 20, 50 and 100 that hold all but 0.05"
         " of the relevant documents of the development queries that 100 hold.",
     )
     resamples: Annotated[int, Field(ge=1000)] = Field(
@@ -439,7 +439,7 @@ class TiersSettings(Section):
         default="auto", description="Best candidates the large model scores. auto: evaluation.candidates."
     )
     early_exit_budget: Annotated[float, Field(ge=0)] = Field(
-        default=9.5,
+        default=30.0,
         description="Pairs of the large model that a query may cost on average, those of others by their share of "
         "its operations: the models are asked about candidates near the best alone. 0 is no limit.",
     )

@@ -20,7 +20,7 @@ class PythonDocsSettings(Section):
         description="Installed packages whose API documentation is read.",
     )  # fmt: skip
     max_documents: PositiveInt = Field(
-        default=5000, description="Documents taken, a stable sample by hash of the name."
+        default=12_000, description="Documents taken, a stable sample by hash of the name."
     )
     max_body_characters: PositiveInt = Field(default=1000, description="Characters kept of each docstring body.")
 

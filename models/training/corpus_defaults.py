@@ -44,16 +44,17 @@ TOKENS = (64, 96, 128, 192, 256)
 READ_SHARE = 0.75
 """Share of the query's words in judged passages that the models shall read. Of the default corpus 64 tokens read more,
 and rank as 96 do (docs/decisions/0014-query-biased-truncation.md)."""
-LARGE_PAIRS = 16_000
-"""Pairs that more of showed little on the default corpus: a few minutes on a CPU."""
+LARGE_PAIRS = (16_000, 32_000)
+"""Pairs that are trained on where a list of each training query has fewer, and more. 16,000 are two minutes on two cores
+with AMX; with 3,343 queries more of them showed little."""
 COMPACT_SHARE = 0.5
 """Pairs of a distilled model as a share of the large one's."""
 _FROM_THE_START = ("python-docs",)
 """Kinds of sources whose development queries are ranked better where the models read the start alone; SQuAD and SciFact
 are ranked better by the query (docs/benchmarks/defaults.md)."""
-RECALL_LOSS = 0.1
-"""Recall that fewer candidates may lose. At 20 the development queries of the default corpus lose .079, and 50 gained
-nothing there that 150 queries can show, for 2.5 times the time of an evaluation (docs/benchmarks/first_stage.md)."""
+RECALL_LOSS = 0.05
+"""Recall that fewer candidates may lose. At 20 the development queries of the default corpus lose .077, at 50 .031, and
+are ranked better by .011 (docs/benchmarks/defaults.md)."""
 
 _MEASURED = 400
 """Queries on which lengths are measured; as many passages for each of them tell how common words are."""
@@ -146,7 +147,9 @@ def choose_pairs(
         of_students = f" (large) and {speed.student:.0f} (distilled)" if students else ""
         bounded = f"{settings.minutes:g} minutes at {speed.large:.0f}{of_students} pairs/s"
     else:
-        most, bounded = float(LARGE_PAIRS), f"{LARGE_PAIRS:,} for the large model without training.minutes"
+        least, at_most = LARGE_PAIRS
+        most = float(min(max(queries * of_list, least), at_most))
+        bounded = f"a list of {of_list} for each of {queries:,} queries, {least:,} to {at_most:,}"
     choices = {}
     for key, pairs in wanted.items():
         if pairs != AUTO:
@@ -210,11 +213,11 @@ def without_corpus(settings: Settings) -> Settings:
     """The settings with the first of the numbers that are tried in place of `auto`: for what is made of several corpora
     at once."""
     tokens, depth = TOKENS[0], RECALL_DEPTHS[0]
-    students = dict.fromkeys(STUDENTS, int(COMPACT_SHARE * LARGE_PAIRS))
+    students = dict.fromkeys(STUDENTS, int(COMPACT_SHARE * LARGE_PAIRS[0]))
     values: dict[str, int | str] = {
         MAX_TOKENS: tokens,
         CUT: "query",
-        LARGE: LARGE_PAIRS,
+        LARGE: LARGE_PAIRS[0],
         **students,
         **dict.fromkeys((CANDIDATES, *TIER_CANDIDATES), depth),
     }
