@@ -45,8 +45,8 @@ READ_SHARE = 0.75
 """Share of the query's words in judged passages that the models shall read. Of the default corpus 64 tokens read more,
 and rank as 96 do (docs/decisions/0014-query-biased-truncation.md)."""
 LARGE_PAIRS = (16_000, 32_000)
-"""Pairs that are trained on where a list of each training query has fewer, and more. 16,000 are two minutes on two cores
-with AMX; with 3,343 queries more of them showed little."""
+"""The least and the most pairs that are trained on where each training query gives one list. 16,000 are two minutes on
+two cores with AMX; with 3,343 queries more of them showed little."""
 COMPACT_SHARE = 0.5
 """Pairs of a distilled model as a share of the large one's."""
 _FROM_THE_START = ("python-docs",)
