@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from models.store.artifacts import Artifact, ArtifactStore
 
 LOG_FILE = "decision_log.parquet"
+_LATE_DAYS = 14
 _TEXTS = (
     "decision_id", "trace_id", "endpoint", "caller", "experiment_arm", "release_id", "model_version", "index_version",
     "corpus_version", "degraded_reason", "query",
@@ -44,6 +45,28 @@ def make_decision_log(store: ArtifactStore, settings: Settings, database: Databa
     log = read_day(database, day)
     outside = {"decisions": log_digest(log)}
     return DECISION_LOG.get_or_create(store, settings, partial(write_log, log), outside=outside)
+
+
+def late_days(store: ArtifactStore, settings: Settings, database: Database, day: date) -> list[date]:
+    """Days before `day` that have decisions which their logs lack, oldest first: those that waited on a disk for the
+    database until the log was made, or a whole day that none was made of.
+
+    Looks back two weeks, and where decisions are kept for less as far as none goes until tomorrow: a log that is made
+    again must not lose any.
+    """
+    kept_days = settings.retention.decision_days or _LATE_DAYS + 2
+    days = [day - timedelta(days=back) for back in range(min(_LATE_DAYS, kept_days - 2), 0, -1)]
+    return [late for late in days if _stored(database, late) > _logged(store, late)]
+
+
+def _stored(database: Database, day: date) -> int:
+    start = datetime.combine(day, time(), UTC)
+    return decisions.count(database, start, start + timedelta(days=1), exclude_callers=[PROBE_CALLER])
+
+
+def _logged(store: ArtifactStore, day: date) -> int:
+    log = store.current(DECISION_LOG.name, day.isoformat())
+    return 0 if log is None else int(log.summary["dagster/row_count"])
 
 
 def read_day(database: Database, day: date) -> pd.DataFrame:

@@ -6,11 +6,11 @@ A service puts decisions into a `DecisionWriter`; while the database is away the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from pydantic_core import PydanticSerializationError
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, StatementError
 
@@ -27,13 +27,23 @@ def read(database: Database, start: datetime, end: datetime, exclude_callers: Se
     """Decisions with start <= time < end in time order, streamed from one snapshot. Both times carry an offset."""
     if start.tzinfo is None or end.tzinfo is None:
         raise ValueError("start and end need an offset, as in datetime(2026, 1, 1, tzinfo=UTC)")
-    wanted = select(DecisionRow.record).where(DecisionRow.time >= start, DecisionRow.time < end)
-    if exclude_callers:
-        wanted = wanted.where(DecisionRow.caller.not_in(exclude_callers))
+    wanted = select(DecisionRow.record).where(*_between(start, end, exclude_callers))
     ordered = wanted.order_by(DecisionRow.time, DecisionRow.decision_id).execution_options(yield_per=_PAGE)
     with database.session(read_only=True) as session:
         for stored in session.scalars(ordered):
             yield Decision.model_validate(stored)
+
+
+def count(database: Database, start: datetime, end: datetime, exclude_callers: Sequence[str] = ()) -> int:
+    """How many decisions `read` would give."""
+    with database.session(read_only=True) as session:
+        counted = select(func.count()).select_from(DecisionRow).where(*_between(start, end, exclude_callers))
+        return int(session.scalar(counted) or 0)
+
+
+def _between(start: datetime, end: datetime, exclude_callers: Sequence[str]) -> list[ColumnElement[bool]]:
+    others = [DecisionRow.caller.not_in(exclude_callers)] if exclude_callers else []
+    return [DecisionRow.time >= start, DecisionRow.time < end, *others]
 
 
 def get(database: Database, decision_id: str) -> Decision | None:
@@ -79,9 +89,9 @@ def insert_decisions(database: Database, rows: list[dict[str, Any]]) -> int:
 
 
 def delete_decisions(database: Database, days: int, most: int = _PAGE) -> int:
-    """Delete the oldest decisions that are older than `days` days, at most `most` in one transaction; returns how many
-    those were."""
-    before = datetime.now(UTC) - timedelta(days=days)
+    """Delete the oldest decisions of UTC days that ended more than `days` days ago, at most `most` in one transaction;
+    returns how many those were. A day goes as a whole: a part of it would make another log."""
+    before = datetime.combine(datetime.now(UTC).date(), time(), UTC) - timedelta(days=days)
     oldest = select(DecisionRow.decision_id).where(DecisionRow.time < before).order_by(DecisionRow.time).limit(most)
     with database.session() as session:
         deleted = delete(DecisionRow).where(DecisionRow.decision_id.in_(oldest)).returning(DecisionRow.decision_id)
