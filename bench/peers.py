@@ -17,14 +17,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import venv
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from bench.engines import kinds, sample_of
+from bench.environments import environment
 from bench.machine import cpu_kind
 from bench.results import merge
 from models.contracts.tiers import LAST
@@ -111,8 +110,8 @@ def main() -> None:
     requests = list(grouped.items())
     count = sum(len(texts) for _, texts in requests)
     peers = settings.home / "peers"
-    flashrank = _environment(peers / "flashrank", "flashrank==0.2.10")
-    infinity = _environment(peers / "infinity", "infinity-emb[torch,optimum,server]==0.0.78", "onnx", torch=True)
+    flashrank = environment(peers / "flashrank", "flashrank==0.2.10")
+    infinity = environment(peers / "infinity", "infinity-emb[torch,optimum,server]==0.0.78", "onnx", torch=True)
     with tempfile.TemporaryDirectory() as scratch:
         contestants: dict[str, Contestant] = {}
         for kind in kinds():
@@ -188,22 +187,6 @@ def _hear(name: str, process: subprocess.Popen[str]) -> Any:
 
 def _agreement(left: list[int], other: list[int]) -> float:
     return sum(a == b for a, b in zip(left, other, strict=True)) / len(left)
-
-
-def _environment(folder: Path, *packages: str, torch: bool = False) -> Path:
-    """A Python with these packages, kept for the next time. As in `make setup`, pip finds the build of torch, and uv
-    resolves the rest, in a minute where pip searches for long."""
-    python = folder / "bin" / "python"
-    done = folder / "installed"
-    if not done.exists():
-        venv.create(folder, with_pip=True)
-        install = ("install", "--quiet")
-        if torch:
-            ours = version("torch").partition("+")[0]
-            subprocess.run([python, "-m", "pip", *install, f"torch=={ours}"], check=True)
-        subprocess.run([sys.executable, "-m", "uv", "pip", *install, "--python", python, *packages], check=True)
-        done.touch()
-    return python
 
 
 def _lay_out_for_flashrank(graph: Path, folder: Path, length: int) -> None:

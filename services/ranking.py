@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request, Response
+from fastapi import Depends, Request, Response
 
 from models.contracts.messages import Decision
 from models.serving.batching import Claim
@@ -19,7 +19,7 @@ from services.deadline import Deadline
 from services.decision_record import decide, document_candidates, publish
 from services.errors import InvalidRequest, RankingFault, UnknownModel
 from services.lanes import Bypass
-from services.schemas import TimeoutMs
+from services.schemas import TimeoutHeader
 from services.served_release import Work
 
 ALIAS = "champion"
@@ -154,7 +154,7 @@ async def _ranker(
     request: Request,
     response: Response,
     context: Context,
-    x_timeout_ms: Annotated[TimeoutMs | None, Header()] = None,
+    x_timeout_ms: TimeoutHeader = None,
 ) -> Ranker:
     # A plain function or class would wait for a thread of the pool that reads the database.
     return Ranker(request, response, context, x_timeout_ms)

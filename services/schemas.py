@@ -5,14 +5,23 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from fastapi import Header
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 from models.contracts.messages import Citation
 from models.contracts.tiers import Tier
 from models.retrieval.passage_filter import PassageFilter
 
-MAX_TIMEOUT_MS = 60_000.0
+MIN_TIMEOUT_MS, MAX_TIMEOUT_MS = 0.001, 60_000.0
 MAX_TOP_K = 1000
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
 """Python reads 1_000 and nan as numbers too."""
@@ -30,11 +39,29 @@ def _check_question(text: str) -> str:
     return text
 
 
-Question = Annotated[str, StringConstraints(min_length=1), AfterValidator(_check_question)]
+_BLANK = r"\t-\r\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+"""What `str.strip` takes away, as a pattern of JSON Schema."""
+_QUESTION = rf"^[^\u0000]*[^\u0000{_BLANK}][^\u0000]*$"
+
+Question = Annotated[
+    str,
+    StringConstraints(min_length=1),
+    AfterValidator(_check_question),
+    Field(json_schema_extra={"pattern": _QUESTION}),
+]
 """Some visible character, and no NUL, which PostgreSQL cannot store."""
 Text = Annotated[str, StringConstraints(min_length=0)]
 """Any text. A constraint, even this one, makes pydantic look at the characters and refuse lone surrogates."""
-TimeoutMs = Annotated[float, BeforeValidator(_check_number), Field(gt=0, le=MAX_TIMEOUT_MS, allow_inf_nan=False)]
+TimeoutMs = Annotated[
+    # In this order: behind a validator, pydantic says `ge` in the schema, which is no word of JSON Schema.
+    float, Field(ge=MIN_TIMEOUT_MS, le=MAX_TIMEOUT_MS, allow_inf_nan=False), BeforeValidator(_check_number)
+]
+TimeoutHeader = Annotated[
+    TimeoutMs | None,
+    WithJsonSchema({"type": "number", "minimum": MIN_TIMEOUT_MS, "maximum": MAX_TIMEOUT_MS}),
+    Header(),
+]
+"""The same as a header, which can be left out and has no null."""
 
 
 class ApiVersion(BaseModel):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from models.contracts.messages import Decision
 from models.contracts.rows import Candidate, Passage
@@ -21,7 +21,7 @@ from services.deadline import Deadline
 from services.decision_record import DECISION_ID, decide, passage_candidates, publish
 from services.errors import RankingFault, UnknownDecision, error_responses
 from services.lanes import Bypass
-from services.schemas import AnswerPassage, AnswerRequest, AnswerResponse, TimeoutMs, Versions
+from services.schemas import AnswerPassage, AnswerRequest, AnswerResponse, TimeoutHeader, Versions
 from services.served_release import Work
 
 _PASSAGES = 10
@@ -50,7 +50,7 @@ async def answer(
     request: Request,
     response: Response,
     context: Context,
-    x_timeout_ms: Annotated[TimeoutMs | None, Header()] = None,
+    x_timeout_ms: TimeoutHeader = None,
 ) -> AnswerResponse:
     """Answer a question from the released corpus in its own words, with the place of every quote."""
     settings = context.settings

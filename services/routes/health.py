@@ -75,7 +75,7 @@ async def objectives(context: Context) -> ServedObjectives:
     )
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(context: Context) -> Response:
     """Prometheus metrics."""
     text = await asyncio.to_thread(context.telemetry.exposition)

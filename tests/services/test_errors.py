@@ -308,3 +308,19 @@ def test_openapi_names_the_key_and_every_failure_that_a_route_can_answer(tmp_pat
                     forms = {form["$ref"].rpartition("/")[2] for form in schema.get("anyOf", [schema])}
                     assert forms == ERROR_FORMS.get(path, {"ErrorResponse"}), (method, path, status)
     assert set(RERANK_BODIES) <= set(described["paths"])
+
+
+def test_openapi_describes_the_time_budget_and_the_metrics_as_they_are(tmp_path: Path) -> None:
+    with service_in(tmp_path, small_settings(tmp_path), Loader()) as service:
+        described = service.app.openapi()
+    number = {"type": "number", "minimum": 0.001, "maximum": 60_000.0}
+    bodies = described["components"]["schemas"].values()
+    in_bodies = [body["properties"]["timeout_ms"] for body in bodies if "timeout_ms" in body.get("properties", {})]
+    assert len(in_bodies) > 1
+    assert all(in_body["anyOf"] == [number, {"type": "null"}] for in_body in in_bodies)
+    for path in ("/v2/rerank", "/v1/answer"):
+        parameters = described["paths"][path]["post"]["parameters"]
+        (header,) = [parameter for parameter in parameters if parameter["name"] == "x-timeout-ms"]
+        assert number.items() <= header["schema"].items(), "a header has no null"
+        assert not header["required"]
+    assert list(described["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
