@@ -16,6 +16,7 @@ from fastapi import Request, Response
 from models.contracts.messages import PROBE_CALLER, CandidateMessage, Citation, Decision
 from models.contracts.rows import Candidate
 from models.serving.protocol import Ranking, ServedVersions
+from models.text.words import count_words
 from services.context import ServiceContext
 from services.log_lines import error_facts
 
@@ -43,6 +44,16 @@ def document_candidates(documents: Sequence[str]) -> list[dict[str, Any]]:
 def document_id(text: str) -> str:
     """The id under which a caller's text is recorded: the same text, the same id."""
     return "sha256:" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def cut_query(decision: Decision, characters: int) -> Decision:
+    """The decision with the start of a longer query alone, or with a digest where no `characters` are kept."""
+    query = decision.query
+    if len(query) <= characters:
+        return decision
+    kept = query[:characters] if characters else document_id(query)
+    counts = {"query_characters": len(query), "query_words": count_words(query)}
+    return decision.model_copy(update={"query": kept, **counts})
 
 
 def decide(
@@ -102,7 +113,8 @@ async def publish(
 
     None where it cannot be recorded: the answer is right all the same, and has no id that would promise a record.
     """
-    recorded = await _is_recorded(context, decision)
+    kept = cut_query(decision, context.settings.monitoring.kept_query_characters)
+    recorded = await _is_recorded(context, kept)
     context.telemetry.ranking(decision.endpoint, ranking, decision.stage_ms)
     request.scope["state"] |= {
         "decision_id": decision.decision_id if recorded else None,

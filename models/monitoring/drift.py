@@ -106,9 +106,11 @@ def decision_features(decision: Decision) -> dict[str, Any]:
     the caller brought along: retrieval did not choose them."""
     ranking = sorted(decision.ranking, key=lambda item: item["rank"])
     retrieved = decision.candidates or ranking
+    counts = {"query_characters": decision.query_characters, "query_words": decision.query_words}
     return {
         "row_id": decision.decision_id,
         **_query_features(decision.query),
+        **{name: count for name, count in counts.items() if count is not None},
         **_score_features([item["score"] for item in ranking]),
         "top_dense_score": _highest(item.get("dense_score") for item in retrieved),
         "top_lexical_score": _highest(item.get("lexical_score") for item in retrieved),

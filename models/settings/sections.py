@@ -555,6 +555,11 @@ class MonitoringSettings(Section):
     reference_days: PositiveInt = Field(default=7, description="Days of a `previous_days` reference.")
     min_decisions: PositiveInt = Field(default=30, description="Decisions of a day below which drift is not judged.")
     max_rows: PositiveInt = Field(default=5000, description="Rows compared per window, a sample by hash.")
+    kept_query_characters: Annotated[int, Field(ge=0)] = Field(
+        default=4000,
+        description="Characters of a query that its decision keeps; 0 keeps a digest. A cut query trains no model. "
+        "Documents of callers are kept by digest and length.",
+    )
 
 
 class SchedulesSettings(Section):

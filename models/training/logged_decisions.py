@@ -23,12 +23,13 @@ _DAYS = 90
 def read_logged(database: Database, count: int, before: datetime) -> list[LoggedList]:
     """The last decision of each of the `count` queries asked last before `before`, oldest first.
 
-    Queries are told apart by `normalize_query`. Probes of the deployment and queries without text are passed over.
+    Queries are told apart by `normalize_query`. Probes of the deployment are passed over, and queries
+    of which no text or a part was kept.
     """
     lists: dict[str, LoggedList] = {}
     for decision in decisions.read(database, before - timedelta(days=_DAYS), before, exclude_callers=[PROBE_CALLER]):
         text = normalize_query(decision.query)
-        if not text:
+        if not text or decision.query_characters is not None:
             continue
         lists.pop(text, None)
         ids = tuple(dict.fromkeys(str(candidate.get("passage_id", "")) for candidate in decision.candidates))

@@ -10,8 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from models.contracts.messages import Decision
+from models.monitoring.drift import decision_features
 from models.serving.protocol import Ranking
-from services.decision_record import document_candidates, document_id
+from services.decision_record import cut_query, document_candidates, document_id
+from tests import traffic
 from tests.releases import release_bundle
 from tests.services.conftest import AUTHORIZED, Service, service_in
 from tests.services.scripted_bundle import Loader, in_given_order
@@ -38,6 +40,26 @@ def test_texts_are_recorded_by_digest_and_length() -> None:
     assert (second["rank"], second["characters"]) == (2, 0)
     assert third["passage_id"] == first["passage_id"]
     assert document_id("\ud800") != document_id("?")
+
+
+@pytest.mark.parametrize(
+    ("characters", "kept", "counts"),
+    [
+        (15, "how is the loom", (25, 6)),
+        (0, "sha256:", (25, 6)),
+        (25, "how is the loom oiled now", (None, None)),
+    ],
+)
+def test_a_query_is_kept_whole_cut_or_by_digest(
+    characters: int, kept: str, counts: tuple[int | None, int | None]
+) -> None:
+    decided = traffic.decision("d-1", query="how is the loom oiled now")
+    cut = cut_query(decided, characters)
+    assert cut.query.startswith(kept)
+    assert len(cut.query) <= max(characters, 39)
+    assert (cut.query_characters, cut.query_words) == counts
+    features = decision_features(cut)
+    assert (features["query_characters"], features["query_words"]) == (25, 6)
 
 
 def test_the_headers_carry_only_what_http_can(
