@@ -62,7 +62,8 @@ def main() -> None:
     for corpus in options.corpus:
         for seed in options.seeds.split(","):
             figures = measure(corpus, int(seed), options.set, homes / corpus)
-            merge_into(RESULTS, {corpus: {", ".join((preset, f"seed {seed}", *options.set)): figures}})
+            run = ", ".join((preset, f"seed {seed}", *options.set))
+            merge_into(RESULTS, {corpus: {run: figures}}, depth=2)
             shown = {name: figures["systems"][name]["nDCG@10"] for name in figures["systems"]}
             print(corpus, f"seed {seed}", json.dumps(shown), json.dumps(figures["gains"]["tiered"]), flush=True)
             print(f"  development queries, to choose by: {json.dumps(figures['development'])}", flush=True)

@@ -45,10 +45,10 @@ def slower(before: Mapping[str, Any], after: Mapping[str, Any], path: str = "") 
     return sorted(lines)
 
 
-def merge_into(path: Path, figures: Mapping[str, Any]) -> str:
-    """The same for a file of one benchmark."""
+def merge_into(path: Path, figures: Mapping[str, Any], depth: int | None = None) -> str:
+    """The same for a file of one benchmark. Tables `depth` levels down, as those of one run, are replaced whole."""
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    text = json.dumps(_merged(known, figures), indent=1, sort_keys=True) + "\n"
+    text = json.dumps(_merged(known, figures, depth), indent=1, sort_keys=True) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".new")
     temporary.write_text(text, encoding="utf-8")
@@ -56,6 +56,9 @@ def merge_into(path: Path, figures: Mapping[str, Any]) -> str:
     return text
 
 
-def _merged(known: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+def _merged(known: Mapping[str, Any], added: Mapping[str, Any], depth: int | None) -> dict[str, Any]:
+    if depth == 0:
+        return dict(added)
     both = {name for name in added if isinstance(known.get(name), Mapping) and isinstance(added[name], Mapping)}
-    return {**known, **added, **{name: _merged(known[name], added[name]) for name in both}}
+    below = None if depth is None else depth - 1
+    return {**known, **added, **{name: _merged(known[name], added[name], below) for name in both}}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from bench.machine import cpu_kind
-from bench.results import slower
+from bench.results import merge_into, slower
 
 BEFORE = {
     "threads": 2,
@@ -52,3 +55,12 @@ def test_libraries_that_are_limited_are_another_kind(monkeypatch: pytest.MonkeyP
     kind = cpu_kind()
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert cpu_kind() == f"{kind}-ONEDNN_MAX_CPU_ISA=AVX2"
+
+
+def test_a_run_measured_again_keeps_nothing_of_the_run_before(tmp_path: Path) -> None:
+    file = tmp_path / "quality.json"
+    merge_into(file, {"scifact": {"seed 0": {"large": 0.7, "compact": 0.6}, "seed 1": {"large": 0.8}}}, depth=2)
+    merge_into(file, {"scifact": {"seed 0": {"large": 0.75}}}, depth=2)
+    assert json.loads(file.read_text()) == {"scifact": {"seed 0": {"large": 0.75}, "seed 1": {"large": 0.8}}}
+    merge_into(file, {"scifact": {"seed 1": {"lean": 0.5}}})
+    assert json.loads(file.read_text())["scifact"]["seed 1"] == {"large": 0.8, "lean": 0.5}
