@@ -61,7 +61,8 @@ def main() -> None:
             put_aside(corpus, home / "judged", options)
         write_documents(home / "judged", home / "documents")
         figures = measure(home, [*SETTINGS, *options.set])
-        merge_into(RESULTS, {"without_judgments": {corpus: {"language": corpus[len(_MAN_PAGES) :] or "en", **figures}}})
+        language = corpus.removeprefix(_MAN_PAGES) if corpus.startswith(_MAN_PAGES) else "en"
+        merge_into(RESULTS, {"without_judgments": {corpus: {"language": language, **figures}}}, depth=2)
         rows.append(row(corpus, figures))
         print(rows[-1], flush=True)
     plot(json.loads(RESULTS.read_bytes())["without_judgments"], FIGURES / "images" / "corpora-front.png")
