@@ -19,7 +19,7 @@ def ask(running: Running, path: str = "/v1/rerank", **fields: Any) -> Any:
     return response.json()
 
 
-def order(results: list[dict[str, Any]]) -> list[tuple[int, float]]:
+def order(results: list[dict[str, Any]]) -> list[tuple[int, Any]]:
     return [(result["index"], pytest.approx(result["relevance_score"], abs=1e-6)) for result in results]
 
 
@@ -48,7 +48,7 @@ def test_documents_come_back_as_objects_unless_told_otherwise(running: Running) 
         ({"top_n": 500}, len(TEXTS), {"results"}),
     ],
 )
-def test_results_are_cut_only_when_asked(running: Running, asked: dict[str, int], count: int, names: set[str]) -> None:
+def test_results_are_cut_only_when_asked(running: Running, asked: dict[str, Any], count: int, names: set[str]) -> None:
     answer = ask(running, **asked)
     assert {"results", "data"} & set(answer) == names
     assert order(answer["results"]) == order(ask(running)["results"])[:count]

@@ -39,7 +39,8 @@ def test_a_pair_scores_alike_whatever_stands_beside_it(running: Running) -> None
 @pytest.mark.parametrize("names", ["text_1 text_2", "queries documents", "queries items", "data_1 data_2"])
 def test_as_many_queries_as_texts_are_pairs(running: Running, names: str) -> None:
     queries = [QUERY, "why is the room dry", QUERY]
-    answer = ask(running, **dict(zip(names.split(), (queries, TEXTS[:3]), strict=True)))
+    fields: dict[str, Any] = dict(zip(names.split(), (queries, TEXTS[:3]), strict=True))
+    answer = ask(running, **fields)
     one = [scores(ask(running, text_1=query, text_2=text))[0] for query, text in zip(queries, TEXTS, strict=False)]
     assert scores(answer) == pytest.approx(one, abs=1e-5)
     assert len(answer["meta"]["decision_ids"]) == 2
