@@ -105,7 +105,7 @@ def _sample() -> ParitySample:
     relevant = pd.DataFrame(
         {"query_id": [f"q{place}" for place in range(len(TOPICS))], "document_id": "p0", "grade": 1}
     )
-    return ParitySample(pairs, candidates, relevant)
+    return ParitySample(pairs, candidates, relevant, pairs)
 
 
 def _rate(scorer: Any, pairs: Sequence[tuple[str, str]]) -> float:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,13 @@ from models.contracts.tiers import LAST, released_tiers
 from models.cross_encoder.bfloat16 import Bfloat16Scorer, multiplies_bfloat16
 from models.cross_encoder.engines import Kind, OnnxScorer
 from models.cross_encoder.flops import pair_flops
+from models.cross_encoder.int8 import Int8Scorer
 from models.cross_encoder.scorer import CrossEncoderScorer
 from models.evaluation.evaluation_set import split_of
 from models.settings import Settings, chosen, load_settings
 from models.store.artifacts import ArtifactStore
 from models.training.corpus_defaults import settings_in_force
-from models.training.engine_selection import ParitySample, compare, export_model, parity_sample
+from models.training.engine_selection import ParitySample, compare, make_engine, parity_sample
 
 _PAIRS, _ROUNDS, _PROFILED = 64, 3, 32
 _QUERIES, _GATE_QUERIES = 200, 60
@@ -78,13 +80,12 @@ def kinds() -> list[Kind]:
     return [*native, "int8", "fp32"]
 
 
-def engine_of(kind: Kind, model: Path, folder: Path, max_tokens: int) -> Bfloat16Scorer | OnnxScorer:
-    """An engine of a model; ONNX engines are written to `folder`."""
-    if kind == "bf16":
-        return Bfloat16Scorer.load(model, max_tokens)
+def engine_of(
+    kind: Kind, model: Path, folder: Path, max_tokens: int, calibration: Sequence[tuple[str, str]]
+) -> Bfloat16Scorer | Int8Scorer | OnnxScorer:
+    """An engine of a model; what it needs is written to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    export_model(model, folder, kind)
-    return OnnxScorer.load(folder, max_tokens)
+    return make_engine(kind, model, folder, max_tokens, calibration)
 
 
 def corpus_name(settings: Settings) -> str:
@@ -97,13 +98,13 @@ def sample_of(settings: Settings, store: ArtifactStore, count: int = 0) -> Parit
     evaluation_set = store.require("corpus/evaluation_set")
     splits = [split_of(evaluation_set, name) for name in ("dev", "test")]
     queries = pd.concat([queries for queries, _ in splits], ignore_index=True)
-    return parity_sample(
-        store.require("index/candidates").read_table("candidates.parquet"),
-        queries,
-        store.require("corpus/passages").read_table("passages.parquet", ["passage_id", "title", "text"]),
-        pd.concat([judgments for _, judgments in splits], ignore_index=True),
-        count or len(queries),
-    )
+    candidates = store.require("index/candidates").read_table("candidates.parquet")
+    passages = store.require("corpus/passages").read_table("passages.parquet", ["passage_id", "title", "text"])
+    judgments = pd.concat([judgments for _, judgments in splits], ignore_index=True)
+    sample = parity_sample(candidates, queries, passages, judgments, count or len(queries))
+    dev, judged = splits[0]
+    calibration = parity_sample(candidates, dev, passages, judged, settings.engine.parity_queries).calibration
+    return replace(sample, calibration=calibration)  # as the engine step does: never of test queries
 
 
 def _measure(
@@ -126,7 +127,7 @@ def _measure(
     peer.max_seq_length = length
     pairs = list(sample.pairs[:: max(len(sample.pairs) // _PAIRS, 1)][:_PAIRS])
     with tempfile.TemporaryDirectory() as scratch:
-        engines = {kind: engine_of(kind, folder, Path(scratch) / kind, length) for kind in kinds()}
+        engines = {kind: engine_of(kind, folder, Path(scratch) / kind, length, some.calibration) for kind in kinds()}
         contestants: dict[str, Predict] = {
             **{f"cross_encoder_{batch}": _predict(peer, batch) for batch in _BATCHES},
             **{kind: engine.logits for kind, engine in engines.items()},

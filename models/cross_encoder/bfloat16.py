@@ -11,12 +11,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from threading import Barrier
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.cross_encoder.architecture import halve
+from models.cross_encoder.group_scorer import GroupScorer
 from models.cross_encoder.pair_tokenizer import EncodedPair, PairTokenizer
 from models.cross_encoder.pairwise import PairwiseScorer, Progress
 from models.cross_encoder.scorer import CrossEncoderScorer
@@ -36,7 +36,7 @@ _MULTIPLE = 4
 """A group has a multiple of so many pairs: the vectors of the head's last product."""
 
 
-class Bfloat16Scorer(PairwiseScorer):
+class Bfloat16Scorer(GroupScorer):
     """PyTorch with the transformer in bfloat16 and the head in float32.
 
     A score depends on nothing but the pair. With `packed`, a group is as many pairs as fill a product. With `grouped`,
@@ -49,22 +49,14 @@ class Bfloat16Scorer(PairwiseScorer):
     ) -> None:
         """Takes the model of `scorer` over. `packed` is by default whether the architecture is known there, and
         `grouped`, for others, whether the CPU has tiles."""
-        import torch
-
         from models.cross_encoder.packed_encoder import PackedEncoder
 
-        super().__init__(threads)
         halve(scorer.model)
         packed = PackedEncoder.packs(scorer.model) if packed is None else packed
         self._grouped = self.padded = not packed and (has_tiles() if grouped is None else grouped)
         if self._grouped:
             scorer.tokenizer = _InSteps(scorer.tokenizer)
-        self._scorer = scorer
-        self._threads = threads
-        self.max_tokens = scorer.max_tokens
-        before, ready = torch.get_num_threads(), Barrier(threads)
-        list(self._pool.map(lambda _: _work_alone(ready), range(threads)))
-        torch.set_num_threads(before)  # what a thread sets for itself is the start of later threads too
+        super().__init__(scorer, threads)
         # On a thread of the pool: with more threads products are split in other ways.
         self._packed = self._pool.submit(PackedEncoder, scorer.model).result() if packed else None
 
@@ -75,31 +67,13 @@ class Bfloat16Scorer(PairwiseScorer):
 
         return cls(CrossEncoderScorer.load(folder, max_tokens), threads or torch.get_num_threads())
 
-    def logits(
-        self, pairs: Sequence[tuple[str, str]], batch_size: int = 32, progress: Progress | None = None
-    ) -> NDArray[np.float32]:
-        """float32 [n] relevance logits, in the order of `pairs`."""
-        return self.logits_of(self.encode(pairs), batch_size, progress)
-
-    def encode(self, pairs: Sequence[tuple[str, str]]) -> list[EncodedPair]:
-        """Token ids of each pair, cut to `max_tokens`; a query may take half of them."""
-        return self._scorer.encode(pairs)
-
     def logits_of(
         self, encoded: Sequence[EncodedPair], batch_size: int = 32, progress: Progress | None = None
     ) -> NDArray[np.float32]:
-        """float32 [n] relevance logits of encoded pairs. `batch_size` has no effect here."""
+        """float32 [n] relevance logits of encoded pairs. `batch_size` has no effect where pairs are read together."""
         if not self._grouped and self._packed is None:
-            return super().logits_of(encoded, batch_size, progress)
-        groups = self.groups_of(encoded)
-        scores, done = np.empty(len(encoded), dtype=np.float32), 0
-        scored = self._pool.map(self.score_group, ([encoded[index] for index in group] for group in groups))
-        for group, logits in zip(groups, scored, strict=True):
-            scores[group] = logits
-            done += len(group)
-            if progress is not None:
-                progress(done, len(encoded))
-        return scores
+            return PairwiseScorer.logits_of(self, encoded, batch_size, progress)
+        return super().logits_of(encoded, batch_size, progress)
 
     def groups_of(self, encoded: Sequence[EncodedPair]) -> list[list[int]]:
         """Places of the pairs that are read together, of an engine that reads any together."""
@@ -186,12 +160,3 @@ def has_bfloat16_instructions() -> bool:
 
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _work_alone(ready: Barrier) -> None:
-    """Let PyTorch use one thread in calls of this one, once each thread of the pool is here to do the same."""
-    import torch
-
-    ready.wait()
-    torch.get_num_threads()  # a thread's first call of PyTorch takes over the number of the process
-    torch.set_num_threads(1)

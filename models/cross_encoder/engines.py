@@ -1,4 +1,4 @@
-"""Load what computes the logits of a cross-encoder: PyTorch or ONNX Runtime (docs/decisions/0009)."""
+"""Load what computes the logits of a cross-encoder: PyTorch or ONNX Runtime (docs/decisions/0009, 0027)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from models.contracts.tiers import MODEL_TIERS, model_tiers
 from models.cross_encoder.bfloat16 import Bfloat16Scorer, multiplies_bfloat16
+from models.cross_encoder.int8 import SMOOTHING, Int8Scorer
 from models.cross_encoder.onnx_session import OnnxSession, engine_kind, open_session
 from models.cross_encoder.pair_tokenizer import EncodedPair, PairTokenizer
 from models.cross_encoder.pairwise import Progress
@@ -49,7 +50,7 @@ class OnnxScorer(OnnxSession):
         return self._tokenizer.encode(pairs)
 
 
-LoadedEngine = CrossEncoderScorer | Bfloat16Scorer | OnnxScorer
+LoadedEngine = CrossEncoderScorer | Bfloat16Scorer | Int8Scorer | OnnxScorer
 
 
 def load_engines(
@@ -81,6 +82,10 @@ def load_engine(
     if kind == "bf16":
         require_bfloat16(tier)
         return Bfloat16Scorer.load(model, max_tokens, threads)
+    if (
+        kind == "int8" and (engines / tier / SMOOTHING).is_file()
+    ):  # else a graph, as of other architectures and of older bundles
+        return Int8Scorer.load(model, engines / tier, max_tokens, threads)
     return OnnxScorer.load(engines / tier, max_tokens, threads)
 
 

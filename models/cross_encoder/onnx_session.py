@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 MODEL = "model.onnx"
 FACTS = "engine.json"
-ONNX_KINDS = ("int8", "fp32")
+_KINDS = ("int8", "fp32")
+"""Of engines that are graphs, where there is one: int8 of BERT's family is PyTorch's."""
 
 
 class OnnxSession(PairwiseScorer):
@@ -52,3 +53,8 @@ def engine_kind(folder: Path) -> str:
     """Which kind the engine in `folder` is; `torch`, over the model's weights, where none was built."""
     facts_file = folder / FACTS
     return str(json.loads(facts_file.read_bytes())["kind"]) if facts_file.is_file() else "torch"
+
+
+def is_graph(folder: Path) -> bool:
+    """Whether the engine in `folder` is one of ONNX Runtime."""
+    return engine_kind(folder) in _KINDS and (folder / MODEL).is_file()

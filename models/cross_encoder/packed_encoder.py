@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, scaled_dot_product_attention
 
 from models.cross_encoder.architecture import transformer
-from models.cross_encoder.packed_product import LADDER, Bfloat16Product, MakeProduct, Product
+from models.cross_encoder.packed_product import LADDER, FloatProduct, MakeProduct, Product
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,10 +40,10 @@ _HEAD_ROWS = 32
 
 
 class PackedEncoder:
-    """The transformer and the head of a cross-encoder in bfloat16 and float32."""
+    """The transformer and the head of a cross-encoder: bfloat16 and float32, or as its products are."""
 
-    def __init__(self, model: CrossEncoder, make: MakeProduct = Bfloat16Product) -> None:
-        """Takes the layers of a model over that `halve` has turned to bfloat16; see `packs`. `make` says how linear
+    def __init__(self, model: CrossEncoder, make: MakeProduct = FloatProduct) -> None:
+        """Takes the layers of a model over, as they are or in bfloat16 (`halve`); see `packs`. `make` says how linear
         layers are computed."""
         body = transformer(model)
         base = body.base_model
@@ -184,16 +184,16 @@ def _attended(projected: Tensor, start: int, length: int, count: int, heads: int
         projected.as_strided((count, heads, tokens, size), (length * wide, size, wide, 1), first + place * wide // 3)
         for place, tokens in enumerate((length, keys, keys))
     )
-    context = scaled_dot_product_attention(query, key, value, attn_mask=_mask(length, keys))
+    context = scaled_dot_product_attention(query, key, value, attn_mask=_mask(length, keys, query.dtype))
     return context.transpose(1, 2).reshape(count * length, wide // 3)
 
 
 @cache
-def _mask(length: int, keys: int) -> Tensor | None:
+def _mask(length: int, keys: int, kind: torch.dtype) -> Tensor | None:
     """Lets pairs of `length` tokens look at themselves alone; [1, 1, 1, keys]."""
     if keys == length:
         return None
-    mask = torch.zeros(keys, dtype=torch.bfloat16)
+    mask = torch.zeros(keys, dtype=kind)
     mask[length:] = -torch.inf
     return mask.view(1, 1, 1, keys)
 

@@ -18,7 +18,7 @@ LADDER = (*range(32, 257, 32), *range(320, 1025, 64), *range(1152, 2049, 128))
 
 
 class Product(Protocol):
-    """A linear layer over rows of bfloat16: [rows, inputs] to [rows, outputs]."""
+    """A linear layer over rows of the encoder's type: [rows, inputs] to [rows, outputs]."""
 
     shape: tuple[int, ...]
     """Products of the same class and shape share their plan."""
@@ -27,7 +27,7 @@ class Product(Protocol):
     """For a number of rows in how many at a time they are computed; filled from `plan`."""
 
     def __call__(self, rows: Tensor, added: Tensor | None = None) -> Tensor:
-        """Rows of bfloat16, as many as were given, with those of `added` on top."""
+        """Rows of the same type, as many as were given, with those of `added` on top."""
         ...
 
     def plan(self) -> dict[int, int]:
@@ -44,8 +44,8 @@ class MakeProduct(Protocol):
         ...
 
 
-class Bfloat16Product:
-    """A linear layer of bfloat16 over rows, its weights laid out once.
+class FloatProduct:
+    """A linear layer of bfloat16 or float32 over rows, its weights laid out once.
 
     `pieces` says for a number of rows in how many rows at a time they are computed.
     """
@@ -76,7 +76,7 @@ class Bfloat16Product:
         them in another way.
         """
         values, more = (
-            torch.randn(LADDER[-1], width, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+            torch.randn(LADDER[-1], width, generator=torch.Generator().manual_seed(0)).to(self._bias.dtype)
             for width in reversed(self.shape[:2])
         )
         added = more if self._adds else None

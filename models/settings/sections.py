@@ -344,8 +344,9 @@ class EngineSettings(Section):
 
     kind: Literal["auto", "bf16", "int8", "fp32", "torch"] = Field(
         default="auto",
-        description="PyTorch in bfloat16 on CPUs that multiply it, ONNX Runtime in int8 or fp32, or torch. auto: torch "
-        "on a GPU, else the first of bf16, int8 and fp32 that the CPU has and that ranks as the model does, or torch.",
+        description="PyTorch in bfloat16 on CPUs that multiply it, PyTorch (BERT's family) or ONNX Runtime in int8, "
+        "ONNX Runtime in fp32, or torch. auto: torch on a GPU, else what is faster of bf16 and int8, of those that "
+        "rank as the model does, else fp32, or torch.",
     )
     parity_queries: PositiveInt = Field(default=40, description="Development queries on whose candidates they compare.")
     min_kendall_tau: Fraction = Field(

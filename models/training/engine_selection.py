@@ -1,5 +1,5 @@
-"""What computes the logits of a cross-encoder, built to rank as the model does: PyTorch in bfloat16 or ONNX Runtime
-(int8, fp32) on a CPU, PyTorch on a GPU (docs/decisions/0009).
+"""What computes the logits of a cross-encoder, built to rank as the model does: PyTorch in bfloat16 or int8 or ONNX
+Runtime (int8, fp32) on a CPU, PyTorch on a GPU (docs/decisions/0009, 0027).
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,8 @@ import pandas as pd
 from models.corpus.splits import sample_by_hash
 from models.cross_encoder.bfloat16 import Bfloat16Scorer, has_tiles, multiplies_bfloat16
 from models.cross_encoder.candidate_scores import candidate_pairs
-from models.cross_encoder.engines import Kind, OnnxScorer, require_bfloat16
+from models.cross_encoder.engines import Kind, LoadedEngine, OnnxScorer, require_bfloat16
+from models.cross_encoder.int8 import SMOOTHING, Int8Scorer, calibrate, packs
 from models.cross_encoder.onnx_session import FACTS, MODEL
 from models.cross_encoder.pairwise import Progress
 from models.cross_encoder.scorer import CrossEncoderScorer, resolve_device
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from models.store.artifacts import Artifact, ArtifactStore
 
 _TOP = 10
+_CALIBRATION_QUERIES, _CALIBRATION_PAIRS = 8, 64
+_TIMED_PAIRS = 64
 _ONE_SIDED = 1.645
 """Standard errors within which a mean of chance is below 0 nineteen times in twenty."""
 
@@ -77,16 +81,30 @@ class ParitySample:
     pairs: Sequence[tuple[str, str]]
     candidates: pd.DataFrame
     judgments: pd.DataFrame
+    calibration: Sequence[tuple[str, str]]
+    """Some pairs for which int8 is smoothed."""
 
 
 def parity_sample(
     candidates: pd.DataFrame, queries: pd.DataFrame, passages: pd.DataFrame, judgments: pd.DataFrame, count: int
 ) -> ParitySample:
-    """The candidates of the `count` of `queries` with the smallest hash of their id."""
-    chosen = sample_by_hash(queries, count)
-    table = candidates[candidates["query_id"].isin(chosen["query_id"])].reset_index(drop=True)
-    pairs = candidate_pairs(table, chosen, passages)
-    return ParitySample(pairs, table, judgments[judgments["query_id"].isin(chosen["query_id"])])
+    """The candidates of the `count` of `queries` with the smallest hash of their id.
+
+    Pairs for calibration are of the next few, and of the same where there are no more.
+    """
+    sampled = sample_by_hash(queries, count + _CALIBRATION_QUERIES)
+    chosen, others = sampled[:count], sampled[count:]
+    table, pairs = _candidates_of(chosen, candidates, passages)
+    calibration = _candidates_of(others, candidates, passages)[1] if len(others) else pairs
+    some = calibration[:: max(len(calibration) // _CALIBRATION_PAIRS, 1)][:_CALIBRATION_PAIRS]
+    return ParitySample(pairs, table, judgments[judgments["query_id"].isin(chosen["query_id"])], some)
+
+
+def _candidates_of(
+    queries: pd.DataFrame, candidates: pd.DataFrame, passages: pd.DataFrame
+) -> tuple[pd.DataFrame, Sequence[tuple[str, str]]]:
+    table = candidates[candidates["query_id"].isin(queries["query_id"])].reset_index(drop=True)
+    return table, candidate_pairs(table, queries, passages)
 
 
 def compare(reference: NDArray[np.float32], logits: NDArray[np.float32], sample: ParitySample) -> Parity:
@@ -132,8 +150,8 @@ def build_engines(
 ) -> dict[str, Any]:
     """Write an engine of each of `models` (tier to folder) below `folder`; return the facts by tier, flat.
 
-    `auto` is PyTorch on a GPU; elsewhere the first of bf16 (where the CPU multiplies it), int8 and fp32 that the model
-    can be written as and that is within the limits, and PyTorch where none is: `refused` says why. Raises
+    `auto` is PyTorch on a GPU; elsewhere what is faster of bf16 (where the CPU multiplies it) and int8, of those that
+    the model can be written as and that are within the limits, else fp32, else PyTorch: `refused` says why. Raises
     `ArtifactError` when what the settings ask for is not.
     """
     facts: dict[str, Any] = {}
@@ -154,23 +172,35 @@ def build_engine(
     if kinds == ("torch",):
         write_facts(folder, "torch")
         return {"kind": "torch"}
-    reference = CrossEncoderScorer.load(model, max_tokens).logits(sample.pairs)
+    pytorch = CrossEncoderScorer.load(model, max_tokens)
+    reference, timed = pytorch.logits(sample.pairs), sample.pairs[:_TIMED_PAIRS]
     refused: list[str] = []
+    accepted: dict[Kind, tuple[float, Parity]] = {}
     for kind in kinds:
+        if accepted and (kind == "fp32" or not packs(pytorch)):
+            break
         try:
-            logits = _make(kind, model, folder, max_tokens).logits(sample.pairs)
+            engine = make_engine(kind, model, folder, max_tokens, sample.calibration)
         except ExportError as error:
             refused.append(f"{kind}: {error}")
             continue
-        parity = compare(reference, logits, sample)
+        # Not every CPU has products of 8 bits; oneDNN's own, number by number, take a hundred times as long.
+        if settings.kind == "auto" and isinstance(engine, Int8Scorer) and _slower(engine, pytorch, timed):
+            refused.append(f"{kind}: slower than PyTorch in float32")
+            continue
+        parity = compare(reference, engine.logits(sample.pairs), sample)
         if parity.accepted(settings):
-            write_facts(folder, kind)
-            graph = folder / MODEL
-            size = graph.stat().st_size if graph.exists() else 0
-            return {"kind": kind, "bytes": size, **asdict(parity), **_why(refused)}
-        refused.append(f"{kind}: Kendall's tau {parity.kendall_tau:.3f}, nDCG@10 {parity.ndcg_change:+.4f}")
+            accepted[kind] = _seconds(engine, timed), parity
+        else:
+            refused.append(f"{kind}: Kendall's tau {parity.kendall_tau:.3f}, nDCG@10 {parity.ndcg_change:+.4f}")
+    if accepted:
+        fastest = min(accepted, key=lambda kind: accepted[kind][0])
+        _keep_files_of(fastest, folder)
+        size = sum(file.stat().st_size for file in folder.iterdir() if file.name in (MODEL, SMOOTHING))
+        write_facts(folder, fastest)
+        return {"kind": fastest, "bytes": size, **asdict(accepted[fastest][1]), **_why(refused)}
     if settings.kind == "auto":
-        (folder / MODEL).unlink(missing_ok=True)
+        _keep_files_of("torch", folder)
         write_facts(folder, "torch")
         return {"kind": "torch", **_why(refused)}
     raise ArtifactError(
@@ -182,6 +212,33 @@ def build_engine(
 def _why(refused: Sequence[str]) -> dict[str, str]:
     """What no engine of a faster kind was taken for."""
     return {"refused": "; ".join(refused)} if refused else {}
+
+
+def _slower(engine: LoadedEngine, other: LoadedEngine, pairs: Sequence[tuple[str, str]]) -> bool:
+    few = pairs[: _TIMED_PAIRS // 8]  # enough for a hundred times as long
+    if _seconds(engine, few, 1) > 10 * _seconds(other, few):
+        return True
+    return _seconds(engine, pairs) > _seconds(other, pairs)
+
+
+def _seconds(engine: LoadedEngine, pairs: Sequence[tuple[str, str]], runs: int = 3) -> float:
+    """The shortest of some runs."""
+    encoded, seconds = engine.encode(pairs), []
+    for _ in range(runs):
+        started = perf_counter()
+        engine.logits_of(encoded)
+        seconds.append(perf_counter() - started)
+    return min(seconds)
+
+
+def _keep_files_of(kind: Kind, folder: Path) -> None:
+    """Remove what other kinds left in `folder`."""
+    if kind != "int8":
+        (folder / SMOOTHING).unlink(missing_ok=True)
+    if kind not in ("int8", "fp32") or (folder / SMOOTHING).exists():
+        for file in folder.iterdir():
+            if file.name != SMOOTHING:
+                file.unlink()
 
 
 def export_model(model: Path, folder: Path, kind: Kind) -> None:
@@ -211,9 +268,17 @@ def _wanted(settings: EngineSettings, device: str) -> tuple[Kind, ...]:
     return (settings.kind,)
 
 
-def _make(kind: Kind, model: Path, folder: Path, max_tokens: int) -> Bfloat16Scorer | OnnxScorer:
+def make_engine(
+    kind: Kind, model: Path, folder: Path, max_tokens: int, calibration: Sequence[tuple[str, str]]
+) -> Bfloat16Scorer | Int8Scorer | OnnxScorer:
+    """An engine of a model. What it needs is written to `folder`; int8 is smoothed for pairs of `calibration`."""
     if kind == "bf16":
         return Bfloat16Scorer.load(model, max_tokens)
+    if kind == "int8":
+        scorer = CrossEncoderScorer.load(model, max_tokens)
+        if packs(scorer):
+            calibrate(scorer, calibration, folder)
+            return Int8Scorer.load(model, folder, max_tokens)
     export_model(model, folder, kind)
     return OnnxScorer.load(folder, max_tokens)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from models.cross_encoder.onnx_session import ONNX_KINDS, OnnxSession, engine_kind
+from models.cross_encoder.onnx_session import OnnxSession, is_graph
 from models.errors import RerankOpsError
 from models.serving.model_files import ModelFiles
 from services.log_lines import error_facts, log_to_stderr
@@ -51,7 +51,7 @@ def _open(facts: dict[str, Any]) -> Mapping[str, Any]:
     files = ModelFiles(Path(facts["folder"]), facts["max_tokens"], facts["threads"], facts["digests"])
     files.verify()
     engines = {tier: files.folder / "engines" / tier for tier in facts["tiers"]}
-    if set(ONNX_KINDS).issuperset(map(engine_kind, engines.values())):
+    if all(map(is_graph, engines.values())):
         return {size: OnnxSession.open(folder, files.threads) for size, folder in engines.items()}
     from models.serving.engines import LocalEngines, use_threads
 

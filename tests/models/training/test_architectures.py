@@ -50,7 +50,7 @@ def sample() -> ParitySample:
             )
     candidates = pd.DataFrame(rows, columns=["query_id", "passage_id", "document_id"])
     judgments = pd.DataFrame({"query_id": [f"q{query}" for query in range(4)], "document_id": "d0", "grade": 1})
-    return ParitySample(pairs, candidates, judgments)
+    return ParitySample(pairs, candidates, judgments, pairs)
 
 
 def published(folder: Path, pairs: Any) -> np.ndarray:
@@ -196,12 +196,12 @@ def test_a_model_that_cannot_be_written_as_a_graph_is_run_by_pytorch_and_says_so
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False})
     monkeypatch.setattr("models.cross_encoder.onnx_export._MOST_BYTES", 1000)
     engines = tmp_path / "engines"
-    facts = build_engine(weights["electra"], MAX_TOKENS, "cpu", EngineSettings(), sample(), engines / "large")
+    facts = build_engine(weights["modernbert"], MAX_TOKENS, "cpu", EngineSettings(), sample(), engines / "large")
     assert facts["kind"] == "torch"
     assert facts["refused"].startswith("int8: its 0.0 GB of weights are more than the 2 GB of one file; fp32: ")
-    assert isinstance(load_engine(engines, weights["electra"], "large", MAX_TOKENS), CrossEncoderScorer)
+    assert isinstance(load_engine(engines, weights["modernbert"], "large", MAX_TOKENS), CrossEncoderScorer)
     with pytest.raises(ArtifactError, match="fp32: its"):
-        build_engine(weights["electra"], MAX_TOKENS, "cpu", EngineSettings(kind="fp32"), sample(), engines / "other")
+        build_engine(weights["modernbert"], MAX_TOKENS, "cpu", EngineSettings(kind="fp32"), sample(), engines / "other")
 
 
 def test_what_gives_no_score_of_a_pair_is_refused(weights: dict[str, Path], tmp_path: Path) -> None:
