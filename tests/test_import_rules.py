@@ -26,7 +26,10 @@ FORBIDDEN = {
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 HEAVY = set(PROJECT["tool"]["ruff"]["lint"]["flake8-tidy-imports"]["banned-module-level-imports"])
 TORCH_MODULES = {
-    path for path, rules in PROJECT["tool"]["ruff"]["lint"]["per-file-ignores"].items() if "TID253" in rules
+    str(path.relative_to(ROOT))
+    for pattern, rules in PROJECT["tool"]["ruff"]["lint"]["per-file-ignores"].items()
+    if "TID253" in rules
+    for path in ROOT.glob(pattern)
 }
 """Modules that subclass a torch class, and so are themselves imported only inside functions."""
 

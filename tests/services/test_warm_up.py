@@ -22,7 +22,9 @@ def test_every_path_of_a_real_bundle_is_run_and_timed(loaded: LoadedBundle, smal
 
 def test_a_bundle_that_cannot_do_without_time_is_refused(tmp_path: Path) -> None:
     class Hurried(ScriptedBundle):
-        def rank_documents(self, query: str, documents: object, budget_ms: float, claim: object = None) -> Ranking:
+        def rank_documents(
+            self, query: str, documents: object, budget_ms: float, claim: object = None, reading: object = None
+        ) -> Ranking:
             return in_given_order(1 if budget_ms else 0)
 
     with pytest.raises(ReleaseError, match="without time"):

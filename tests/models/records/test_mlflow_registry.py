@@ -75,7 +75,7 @@ def server(tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     from mlflow.server import app
 
     class Quiet(WSGIRequestHandler):
-        def log(self, *_: object) -> None: ...
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None: ...
 
     http = make_server("127.0.0.1", 0, app, request_handler=Quiet)
     thread = threading.Thread(target=http.serve_forever)
