@@ -4,7 +4,8 @@ Schemathesis reads the OpenAPI document of `rerankops serve` over the tests' sma
 fit it and requests that do not to every route, with the key and without. A case fails where the answer is a 5xx, is not
 as documented (status, content type, headers, schema), accepts what the schema excludes, refuses what it allows, or
 needs no key where one is documented. `--cases` is the most generated for each route. Schemathesis is installed once
-into an environment of its own in FOLDER. Writes `fuzz` of docs/benchmarks/faults.json; exit code 1 where a case failed.
+into an environment of its own in FOLDER. Writes `fuzz` of docs/benchmarks/faults.json and `schemathesis` of
+services.json; exit code 1 where a case failed.
 """
 
 from __future__ import annotations
@@ -30,16 +31,46 @@ from tests.service_process import ServiceProcess, start_service
 
 _PACKAGE = "schemathesis==4.32.5"
 _SERVER_ERROR = "ServerError"
+_COUNTS = range(1, 7)
+"""Queries and texts of a generated /score."""
+_FIELD = "title"
+
+
+def generate_what_is_served(schema: dict[str, Any]) -> None:
+    """Narrow the schema of a body by what JSON Schema cannot say and its descriptions do: names of models, as many
+    queries as texts, and objects that have one of the `rank_fields`."""
+    properties = schema.get("properties", {})
+    if (model := properties.get("model")) is not None:
+        properties["model"] = {"anyOf": [{"const": "champion"}, model]}
+    if {"text_1", "text_2"} <= properties.keys():
+        schema["oneOf"] = [as_many(pair, count) for pair in schema["oneOf"] for count in _COUNTS]
+    if "rank_fields" in properties:
+        field = next(name for name in ("documents", "input") if name in properties)
+        (without, _) = schema["anyOf"]
+        has_field = {"type": "object", "properties": {_FIELD: {"type": "string"}}, "required": [_FIELD]}
+        texts_alone = {"rank_fields": {"type": "array"}, field: {"items": {"type": "string"}}}
+        objects = {
+            "rank_fields": {"type": "array", "items": {"const": _FIELD}},
+            field: {"items": {"anyOf": [{"type": "string"}, has_field]}},
+        }
+        with_fields = [{"properties": narrowed, "required": ["rank_fields"]} for narrowed in (texts_alone, objects)]
+        schema["anyOf"] = [without, *with_fields]
+
+
+def as_many(pair: dict[str, Any], count: int) -> dict[str, Any]:
+    """A pair of names whose queries and texts are `count` each, or for 1 one query and any number of texts."""
+    lists = {"minItems": count, "maxItems": count, "type": "array"}
+    queries, texts = pair["required"]
+    narrowed = {queries: {**lists, "type": ["string", "array"]}} if count == 1 else {queries: lists, texts: lists}
+    return {**pair, "properties": {**pair["properties"], **narrowed}}
 
 
 def fuzz(service: ServiceProcess, program: Path, folder: Path, cases: int, key: str) -> dict[str, Any]:
     """Cases and failures of one run, whose reports are left in `folder`; where `key` is empty none is sent."""
     headers = {"Authorization": f"Bearer {service.key}"}
     document = httpx.get(f"{service.url}/openapi.json", headers=headers, trust_env=False).json()
-    # Else no model that is generated is served, and every request to it is a 404.
     for schema in document["components"]["schemas"].values():
-        if (model := schema.get("properties", {}).get("model")) is not None:
-            schema["properties"]["model"] = {"anyOf": [{"const": "champion"}, model]}
+        generate_what_is_served(schema)
     described = folder / "openapi.json"
     described.write_text(json.dumps(document))
     authorized = ["-H", f"Authorization: Bearer {key}"] if key else []
@@ -103,7 +134,9 @@ def main() -> None:
             "cores": len(os.sched_getaffinity(0)),
         },
     }
-    merge_into(FIGURES / "faults.json", {"fuzz": figures})
+    merge_into(FIGURES / "faults.json", {"fuzz": figures}, depth=1)
+    told = {"cases": figures["cases"], "failures": figures["failed"], "server_errors": figures["server_errors"]}
+    merge_into(FIGURES / "services.json", {"schemathesis": told})
     sys.exit(1 if figures["failed"] or health["status"] != "ok" else 0)
 
 

@@ -90,7 +90,7 @@ class RerankMeta(BaseModel):
     billed_units: BilledUnits
     tokens: TokenCounts
     warnings: list[str] | None = None
-    decision_id: str | None
+    decision_id: str | None = None
     release_id: str
     model_version: str
     degraded: bool

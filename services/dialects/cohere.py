@@ -58,7 +58,7 @@ class RerankResult(BaseModel):
 class RerankResponse(BaseModel):
     """Best first. `id` is missing where the decision could not be recorded."""
 
-    id: str | None
+    id: str | None = None
     results: list[RerankResult]
     meta: RerankMeta
 

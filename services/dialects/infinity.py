@@ -48,7 +48,7 @@ class InfinityResponse(BaseModel):
     """Best first. `id` is missing where the decision could not be recorded."""
 
     object: Literal["rerank"] = "rerank"
-    id: str | None
+    id: str | None = None
     model: str
     created: int
     usage: Usage

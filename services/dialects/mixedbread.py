@@ -8,7 +8,17 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.auth import NEEDS_KEY
-from services.dialects.parts import FAILURES, Document, Model, Name, Usage, document_texts, first, meta
+from services.dialects.parts import (
+    FAILURES,
+    Document,
+    Model,
+    Name,
+    Usage,
+    document_texts,
+    first,
+    meta,
+    texts_without_rank_fields,
+)
 from services.errors import error_responses
 from services.ranking import RankerOfRequest, RankingRequest
 from services.schemas import Question, RerankMeta, TimeoutMs
@@ -19,7 +29,7 @@ router = APIRouter(dependencies=NEEDS_KEY)
 class RerankingRequest(BaseModel):
     """A rerank request of Mixedbread. Fields that are not listed are ignored and named in `meta.warnings`."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=texts_without_rank_fields("input"))
 
     model: Model = None
     query: Question = Field(description="The search query.")
@@ -29,7 +39,10 @@ class RerankingRequest(BaseModel):
     top_k: int | None = Field(default=None, ge=1, description="Results returned; all when left out.")
     return_input: bool = Field(default=False, description="Return the text of each input.")
     rank_fields: list[Annotated[Name, Field(max_length=200)]] | None = Field(
-        default=None, min_length=1, max_length=100, description="Fields that are ranked of inputs that are objects."
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="Fields that are ranked of inputs that are objects; each needs one of them, a string.",
     )
     timeout_ms: TimeoutMs | None = Field(
         default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
@@ -48,7 +61,7 @@ class RerankingResult(BaseModel):
 class RerankingResponse(BaseModel):
     """Best first. `id` is missing where the decision could not be recorded."""
 
-    id: str | None
+    id: str | None = None
     object: Literal["list"] = "list"
     model: str
     data: list[RerankingResult]

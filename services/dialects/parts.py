@@ -52,10 +52,23 @@ def _check_characters(text: object) -> object:
 Document = Annotated[
     str | dict[str, Any],
     PlainValidator(_check_document),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object", "properties": {"text": {"type": "string"}}}]}),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "object"}]}),
 ]
 """A text, or an object that has one."""
 Name = Annotated[str, AfterValidator(_check_characters)]
+
+
+def texts_without_rank_fields(field: str) -> dict[str, Any]:
+    """What the JSON Schema of a body adds to `Document`: without `rank_fields`, each object of `field` has a `text`.
+    That with them each has one of those is beyond JSON Schema, so the description says it."""
+    with_text = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+    by_text = {
+        "properties": {
+            "rank_fields": {"type": "null"},
+            field: {"items": {"anyOf": [{"type": "string"}, with_text]}},
+        }
+    }
+    return {"anyOf": [by_text, {"properties": {"rank_fields": {"type": "array"}}, "required": ["rank_fields"]}]}
 
 
 class Usage(BaseModel):

@@ -12,10 +12,10 @@ from models.serving.document_reading import DocumentReading
 from services import error_bodies
 from services.auth import NEEDS_KEY
 from services.context import Context
-from services.dialects.parts import FAILURES, Model, first, score_of
+from services.dialects.parts import FAILURES, Model, first, score_of, texts_without_rank_fields
 from services.dialects.union import UnionRequest, UnionResponse, rerank_union
 from services.dialects.vllm import MAX_QUERIES
-from services.errors import BODY_TAGS, EmptyInput, InvalidRequest, NothingServed, error_responses
+from services.errors import BODY_TAGS, EmptyInput, NothingServed, error_responses
 from services.ranking import Ranker, RankerOfRequest, RankingRequest
 from services.schemas import MAX_TIMEOUT_MS, Question, Text, TimeoutMs
 from services.version import service_version
@@ -30,17 +30,27 @@ class TeiRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     query: Question = Field(description="The search query.")
-    texts: list[Text] = Field(description="Texts to rank, at most serving.max_documents.")
+    texts: list[Text] = Field(
+        description="Texts to rank, at most serving.max_documents.", json_schema_extra={"minItems": 1}
+    )
     raw_scores: bool = Field(default=False, description="Raw scores instead of probabilities.")
     return_text: bool = Field(default=False, description="Return each text.")
     truncate: bool | None = Field(default=None, description="False refuses a text that is longer than the model reads.")
-    truncation_direction: Literal["Right", "right", "Left", "left"] | None = Field(
-        default=None, description="Right; a text is read from its beginning."
+    truncation_direction: Literal["Right", "right"] | None = Field(
+        default=None, description="Right: a text is read from its beginning."
     )
     model: Model = None
     top_n: int | None = Field(default=None, ge=0, description="Results returned; all when left out, and for 0.")
     timeout_ms: TimeoutMs | None = Field(
         default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
+    )
+
+
+class DocumentsRequest(UnionRequest):
+    """A request of /v1/rerank, which a body with `texts` is not."""
+
+    model_config = ConfigDict(
+        json_schema_extra={**texts_without_rank_fields("documents"), "not": {"required": ["texts"]}}
     )
 
 
@@ -104,7 +114,7 @@ def _form(body: Any) -> str:
 
 
 EitherRequest = Annotated[
-    Annotated[TeiRequest, Tag(_TEXTS)] | Annotated[UnionRequest, Tag(_DOCUMENTS)], Discriminator(_form)
+    Annotated[TeiRequest, Tag(_TEXTS)] | Annotated[DocumentsRequest, Tag(_DOCUMENTS)], Discriminator(_form)
 ]
 
 
@@ -117,7 +127,7 @@ async def rerank(
     body: Annotated[EitherRequest, Body()], request: Request, ranker: RankerOfRequest
 ) -> list[TeiRank] | UnionResponse:
     """Rank `texts` as text-embeddings-inference does, or `documents` as /v1/rerank does."""
-    if isinstance(body, UnionRequest):
+    if isinstance(body, DocumentsRequest):
         return await rerank_union(body, ranker)
     request.scope["state"]["error_body"] = error_bodies.tei
     return await _rerank_texts(body, ranker)
@@ -126,11 +136,6 @@ async def rerank(
 async def _rerank_texts(body: TeiRequest, ranker: Ranker) -> list[TeiRank]:
     if not body.texts:
         raise EmptyInput("texts: there are none", param="texts")
-    if body.truncation_direction in ("Left", "left"):
-        hint = "Leave it out, or send Right"
-        raise InvalidRequest(
-            "truncation_direction: texts are read from their beginning", hint, param="truncation_direction"
-        )
     answer = await ranker.rank(
         RankingRequest(
             query=body.query,

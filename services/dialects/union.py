@@ -15,7 +15,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.serving.document_reading import DocumentReading
 from models.serving.protocol import Ranked
 from services.auth import NEEDS_KEY
-from services.dialects.parts import FAILURES, Document, Model, Name, Usage, document_texts, first, meta, score_of
+from services.dialects.parts import (
+    FAILURES,
+    Document,
+    Model,
+    Name,
+    Usage,
+    document_texts,
+    first,
+    meta,
+    score_of,
+    texts_without_rank_fields,
+)
 from services.errors import error_responses
 from services.ranking import Ranker, RankerOfRequest, RankingRequest
 from services.schemas import Question, RerankMeta, TimeoutMs
@@ -27,7 +38,7 @@ class UnionRequest(BaseModel):
     """A rerank request of Cohere v1, Jina, Voyage or vLLM. Fields that are not listed are ignored and named in
     `meta.warnings`."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=texts_without_rank_fields("documents"))
 
     model: Model = None
     query: Question = Field(description="The search query.")
@@ -38,7 +49,10 @@ class UnionRequest(BaseModel):
     top_k: int | None = Field(default=None, ge=1, description="The same, by Voyage's name.")
     return_documents: bool | None = Field(default=None, description="False leaves the documents out of the answer.")
     rank_fields: list[Annotated[Name, Field(max_length=200)]] | None = Field(
-        default=None, min_length=1, max_length=100, description="Fields that are ranked of documents that are objects."
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="Fields that are ranked of documents that are objects; each needs one of them, a string.",
     )
     max_tokens_per_doc: int | None = Field(
         default=None, ge=1, description="Tokens read of each document, from its beginning."
@@ -71,11 +85,11 @@ class UnionResponse(BaseModel):
     """Best first, under both names unless `top_n` was given. `id` is missing where the decision could not be
     recorded."""
 
-    id: str | None
+    id: str | None = None
     object: Literal["list"] = "list"
     model: str
     results: list[UnionResult]
-    data: list[UnionResult] | None
+    data: list[UnionResult] | None = None
     usage: Usage
     meta: RerankMeta
 

@@ -6,10 +6,10 @@ Callers use the scores themselves, so every pair is scored by the last model, wh
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from models.serving.document_reading import DocumentReading
@@ -31,16 +31,26 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
-_ONE_OR_MORE = WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
-Questions = Annotated[list[Question], BeforeValidator(_listed), Field(min_length=1), _ONE_OR_MORE]
-Texts = Annotated[list[Text], BeforeValidator(_listed), Field(min_length=1), _ONE_OR_MORE]
+def _one_or_more(of: Any) -> WithJsonSchema:
+    one = TypeAdapter(of).json_schema()
+    return WithJsonSchema({"anyOf": [one, {"type": "array", "items": one, "minItems": 1}]})
+
+
+def _pair_of_names(pair: tuple[str, str]) -> dict[str, Any]:
+    """The JSON Schema of a body with these two names and none of the others."""
+    others = {name: {"type": "null"} for one in _NAMES for name in one if name not in pair}
+    return {"required": list(pair), "properties": {name: {"type": ["string", "array"]} for name in pair} | others}
+
+
+Questions = Annotated[list[Question], BeforeValidator(_listed), Field(min_length=1), _one_or_more(Question)]
+Texts = Annotated[list[Text], BeforeValidator(_listed), Field(min_length=1), _one_or_more(Text)]
 
 
 class ScoreRequest(BaseModel):
     """A score request of vLLM: one query with texts, or as many queries as texts, under one of four pairs of names.
     Other fields are ignored."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"oneOf": [_pair_of_names(pair) for pair in _NAMES]})
 
     model: Model = None
     text_1: Questions | None = Field(default=None, description="Queries, with text_2.")
@@ -99,13 +109,13 @@ class ScoreMeta(BaseModel):
     model_version: str
     degraded: bool
     degraded_reason: str
-    warnings: list[str] | None
+    warnings: list[str] | None = None
 
 
 class ScoreResponse(BaseModel):
     """In the order of the request. `id` is the first decision's, and missing where it could not be recorded."""
 
-    id: str | None
+    id: str | None = None
     object: Literal["list"] = "list"
     created: int
     model: str

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from starlette.testclient import TestClient
 
 from models.errors import ArtifactError
@@ -324,3 +325,61 @@ def test_openapi_describes_the_time_budget_and_the_metrics_as_they_are(tmp_path:
         assert number.items() <= header["schema"].items(), "a header has no null"
         assert not header["required"]
     assert list(described["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == ["text/plain"]
+
+
+def test_openapi_requires_of_an_answer_nothing_that_is_left_out_where_it_is_null(tmp_path: Path) -> None:
+    with service_in(tmp_path, small_settings(tmp_path), Loader()) as service:
+        described = service.app.openapi()
+    schemas = described["components"]["schemas"]
+    seen: set[str] = set()
+
+    def look_at(schema: Any) -> None:
+        if isinstance(schema, dict):
+            name = schema.get("$ref", "").rpartition("/")[2]
+            if name and name not in seen:
+                seen.add(name)
+                look_at(schemas[name])
+            for field in schema.get("required", ()):
+                assert {"type": "null"} not in schema["properties"][field].get("anyOf", ()), (schema["title"], field)
+            for part in schema.values():
+                look_at(part)
+        elif isinstance(schema, list):
+            for part in schema:
+                look_at(part)
+
+    for path in RERANK_BODIES:
+        look_at(described["paths"][path]["post"]["responses"]["200"])
+    assert {"RerankMeta", "UnionResponse", "ScoreMeta"} <= seen
+
+
+REQUESTS: list[tuple[str, dict[str, Any], bool]] = [
+    ("/v1/rerank", {"query": "q", "documents": ["a", {"text": "b"}]}, True),
+    ("/v1/rerank", {"query": "q", "documents": [{"title": "b"}], "rank_fields": ["title"]}, True),
+    ("/v1/rerank", {"query": "q", "documents": [{"title": "b"}]}, False),
+    ("/v1/rerank", {"query": "q", "documents": [{"text": 1}], "rank_fields": None}, False),
+    ("/v1/rerank", {"query": " ", "documents": ["a"]}, False),
+    ("/v1/reranking", {"query": "q", "input": [{"text": "b"}]}, True),
+    ("/v1/reranking", {"query": "q", "input": [{"title": "b"}]}, False),
+    ("/rerank", {"query": "q", "texts": ["a"], "truncation_direction": "right"}, True),
+    ("/rerank", {"query": "q", "texts": ["a"], "truncation_direction": "Left"}, False),
+    ("/rerank", {"query": "q", "texts": []}, False),
+    ("/rerank", {"query": "q", "texts": [1], "documents": ["a"]}, False),
+    ("/rerank", {"query": "q", "documents": ["a"]}, True),
+    ("/score", {"text_1": "q", "text_2": ["a", "b"]}, True),
+    ("/score", {"queries": ["q", "r"], "items": ["a", "b"], "text_1": None}, True),
+    ("/score", {"queries": "q", "text_2": "a"}, False),
+    ("/score", {"queries": "q", "documents": "a", "data_1": "q"}, False),
+    ("/score", {"queries": [], "documents": "a"}, False),
+    ("/score", {"queries": ["q", "\t"], "documents": "a"}, False),
+    ("/score", {}, False),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "accepted"), REQUESTS)
+def test_openapi_allows_what_is_accepted_and_nothing_else(
+    client: TestClient, service: Service, path: str, body: dict[str, Any], accepted: bool
+) -> None:
+    described = service.app.openapi()
+    schema = described["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    allowed = Draft202012Validator({**schema, "components": described["components"]}).is_valid(body)
+    assert (allowed, client.post(path, json=body).status_code == 200) == (accepted, accepted)
