@@ -31,6 +31,7 @@ from bench.stages import step_seconds
 from models.contracts.rows import Passage
 from models.retrieval.retriever import HybridRetriever, open_retriever
 from models.serving.answer import extractive_answer
+from models.serving.generator import given_passages
 from models.settings import GeneratorSettings, IndexSettings
 from models.store.artifacts import ArtifactStore
 from models.store.durable_files import canonical_json, write_atomically
@@ -176,7 +177,9 @@ def answer(home: Path, query: str) -> dict[str, list[str]]:
     passages = table(home)
     candidates = retriever(home).retrieve(query, 100)
     records = [Passage(**passages[candidate.row]) for candidate in candidates[:3]]
-    citations = extractive_answer(query, [(record, 1.0) for record in records], GeneratorSettings()).citations
+    citations = extractive_answer(
+        query, given_passages([(record, 1.0) for record in records]), GeneratorSettings()
+    ).citations
     return {
         "retrieved": [candidate.document_id for candidate in candidates],
         "cited": [citation.document_id for citation in citations],

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from fastapi import Request, Response
 
-from models.contracts.messages import PROBE_CALLER, CandidateMessage, Citation, Decision
+from models.contracts.messages import PROBE_CALLER, CandidateMessage, Decision, GeneratedAnswer
 from models.contracts.rows import Candidate
 from models.serving.protocol import Ranking, ServedVersions
 from models.text.words import count_words
@@ -65,8 +65,7 @@ def decide(
     ranking: Ranking,
     versions: ServedVersions,
     stage_ms: Mapping[str, float],
-    answer: str | None = None,
-    citations: Sequence[Citation] = (),
+    answer: GeneratedAnswer | None = None,
 ) -> Decision:
     """The record of one answered request.
 
@@ -101,8 +100,9 @@ def decide(
         stage_ms={stage: float(milliseconds) for stage, milliseconds in stage_ms.items()},
         degraded=ranking.degraded,
         degraded_reason=ranking.degraded_reason,
-        answer=answer,
-        citations=list(citations),
+        answer=None if answer is None else answer.answer,
+        citations=[] if answer is None else answer.citations,
+        generation=None if answer is None else answer.generation,
     )
 
 

@@ -17,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from models.contracts.messages import Citation
+from models.contracts.messages import Citation, Generation
 from models.contracts.tiers import Tier
 from models.retrieval.passage_filter import PassageFilter
 
@@ -149,13 +149,17 @@ class Versions(BaseModel):
 
 
 class AnswerResponse(BaseModel):
-    """An answer in the corpus' own words; mark `[n]` of `answer` is the n-th citation. `decision_id` is null where the
-    decision could not be recorded. A service in a hurry leaves the answer empty and gives the passages alone, and
-    `degraded_reason` says why."""
+    """An answer in the corpus' own words; mark `[n]` of `answer` is the n-th citation.
+
+    `generation.kind` tells an answer from a question that no passage answers, and from a service in a hurry, which
+    leaves the answer empty and gives the passages alone. `decision_id` is null where the decision could not be
+    recorded.
+    """
 
     decision_id: str | None
     answer: str
     citations: list[Citation]
+    generation: Generation
     passages: list[AnswerPassage]
     degraded: bool
     degraded_reason: str

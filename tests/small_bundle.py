@@ -440,6 +440,7 @@ def make_candidate(
 
     `current` points the store at all of it; further candidates leave the pointers alone, which all workers share.
     """
+    from models.cascade.answer_threshold import fit_answer_thresholds
     from models.cascade.calibration import fit_calibration
     from models.cascade.window_fitting import fit_early_exit
     from models.contracts.tiers import released_tiers
@@ -462,7 +463,8 @@ def make_candidate(
         table = table[table["query_id"].isin(queries["query_id"])]
         calibration = fit_calibration(table, judgments)
         fitted = fit_early_exit(table, judgments, calibration, settings.tiers, pair_costs(scored))
-        calibration = replace(calibration, early_exit=fitted.early_exit)
+        thresholds = fit_answer_thresholds(table, judgments, calibration, settings.generator.answered_share)
+        calibration = replace(calibration, early_exit=fitted.early_exit, answer_thresholds=thresholds)
         (folder / "calibration.json").write_bytes(canonical_json(calibration.to_dict()))
 
     folders = {tier.name: rerankers[tier.name].folder for tier in released_tiers(settings.tiers)}

@@ -48,6 +48,22 @@ class TierScorer:
 
 
 @dataclass(frozen=True)
+class AnswerThreshold:
+    """Below which best score of a tier no passage answers (`models.cascade.answer_threshold`), and what that does on
+    the queries that it was fitted on.
+
+    Attributes:
+        score: Calibrated probability of the best passage below which nothing answers.
+        answered: Share of the answerable queries that stay answered.
+        refused: Share of the same queries that are refused once their relevant documents are taken out.
+    """
+
+    score: float
+    answered: float
+    refused: float
+
+
+@dataclass(frozen=True)
 class Calibration:
     """The scorers of all tiers, and how well their probabilities hold on the queries they were fitted on."""
 
@@ -56,6 +72,9 @@ class Calibration:
     expected_calibration_error: Mapping[str, float]
     early_exit: EarlyExit = field(default_factory=EarlyExit)
     """Which candidates each model is asked about."""
+
+    answer_thresholds: Mapping[str, AnswerThreshold] = field(default_factory=dict[str, AnswerThreshold])
+    """By tier; empty in older bundles and where too few queries were there to fit them: then any passage may answer."""
 
     @property
     def models(self) -> tuple[TierSpec, ...]:
@@ -76,7 +95,8 @@ class Calibration:
         """Read what `to_dict` wrote."""
         tiers = {name: TierScorer.from_dict(tier) for name, tier in values["tiers"].items()}
         early_exit = EarlyExit.from_dict(values["early_exit"])
-        return cls(tiers, values["queries"], values["expected_calibration_error"], early_exit)
+        thresholds = {name: AnswerThreshold(**one) for name, one in values.get("answer_thresholds", {}).items()}
+        return cls(tiers, values["queries"], values["expected_calibration_error"], early_exit, thresholds)
 
 
 def probability(logits: NDArray[np.float64]) -> NDArray[np.float64]:

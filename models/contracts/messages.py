@@ -70,6 +70,47 @@ class Citation(Message):
     end: int = Field(description="Offset behind the last character.")
 
 
+class GivenPassage(Message):
+    """A ranked passage as a generator is given it."""
+
+    passage_id: str = Field(description="Passage.")
+    document_id: str = Field(description="Its document.")
+    title: str = Field(description="Title of the document.")
+    text: str = Field(description="The passage.")
+    start: int = Field(ge=0, description="Offset of its first character in the document's text.")
+    score: float = Field(ge=0, le=1, description="Calibrated probability that it is relevant.")
+
+
+class GenerateRequest(Message):
+    """What a generator is asked: it needs neither index nor models."""
+
+    query: str = Field(min_length=1, description="The question.")
+    passages: list[GivenPassage] = Field(description="What was ranked, best first.")
+    min_score: float | None = Field(
+        default=None, description="Score of the best passage below which none answers; null where a release has none."
+    )
+    timeout_ms: float = Field(gt=0, description="Milliseconds that are left for the answer.")
+    contract_version: str = Field(default=CONTRACT_VERSION, description="Version of these messages.")
+
+
+class Generation(Message):
+    """How an answer came about."""
+
+    kind: Literal["answer", "no_answer", "passages_only"] = Field(
+        description="An answer with citations; that no passage answers; or passages alone, since time was short."
+    )
+    reason: str = Field(default="", description="Why there is no answer; empty where there is one.")
+    generator: Literal["extractive"] = Field(default="extractive", description="What wrote it.")
+
+
+class GeneratedAnswer(Message):
+    """What a generator returns: mark `[n]` of the answer is the n-th citation."""
+
+    answer: str = Field(description="The text.")
+    citations: list[Citation] = Field(default=[], description="Quotes of the given passages.")
+    generation: Generation = Field(description="How it came about.")
+
+
 class Decision(Message):
     """The record of one answered request: why each passage was shown."""
 
@@ -94,6 +135,17 @@ class Decision(Message):
     degraded_reason: str = Field(default="", description="Why; empty otherwise.")
     answer: str | None = Field(default=None, description="The text that was given, if one was asked for.")
     citations: list[Citation] = Field(default=[], description="Quotes in that text.")
+    generation: Generation | None = Field(default=None, description="How that text came about.")
 
 
-MESSAGES: tuple[type[Message], ...] = (CandidateMessage, CandidateSet, RankedPassage, Citation, Decision)
+MESSAGES: tuple[type[Message], ...] = (
+    CandidateMessage,
+    CandidateSet,
+    RankedPassage,
+    Citation,
+    GivenPassage,
+    GenerateRequest,
+    Generation,
+    GeneratedAnswer,
+    Decision,
+)

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from models.cascade.answer_threshold import fit_answer_thresholds
 from models.cascade.calibration import fit_calibration
 from models.cascade.model_gain import cross_fitted_gain
 from models.cascade.window_fitting import fit_early_exit
@@ -14,7 +15,7 @@ from models.cascade.windows import EarlyExit
 from models.evaluation.evaluation_set import split_of
 from models.evaluation.scored_candidates import pair_costs
 from models.evaluation.steps import SCORE_CALIBRATION
-from models.settings import Settings, TiersSettings
+from models.settings import GeneratorSettings, Settings, TiersSettings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.durable_files import canonical_json
 
@@ -24,14 +25,19 @@ def make_score_calibration(
 ) -> Artifact:
     """The calibration of the models whose logits `scored_candidates` has."""
     inputs = (evaluation_set, scored_candidates)
-    return SCORE_CALIBRATION.get_or_create(store, settings, partial(calibrate, *inputs, settings.tiers), inputs=inputs)
+    build = partial(calibrate, *inputs, settings.tiers, settings.generator)
+    return SCORE_CALIBRATION.get_or_create(store, settings, build, inputs=inputs)
 
 
 def calibrate(
-    evaluation_set: Artifact, scored_candidates: Artifact, settings: TiersSettings, folder: Path
+    evaluation_set: Artifact,
+    scored_candidates: Artifact,
+    settings: TiersSettings,
+    generator: GeneratorSettings,
+    folder: Path,
 ) -> dict[str, Any]:
-    """Write calibration.json; return the expected calibration errors, what the windows cost and save, and what the
-    models add on the development queries (`models.cascade.model_gain`).
+    """Write calibration.json; return the expected calibration errors, what the windows cost and save, what the models
+    add on the development queries (`models.cascade.model_gain`), and what the answer thresholds refuse.
 
     Where that is nothing, no model is asked, unless `tiers.lean_alone` says never.
     """
@@ -45,7 +51,8 @@ def calibrate(
     if not alone:
         fitted = fit_early_exit(scored, judgments, calibration, settings, pair_costs(scored_candidates))
         early_exit, outcome = fitted.early_exit, fitted.summary()
-    calibration = replace(calibration, early_exit=early_exit)
+    thresholds = fit_answer_thresholds(scored, judgments, calibration, generator.answered_share)
+    calibration = replace(calibration, early_exit=early_exit, answer_thresholds=thresholds)
     (folder / "calibration.json").write_bytes(canonical_json(calibration.to_dict()))
     errors = {f"expected_calibration_error_{name}": e for name, e in calibration.expected_calibration_error.items()}
     return {
@@ -53,5 +60,7 @@ def calibrate(
         "lean_alone": alone,
         **({} if gain is None else {"ndcg_at_10_gain_over_lean": gain}),
         **errors,
+        **{f"answer_threshold_{name}": one.score for name, one in thresholds.items()},
+        **{f"refused_without_relevant_{name}": one.refused for name, one in thresholds.items()},
         **outcome,
     }

@@ -10,7 +10,7 @@ SCORED_CANDIDATES = Step(names.SCORED_CANDIDATES, "models.evaluation.scored_cand
 SCORE_CALIBRATION = Step(
     names.SCORE_CALIBRATION,
     "models.evaluation.score_calibration:calibrate",
-    ("tiers",),
+    ("tiers", "generator.answered_share"),
     without=("tiers.budget_ms", "tiers.reserve_ms"),
 )
 OFFLINE_EVALUATION = Step(

@@ -11,15 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from models.contracts.messages import Citation
-from models.contracts.rows import Passage
+from models.contracts.messages import Citation, GivenPassage
 from models.settings import GeneratorSettings
 from models.text.sentences import split_sentences
 from models.text.stop_words import QUESTION_WORDS
 from models.text.tokenize import Tokenizer
 from models.text.words import words
 
-NO_ANSWER = "The retrieved passages hold no sentence that answers this question."
+NO_ANSWER = "No passage answers this question."
 
 _SENTENCE_WEIGHT = 0.6
 _MMR_LAMBDA = 0.7
@@ -39,9 +38,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class _Sentence:
-    passage: Passage
+    passage: GivenPassage
     passage_rank: int
-    passage_score: float
     start: int
     end: int
     terms: frozenset[str]
@@ -57,16 +55,16 @@ ScoreSentences = Callable[[str, Sequence[str]], Sequence[float]]
 
 def extractive_answer(
     query: str,
-    passages: Sequence[tuple[Passage, float]],
+    passages: Sequence[GivenPassage],
     settings: GeneratorSettings,
     score_sentences: ScoreSentences | None = None,
 ) -> Answer:
-    """Answer `query` from the best of `passages`, which come best first with their scores from 0 to 1.
+    """Answer `query` from the best of `passages`, which come best first.
 
     A sentence counts when it shares a term with the query, when `score_sentences` finds it more likely relevant than
     not, or when its passage is. Without such a sentence the answer is `NO_ANSWER` with no citations.
     """
-    tokenizer = Tokenizer.of([query, *(passage.text for passage, _ in passages[: settings.passages])])
+    tokenizer = Tokenizer.of([query, *(passage.text for passage in passages[: settings.passages])])
     terms = content_terms(query, tokenizer)
     sentences = list(_sentences(passages[: settings.passages], tokenizer))
     if not sentences:
@@ -76,11 +74,11 @@ def extractive_answer(
     relevance = {
         position: _SENTENCE_WEIGHT
         * (overlap[position] if learned is None else (overlap[position] + learned[position]) / 2)
-        + (1 - _SENTENCE_WEIGHT) * sentence.passage_score
+        + (1 - _SENTENCE_WEIGHT) * sentence.passage.score
         for position, sentence in enumerate(sentences)
         if overlap[position] > 0
         or (learned is not None and learned[position] >= _LIKELY)
-        or sentence.passage_score >= _LIKELY
+        or sentence.passage.score >= _LIKELY
     }
     chosen = _select(sentences, relevance, settings.max_sentences)
     return _compose([sentences[position] for position in chosen])
@@ -91,16 +89,16 @@ def content_terms(text: str, tokenizer: Tokenizer) -> frozenset[str]:
     return frozenset(chain.from_iterable(tokenizer.query(text, QUESTION_WORDS)))
 
 
-def _sentences(passages: Sequence[tuple[Passage, float]], tokenizer: Tokenizer) -> Iterator[_Sentence]:
+def _sentences(passages: Sequence[GivenPassage], tokenizer: Tokenizer) -> Iterator[_Sentence]:
     seen: set[str] = set()
-    for rank, (passage, score) in enumerate(passages):
+    for rank, passage in enumerate(passages):
         for start, end in split_sentences(passage.text):
             quote = passage.text[start:end]
             key = " ".join(quote.split()).casefold()
             if key in seen or not _is_prose(quote):
                 continue
             seen.add(key)
-            yield _Sentence(passage, rank, min(1.0, max(0.0, score)), start, end, content_terms(quote, tokenizer))
+            yield _Sentence(passage, rank, start, end, content_terms(quote, tokenizer))
 
 
 def _is_prose(quote: str) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from models.cascade.cascade import most_pairs
 from models.contracts.rows import Candidate, Passage
-from models.contracts.tiers import candidate_limits
+from models.contracts.tiers import Tier, candidate_limits
 from models.corpus.mapped_passages import MappedPassages
 from models.records.ledger import Release
 from models.release.bundle import Bundle
@@ -272,6 +272,11 @@ class LoadedBundle:
             most = self._characters_of(reading.tokens)
             lengths = [min(length, most) for length in lengths]
         return self._encode_ms.value * fresh + self._models_ms(query, lengths, reading.every_pair)
+
+    def min_answer_score(self, tier: Tier) -> float | None:
+        """Score by a tier of the best passage below which none answers a question; None where the bundle has none."""
+        threshold = self._bundle.calibration.answer_thresholds.get(tier)
+        return None if threshold is None else threshold.score
 
     def passage(self, candidate: Candidate) -> Passage:
         """The passage that a candidate of `retrieve` is."""

@@ -156,6 +156,10 @@ class ServedBundle(Protocol):
         """Predicted milliseconds of the models for `rank_documents`, without a limit; cheap for any texts."""
         ...
 
+    def min_answer_score(self, tier: Tier) -> float | None:
+        """Score by a tier of the best passage below which none answers a question; None where the release has none."""
+        ...
+
     def passage(self, candidate: Candidate) -> Passage:
         """The passage that a candidate of `retrieve` is."""
         ...

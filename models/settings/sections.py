@@ -545,6 +545,11 @@ class GeneratorSettings(Section):
     )
     passages: PositiveInt = Field(default=3, description="Best passages that the answer draws on.")
     max_sentences: PositiveInt = Field(default=3, description="Sentences of an answer, at most.")
+    answered_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.95,
+        description="Development queries with a relevant passage that stay answered, at least, when a release learns "
+        "below which score no passage answers; 1 refuses hardly anything.",
+    )
 
 
 class MonitoringSettings(Section):

@@ -8,11 +8,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from models.contracts.messages import Decision
+from models.contracts.messages import Decision, GeneratedAnswer, GenerateRequest
 from models.contracts.rows import Candidate, Passage
 from models.records import decisions
-from models.serving.answer import Answer, ScoreSentences, extractive_answer
+from models.serving.answer import ScoreSentences
 from models.serving.batching import Claim
+from models.serving.generator import generate_extractive, given_passages, passages_only
 from models.serving.protocol import Ranked, Ranking, ServedBundle, ServedVersions, candidates_of, ranking_fault
 from models.settings import Settings
 from services.auth import NEEDS_KEY
@@ -21,7 +22,7 @@ from services.deadline import Deadline
 from services.decision_record import DECISION_ID, decide, passage_candidates, publish
 from services.errors import RankingFault, UnknownDecision, error_responses
 from services.lanes import Bypass
-from services.schemas import AnswerPassage, AnswerRequest, AnswerResponse, TimeoutHeader, Versions
+from services.schemas import MIN_TIMEOUT_MS, AnswerPassage, AnswerRequest, AnswerResponse, TimeoutHeader, Versions
 from services.served_release import Work
 
 _PASSAGES = 10
@@ -39,7 +40,7 @@ class Answered:
     candidates: Sequence[Candidate]
     ranking: Ranking
     passages: Sequence[tuple[Passage, Ranked]]
-    answer: Answer
+    answer: GeneratedAnswer
     versions: ServedVersions
     stage_ms: dict[str, float]
 
@@ -68,14 +69,14 @@ async def answer(
         ranking=answered.ranking,
         versions=answered.versions,
         stage_ms={**answered.stage_ms, "total": deadline.elapsed_ms},
-        answer=answered.answer.text,
-        citations=answered.answer.citations,
+        answer=answered.answer,
     )
     decision_id = await publish(request, response, context, answered.ranking, decision)
     return AnswerResponse(
         decision_id=decision_id,
-        answer=answered.answer.text,
+        answer=answered.answer.answer,
         citations=answered.answer.citations,
+        generation=answered.answer.generation,
         passages=[
             AnswerPassage(
                 passage_id=passage.passage_id,
@@ -168,12 +169,26 @@ class _Question:
     ) -> Answered:
         ranked_at = self._deadline.elapsed_ms
         passages = [(bundle.passage(candidates[item.index]), item) for item in ranking.items[: self._shown]]
-        answer = Answer("", [])
-        if not passages_alone:
-            read = [(passage, item.score) for passage, item in passages]
-            answer = extractive_answer(self._body.query, read, self._settings.generator, score)
+        if passages_alone:
+            answer = passages_only(ranking.degraded_reason)
+        else:
+            settings = self._settings.generator
+            read = [(passage, item.score) for passage, item in passages[: settings.passages]]
+            asked = GenerateRequest(
+                query=self._body.query,
+                passages=given_passages(read),
+                min_score=_min_score(bundle, ranking),
+                timeout_ms=max(self._deadline.remaining_ms, MIN_TIMEOUT_MS),
+            )
+            answer = generate_extractive(asked, settings, score)
         stage_ms = {**self._stage_ms, **ranking.stage_ms, "answer": self._deadline.elapsed_ms - ranked_at}
         return Answered(candidates, ranking, passages, answer, bundle.versions, stage_ms)
+
+
+def _min_score(bundle: ServedBundle, ranking: Ranking) -> float | None:
+    """The threshold of the tier that scored the best passage."""
+    tier = ranking.items[0].scored_by if ranking.items else None
+    return None if tier is None else bundle.min_answer_score(tier)
 
 
 def _sentence_scorer(

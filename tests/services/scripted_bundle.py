@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from models.contracts.rows import Candidate, Passage
+from models.contracts.tiers import Tier
 from models.records.ledger import Release
 from models.retrieval.passage_filter import PassageFilter
 from models.serving.batching import Claim
@@ -80,6 +81,9 @@ class ScriptedBundle:
 
     def documents_ms(self, query: str, documents: Sequence[str], reading: DocumentReading = READ_ALL) -> float:
         return self.cost_ms
+
+    def min_answer_score(self, tier: Tier) -> float | None:
+        return None
 
     def passage(self, candidate: Candidate) -> Passage:
         return PASSAGE

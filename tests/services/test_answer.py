@@ -22,7 +22,7 @@ from tests.small_bundle import BUDGET_MS, KEY_QUESTION, QUESTION, SECRET, STAFF,
 
 ALSO_ASKED = [
     "who sweeps bench 9 of the workshop",
-    "how is the loom started",
+    "how do I clean the loom",
     "where does the hay baler stay in winter",
 ]
 
@@ -115,7 +115,11 @@ def test_in_a_hurry_the_passages_come_alone_and_what_was_retrieved_is_not_retrie
     late = Bypass("late", "its time ran out")
     hurried, unhurried = (question.answer_without_models(loaded, late, hurry) for hurry in (True, False))
     assert [item.passage_id for item in hurried.candidates] == [item.passage_id for item in whole.candidates]
-    assert (hurried.answer.text, hurried.answer.citations) == ("", [])
+    assert (hurried.answer.answer, hurried.answer.citations) == ("", [])
+    assert (hurried.answer.generation.kind, hurried.answer.generation.reason) == (
+        "passages_only",
+        "late: its time ran out",
+    )
     assert (hurried.ranking.degraded, hurried.ranking.degraded_reason) == (True, "late: its time ran out")
     assert hurried.passages
     assert unhurried.answer.citations
@@ -125,7 +129,11 @@ def test_a_question_about_something_else_is_not_answered(running: Running) -> No
     result = running.answer("xylophone quartet")
     assert result["answer"] == NO_ANSWER
     assert result["citations"] == []
+    assert result["generation"]["kind"] == "no_answer"
+    assert result["generation"]["reason"].startswith("score: the best passage has ")
     assert result["passages"]
+    record = running.client.get(f"/v1/decisions/{result['decision_id']}").json()
+    assert record["generation"] == result["generation"]
 
 
 def test_stages_are_timed_once_each_and_fit_into_the_total(running: Running) -> None:

@@ -15,7 +15,7 @@ from models.contracts.tiers import MODEL_TIERS
 from models.evaluation.offline import evaluate_offline
 from models.evaluation.report import read_report
 from models.evaluation.score_calibration import calibrate
-from models.settings import TiersSettings
+from models.settings import GeneratorSettings, TiersSettings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.tables import write_table
 from tests.small_bundle import Small
@@ -54,7 +54,11 @@ def test_models_of_noise_leave_lean_alone_and_the_evaluation_says_the_same(
         inputs={},
         settings={},
         build=lambda folder: calibrate(
-            evaluation_set, noisy, TiersSettings(compact_candidates=20, large_candidates=20), folder
+            evaluation_set,
+            noisy,
+            TiersSettings(compact_candidates=20, large_candidates=20),
+            GeneratorSettings(),
+            folder,
         ),
     )
     assert calibration.summary["lean_alone"] is True
@@ -86,6 +90,6 @@ def test_models_of_noise_leave_lean_alone_and_the_evaluation_says_the_same(
 def test_models_are_asked_where_the_settings_say_so(small: Small, noisy: Artifact, tmp_path: Path) -> None:
     evaluation_set = small.artifacts["corpus/evaluation_set"]
     tiers = TiersSettings(lean_alone="never", compact_candidates=20, large_candidates=20)
-    summary = calibrate(evaluation_set, noisy, tiers, tmp_path)
+    summary = calibrate(evaluation_set, noisy, tiers, GeneratorSettings(), tmp_path)
     assert summary["lean_alone"] is False
     assert "expected_early_exit_loss" in summary
