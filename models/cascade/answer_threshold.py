@@ -50,4 +50,4 @@ def fit_answer_thresholds(
 
 
 def _best(scores: pd.Series[float]) -> NDArray[np.float64]:
-    return scores.groupby(level=0).max().to_numpy(np.float64)
+    return np.asarray(scores.groupby(level=0).max(), dtype=np.float64)
