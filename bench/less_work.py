@@ -249,10 +249,10 @@ class _Batch:
         """The query's tokens, and the share of the passage's with the most of `looks` [pairs, tokens]."""
         passage = self.mask & ~self.in_query
         counts = (share * passage.sum(1)).round().long()
-        ranks = looks.masked_fill(~passage, -torch.inf).argsort(1, descending=True).argsort(1)
+        ranks = looks.masked_fill(~passage, -torch.inf).argsort(dim=1, descending=True).argsort(dim=1)
         kept = self.in_query | (passage & (ranks < counts[:, None]))
         most = int(kept.sum(1).max())
-        places = (~kept).long().argsort(1, stable=True)[:, :most]
+        places = (~kept).long().argsort(dim=1, stable=True)[:, :most]
         return _Batch(
             self.ids.gather(1, places), self.types.gather(1, places), kept.gather(1, places),
             self.in_query.gather(1, places), places,

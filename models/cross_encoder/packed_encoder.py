@@ -10,7 +10,7 @@ Imported only where a model is loaded, so torch stands at module level here.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from itertools import accumulate, groupby
 from typing import TYPE_CHECKING, Any
@@ -39,13 +39,12 @@ _HEAD_ROWS = 32
 """Pairs that a head always reads, the last of them zeros: its products round differently for another number."""
 
 
-class PackedEncoder:
-    """The transformer and the head of a cross-encoder: bfloat16 and float32, or as its products are."""
+class PackedLayers:
+    """Embeddings and layers of a transformer: bfloat16 and float32, or as its products are."""
 
-    def __init__(self, model: CrossEncoder, make: MakeProduct = FloatProduct) -> None:
-        """Takes the layers of a model over, as they are or in bfloat16 (`halve`); see `packs`. `make` says how linear
-        layers are computed."""
-        body = transformer(model)
+    def __init__(self, body: Any, make: MakeProduct = FloatProduct) -> None:
+        """Takes the layers of a transformers model over, as they are or in bfloat16; see `packs`. `make` says how
+        linear layers are computed."""
         base = body.base_model
         self._config = base.config
         self._embeddings = base.embeddings
@@ -55,16 +54,14 @@ class PackedEncoder:
             _Layer(layer, base.config.num_attention_heads, partial(_in_layer, make, number))
             for number, layer in enumerate(base.encoder.layer)
         ]
-        self._head = _head(model)
         self._padding = self._config.pad_token_id or 0
         self._first_position = self._padding + 1 if _TYPES[self._config.model_type] else 0
         base.encoder.layer = torch.nn.ModuleList()  # the weights stand in `_layers` now
         self._settle()
 
     @staticmethod
-    def packs(model: CrossEncoder) -> bool:
-        """Whether it is an architecture that this class computes."""
-        config = transformer(model).config
+    def packs(config: Any) -> bool:
+        """Whether it is the configuration of an architecture that this class computes."""
         return (
             config.model_type in _TYPES
             and config.hidden_act == "gelu"
@@ -91,9 +88,9 @@ class PackedEncoder:
             packs[(2 * end - lengths[index]) * count // (2 * total)].append(index)
         return [pack for pack in packs if pack]
 
-    @torch.inference_mode()
-    def logits(self, pairs: Sequence[EncodedPair]) -> NDArray[np.float32]:
-        """float32 [pairs] logits of some pairs; those of one length are best next to each other."""
+    def states(self, pairs: Sequence[EncodedPair]) -> Iterator[tuple[Tensor, Tensor]]:
+        """States [count, tokens, hidden] and ids [count, tokens] of some pairs, or of texts, in their order: those of
+        one length that stand next to each other together."""
         lengths = [len(pair) for pair in pairs]
         ends = list(accumulate(lengths))
         rows = _rows_for(max(end + -length % _VECTOR for length, end in zip(lengths, ends, strict=True)))
@@ -113,21 +110,11 @@ class PackedEncoder:
         runs = [(length, len(list(same))) for length, same in groupby(lengths)]
         for layer in self._layers:
             states = layer(states, runs)
-        pooled, start = [], 0
+        start = 0
         for length, count in runs:
             part = slice(start, start + length * count)
-            pooled.append(self._head.pooled(states[part].view(count, length, -1), input_ids[part].view(count, length)))
+            yield states[part].view(count, length, -1), input_ids[part].view(count, length)
             start += length * count
-        return self._scores([torch.cat(parts) for parts in zip(*pooled, strict=True)]).numpy()
-
-    def _scores(self, pooled: Sequence[Tensor]) -> Tensor:
-        scores = []
-        for start in range(0, len(pooled[0]), _HEAD_ROWS):
-            parts = [vectors[start : start + _HEAD_ROWS] for vectors in pooled]
-            count = len(parts[0])
-            filled = [torch.cat([part, part.new_zeros(_HEAD_ROWS - count, part.shape[1])]) for part in parts]
-            scores.append(self._head.scores(*filled)[:count])
-        return torch.cat(scores)
 
     @torch.inference_mode()
     def _settle(self) -> None:
@@ -139,6 +126,37 @@ class PackedEncoder:
                 if alike not in plans:
                     plans[alike] = product.plan()
                 product.pieces = plans[alike]
+
+
+class PackedEncoder:
+    """The transformer and the head of a cross-encoder."""
+
+    packs_of = staticmethod(PackedLayers.packs_of)
+
+    def __init__(self, model: CrossEncoder, make: MakeProduct = FloatProduct) -> None:
+        """Takes the layers of a model over, as they are or in bfloat16 (`halve`); see `packs` and `PackedLayers`."""
+        self._head = _head(model)
+        self._layers = PackedLayers(transformer(model), make)
+
+    @staticmethod
+    def packs(model: CrossEncoder) -> bool:
+        """Whether it is an architecture that this class computes."""
+        return PackedLayers.packs(transformer(model).config)
+
+    @torch.inference_mode()
+    def logits(self, pairs: Sequence[EncodedPair]) -> NDArray[np.float32]:
+        """float32 [pairs] logits of some pairs; those of one length are best next to each other."""
+        pooled = [self._head.pooled(states, input_ids) for states, input_ids in self._layers.states(pairs)]
+        return self._scores([torch.cat(parts) for parts in zip(*pooled, strict=True)]).numpy()
+
+    def _scores(self, pooled: Sequence[Tensor]) -> Tensor:
+        scores = []
+        for start in range(0, len(pooled[0]), _HEAD_ROWS):
+            parts = [vectors[start : start + _HEAD_ROWS] for vectors in pooled]
+            count = len(parts[0])
+            filled = [torch.cat([part, part.new_zeros(_HEAD_ROWS - count, part.shape[1])]) for part in parts]
+            scores.append(self._head.scores(*filled)[:count])
+        return torch.cat(scores)
 
 
 class _Layer:

@@ -118,7 +118,7 @@ def embed_corpus(
     facts = None if previous is None else json.loads((previous / FACTS_FILE).read_text(encoding="utf-8"))
     seconds = 0.0
     if wanted or facts is None:
-        encoder = Encoder.load(folder / ENCODER, settings.max_tokens)
+        encoder = Encoder.load(folder / ENCODER, settings.max_tokens, precision=settings.precision)
         facts = {"max_tokens": settings.max_tokens, "dimensions": encoder.dimensions}
         started = time.perf_counter()
         for start in range(0, len(wanted), shard):

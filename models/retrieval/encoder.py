@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,13 +23,18 @@ from models.weights import local_weights
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sentence_transformers import SentenceTransformer
+    from torch import Tensor
+
+    from models.retrieval.packed_texts import PackedTexts
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["auto", "fp32", "bf16"]
 Task = Literal["query", "document"]
 _PROMPTS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """Names of a model's prompts, the first that it has, as `encode_query` and `encode_document` look for them."""
 _PROMPTS_FILE = "encoder_prompts.json"
 _BATCHES_PER_REPORT = 8
+_PACKS_PER_REPORT = 4
 _TOKENIZED_TOGETHER = 1024
 _ROWS = 16
 """Tokens of a batch, at least. MKL multiplies fewer than 4 rows in another way."""
@@ -71,21 +77,35 @@ class Encoder:
     thread. That holds where a matrix product computes a row alike for any number of rows, as Intel MKL does with one
     thread and a few rows; elsewhere, as on a GPU, the last bits may differ.
 
+    Passages are many, and a CPU that multiplies bfloat16 does so for them, for some models (`PackedTexts`). Queries
+    have float32 everywhere.
+
     Several threads may share an encoder; they take turns with the tokenizer.
     """
 
-    def __init__(self, model: SentenceTransformer, folder: Path, max_tokens: int) -> None:
+    def __init__(
+        self, model: SentenceTransformer, folder: Path, max_tokens: int, precision: Precision = "auto"
+    ) -> None:
         self._model = model
         self._max_tokens = max_tokens
         self._folder = folder
+        self._precision: Precision = precision
         self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, model: str | Path, max_tokens: int, device: Device = "auto", threads: int | None = None) -> Encoder:
+    def load(
+        cls,
+        model: str | Path,
+        max_tokens: int,
+        device: Device = "auto",
+        threads: int | None = None,
+        precision: Precision = "auto",
+    ) -> Encoder:
         """Load the model that `models.weights` resolves, safetensors only, cutting texts at `max_tokens`.
 
-        `threads` sets torch's threads for the whole process. Raises `ModelFileError` for files that are missing or
-        altered, and `SettingsError` when the model cannot read `max_tokens`.
+        `threads` sets torch's threads for the whole process. `precision` is that of passages. Raises `ModelFileError`
+        for files that are missing or altered, and `SettingsError` when the model cannot read `max_tokens`, or in
+        `precision`.
         """
         folder = local_weights(str(model))
         import torch
@@ -113,7 +133,12 @@ class Encoder:
         given = {"query": prompts.query, "document": prompts.passage}
         loaded.prompts.update({name: prompt for name, prompt in given.items() if prompt})
         loaded.truncate_dim = prompts.dimensions or None
-        return cls(loaded.eval(), folder, max_tokens)
+        encoder = cls(loaded.eval(), folder, max_tokens, precision)
+        if precision == "bf16" and not encoder._packs():
+            raise SettingsError(
+                f"encoder.precision is bf16, in which {model} cannot be computed on this machine.", "Set it to auto."
+            )
+        return encoder
 
     @property
     def dimensions(self) -> int:
@@ -132,7 +157,19 @@ class Encoder:
     ) -> NDArray[np.float32]:
         """Vectors [n, dimensions] in the order given; `progress` gets (passages done, n) every few batches."""
         passages = [passage_text(title, text) for title, text in zip(titles, texts, strict=True)]
-        return self._encode(passages, "document", batch_size, progress)
+        if self._precision == "fp32" or not self._packs():
+            return self._encode(passages, "document", batch_size, progress)
+        import torch
+
+        ids, threads = self._token_ids(passages, "document"), torch.get_num_threads()
+        vectors = np.empty((len(passages), self.dimensions), dtype=np.float32)
+        done = 0
+        for number, (rows, computed) in enumerate(self._packed.vectors(ids, threads), start=1):
+            vectors[rows] = self._normalized(computed)
+            done += len(rows)
+            if progress is not None and (number % _PACKS_PER_REPORT == 0 or done == len(passages)):
+                progress(done, len(passages))
+        return vectors
 
     def encode_queries(self, texts: Sequence[str], batch_size: int = 32) -> NDArray[np.float32]:
         """Vectors [n, dimensions] in the order given."""
@@ -180,14 +217,31 @@ class Encoder:
     def _forward(self, texts: list[str], task: Task) -> NDArray[np.float32]:
         """What `SentenceTransformer.encode` does with one batch."""
         import torch
-        from sentence_transformers.util import batch_to_device, truncate_embeddings
+        from sentence_transformers.util import batch_to_device
 
         features = batch_to_device(self._features(texts, task), self._model.device)
         with torch.inference_mode():
-            vectors = self._model(features, task=task)["sentence_embedding"]
-            if self._model.truncate_dim is not None:
-                vectors = truncate_embeddings(vectors, self._model.truncate_dim)
-            return torch.nn.functional.normalize(vectors.float(), p=2, dim=1).cpu().numpy()
+            return self._normalized(self._model(features, task=task)["sentence_embedding"])
+
+    def _normalized(self, vectors: Tensor) -> NDArray[np.float32]:
+        """Cut to the dimensions that are kept, and of length 1."""
+        from sentence_transformers.util import truncate_embeddings
+        from torch.nn.functional import normalize
+
+        if self._model.truncate_dim is not None:
+            vectors = truncate_embeddings(vectors, self._model.truncate_dim)
+        return normalize(vectors.float(), p=2, dim=1).cpu().numpy()
+
+    def _packs(self) -> bool:
+        from models.retrieval.packed_texts import PackedTexts
+
+        return PackedTexts.packs(self._model)
+
+    @cached_property
+    def _packed(self) -> PackedTexts:
+        from models.retrieval.packed_texts import PackedTexts
+
+        return PackedTexts(self._model)
 
     def _features(self, texts: list[str], task: Task) -> dict[str, Any]:
         prompts, names = self._model.prompts, _PROMPTS[task]
@@ -199,12 +253,24 @@ class Encoder:
     def _token_counts(self, texts: Sequence[str], task: Task) -> NDArray[np.int64]:
         """Tokens [n] of each text as the model reads it; zeros for a model that pads nothing."""
         counts = np.zeros(len(texts), dtype=np.int64)
-        for start in range(0, len(texts), _TOKENIZED_TOGETHER):
-            part = texts[start : start + _TOKENIZED_TOGETHER]
-            mask = self._features(list(part), task).get("attention_mask")
+        for start, features in self._tokenized(texts, task):
+            mask = features.get("attention_mask")
             if mask is not None:
-                counts[start : start + len(part)] = mask.sum(dim=1).numpy()
+                counts[start : start + len(mask)] = mask.sum(dim=1).numpy()
         return counts
+
+    def _token_ids(self, texts: Sequence[str], task: Task) -> list[NDArray[np.int32]]:
+        """Ids of each text's tokens as the model reads them."""
+        return [
+            ids[mask.bool()].numpy().astype(np.int32)
+            for _, features in self._tokenized(texts, task)
+            for ids, mask in zip(features["input_ids"], features["attention_mask"], strict=True)
+        ]
+
+    def _tokenized(self, texts: Sequence[str], task: Task) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Features of some texts at a time, and the place of the first of them."""
+        for start in range(0, len(texts), _TOKENIZED_TOGETHER):
+            yield start, self._features(list(texts[start : start + _TOKENIZED_TOGETHER]), task)
 
 
 def batches_of_one_length(counts: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:

@@ -119,7 +119,9 @@ class LoadedBundle:
         self._bundle = bundle
         folder, facts = bundle.folder, bundle.facts
         self._passages = MappedPassages(folder)
-        self._encoder = Encoder.load(folder / "encoder", facts.settings.encoder.max_tokens, device="cpu")
+        read = facts.settings.encoder.max_tokens
+        # A service embeds a few texts at a time: what packs of them save is not worth the seconds to lay weights out.
+        self._encoder = Encoder.load(folder / "encoder", read, device="cpu", precision="fp32")
         self._dense = DenseIndex.load(folder / "dense_index")
         self._lexical = LexicalIndex.load(folder / "lexical_index")
         self._retriever = HybridRetriever(

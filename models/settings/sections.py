@@ -48,6 +48,11 @@ class EncoderSettings(Section):
     dimensions: Annotated[int, Field(ge=0)] = Field(
         default=0, description="First dimensions of a vector that are kept, of a Matryoshka model; 0 keeps all."
     )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="In which passages are embedded on a CPU; queries are in fp32. auto: bf16 for models of BERT's "
+        "family on CPUs that multiply it, else fp32.",
+    )
     batch_size: PositiveInt = Field(
         default=8, description="Passages of one length per batch; 8 suits the caches of a CPU, 64 and more a GPU."
     )

@@ -10,8 +10,9 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
+from models.cross_encoder.bfloat16 import multiplies_bfloat16
 from models.errors import ModelFileError, SettingsError
-from models.retrieval.encoder import Encoder, EncoderPrompts, batches_of_one_length, tokenizer_file
+from models.retrieval.encoder import Encoder, EncoderPrompts, Precision, batches_of_one_length, tokenizer_file
 from models.text.passage_text import CHARACTERS_PER_TOKEN, passage_text
 from models.weights import local_weights
 from tests.cut_model import write_cut_model
@@ -26,9 +27,12 @@ TEXTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    return Encoder.load(BUNDLED, max_tokens=64, device="cpu")
+PRECISIONS: list[Precision] = ["fp32", "bf16"] if multiplies_bfloat16() else ["fp32"]
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
+def encoder(request: pytest.FixtureRequest) -> Encoder:
+    return Encoder.load(BUNDLED, max_tokens=64, device="cpu", precision=request.param)
 
 
 def test_the_title_stands_on_a_line_above_the_text() -> None:
@@ -89,12 +93,29 @@ def equal(result: np.ndarray, expected: np.ndarray) -> None:
         np.testing.assert_allclose(result, expected, atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def shallow(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+@pytest.fixture(scope="module", params=PRECISIONS)
+def shallow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     """The lowest layer of the bundled model: what is multiplied has the same widths, six times less often."""
     texts = [*texts_of_many_lengths(45), "a", "the dough", "I"]
     folder = write_cut_model(local_weights(BUNDLED), tmp_path_factory.mktemp("shallow"), texts, layers=1)
-    return Encoder.load(folder, max_tokens=64, device="cpu")
+    return Encoder.load(folder, max_tokens=64, device="cpu", precision=request.param)
+
+
+def test_bfloat16_moves_vectors_by_its_rounding(encoder: Encoder) -> None:
+    texts = texts_of_many_lengths(60)
+    expected = Encoder.load(BUNDLED, max_tokens=64, device="cpu", precision="fp32").encode_passages([""] * 60, texts)
+    result = encoder.encode_passages([""] * 60, texts)
+    assert (result * expected).sum(axis=1).min() > 0.999
+    np.testing.assert_allclose(result @ result.T, expected @ expected.T, atol=0.02)
+
+
+def test_a_model_that_cannot_be_computed_in_bfloat16_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.retrieval.packed_texts.multiplies_bfloat16", lambda: False)
+    with pytest.raises(SettingsError, match=r"encoder\.precision is bf16"):
+        Encoder.load(BUNDLED, max_tokens=64, device="cpu", precision="bf16")
+    folder = write_cut_model(local_weights(BUNDLED), tmp_path / "cut", TEXTS, layers=1)
+    plain, told = (Encoder.load(folder, max_tokens=64, device="cpu", precision=kind) for kind in ("fp32", "auto"))
+    np.testing.assert_array_equal(plain.encode_passages(TITLES, TEXTS), told.encode_passages(TITLES, TEXTS))
 
 
 def test_a_vector_is_the_same_whatever_is_embedded_with_it(shallow: Encoder) -> None:
@@ -138,7 +159,7 @@ def test_vectors_are_those_of_sentence_transformers_with_the_prompts_of_the_mode
     known = json.loads(configuration.read_text()) if configuration.is_file() else {}
     prompts = {"query": "search for: ", "passage": "the passage: "}
     configuration.write_text(json.dumps({**known, "prompts": prompts, "default_prompt_name": "query"}))
-    ours = Encoder.load(tmp_path / "model", 64, device="cpu")
+    ours = Encoder.load(tmp_path / "model", 64, device="cpu", precision="fp32")
     theirs = SentenceTransformer(str(tmp_path / "model"), device="cpu")
     theirs.max_seq_length = 64
     for result, expected in (
@@ -146,14 +167,14 @@ def test_vectors_are_those_of_sentence_transformers_with_the_prompts_of_the_mode
         (ours.encode_queries(TEXTS), theirs.encode_query(TEXTS, normalize_embeddings=True)),
     ):
         np.testing.assert_allclose(result, expected, atol=1e-6)
-    plain = Encoder.load(BUNDLED, 64, device="cpu")
+    plain = Encoder.load(BUNDLED, 64, device="cpu", precision="fp32")
     assert np.abs(plain.encode_queries(TEXTS) - ours.encode_queries(TEXTS)).max() > 0.01
 
 
 def test_prefixes_and_dimensions_of_the_settings_are_those_of_sentence_transformers(tmp_path: Path) -> None:
     folder = shutil.copytree(local_weights(BUNDLED), tmp_path / "model")
     EncoderPrompts("query: ", "passage: ", 64).save(folder)
-    ours = Encoder.load(folder, 64, device="cpu")
+    ours = Encoder.load(folder, 64, device="cpu", precision="fp32")
     theirs = SentenceTransformer(str(local_weights(BUNDLED)), device="cpu", truncate_dim=64)
     theirs.max_seq_length = 64
     for result, expected in (
@@ -185,7 +206,8 @@ def test_progress_counts_up_to_the_end(encoder: Encoder) -> None:
     encoder.encode_passages(
         [""] * 20, ["text"] * 20, batch_size=2, progress=lambda done, all_: seen.append((done, all_))
     )
-    assert seen == [(16, 20), (20, 20)]
+    assert seen[-1] == (20, 20)
+    assert seen == sorted(set(seen))
 
 
 def test_nothing_gives_no_vectors(encoder: Encoder) -> None:
