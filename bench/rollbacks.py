@@ -40,7 +40,7 @@ from models.release.bundle import Bundle
 from models.release.releaser import bundle_versions
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import RELEASE_CANDIDATE
-from tests.service_process import ServiceProcess, free_port, service_environment, start_service
+from tests.service_process import STARTED, STARTING, ServiceProcess, free_port, service_environment, start_service
 from tests.small_bundle import open_small, weights_file
 
 RESULTS = FIGURES / "faults.json"
@@ -111,15 +111,14 @@ class Home:
     given: Mapping[str, str]
 
     @contextmanager
-    def served(self) -> Iterator[ServiceProcess]:
-        """The service, loaded and warm."""
-        with start_service(self.deployment.home, **self.given) as service:
+    def served(self, port: int | None = None, until_logged: str = STARTED) -> Iterator[ServiceProcess]:
+        """The service, by default loaded and warm."""
+        with start_service(self.deployment.home, port=port, until_logged=until_logged, **self.given) as service:
             yield service
 
     def run(self, service: ServiceProcess, *arguments: str) -> dict[str, Any]:
         """A command of this deployment: its exit code, what it says, when it began, and the seconds to its end."""
-        port = int(service.url.rpartition(":")[2])
-        environment = service_environment(self.deployment.home, port, self.given)
+        environment = service_environment(self.deployment.home, service.port, self.given)
         began = time.perf_counter()
         ended = subprocess.run(
             [sys.executable, "-m", "orchestration.cli", *arguments],
@@ -310,13 +309,14 @@ def kill(home: Home) -> dict[str, Any]:
             "first_full_answer": _full_again(asker, scorer_killed),
             "refused": asker.refused,
         }
-        service.process.kill()
-        killed = time.perf_counter()
-    with home.served() as service:
         asker = Asker(service)
         with asker.asking():
-            while asker.first(lambda answer: answer.full, killed) is None:
-                time.sleep(_PAUSE_S)
+            service.process.kill()
+            killed = time.perf_counter()
+            service.process.wait()
+            with home.served(service.port, STARTING):
+                while asker.first(lambda answer: answer.full, killed) is None:
+                    time.sleep(_PAUSE_S)
     first = {"first_answer": asker.first(lambda _: True, killed)}
     kills = {"scorer": scorer, "service": first | {"first_full_answer": asker.first(lambda one: one.full, killed)}}
     print("kills", kills, flush=True)

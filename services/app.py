@@ -47,12 +47,14 @@ def create_app(
     probe_key: str = "",
     load_in_background: bool = False,
     last: LastReleases | None = None,
+    load_words: LoadRelease | None = None,
 ) -> FastAPI:
     """The service as one app; it serves the current release of `ledger` and follows it, or what is `last` known of it.
 
     Requests with the `probe_key` are the deployment's own. With `load_in_background` it starts before that release is
-    loaded. The caller owns `writer`, `database` and `cache`, which `load` uses, and closes them after the app.
-    `restarts` counts the scoring processes that `load` replaces.
+    loaded, and with `load_words` it answers meanwhile, without the models. The caller owns `writer`, `database` and
+    `cache`, which `load` uses, and closes them after the app. `restarts` counts the scoring processes that `load`
+    replaces.
     """
     telemetry = Telemetry(settings.objectives)
     telemetry.watch_writer(writer)
@@ -60,7 +62,7 @@ def create_app(
         telemetry.watch_cache(cache)
     if restarts is not None:
         telemetry.watch_scorers(restarts)
-    watcher = ReleaseWatcher(settings, ledger, load, telemetry, last)
+    watcher = ReleaseWatcher(settings, ledger, load, telemetry, last, load_words)
     check = KeyCheck(key)
 
     @asynccontextmanager

@@ -11,8 +11,9 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Generator, Iterable, Mapping
 from concurrent.futures import wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
@@ -63,7 +64,8 @@ class LoadFault:
 class ReleaseWatcher:
     """Keeps the ledger's current release serving. `refresh` may be called from any thread; loads never overlap.
 
-    What the ledger says is kept in `last`, and is served at a start at which the ledger cannot be reached.
+    What the ledger says is kept in `last`, and is served at a start at which the ledger cannot be reached. While a
+    release is loaded and nothing serves, what `load_words` makes of it answers without the models.
     """
 
     def __init__(
@@ -73,12 +75,15 @@ class ReleaseWatcher:
         load: LoadRelease,
         telemetry: Telemetry,
         last: LastReleases | None = None,
+        load_words: LoadRelease | None = None,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._load = load
         self._telemetry = telemetry
         self._last = last
+        self._load_words = load_words
+        self._words: ServedRelease | None = None
         self._kept: Release | None = None
         self._last_retry_at = -math.inf
         self._pointer = threading.Lock()
@@ -109,9 +114,9 @@ class ReleaseWatcher:
 
     @property
     def outage(self) -> str:
-        """Why the models of the bundle that serves cannot be asked now; empty when they can, and without a bundle."""
+        """Why the models of the bundle that answers cannot be asked now; empty when they can, and without a bundle."""
         with self._pointer:
-            served = self._served
+            served = self._served or self._words
         return "" if served is None else served.outage
 
     @property
@@ -123,7 +128,7 @@ class ReleaseWatcher:
 
     @property
     def served(self) -> Release | None:
-        """The release that serves, None before the first."""
+        """The release that serves, None before the first is loaded."""
         with self._pointer:
             return None if self._served is None else self._served.release
 
@@ -150,12 +155,13 @@ class ReleaseWatcher:
             wait([served.closed], _CLOSE_S)
 
     async def run(self, work: Work[T], deadline: Deadline, gone: Awaitable[None] | None = None) -> T:
-        """Answer a request by the bundle that serves now, off the event loop, before its deadline under any load.
+        """Answer a request by the bundle that serves now, or the words of the one that is being loaded, off the event
+        loop, before its deadline under any load.
 
         Raises `NothingServed` at once, and `CallerLeft` when `gone` is done first.
         """
         with self._pointer:
-            served = self._served
+            served = self._served or self._words
             if served is not None:
                 served.users += 1
         if served is None:
@@ -247,7 +253,8 @@ class ReleaseWatcher:
         for release in releases:
             try:
                 started = time.monotonic()
-                self._take(release, self._open(release), started)
+                with self._by_words(release):
+                    self._take(release, self._open(release), started)
             except Exception as error:
                 facts = {"release_id": release.release_id} | error_facts(error)
                 _LOG.error("earlier release does not load", extra={"facts": facts})
@@ -257,24 +264,48 @@ class ReleaseWatcher:
                 return True
         return False
 
-    def _open(self, release: Release) -> ServedRelease:
+    def _open(self, release: Release, load: LoadRelease | None = None) -> ServedRelease:
         opened = ServedRelease(release, self._settings)
-        opened.open(self._load)
+        opened.open(load or self._load)
         return opened
 
     def _swap_in(self, release: Release) -> Swap | None:
         """Serve a release; None if it was rolled back, or followed by another, while it was being loaded."""
         started = time.monotonic()
+        with self._by_words(release):
+            try:
+                opened = self._open(release)
+            except Exception as error:
+                raise self._failed(release, error) from error
+            if self._is_superseded(release):
+                opened.close()
+                _LOG.warning("release is no longer current", extra={"facts": {"release_id": release.release_id}})
+                return None
+            self.fault = None
+            return self._take(release, opened, started)
+
+    @contextmanager
+    def _by_words(self, release: Release) -> Generator[None]:
+        """Answer without the models while the block loads a release, where nothing serves."""
+        words = None
+        if self._load_words is not None and self.served is None:
+            try:
+                words = self._open(release, self._load_words)
+            except Exception as error:
+                # Nobody is answered until the release is loaded, which tells the same fault.
+                facts = {"release_id": release.release_id} | error_facts(error)
+                _LOG.warning("words of the release do not load", extra={"facts": facts})
+            else:
+                _LOG.info("words of the release answer", extra={"facts": {"release_id": release.release_id}})
+        with self._pointer:
+            self._words = words
         try:
-            opened = self._open(release)
-        except Exception as error:
-            raise self._failed(release, error) from error
-        if self._is_superseded(release):
-            opened.close()
-            _LOG.warning("release is no longer current", extra={"facts": {"release_id": release.release_id}})
-            return None
-        self.fault = None
-        return self._take(release, opened, started)
+            yield
+        finally:
+            with self._pointer:
+                self._words = None
+                if words is not None:
+                    self._retire(words)
 
     def _take(self, release: Release, opened: ServedRelease, started: float) -> Swap:
         """Move the pointer to a loaded release."""

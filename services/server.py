@@ -50,6 +50,7 @@ def run(settings: Settings) -> None:
     from models.serving.last_releases import LastReleases
     from models.serving.loaded_bundle import load_release
     from models.serving.score_cache import RedisCache, open_cache
+    from models.serving.words_bundle import load_words
     from services.app import create_app
     from services.listening import impatient_protocol, open_port
     from services.log_lines import log_to_stderr
@@ -77,6 +78,7 @@ def run(settings: Settings) -> None:
                 ledger=ledger,
                 last=last,
                 load=partial(load_release, cache=cache, open_engines=open_engines),
+                load_words=load_words,
                 writer=writer,
                 database=database,
                 key=key,

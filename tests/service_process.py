@@ -18,7 +18,8 @@ from tests.commands import Command, started
 from tests.patience import PATIENCE_S, until
 
 ROOT = Path(__file__).resolve().parent.parent
-_LISTENS = '"message": "started"'
+STARTING, STARTED = '"message": "starting"', '"message": "started"'
+"""What the service logs when it opens its port, and when it has loaded what serves."""
 
 
 @dataclass
@@ -30,6 +31,11 @@ class ServiceProcess:
     home: Path
     log: list[str] = field(default_factory=list)
     printed: list[str] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
 
     @property
     def key(self) -> str:
@@ -88,9 +94,11 @@ def service_environment(home: Path, port: int, settings: Mapping[str, str]) -> d
 
 
 @contextmanager
-def start_service(home: Path, **settings: str) -> Iterator[ServiceProcess]:
-    """Start the service and wait until it listens; it ends with the block."""
-    port = free_port()
+def start_service(
+    home: Path, *, port: int | None = None, until_logged: str = STARTED, **settings: str
+) -> Iterator[ServiceProcess]:
+    """Start the service, by default on a free port and loaded with what it serves; it ends with the block."""
+    port = port or free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "orchestration.cli", "serve"],
         cwd=ROOT,
@@ -106,7 +114,7 @@ def start_service(home: Path, **settings: str) -> Iterator[ServiceProcess]:
         assert process.stderr is not None
         for line in process.stderr:
             service.log.append(line)
-            if _LISTENS in line:
+            if until_logged in line:
                 listens.set()
         ended.set()
         listens.set()
@@ -138,6 +146,6 @@ def fork_service(home: Path, **settings: str) -> Iterator[ForkedService]:
     at the end of the block."""
     port = free_port()
     with started(("serve",), env=service_environment(home, port, settings)) as command:
-        until(lambda: _LISTENS in command.logged() or not command.runs())
+        until(lambda: STARTED in command.logged() or not command.runs())
         assert command.runs(), f"the service did not start:\n{command.logged()}"
         yield ForkedService(command, f"http://127.0.0.1:{port}", home)

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from models.cascade.listwise import Inputs, feature, fit_weights
 from models.cascade.windows import EarlyExit
 from models.contracts.tiers import LEAN, MODEL_TIERS, TierSpec, model_tiers
 from models.errors import ContractError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _CLIP = 30.0
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from models.contracts.rows import Passage
 from models.store.durable_files import writing
-from models.store.tables import map_arrow, one_array, write_arrow
+from models.store.tables import map_arrow, numbers, write_arrow
 from models.text.passage_text import passage_text
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class MappedPassages:
         self.table = map_arrow(folder / PASSAGES_FILE)
         self._titles, self._texts = self.table["title"], self.table["text"]
         texts = map_arrow(folder / TEXTS_FILE)
-        self._digests: NDArray[np.uint64] = one_array(texts["digest"]).to_numpy()
-        self._rows: NDArray[np.int64] = one_array(texts["row"]).to_numpy()
+        self._digests: NDArray[np.uint64] = numbers(texts["digest"])
+        self._rows: NDArray[np.int64] = numbers(texts["row"])
 
     def __len__(self) -> int:
         return self.table.num_rows

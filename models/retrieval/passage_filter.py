@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.store.tables import one_array
+from models.store.tables import numbers, one_array
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,9 +41,9 @@ class FilterColumns:
 def _access_rows(access: pa.ChunkedArray) -> tuple[NDArray[np.bool_], dict[str, NDArray[np.int64]]]:
     """Mask [n] of the passages without a label, and the rows of the passages that carry each label."""
     lists: Any = one_array(access)
-    counts = lists.value_lengths().to_numpy()
+    counts = numbers(lists.value_lengths())
     labels = lists.flatten().dictionary_encode()
-    codes = labels.indices.to_numpy()
+    codes = numbers(labels.indices)
     rows = np.repeat(np.arange(len(counts)), counts)
     order = np.argsort(codes, kind="stable")
     bounds = np.searchsorted(codes[order], np.arange(len(labels.dictionary) + 1))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from models.store.tables import map_arrow, one_array, write_arrow
+from models.store.tables import map_arrow, numbers, one_array, write_arrow
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +24,7 @@ class PassageIds(Sequence[str]):
         """`table` has `passage_id` (large_string) and `order` (int64), each in one piece."""
         self._table = table
         self._ids: Any = one_array(table["passage_id"])
-        self.order: NDArray[np.int64] = one_array(table["order"]).to_numpy()
+        self.order: NDArray[np.int64] = numbers(table["order"])
         """Place [n] of each id in the sorted list of ids: passages of equal score come in this order."""
 
     @classmethod

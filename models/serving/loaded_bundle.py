@@ -9,15 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.cascade.cascade import most_pairs
-from models.contracts.rows import Candidate, Passage
-from models.contracts.tiers import Tier, candidate_limits
-from models.corpus.mapped_passages import MappedPassages
+from models.contracts.rows import Candidate
+from models.contracts.tiers import candidate_limits
 from models.records.ledger import Release
 from models.release.bundle import Bundle
 from models.release.golden import GoldenComparison, GoldenQuery, compare_golden
 from models.retrieval.dense_index import DenseIndex
 from models.retrieval.encoder import Encoder
-from models.retrieval.lexical_index import LexicalIndex
 from models.retrieval.passage_filter import PassageFilter
 from models.retrieval.retriever import HybridRetriever
 from models.serving.batching import Batcher, Claim, CostModel
@@ -28,10 +26,11 @@ from models.serving.protocol import Ranking, ServedVersions
 from models.serving.running_mean import ENCODING_WEIGHT, RunningMean
 from models.serving.score_cache import ScoreCache, model_prefix
 from models.serving.tiered_reranker import TieredReranker
-from models.settings import AUTO, ServingSettings, Settings, chosen
+from models.serving.words_bundle import LEAN_CHARACTERS, WordsBundle
+from models.settings import ServingSettings, Settings
 from models.store.artifacts import Artifact, ArtifactStore
 from models.store.asset_names import RELEASE_CANDIDATE
-from models.text.passage_text import CHARACTERS_PER_TOKEN, SEARCHED_PER_TOKEN
+from models.text.passage_text import CHARACTERS_PER_TOKEN
 
 _ENCODE_SHARE = 0.4
 """Share of a request's budget that may go into embedding the caller's own texts."""
@@ -41,10 +40,8 @@ _MEASURED_LENGTHS = 256
 """Passages whose mean length stands for that of all, to predict the time of a request."""
 _HASHED_CHARACTERS = 200_000
 """Characters of a request up to which it is worth to look which of its texts are passages, to predict its time."""
-_WORD_CHARACTERS, _LEAN_CHARACTERS = 400_000, 50_000
-"""Characters that BM25 reads of the documents of a request, and of one without a budget: some 200 and 25 ms of work."""
-_FEWEST_CHARACTERS = 100
-"""Of each document at least."""
+_WORD_CHARACTERS = 400_000
+"""Characters that BM25 reads of the documents of a request with a budget: some 200 ms of work."""
 _CHECKED_TOGETHER = 64
 """Texts whose length is checked before the time is looked at."""
 _NO_LIMIT_MS = 1e9
@@ -98,7 +95,7 @@ def load_bundle(
         raise
 
 
-class LoadedBundle:
+class LoadedBundle(WordsBundle):
     """Models, indexes and passages of one bundle. Any number of threads may call it; one of its own runs the models.
 
     Indexes and passages are memory-mapped: a load makes no Python object per passage, and processes share the pages.
@@ -114,16 +111,13 @@ class LoadedBundle:
         engines: Engines | None = None,
     ) -> None:
         serving = serving or ServingSettings()
+        super().__init__(bundle, versions, serving)
         use_threads(serving.threads)
-        self.versions = versions
-        self._bundle = bundle
         folder, facts = bundle.folder, bundle.facts
-        self._passages = MappedPassages(folder)
         read = facts.settings.encoder.max_tokens
         # A service embeds a few texts at a time: what packs of them save is not worth the seconds to lay weights out.
         self._encoder = Encoder.load(folder / "encoder", read, device="cpu", precision="fp32")
         self._dense = DenseIndex.load(folder / "dense_index")
-        self._lexical = LexicalIndex.load(folder / "lexical_index")
         self._retriever = HybridRetriever(
             self._encoder, self._dense, self._lexical, self._passages.table, facts.settings.index, bundle.first_stage
         )
@@ -136,11 +130,6 @@ class LoadedBundle:
         encode = next(iter(scorers.values())).encode
         self._frame_tokens = len(encode([("", "")])[0])
         self._most_tokens = max(facts.max_tokens, len(encode([("", "a " * facts.max_tokens)])[0]))
-        self._document_characters = (
-            SEARCHED_PER_TOKEN * facts.max_tokens
-            if serving.document_characters == AUTO
-            else chosen(serving.document_characters)
-        )
         sizes = [len(encoding) - self._frame_tokens for encoding in encode(samples)]
         self._tokens_per_character = sum(sizes) / max(sum(len(query) + len(text) for query, text in samples), 1)
         lengths = [len(text) for text in self._sample(_MEASURED_LENGTHS)]
@@ -150,8 +139,6 @@ class LoadedBundle:
         )
         calibration = bundle.calibration
         self._early_exit = calibration.early_exit
-        of_cosines = next(scorer for scorer in calibration.tiers.values() if "dense" in scorer.features)
-        self._mean_dense = of_cosines.mean[of_cosines.features.index("dense")]
         self._limits = candidate_limits(facts.settings.tiers)
         self._cache = cache
         self._models = models or {}
@@ -159,16 +146,6 @@ class LoadedBundle:
         if cache is not None:
             for model in self._models.values():
                 cache.use(model)
-
-    @property
-    def candidates(self) -> int:
-        """Passages of a query that it was evaluated with."""
-        return self._bundle.facts.candidates
-
-    @property
-    def max_tokens(self) -> int:
-        """Tokens that a cross-encoder reads of query and text together."""
-        return self._bundle.facts.max_tokens
 
     @property
     def outage(self) -> str:
@@ -183,23 +160,6 @@ class LoadedBundle:
     def retrieve(self, query: str, top_k: int, passage_filter: PassageFilter | None = _PUBLIC) -> list[Candidate]:
         """First stage: at most `top_k` passages that pass the filter, by default the public ones; None lifts it."""
         return self._retriever.retrieve(query, top_k, passage_filter)
-
-    def rank_candidates(
-        self, query: str, candidates: Sequence[Candidate], budget_ms: float, claim: Claim | None = None
-    ) -> Ranking:
-        """Rank retrieved passages; `Ranked.index` is the position in `candidates`."""
-        ids = [candidate.passage_id for candidate in candidates]
-        return self._reranker.rank(
-            query,
-            [self._passages.text(candidate.row) for candidate in candidates],
-            ids,
-            np.array([candidate.dense_score for candidate in candidates], dtype=np.float64),
-            np.array([candidate.lexical_score for candidate in candidates], dtype=np.float64),
-            np.array([candidate.retriever_score for candidate in candidates], dtype=np.float64),
-            budget_ms,
-            passage_ids=ids,
-            claim=claim,
-        )
 
     def rank_documents(
         self,
@@ -226,39 +186,21 @@ class LoadedBundle:
         if not reading.truncate and budget_ms > 0:
             self._check_lengths(query, documents, started + _ENCODE_SHARE * budget_ms / 1000)
         documents = [text[: self._document_characters] for text in documents]
-        most = (_WORD_CHARACTERS if budget_ms > 0 else _LEAN_CHARACTERS) // max(len(documents), 1)
-        beginnings = [text[: max(most, _FEWEST_CHARACTERS)] for text in documents]
-        lexical = self._lexical.score(query, beginnings).astype(np.float64)
+        lexical = self._word_scores(query, documents, _WORD_CHARACTERS if budget_ms > 0 else LEAN_CHARACTERS)
         if budget_ms > 0:
             until = started + _ENCODE_SHARE * budget_ms / 1000
             dense, embedded = self._dense_scores(query, documents, rows, lexical, until, claim)
         else:
             dense, embedded = np.full(len(documents), self._mean_dense), 0
         spent = 1000 * (time.perf_counter() - started)
-        known = [None if row < 0 else self._dense.passage_ids[row] for row in rows.tolist()]
-        ranking = self._reranker.rank(
-            query,
-            documents,
-            _place_ids(documents),
-            dense,
-            lexical,
-            self._bundle.first_stage.scores_of_texts(dense, lexical),
-            budget_ms - spent,
-            passage_ids=known,
-            claim=claim,
-            every_pair=reading.every_pair,
+        ranking = self._rank_texts(
+            query, documents, rows, dense, lexical, budget_ms - spent, claim, every_pair=reading.every_pair
         )
         reasons = [ranking.degraded_reason] if ranking.degraded_reason else []
         if embedded < len(documents):
             reasons.insert(0, f"{embedded} of {len(documents)} documents embedded inside the budget")
         stage_ms = {"first_stage": spent, **ranking.stage_ms}
         return Ranking(ranking.items, bool(reasons), "; ".join(reasons), stage_ms, ranking.truncated, ranking.tokens)
-
-    def keep_order(self, documents: Sequence[str]) -> Ranking:
-        """The caller's own texts in the order given, all with the score of a text of which nothing is known."""
-        nothing = np.zeros(len(documents))
-        dense, retriever = nothing + self._mean_dense, nothing
-        return self._reranker.rank("", documents, _place_ids(documents), dense, nothing, retriever, 0.0)
 
     def candidates_ms(self, query: str, count: int) -> float:
         """Predicted milliseconds of the models for `rank_candidates` of this many passages, without a limit."""
@@ -274,15 +216,6 @@ class LoadedBundle:
             most = self._characters_of(reading.tokens)
             lengths = [min(length, most) for length in lengths]
         return self._encode_ms.value * fresh + self._models_ms(query, lengths, reading.every_pair)
-
-    def min_answer_score(self, tier: Tier) -> float | None:
-        """Score by a tier of the best passage below which none answers a question; None where the bundle has none."""
-        threshold = self._bundle.calibration.answer_thresholds.get(tier)
-        return None if threshold is None else threshold.score
-
-    def passage(self, candidate: Candidate) -> Passage:
-        """The passage that a candidate of `retrieve` is."""
-        return self._passages.passage(candidate.row)
 
     def reproduce_golden(self, tolerance: float) -> GoldenComparison:
         """Rank the golden queries again, without a deadline, and compare with the stored scores."""
@@ -398,8 +331,3 @@ class LoadedBundle:
         vectors = self._encoder.encode_passages([""] * len(texts), texts, _ENCODE_BATCH)
         self._encode_ms.observe(1000 * (time.perf_counter() - started) / len(texts))
         return vectors
-
-
-def _place_ids(documents: Sequence[str]) -> list[str]:
-    """Ids that order the caller's texts as given."""
-    return [f"{index:08d}" for index in range(len(documents))]

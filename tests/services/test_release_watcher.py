@@ -328,6 +328,61 @@ def test_a_newer_release_is_loaded_though_the_one_before_is_being_waited_for(
     assert watcher.fault is None
 
 
+def test_while_the_first_release_is_loaded_its_words_answer(tmp_path: Path, ledger: Ledger, loader: Loader) -> None:
+    """Whoever asked in those seconds got a 503, though the passages and words are there at once."""
+    settings = small_settings(tmp_path, serving={"poll_seconds": 3600})
+    loading, go_on = threading.Event(), threading.Event()
+    words = Loader()
+
+    def load_words(settings: Settings, release: Release) -> ScriptedBundle:
+        bundle = words(settings, release)
+        bundle.outage = "the models are being loaded"
+        return bundle
+
+    def load(settings: Settings, release: Release) -> ScriptedBundle:
+        loading.set()
+        assert go_on.wait(PATIENCE_S)
+        return loader(settings, release)
+
+    watcher = ReleaseWatcher(settings, ledger, load, Telemetry(settings.objectives), load_words=load_words)
+    release_bundle(ledger, "b1")
+    watcher.start(in_background=True)
+    assert loading.wait(PATIENCE_S)
+    assert ask(watcher) == Bypass("scorer", "the models are being loaded")
+    assert (watcher.served, watcher.outage) == (None, "the models are being loaded")
+    go_on.set()
+    until(lambda: watcher.served is not None)
+    assert ask(watcher) == "b1"
+    assert watcher.outage == ""
+    assert words.loaded[0].closed.wait(PATIENCE_S)
+    loading.clear()
+    release_bundle(ledger, "b2", "2")
+    watcher.look()
+    assert ask(watcher) == "b2"
+    assert len(words.loaded) == 1, "a swap needs none: what served before goes on"
+    watcher.stop()
+
+
+@pytest.mark.parametrize("broken", ["words", "models"])
+def test_words_end_with_the_load_and_their_fault_is_not_the_releases(
+    tmp_path: Path, ledger: Ledger, loader: Loader, broken: str
+) -> None:
+    settings = small_settings(tmp_path, serving={"poll_seconds": 3600})
+    words = Loader()
+    (words if broken == "words" else loader).broken["b1"] = ArtifactError("a file differs")
+    watcher = ReleaseWatcher(settings, ledger, loader, Telemetry(settings.objectives), load_words=words)
+    release_bundle(ledger, "b1")
+    watcher.start()
+    if broken == "words":
+        assert (ask(watcher), watcher.fault) == ("b1", None)
+    else:
+        assert watcher.fault is not None
+        assert words.loaded[0].closed.wait(PATIENCE_S)
+        with pytest.raises(NothingServed):
+            ask(watcher)
+    watcher.stop()
+
+
 def test_a_ledger_that_is_away_changes_nothing_and_is_noticed(watcher: ReleaseWatcher, ledger: Ledger) -> None:
     release_bundle(ledger, "b1")
     watcher.start()
