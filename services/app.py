@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from models.records.database import Database
 from models.records.decision_writer import DecisionWriter
 from models.serving.api_keys import KeyCheck
+from models.serving.chat_generator import ChatGenerator
 from models.serving.last_releases import LastReleases, ReleaseLedger
 from models.serving.score_cache import MemoryCache, RedisCache
 from models.settings import Settings
@@ -64,6 +65,7 @@ def create_app(
         telemetry.watch_scorers(restarts)
     watcher = ReleaseWatcher(settings, ledger, load, telemetry, last, load_words)
     check = KeyCheck(key)
+    chat = ChatGenerator(settings.generator) if settings.generator.kind == "chat" else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -71,6 +73,8 @@ def create_app(
         try:
             yield
         finally:
+            if chat is not None:
+                await chat.close()
             await anyio.to_thread.run_sync(watcher.stop)
 
     app = FastAPI(
@@ -81,7 +85,7 @@ def create_app(
         redoc_url=None,
         telemetry={"logs": False},  # FastAPI's own would record the inputs of refused requests.
     )
-    app.state.context = ServiceContext(settings, watcher, telemetry, writer, database, check)
+    app.state.context = ServiceContext(settings, watcher, telemetry, writer, database, check, chat)
     for group in (*DIALECTS, answer, release, health):
         app.include_router(group.router)
     install_error_handlers(app)

@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 from models.records.database import Database
 from models.records.decision_writer import DecisionWriter
 from models.serving.api_keys import KeyCheck
+from models.serving.chat_generator import ChatGenerator
 from models.settings import Settings
 from services.errors import InvalidRequest
 from services.release_watcher import ReleaseWatcher
@@ -26,6 +27,8 @@ class ServiceContext:
     writer: DecisionWriter
     database: Database
     key: KeyCheck
+    chat: ChatGenerator | None = None
+    """The language model that writes answers, where one is set."""
 
 
 async def _of_app(request: Request) -> ServiceContext:

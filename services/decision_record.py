@@ -116,6 +116,8 @@ async def publish(
     kept = cut_query(decision, context.settings.monitoring.kept_query_characters)
     recorded = await _is_recorded(context, kept)
     context.telemetry.ranking(decision.endpoint, ranking, decision.stage_ms)
+    if decision.generation is not None:
+        context.telemetry.generated(decision.generation)
     request.scope["state"] |= {
         "decision_id": decision.decision_id if recorded else None,
         "release_id": decision.release_id,
@@ -131,6 +133,10 @@ async def publish(
         "X-Model-Version": decision.model_version,
         "X-Degraded": "true" if decision.degraded else "false",
     }
+    if decision.generation is not None:
+        headers["X-Generator"] = decision.generation.generator
+        if decision.generation.fallback_reason:
+            headers["X-Generator-Fallback"] = decision.generation.fallback_reason
     if decision.degraded:
         headers["X-Degraded-Reason"] = decision.degraded_reason
     for name, value in headers.items():

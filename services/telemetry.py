@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from models.contracts.messages import Generation
 from models.serving.objectives import RollingLatency
 from models.serving.protocol import Ranking, ServedVersions
 from models.serving.score_cache import MemoryCache, RedisCache
@@ -73,6 +74,12 @@ class Telemetry:
         self._tiers = Counter("rerankops_scored", "Texts by the tier that decided.", ["tier"], registry=self.registry)
         self._degraded = Counter(
             "rerankops_degraded", "Degraded answers, by why.", ["route", "why"], registry=self.registry
+        )
+        self._generated = Counter(
+            "rerankops_generated",
+            "Answers written, by what wrote them, their kind, and why it was not the language model.",
+            ["generator", "kind", "fallback"],
+            registry=self.registry,
         )
         self._answers = Histogram(
             "rerankops_answer_seconds",
@@ -153,6 +160,11 @@ class Telemetry:
         """Count one answer with a ranking; what it took counts against the objectives."""
         self._answers.labels(route, tier).observe(seconds)
         self.latency.observe(1000 * seconds, degraded)
+
+    def generated(self, generation: Generation) -> None:
+        """Count one written answer."""
+        fallback = generation.fallback_reason.partition(":")[0]
+        self._generated.labels(generation.generator, generation.kind, fallback).inc()
 
     def ranking(self, route: str, ranking: Ranking, stage_ms: Mapping[str, float]) -> None:
         """Count one ranking and the stages of its request."""

@@ -100,7 +100,12 @@ class Generation(Message):
         description="An answer with citations; that no passage answers; or passages alone, since time was short."
     )
     reason: str = Field(default="", description="Why there is no answer; empty where there is one.")
-    generator: Literal["extractive"] = Field(default="extractive", description="What wrote it.")
+    generator: Literal["extractive", "chat"] = Field(default="extractive", description="What wrote it.")
+    model: str = Field(default="", description="The language model, where one wrote it.")
+    prompt_version: str = Field(default="", description="Version of the prompt that it was given.")
+    fallback_reason: str = Field(
+        default="", description="Why the extractive generator wrote and not the language model, where one is set."
+    )
 
 
 class GeneratedAnswer(Message):

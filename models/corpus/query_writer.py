@@ -1,13 +1,12 @@
-"""A language model behind an OpenAI-compatible interface: one prompt, one answer, within bounds."""
+"""The language model that writes queries: one prompt, one answer, within bounds and with patience."""
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from models.chat import ChatEndpoint, NotChat, read_answer
 from models.errors import SettingsError, SourceError
 from models.settings import QueryWriterSettings
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 _BACKOFF_S, _MOST_S = 1.0, 30.0
 """Seconds before a second attempt, doubled for each further one, and at most."""
 _ANSWER_TOKENS = 64
-_ANSWER_BYTES = 1_000_000
 _TRANSIENT = {408, 409, 425, 429}
 
 
@@ -33,10 +31,8 @@ class QueryWriter:
 
         self._settings = settings
         self._sleep = sleep
-        key = os.environ.get(settings.api_key_env, "") if settings.api_key_env else ""
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._client = httpx.Client(timeout=settings.timeout_s, headers=headers, follow_redirects=False)
-        self._url = f"{settings.url.rstrip('/')}/chat/completions"
+        self._endpoint = ChatEndpoint(settings.url, settings.model, settings.api_key_env)
+        self._client = httpx.Client(timeout=settings.timeout_s, headers=self._endpoint.headers, follow_redirects=False)
 
     def close(self) -> None:
         """Close the connections."""
@@ -48,23 +44,21 @@ class QueryWriter:
         import httpx
 
         settings = self._settings
-        body = {
-            "model": settings.model,
-            "messages": [{"role": "system", "content": system}, {"role": "user", "content": user}],
-            "temperature": settings.temperature,
-            "max_tokens": _ANSWER_TOKENS,
-        }
+        body = self._endpoint.body(system, user, temperature=settings.temperature, max_tokens=_ANSWER_TOKENS)
         problem = ""
         for attempt in range(settings.attempts):
             wait = min(_BACKOFF_S * 2**attempt, _MOST_S)
             try:
-                with self._client.stream("POST", self._url, json=body) as response:
-                    answer = _read(response) if response.is_success else b""
+                with self._client.stream("POST", self._endpoint.url, json=body) as response:
+                    if response.is_success:
+                        return read_answer(response)
             except httpx.TransportError as error:
                 problem = type(error).__name__
+            except NotChat as error:
+                raise SourceError(
+                    f"query_writer: {error}", "Check query_writer.url: most servers have the interface below /v1."
+                ) from error
             else:
-                if response.is_success:
-                    return _content(answer)
                 problem = f"status {response.status_code}"
                 if response.status_code not in _TRANSIENT and response.status_code < 500:
                     raise SettingsError(
@@ -78,33 +72,6 @@ class QueryWriter:
             f"query_writer: no answer of {settings.url} after {settings.attempts} attempts: {problem}",
             "Run again: what was written is kept.",
         )
-
-
-def _read(response: httpx.Response) -> bytes:
-    """The body as far as `_ANSWER_BYTES`: one more where it is longer."""
-    body = b""
-    for part in response.iter_bytes():
-        body += part
-        if len(body) > _ANSWER_BYTES:
-            return body[: _ANSWER_BYTES + 1]
-    return body
-
-
-def _content(answer: bytes) -> str:
-    """The text of an answer. Raises `SourceError` for what is none of this protocol."""
-    try:
-        if len(answer) > _ANSWER_BYTES:
-            raise ValueError("too long")
-        values: Any = json.loads(answer)
-        content = values["choices"][0]["message"]["content"]
-        if not isinstance(content, str):
-            raise TypeError("no text")
-    except (ValueError, LookupError, TypeError) as error:
-        raise SourceError(
-            "query_writer: an answer is not as the OpenAI interface has it: choices[0].message.content",
-            "Check query_writer.url: most servers have the interface below /v1.",
-        ) from error
-    return content
 
 
 def _asked_to_wait(response: httpx.Response) -> float:

@@ -92,7 +92,7 @@ def write_bundle(
             encoder=settings.encoder,
             index=settings.index,
             tiers=settings.tiers,
-            generator=settings.generator.model_dump(mode="json"),
+            generator=settings.generator.model_dump(include={"passages", "max_sentences", "answered_share"}),
             evaluation=settings.evaluation.model_dump(mode="json"),
         ),
     )

@@ -7,7 +7,17 @@ from models.store.steps import Step
 RELEASE_CANDIDATE = Step(
     names.RELEASE_CANDIDATE,
     "models.release.release_candidate:write_bundle",
-    ("encoder", "index", "tiers", "generator", "evaluation", "serving.golden_queries", "training.max_tokens"),
+    (
+        "encoder",
+        "index",
+        "tiers",
+        "generator.passages",
+        "generator.max_sentences",
+        "generator.answered_share",
+        "evaluation",
+        "serving.golden_queries",
+        "training.max_tokens",
+    ),
 )
 GATE_DECISION = Step(
     names.GATE_DECISION,

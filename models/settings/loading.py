@@ -189,5 +189,7 @@ def _check_together(settings: Settings) -> None:
         raise SettingsError(
             "query_writer.url: must be set, as query_writer.model, when training.pseudo_kinds has written"
         )
+    if settings.generator.kind == "chat" and not (settings.generator.url and settings.generator.model):
+        raise SettingsError("generator.url: must be set, as generator.model, when generator.kind is chat")
     if corpus.source in ("beir", "files", "folder") and not corpus.path:
         raise SettingsError(f"corpus.path: must name a folder when corpus.source is {corpus.source}")

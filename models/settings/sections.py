@@ -545,9 +545,26 @@ class CacheSettings(Section):
 class GeneratorSettings(Section):
     """How /v1/answer writes its answer."""
 
-    kind: Literal["extractive"] = Field(
-        default="extractive", description="Extractive: sentences of the passages, cited."
+    kind: Literal["extractive", "chat"] = Field(
+        default="extractive",
+        description="extractive: sentences of the passages, cited. chat: the language model at generator.url writes; "
+        "where its answer is late or not borne out by its quotes, the extractive one is given.",
     )
+    url: PasswordlessUrl = Field(
+        default="", description="Where an OpenAI-compatible interface begins, as in http://localhost:11434/v1."
+    )
+    model: str = Field(default="", description="Name of the model, as the server knows it.")
+    api_key_env: str = Field(
+        default="GENERATOR_API_KEY", description="Environment variable that holds the key, where one is needed."
+    )
+    temperature: Annotated[float, Field(ge=0, le=2)] = Field(default=0.0, description="Of the model's sampling.")
+    max_tokens: PositiveInt = Field(default=400, description="Tokens of the model's answer, at most.")
+    budget_ms: Annotated[float, Field(gt=0, le=60_000)] = Field(
+        default=15_000,
+        description="Time budget of a request to /v1/answer that names none, where a model writes, milliseconds; "
+        "retrieval and ranking keep to tiers.budget_ms.",
+    )
+    requests: PositiveInt = Field(default=8, description="Requests to the model at once; others wait in their time.")
     passages: PositiveInt = Field(default=3, description="Best passages that the answer draws on.")
     max_sentences: PositiveInt = Field(default=3, description="Sentences of an answer, at most.")
     answered_share: Annotated[float, Field(gt=0, le=1)] = Field(

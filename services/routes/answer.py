@@ -24,6 +24,7 @@ from services.errors import RankingFault, UnknownDecision, error_responses
 from services.lanes import Bypass
 from services.schemas import MIN_TIMEOUT_MS, AnswerPassage, AnswerRequest, AnswerResponse, TimeoutHeader, Versions
 from services.served_release import Work
+from services.writing import write
 
 _PASSAGES = 10
 _SENTENCE_SHARE = 0.25
@@ -40,7 +41,10 @@ class Answered:
     candidates: Sequence[Candidate]
     ranking: Ranking
     passages: Sequence[tuple[Passage, Ranked]]
+    asked: GenerateRequest
     answer: GeneratedAnswer
+    """The extractive one."""
+
     versions: ServedVersions
     stage_ms: dict[str, float]
 
@@ -55,12 +59,23 @@ async def answer(
 ) -> AnswerResponse:
     """Answer a question from the released corpus in its own words, with the place of every quote."""
     settings = context.settings
-    budget_ms = body.timeout_ms or x_timeout_ms or settings.tiers.budget_ms
-    deadline = Deadline(budget_ms, request.scope["arrived"])
+    default_ms = settings.tiers.budget_ms if context.chat is None else settings.generator.budget_ms
+    deadline = Deadline(body.timeout_ms or x_timeout_ms or default_ms, request.scope["arrived"])
     check_query(body.query, context)
-    question = _Question(body, settings, deadline)
+    # What a language model has for writing is no time to queue in for the rerankers.
+    ranked_by = deadline
+    if context.chat is not None:
+        ranked_by = Deadline(min(deadline.budget_ms, settings.tiers.budget_ms), request.scope["arrived"])
+    question = _Question(body, settings, ranked_by)
     work = Work(question.cost_ms, question.answer, question.answer_without_models, may_drop=True)
-    answered = await context.watcher.run(work, deadline, caller_left(request))
+    answered = await context.watcher.run(work, ranked_by, caller_left(request))
+    written_from = deadline.elapsed_ms
+    written = await write(
+        context.chat, answered.asked, answered.answer, deadline, settings.tiers.reserve_ms, caller_left(request)
+    )
+    stage_ms = dict(answered.stage_ms)
+    if context.chat is not None:
+        stage_ms["generate"] = deadline.elapsed_ms - written_from
     decision = decide(
         request,
         endpoint="/v1/answer",
@@ -68,15 +83,15 @@ async def answer(
         candidates=passage_candidates(answered.candidates),
         ranking=answered.ranking,
         versions=answered.versions,
-        stage_ms={**answered.stage_ms, "total": deadline.elapsed_ms},
-        answer=answered.answer,
+        stage_ms={**stage_ms, "total": deadline.elapsed_ms},
+        answer=written,
     )
     decision_id = await publish(request, response, context, answered.ranking, decision)
     return AnswerResponse(
         decision_id=decision_id,
-        answer=answered.answer.answer,
-        citations=answered.answer.citations,
-        generation=answered.answer.generation,
+        answer=written.answer,
+        citations=written.citations,
+        generation=written.generation,
         passages=[
             AnswerPassage(
                 passage_id=passage.passage_id,
@@ -169,20 +184,19 @@ class _Question:
     ) -> Answered:
         ranked_at = self._deadline.elapsed_ms
         passages = [(bundle.passage(candidates[item.index]), item) for item in ranking.items[: self._shown]]
+        settings = self._settings.generator
+        asked = GenerateRequest(
+            query=self._body.query,
+            passages=given_passages([(passage, item.score) for passage, item in passages[: settings.passages]]),
+            min_score=_min_score(bundle, ranking),
+            timeout_ms=max(self._deadline.remaining_ms, MIN_TIMEOUT_MS),
+        )
         if passages_alone:
             answer = passages_only(ranking.degraded_reason)
         else:
-            settings = self._settings.generator
-            read = [(passage, item.score) for passage, item in passages[: settings.passages]]
-            asked = GenerateRequest(
-                query=self._body.query,
-                passages=given_passages(read),
-                min_score=_min_score(bundle, ranking),
-                timeout_ms=max(self._deadline.remaining_ms, MIN_TIMEOUT_MS),
-            )
             answer = generate_extractive(asked, settings, score)
         stage_ms = {**self._stage_ms, **ranking.stage_ms, "answer": self._deadline.elapsed_ms - ranked_at}
-        return Answered(candidates, ranking, passages, answer, bundle.versions, stage_ms)
+        return Answered(candidates, ranking, passages, asked, answer, bundle.versions, stage_ms)
 
 
 def _min_score(bundle: ServedBundle, ranking: Ranking) -> float | None:
