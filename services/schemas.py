@@ -119,6 +119,9 @@ class AnswerRequest(BaseModel):
     timeout_ms: TimeoutMs | None = Field(
         default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
     )
+    stream: bool = Field(
+        default=False, description="Answer as server-sent events; the header Accept: text/event-stream asks for it too."
+    )
 
     @property
     def passage_filter(self) -> PassageFilter:
@@ -165,6 +168,18 @@ class AnswerResponse(BaseModel):
     degraded_reason: str
     versions: Versions
     stage_ms: dict[str, float]
+
+
+class PassagesEvent(BaseModel):
+    """Data of the event `passages`: what was ranked, before an answer is written."""
+
+    passages: list[AnswerPassage]
+
+
+class DeltaEvent(BaseModel):
+    """Data of an event `delta`: the next part of the answer. All of them together are the answer."""
+
+    text: str
 
 
 class RefreshResponse(BaseModel):

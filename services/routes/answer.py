@@ -1,12 +1,18 @@
-"""POST /v1/answer: retrieve, rank, answer with citations; GET /v1/decisions/{decision_id}: why."""
+"""POST /v1/answer: retrieve, rank, answer with citations; GET /v1/decisions/{decision_id}: why.
+
+A streamed answer has the passages first, since they are ranked before it is written. What a language model writes is
+sent when it is checked, not before: no reader sees a sentence taken back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
+from fastapi.responses import StreamingResponse
 
 from models.contracts.messages import Decision, GeneratedAnswer, GenerateRequest
 from models.contracts.rows import Candidate, Passage
@@ -17,12 +23,22 @@ from models.serving.generator import generate_extractive, given_passages, passag
 from models.serving.protocol import Ranked, Ranking, ServedBundle, ServedVersions, candidates_of, ranking_fault
 from models.settings import Settings
 from services.auth import NEEDS_KEY
-from services.context import Context, caller_left, check_query
+from services.context import Context, ServiceContext, caller_left, check_query
 from services.deadline import Deadline
 from services.decision_record import DECISION_ID, decide, passage_candidates, publish
-from services.errors import RankingFault, UnknownDecision, error_responses
+from services.errors import CallerLeft, RankingFault, UnknownDecision, error_response, error_responses
 from services.lanes import Bypass
-from services.schemas import MIN_TIMEOUT_MS, AnswerPassage, AnswerRequest, AnswerResponse, TimeoutHeader, Versions
+from services.log_lines import error_facts
+from services.schemas import (
+    MIN_TIMEOUT_MS,
+    AnswerPassage,
+    AnswerRequest,
+    AnswerResponse,
+    DeltaEvent,
+    PassagesEvent,
+    TimeoutHeader,
+    Versions,
+)
 from services.served_release import Work
 from services.writing import write
 
@@ -30,6 +46,8 @@ _PASSAGES = 10
 _SENTENCE_SHARE = 0.25
 """Share of the budget that scoring sentences may take, at most."""
 _WRITE_S = 2.0
+_EVENTS = "text/event-stream"
+_LOG = logging.getLogger(__name__)
 
 router = APIRouter(dependencies=NEEDS_KEY)
 
@@ -49,14 +67,25 @@ class Answered:
     stage_ms: dict[str, float]
 
 
-@router.post("/v1/answer", responses=error_responses(400, 401, 408, 413, 422, 500, 503))
+@router.post(
+    "/v1/answer",
+    response_model=AnswerResponse,
+    responses={
+        200: {
+            "description": "The answer, or with `stream` its events: `passages` (PassagesEvent), `delta` (DeltaEvent),"
+            " then `done` (AnswerResponse) or `error` (ErrorResponse).",
+            "content": {_EVENTS: {"schema": {"type": "string"}}},
+        },
+        **error_responses(400, 401, 408, 413, 422, 500, 503),
+    },
+)
 async def answer(
     body: AnswerRequest,
     request: Request,
     response: Response,
     context: Context,
     x_timeout_ms: TimeoutHeader = None,
-) -> AnswerResponse:
+) -> AnswerResponse | StreamingResponse:
     """Answer a question from the released corpus in its own words, with the place of every quote."""
     settings = context.settings
     default_ms = settings.tiers.budget_ms if context.chat is None else settings.generator.budget_ms
@@ -69,9 +98,32 @@ async def answer(
     question = _Question(body, settings, ranked_by)
     work = Work(question.cost_ms, question.answer, question.answer_without_models, may_drop=True)
     answered = await context.watcher.run(work, ranked_by, caller_left(request))
+    if not body.stream and _EVENTS not in request.headers.get("accept", ""):
+        return await _written(body, request, response, context, answered, deadline)
+    return StreamingResponse(
+        _events(body, request, context, answered, deadline),
+        media_type=_EVENTS,
+        headers={"Cache-Control": "no-store", "X-Release-Id": answered.versions.release_id},
+    )
+
+
+async def _written(
+    body: AnswerRequest,
+    request: Request,
+    response: Response,
+    context: ServiceContext,
+    answered: Answered,
+    deadline: Deadline,
+) -> AnswerResponse:
+    """Write the answer, record the decision, and say what was done."""
     written_from = deadline.elapsed_ms
     written = await write(
-        context.chat, answered.asked, answered.answer, deadline, settings.tiers.reserve_ms, caller_left(request)
+        context.chat,
+        answered.asked,
+        answered.answer,
+        deadline,
+        context.settings.tiers.reserve_ms,
+        caller_left(request),
     )
     stage_ms = dict(answered.stage_ms)
     if context.chat is not None:
@@ -92,23 +144,64 @@ async def answer(
         answer=written.answer,
         citations=written.citations,
         generation=written.generation,
-        passages=[
-            AnswerPassage(
-                passage_id=passage.passage_id,
-                document_id=passage.document_id,
-                title=passage.title,
-                text=passage.text,
-                score=float(item.score),
-                tier=item.tier,
-                rank=rank,
-            )
-            for rank, (passage, item) in enumerate(answered.passages[: body.max_passages or _PASSAGES], 1)
-        ],
+        passages=_shown(body, answered),
         degraded=decision.degraded,
         degraded_reason=decision.degraded_reason,
         versions=Versions(**asdict(answered.versions)),
         stage_ms={stage: round(milliseconds, 2) for stage, milliseconds in decision.stage_ms.items()},
     )
+
+
+async def _events(
+    body: AnswerRequest, request: Request, context: ServiceContext, answered: Answered, deadline: Deadline
+) -> AsyncIterator[str]:
+    """The events of a streamed answer. What fails behind the passages is an event too: the status has left."""
+    yield _event("passages", PassagesEvent(passages=_shown(body, answered)).model_dump_json())
+    try:
+        whole = await _written(body, request, Response(), context, answered, deadline)
+    except CallerLeft:
+        return
+    except Exception as error:
+        trace_id = request.scope["trace_id"]
+        _LOG.error("streamed answer failed", extra={"facts": {"trace_id": trace_id, **error_facts(error)}})
+        yield _event("error", bytes(error_response(error, trace_id).body).decode())
+        return
+    for part in parts_of(whole.answer, len(whole.citations)):
+        yield _event("delta", DeltaEvent(text=part).model_dump_json())
+    yield _event("done", whole.model_dump_json())
+
+
+def parts_of(answer: str, citations: int) -> list[str]:
+    """An answer cut behind each of its marks `[n]`; together they are the whole of it."""
+    parts: list[str] = []
+    start = 0
+    for number in range(1, citations + 1):
+        mark = f"[{number}]"
+        end = answer.find(mark, start)
+        if end >= 0:
+            parts.append(answer[start : end + len(mark)])
+            start = end + len(mark)
+    return [part for part in (*parts, answer[start:]) if part]
+
+
+def _event(name: str, data: str) -> str:
+    """One server-sent event; JSON has no line break."""
+    return f"event: {name}\ndata: {data}\n\n"
+
+
+def _shown(body: AnswerRequest, answered: Answered) -> list[AnswerPassage]:
+    return [
+        AnswerPassage(
+            passage_id=passage.passage_id,
+            document_id=passage.document_id,
+            title=passage.title,
+            text=passage.text,
+            score=float(item.score),
+            tier=item.tier,
+            rank=rank,
+        )
+        for rank, (passage, item) in enumerate(answered.passages[: body.max_passages or _PASSAGES], 1)
+    ]
 
 
 @router.get("/v1/decisions/{decision_id}", responses=error_responses(401, 404, 422, 500, 503))

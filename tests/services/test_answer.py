@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -15,7 +16,7 @@ from models.serving.loaded_bundle import LoadedBundle
 from models.serving.protocol import candidates_of
 from services.deadline import Deadline
 from services.lanes import Bypass
-from services.routes.answer import _Question
+from services.routes.answer import _Question, parts_of
 from services.schemas import AnswerRequest
 from tests.services.conftest import Running
 from tests.small_bundle import BUDGET_MS, KEY_QUESTION, QUESTION, SECRET, STAFF, Handbook, Small, in_force
@@ -142,6 +143,68 @@ def test_stages_are_timed_once_each_and_fit_into_the_total(running: Running) -> 
     assert all(milliseconds >= 0 for milliseconds in stage_ms.values())
     parts = sum(milliseconds for stage, milliseconds in stage_ms.items() if stage != "total")
     assert parts <= stage_ms["total"] + 0.05  # Each is rounded to a hundredth.
+
+
+def events_of(response: Any) -> list[tuple[str, Any]]:
+    """Names and data of the server-sent events of a response."""
+    assert response.status_code == 200, response.text
+    assert response.headers["Content-Type"].startswith("text/event-stream")
+    parts = [part.split("\n") for part in response.text.removesuffix("\n\n").split("\n\n")]
+    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in parts]
+
+
+@pytest.mark.parametrize(
+    "asked", [{"json": {"query": QUESTION, "stream": True}}, {"headers": {"Accept": "text/event-stream"}}]
+)
+def test_a_streamed_answer_has_the_passages_first_and_is_the_same(running: Running, asked: dict[str, Any]) -> None:
+    events = events_of(running.client.post("/v1/answer", **{"json": {"query": QUESTION}, **asked}))
+    names = [name for name, _ in events]
+    assert (names[0], names[-1], set(names[1:-1])) == ("passages", "done", {"delta"})
+    done, whole = events[-1][1], running.answer(QUESTION)
+    assert events[0][1]["passages"] == done["passages"]
+    assert "".join(data["text"] for name, data in events if name == "delta") == done["answer"] == whole["answer"]
+    assert [name for name in names if name == "delta"] == ["delta"] * len(done["citations"])
+    assert done["citations"] == whole["citations"]
+    record = running.client.get(f"/v1/decisions/{done['decision_id']}").json()
+    assert (record["answer"], record["generation"]) == (done["answer"], done["generation"])
+
+
+def test_a_streamed_question_that_nothing_answers_is_told_so(running: Running) -> None:
+    events = events_of(running.client.post("/v1/answer", json={"query": "xylophone quartet", "stream": True}))
+    assert [name for name, _ in events] == ["passages", "delta", "done"]
+    assert (events[1][1]["text"], events[2][1]["generation"]["kind"]) == (NO_ANSWER, "no_answer")
+
+
+def test_what_is_refused_before_the_stream_is_a_plain_error(running: Running) -> None:
+    response = running.client.post("/v1/answer", json={"query": " ", "stream": True})
+    assert (response.status_code, response.json()["error"]["code"]) == (422, "invalid_request")
+
+
+def test_what_fails_inside_the_stream_is_an_event_without_the_inside(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a path of ours")
+
+    monkeypatch.setattr("services.routes.answer.decide", fail)
+    events = events_of(running.client.post("/v1/answer", json={"query": QUESTION, "stream": True}))
+    assert [name for name, _ in events] == ["passages", "error"]
+    assert events[1][1]["error"]["code"] == "internal_error"
+    assert "a path of ours" not in str(events)
+
+
+@pytest.mark.parametrize(
+    ("answer", "citations", "parts"),
+    [
+        ("A. [1] B. [2]", 2, ["A. [1]", " B. [2]"]),
+        ("It says [2] here. [1] B. [2] tail", 2, ["It says [2] here. [1]", " B. [2]", " tail"]),
+        ("No marks.", 0, ["No marks."]),
+        ("No marks.", 2, ["No marks."]),
+        ("", 0, []),
+    ],
+)
+def test_the_parts_of_an_answer_are_all_of_it(answer: str, citations: int, parts: list[str]) -> None:
+    assert parts_of(answer, citations) == parts
 
 
 def test_the_decision_is_stored_and_returned_whole(running: Running) -> None:
