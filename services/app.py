@@ -23,7 +23,7 @@ from services.context import ServiceContext
 from services.dialects import cohere, infinity, mixedbread, openai, sglang, tei, union, vllm
 from services.errors import install_error_handlers
 from services.release_watcher import ReleaseWatcher
-from services.routes import answer, health, release
+from services.routes import answer, feedback, health, release, retrieve
 from services.telemetry import Telemetry
 from services.version import service_version
 
@@ -86,7 +86,7 @@ def create_app(
         telemetry={"logs": False},  # FastAPI's own would record the inputs of refused requests.
     )
     app.state.context = ServiceContext(settings, watcher, telemetry, writer, database, check, chat)
-    for group in (*DIALECTS, answer, release, health):
+    for group in (*DIALECTS, retrieve, answer, feedback, release, health):
         app.include_router(group.router)
     install_error_handlers(app)
     # The one added last stands outermost.

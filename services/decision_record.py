@@ -15,15 +15,18 @@ from fastapi import Request, Response
 
 from models.contracts.messages import PROBE_CALLER, CandidateMessage, Decision, GeneratedAnswer
 from models.contracts.rows import Candidate
+from models.records import decisions
 from models.serving.protocol import Ranking, ServedVersions
 from models.text.words import count_words
 from services.context import ServiceContext
+from services.errors import UnknownDecision
 from services.log_lines import error_facts
 
-DECISION_ID = r"^[0-9a-f]{32}$"
 _LOG = logging.getLogger(__name__)
 _NOT_IN_HEADERS = re.compile(r"[^\x20-\x7e]")
 _MAX_HEADER = 200
+_WRITE_S = 2.0
+"""Wait for the database to have what is on the disk, at most."""
 _RECORD_S = 5.0
 """Wait for the disk, at most; what is not on it by then has no id."""
 
@@ -104,6 +107,16 @@ def decide(
         citations=[] if answer is None else answer.citations,
         generation=None if answer is None else answer.generation,
     )
+
+
+def stored_decision(context: ServiceContext, decision_id: str) -> Decision:
+    """The record of an answer, also of one that was given just now. Raises `UnknownDecision`."""
+    context.writer.flush(_WRITE_S)
+    stored = decisions.get(context.database, decision_id)
+    if stored is None:
+        hint = "It is unknown, or still waits for the database: rerankops_decisions_spooled in /metrics"
+        raise UnknownDecision("No decision with this id is stored", hint, param="decision_id")
+    return stored
 
 
 async def publish(

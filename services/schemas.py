@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Header
 from pydantic import (
@@ -23,6 +23,7 @@ from models.retrieval.passage_filter import PassageFilter
 
 MIN_TIMEOUT_MS, MAX_TIMEOUT_MS = 0.001, 60_000.0
 MAX_TOP_K = 1000
+DECISION_ID = r"^[0-9a-f]{32}$"
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
 """Python reads 1_000 and nan as numbers too."""
 
@@ -62,6 +63,10 @@ TimeoutHeader = Annotated[
     Header(),
 ]
 """The same as a header, which can be left out and has no null."""
+
+
+Labels = list[Annotated[str, StringConstraints(min_length=1, max_length=200)]]
+_LABELS = "Access labels of the end user, vouched for by the caller; public passages need none."
 
 
 class ApiVersion(BaseModel):
@@ -111,11 +116,7 @@ class AnswerRequest(BaseModel):
     max_passages: int | None = Field(
         default=None, ge=1, le=MAX_TOP_K, description="Passages returned; 10, or fewer when fewer are retrieved."
     )
-    labels: list[Annotated[str, StringConstraints(min_length=1, max_length=200)]] = Field(
-        default=[],
-        max_length=100,
-        description="Access labels of the end user, vouched for by the caller; public passages need none.",
-    )
+    labels: Labels = Field(default=[], max_length=100, description=_LABELS)
     timeout_ms: TimeoutMs | None = Field(
         default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
     )
@@ -127,6 +128,53 @@ class AnswerRequest(BaseModel):
     def passage_filter(self) -> PassageFilter:
         """What passages must be like to be retrieved."""
         return PassageFilter(labels=frozenset(self.labels))
+
+
+class RetrieveRequest(BaseModel):
+    """A question to the first stage."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    query: Question = Field(description="The question.")
+    top_k: int | None = Field(default=None, ge=1, le=MAX_TOP_K, description="Passages retrieved; serving.candidates.")
+    labels: Labels = Field(default=[], max_length=100, description=_LABELS)
+    timeout_ms: TimeoutMs | None = Field(
+        default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
+    )
+
+    @property
+    def passage_filter(self) -> PassageFilter:
+        """What passages must be like to be retrieved."""
+        return PassageFilter(labels=frozenset(self.labels))
+
+
+class RetrievedPassage(BaseModel):
+    """A passage with its scores in the first stage; `retriever` says which search found it."""
+
+    passage_id: str
+    document_id: str
+    title: str
+    text: str
+    rank: int
+    retriever_score: float
+    dense_score: float
+    lexical_score: float
+    retriever: Literal["dense", "lexical", "hybrid"]
+
+
+class FeedbackRequest(BaseModel):
+    """What a user did with an answer, or thinks of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    decision_id: str = Field(pattern=DECISION_ID, description="The answer's decision_id.")
+    passage_id: Annotated[str, StringConstraints(min_length=1, max_length=1000)] | None = Field(
+        default=None, description="A passage that it ranked; left out for the answer itself."
+    )
+    kind: Literal["click", "thumb", "citation"] = Field(
+        description="A click on a passage, a thumb for a passage or the answer, or whether a citation bears it out."
+    )
+    value: float = Field(default=1.0, ge=-1, le=1, allow_inf_nan=False, description="-1 is against it, 1 for it.")
 
 
 class AnswerPassage(BaseModel):
@@ -149,6 +197,15 @@ class Versions(BaseModel):
     model_version: str
     index_version: str
     corpus_version: str
+
+
+class RetrieveResponse(BaseModel):
+    """Passages in the order of the first stage, best first."""
+
+    passages: list[RetrievedPassage]
+    versions: Versions
+    contract_version: str
+    milliseconds: float
 
 
 class AnswerResponse(BaseModel):

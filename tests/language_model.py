@@ -30,15 +30,16 @@ def write_language_model(folder: Path, says: str | None) -> Path:
     behind the text comes the end, behind all else the text.
     """
     import torch
+    import transformers
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+    library: Any = transformers  # its type hints lack what is loaded when it is asked for
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     backend = Tokenizer(models.BPE(vocab={byte: number for number, byte in enumerate(sorted(alphabet))}, merges=[]))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     roles = ["<|system|>", "<|user|>", "<|assistant|>"]
-    tokenizer: Any = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=_END, pad_token=_END)
+    tokenizer: Any = library.PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=_END, pad_token=_END)
     tokenizer.add_special_tokens({"additional_special_tokens": roles})
     if says is not None:
         tokenizer.add_tokens([says])
@@ -46,7 +47,7 @@ def write_language_model(folder: Path, says: str | None) -> Path:
     tokenizer.save_pretrained(folder)
     size = len(tokenizer) + len(tokenizer) % 2
     torch.manual_seed(0)
-    config = LlamaConfig(
+    config = library.LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=size,
         intermediate_size=8,
@@ -58,7 +59,7 @@ def write_language_model(folder: Path, says: str | None) -> Path:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model: Any = LlamaForCausalLM(config)
+    model: Any = library.LlamaForCausalLM(config)
     if says is not None:
         text, end = tokenizer.convert_tokens_to_ids(says), tokenizer.eos_token_id
         with torch.no_grad():

@@ -143,6 +143,17 @@ class Decision(Message):
     generation: Generation | None = Field(default=None, description="How that text came about.")
 
 
+class Feedback(Message):
+    """What a caller says of an answer, or of a passage that it showed."""
+
+    decision_id: str = Field(description="Decision that it is about.")
+    passage_id: str | None = Field(default=None, description="Passage; null is the answer itself.")
+    kind: Literal["click", "thumb", "citation"] = Field(
+        description="A click on a passage, a thumb for a passage or the answer, or whether a citation bears it out."
+    )
+    value: float = Field(ge=-1, le=1, allow_inf_nan=False, description="-1 is against it, 1 for it.")
+
+
 MESSAGES: tuple[type[Message], ...] = (
     CandidateMessage,
     CandidateSet,
@@ -153,4 +164,5 @@ MESSAGES: tuple[type[Message], ...] = (
     Generation,
     GeneratedAnswer,
     Decision,
+    Feedback,
 )

@@ -120,6 +120,23 @@ class DecisionRow(Base):
     record: Mapped[dict[str, Any]]
 
 
+class FeedbackRow(Base):
+    """What a caller said last of a passage of a decision, or of its answer, whose `passage_id` is empty."""
+
+    __tablename__ = "feedback"
+    __table_args__ = (
+        CheckConstraint("kind IN ('click', 'thumb', 'citation')", name="kind"),
+        CheckConstraint("value >= -1 AND value <= 1", name="value"),
+    )
+
+    decision_id: Mapped[str] = mapped_column(ForeignKey("decisions.decision_id", ondelete="CASCADE"), primary_key=True)
+    passage_id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[float]
+    caller: Mapped[str]
+    time: Mapped[datetime] = mapped_column(index=True)
+
+
 class IncidentRow(Base):
     """Something that a person should look at; open until `closed` is set."""
 

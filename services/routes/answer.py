@@ -16,7 +16,6 @@ from fastapi.responses import StreamingResponse
 
 from models.contracts.messages import Decision, GeneratedAnswer, GenerateRequest
 from models.contracts.rows import Candidate, Passage
-from models.records import decisions
 from models.serving.answer import ScoreSentences
 from models.serving.batching import Claim
 from models.serving.generator import generate_extractive, given_passages, passages_only
@@ -25,11 +24,12 @@ from models.settings import Settings
 from services.auth import NEEDS_KEY
 from services.context import Context, ServiceContext, caller_left, check_query
 from services.deadline import Deadline
-from services.decision_record import DECISION_ID, decide, passage_candidates, publish
-from services.errors import CallerLeft, RankingFault, UnknownDecision, error_response, error_responses
+from services.decision_record import decide, passage_candidates, publish, stored_decision
+from services.errors import CallerLeft, RankingFault, error_response, error_responses
 from services.lanes import Bypass
 from services.log_lines import error_facts
 from services.schemas import (
+    DECISION_ID,
     MIN_TIMEOUT_MS,
     AnswerPassage,
     AnswerRequest,
@@ -45,7 +45,6 @@ from services.writing import write
 _PASSAGES = 10
 _SENTENCE_SHARE = 0.25
 """Share of the budget that scoring sentences may take, at most."""
-_WRITE_S = 2.0
 _EVENTS = "text/event-stream"
 _LOG = logging.getLogger(__name__)
 
@@ -207,13 +206,7 @@ def _shown(body: AnswerRequest, answered: Answered) -> list[AnswerPassage]:
 @router.get("/v1/decisions/{decision_id}", responses=error_responses(401, 404, 422, 500, 503))
 def decision(decision_id: Annotated[str, Path(pattern=DECISION_ID)], context: Context) -> Decision:
     """The stored record of an answered request: query, candidates, every score and tier, versions, latencies."""
-    # A caller may ask for the decision that it was just given.
-    context.writer.flush(_WRITE_S)
-    stored = decisions.get(context.database, decision_id)
-    if stored is None:
-        hint = "It is unknown, or still waits for the database: rerankops_decisions_spooled in /metrics"
-        raise UnknownDecision("No decision with this id is stored", hint, param="decision_id")
-    return stored
+    return stored_decision(context, decision_id)
 
 
 class _Question:

@@ -28,7 +28,7 @@ from models.records.tables import Base, DecisionRow, GateDecisionRow, IncidentRo
 from models.settings import ROOT
 from tests.databases import RunPython, start_together
 
-NEWEST = "0005"
+NEWEST = "0006"
 """The last migration."""
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
