@@ -183,7 +183,7 @@ def measure(folder: Path) -> list[Outcome]:
         "TIERS__BUDGET_MS": "30000",
         "SERVING__MAX_QUEUE_MS": "1e9",
     }
-    with start_service(home, **settings) as service:
+    with start_service(home, port=None, **settings) as service:
         asked = {"url": service.url, "key": service.key, "query": QUERY, "documents": list(DOCUMENTS)}
         body = {"model": "champion", "query": QUERY, "documents": list(DOCUMENTS)}
         authorized = {"Authorization": f"Bearer {service.key}"}

@@ -61,7 +61,7 @@ def measured() -> dict[str, Any]:
     peer.max_seq_length = length
     taken: dict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as scratch:
-        engines = {kind: engine_of(kind, folder, Path(scratch) / kind, length) for kind in _kinds()}
+        engines = {kind: engine_of(kind, folder, Path(scratch) / kind, length, sample.calibration) for kind in _kinds()}
         contestants = {
             **{
                 f"cross_encoder_{size}": lambda size=size: peer.predict(pairs, batch_size=size, show_progress_bar=False)

@@ -343,7 +343,7 @@ def main() -> None:
             "SERVING__POLL_SECONDS": "3600",
             "CACHE__MAX_MB": "0",
         }
-        with start_service(deployment.home, **given) as service:
+        with start_service(deployment.home, port=None, **given) as service:
             bench = Bench(service, deployment, settings.tiers.budget_ms, options.seconds)
             figures = asyncio.run(measure(bench, parts, overload_s, options.soak or 0.0))
     for table in figures.values():

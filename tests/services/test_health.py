@@ -193,7 +193,7 @@ def test_health_and_answers_do_not_wait_for_threads_that_read_the_database(
         blocked.release()
         assert go_on.wait(PATIENCE_S)
 
-    monkeypatch.setattr("services.routes.answer.decisions.get", wait)
+    monkeypatch.setattr("services.decision_record.decisions.get", wait)
 
     async def go() -> list[int]:
         transport = httpx.ASGITransport(service.app)
