@@ -57,6 +57,12 @@ TimeoutMs = Annotated[
     # In this order: behind a validator, pydantic says `ge` in the schema, which is no word of JSON Schema.
     float, Field(ge=MIN_TIMEOUT_MS, le=MAX_TIMEOUT_MS, allow_inf_nan=False), BeforeValidator(_check_number)
 ]
+TimeBudget = Annotated[
+    TimeoutMs | None,
+    Field(description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."),
+]
+"""A field of a request that says how long its answer may take."""
+
 TimeoutHeader = Annotated[
     TimeoutMs | None,
     WithJsonSchema({"type": "number", "minimum": MIN_TIMEOUT_MS, "maximum": MAX_TIMEOUT_MS}),
@@ -117,9 +123,7 @@ class AnswerRequest(BaseModel):
         default=None, ge=1, le=MAX_TOP_K, description="Passages returned; 10, or fewer when fewer are retrieved."
     )
     labels: Labels = Field(default=[], max_length=100, description=_LABELS)
-    timeout_ms: TimeoutMs | None = Field(
-        default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
-    )
+    timeout_ms: TimeBudget = None
     stream: bool = Field(
         default=False, description="Answer as server-sent events; the header Accept: text/event-stream asks for it too."
     )
@@ -138,9 +142,7 @@ class RetrieveRequest(BaseModel):
     query: Question = Field(description="The question.")
     top_k: int | None = Field(default=None, ge=1, le=MAX_TOP_K, description="Passages retrieved; serving.candidates.")
     labels: Labels = Field(default=[], max_length=100, description=_LABELS)
-    timeout_ms: TimeoutMs | None = Field(
-        default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
-    )
+    timeout_ms: TimeBudget = None
 
     @property
     def passage_filter(self) -> PassageFilter:

@@ -10,7 +10,7 @@ from services.auth import NEEDS_KEY
 from services.dialects.parts import FAILURES, meta
 from services.errors import error_responses
 from services.ranking import RankerOfRequest, RankingRequest
-from services.schemas import Question, RerankMeta, Text, TimeoutMs
+from services.schemas import Question, RerankMeta, Text, TimeBudget
 
 router = APIRouter(dependencies=NEEDS_KEY)
 
@@ -36,9 +36,7 @@ class RerankRequest(BaseModel):
         default=None, ge=0, le=999, description="Accepted; requests run in order of their deadlines."
     )
     return_documents: bool | None = Field(default=None, description="Return each result's text as document.text.")
-    timeout_ms: TimeoutMs | None = Field(
-        default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
-    )
+    timeout_ms: TimeBudget = None
 
 
 class RerankDocument(BaseModel):

@@ -13,7 +13,7 @@ from services.dialects.parts import FAILURES, Model, Usage, first, score_of
 from services.error_bodies import StatusErrorResponse
 from services.errors import error_responses
 from services.ranking import RankerOfRequest, RankingRequest
-from services.schemas import Question, Text, TimeoutMs
+from services.schemas import Question, Text, TimeBudget
 
 router = APIRouter(dependencies=NEEDS_KEY)
 _UNSPECIFIED = "default/not-specified"
@@ -31,9 +31,7 @@ class InfinityRequest(BaseModel):
     return_documents: bool = Field(default=False, description="Return each document.")
     raw_scores: bool = Field(default=False, description="Raw scores instead of probabilities.")
     top_n: int | None = Field(default=None, ge=1, description="Results returned; all when left out.")
-    timeout_ms: TimeoutMs | None = Field(
-        default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
-    )
+    timeout_ms: TimeBudget = None
 
 
 class InfinityResult(BaseModel):

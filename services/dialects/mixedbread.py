@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,7 +12,7 @@ from services.dialects.parts import (
     FAILURES,
     Document,
     Model,
-    Name,
+    RankFields,
     Usage,
     document_texts,
     first,
@@ -21,7 +21,7 @@ from services.dialects.parts import (
 )
 from services.errors import error_responses
 from services.ranking import RankerOfRequest, RankingRequest
-from services.schemas import Question, RerankMeta, TimeoutMs
+from services.schemas import Question, RerankMeta, TimeBudget
 
 router = APIRouter(dependencies=NEEDS_KEY)
 
@@ -38,15 +38,11 @@ class RerankingRequest(BaseModel):
     )
     top_k: int | None = Field(default=None, ge=1, description="Results returned; all when left out.")
     return_input: bool = Field(default=False, description="Return the text of each input.")
-    rank_fields: list[Annotated[Name, Field(max_length=200)]] | None = Field(
+    rank_fields: RankFields | None = Field(
         default=None,
-        min_length=1,
-        max_length=100,
         description="Fields that are ranked of inputs that are objects; each needs one of them, a string.",
     )
-    timeout_ms: TimeoutMs | None = Field(
-        default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
-    )
+    timeout_ms: TimeBudget = None
 
 
 class RerankingResult(BaseModel):

@@ -56,6 +56,8 @@ Document = Annotated[
 ]
 """A text, or an object that has one."""
 Name = Annotated[str, AfterValidator(_check_characters)]
+RankFields = Annotated[list[Annotated[Name, Field(max_length=200)]], Field(min_length=1, max_length=100)]
+"""Names of the fields that are ranked of documents that are objects."""
 
 
 def texts_without_rank_fields(field: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from services.dialects.parts import FAILURES, Model, first
 from services.error_bodies import FlatErrorResponse
 from services.errors import error_responses
 from services.ranking import RankerOfRequest, RankingRequest
-from services.schemas import Question, Text, TimeoutMs
+from services.schemas import Question, Text, TimeBudget
 
 router = APIRouter(dependencies=NEEDS_KEY)
 
@@ -28,9 +28,7 @@ class SglangRequest(BaseModel):
     documents: list[Text] = Field(min_length=1, description="Texts to rank, at most serving.max_documents.")
     top_n: int | None = Field(default=None, ge=1, description="Results returned; all when left out.")
     return_documents: bool = Field(default=True, description="Return each document.")
-    timeout_ms: TimeoutMs | None = Field(
-        default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
-    )
+    timeout_ms: TimeBudget = None
 
 
 class SglangResult(BaseModel):

@@ -17,7 +17,7 @@ from services.dialects.union import UnionRequest, UnionResponse, rerank_union
 from services.dialects.vllm import MAX_QUERIES
 from services.errors import BODY_TAGS, EmptyInput, NothingServed, error_responses
 from services.ranking import Ranker, RankerOfRequest, RankingRequest
-from services.schemas import MAX_TIMEOUT_MS, Question, Text, TimeoutMs
+from services.schemas import MAX_TIMEOUT_MS, Question, Text, TimeBudget
 from services.version import service_version
 
 router = APIRouter(dependencies=NEEDS_KEY)
@@ -41,9 +41,7 @@ class TeiRequest(BaseModel):
     )
     model: Model = None
     top_n: int | None = Field(default=None, ge=0, description="Results returned; all when left out, and for 0.")
-    timeout_ms: TimeoutMs | None = Field(
-        default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
-    )
+    timeout_ms: TimeBudget = None
 
 
 class DocumentsRequest(UnionRequest):

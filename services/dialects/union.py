@@ -7,7 +7,7 @@ send unless told otherwise and the others do not mind.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,7 +19,7 @@ from services.dialects.parts import (
     FAILURES,
     Document,
     Model,
-    Name,
+    RankFields,
     Usage,
     document_texts,
     first,
@@ -29,7 +29,7 @@ from services.dialects.parts import (
 )
 from services.errors import error_responses
 from services.ranking import Ranker, RankerOfRequest, RankingRequest
-from services.schemas import Question, RerankMeta, TimeoutMs
+from services.schemas import Question, RerankMeta, TimeBudget
 
 router = APIRouter(dependencies=NEEDS_KEY)
 
@@ -48,10 +48,8 @@ class UnionRequest(BaseModel):
     top_n: int | None = Field(default=None, ge=0, description="Results returned; all when left out, and for 0.")
     top_k: int | None = Field(default=None, ge=1, description="The same, by Voyage's name.")
     return_documents: bool | None = Field(default=None, description="False leaves the documents out of the answer.")
-    rank_fields: list[Annotated[Name, Field(max_length=200)]] | None = Field(
+    rank_fields: RankFields | None = Field(
         default=None,
-        min_length=1,
-        max_length=100,
         description="Fields that are ranked of documents that are objects; each needs one of them, a string.",
     )
     max_tokens_per_doc: int | None = Field(
@@ -62,9 +60,7 @@ class UnionRequest(BaseModel):
     )
     use_activation: bool | None = Field(default=None, description="False gives raw scores instead of probabilities.")
     priority: int | None = Field(default=None, description="Accepted; requests run in order of their deadlines.")
-    timeout_ms: TimeoutMs | None = Field(
-        default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
-    )
+    timeout_ms: TimeBudget = None
 
 
 class UnionDocument(BaseModel):

@@ -18,7 +18,7 @@ from services.dialects.parts import FAILURES, Model, Usage, score_of
 from services.error_bodies import StatusErrorResponse
 from services.errors import InvalidRequest, Overloaded, error_responses
 from services.ranking import Ranker, RankerOfRequest, RankingAnswer, RankingRequest
-from services.schemas import Question, Text, TimeoutMs
+from services.schemas import Question, Text, TimeBudget
 
 router = APIRouter(dependencies=NEEDS_KEY)
 MAX_QUERIES = 32
@@ -64,9 +64,7 @@ class ScoreRequest(BaseModel):
         default=None, ge=-1, description="Tokens read of a pair; what the model reads when left out, and for -1."
     )
     use_activation: bool | None = Field(default=None, description="False gives raw scores instead of probabilities.")
-    timeout_ms: TimeoutMs | None = Field(
-        default=None, description="Time budget, milliseconds; before the header X-Timeout-Ms and tiers.budget_ms."
-    )
+    timeout_ms: TimeBudget = None
 
     @model_validator(mode="after")
     def _check_names(self) -> ScoreRequest:
