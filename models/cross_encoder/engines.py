@@ -82,9 +82,8 @@ def load_engine(
     if kind == "bf16":
         require_bfloat16(tier)
         return Bfloat16Scorer.load(model, max_tokens, threads)
-    if (
-        kind == "int8" and (engines / tier / SMOOTHING).is_file()
-    ):  # else a graph, as of other architectures and of older bundles
+    # int8 of other architectures, and of older bundles, is a graph.
+    if kind == "int8" and (engines / tier / SMOOTHING).is_file():
         return Int8Scorer.load(model, engines / tier, max_tokens, threads)
     return OnnxScorer.load(engines / tier, max_tokens, threads)
 

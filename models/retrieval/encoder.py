@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -161,15 +161,9 @@ class Encoder:
             return self._encode(passages, "document", batch_size, progress)
         import torch
 
-        ids, threads = self._token_ids(passages, "document"), torch.get_num_threads()
-        vectors = np.empty((len(passages), self.dimensions), dtype=np.float32)
-        done = 0
-        for number, (rows, computed) in enumerate(self._packed.vectors(ids, threads), start=1):
-            vectors[rows] = self._normalized(computed)
-            done += len(rows)
-            if progress is not None and (number % _PACKS_PER_REPORT == 0 or done == len(passages)):
-                progress(done, len(passages))
-        return vectors
+        packs = self._packed.vectors(self._token_ids(passages, "document"), torch.get_num_threads())
+        normalized = ((rows, self._normalized(vectors)) for rows, vectors in packs)
+        return self._collected(normalized, len(passages), _PACKS_PER_REPORT, progress)
 
     def encode_queries(self, texts: Sequence[str], batch_size: int = 32) -> NDArray[np.float32]:
         """Vectors [n, dimensions] in the order given."""
@@ -178,18 +172,31 @@ class Encoder:
     def _encode(
         self, texts: list[str], task: Task, batch_size: int, progress: Callable[[int, int], None] | None = None
     ) -> NDArray[np.float32]:
-        vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
         counts = self._token_counts(texts, task)
         batches = batches_of_one_length(counts, batch_size)
         # A few tokens are a few rows of the matrix product, for which there are other kernels: they are repeated.
         times = [ceil(_ROWS / (counts[rows[0]] * len(rows) or _ROWS)) for rows in batches]
         work = [[texts[row] for row in rows] * count for rows, count in zip(batches, times, strict=True)]
-        done = 0
-        for number, (rows, computed) in enumerate(zip(batches, self._compute(work, task), strict=True), start=1):
-            vectors[rows] = computed[: len(rows)]
-            done += len(rows)
-            if progress is not None and (number % _BATCHES_PER_REPORT == 0 or number == len(batches)):
-                progress(done, len(texts))
+        computed = (
+            (rows, vectors[: len(rows)]) for rows, vectors in zip(batches, self._compute(work, task), strict=True)
+        )
+        return self._collected(computed, len(texts), _BATCHES_PER_REPORT, progress)
+
+    def _collected(
+        self,
+        parts: Iterable[tuple[Sequence[int] | NDArray[np.int64], NDArray[np.float32]]],
+        count: int,
+        parts_per_report: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> NDArray[np.float32]:
+        """Vectors [count, dimensions] from parts of them, each with its rows."""
+        vectors = np.empty((count, self.dimensions), dtype=np.float32)
+        embedded = 0
+        for number, (rows, part) in enumerate(parts, start=1):
+            vectors[rows] = part
+            embedded += len(rows)
+            if progress is not None and (number % parts_per_report == 0 or embedded == count):
+                progress(embedded, count)
         return vectors
 
     def _compute(self, batches: Sequence[list[str]], task: Task) -> Iterator[NDArray[np.float32]]:

@@ -149,14 +149,14 @@ def _cited(passage: GivenPassage, quote: str) -> Citation | None:
     if len(quote) < _FEWEST_CHARACTERS:
         return None
     pattern = r"\s+".join(map(re.escape, quote.split()))
-    found = re.search(pattern, passage.text[:_PASSAGE_CHARACTERS])
-    if found is None:
+    quoted = re.search(pattern, passage.text[:_PASSAGE_CHARACTERS])
+    if quoted is None:
         return None
     return Citation(
         passage_id=passage.passage_id,
         document_id=passage.document_id,
         title=passage.title,
-        quote=found.group(),
-        start=passage.start + found.start(),
-        end=passage.start + found.end(),
+        quote=quoted.group(),
+        start=passage.start + quoted.start(),
+        end=passage.start + quoted.end(),
     )

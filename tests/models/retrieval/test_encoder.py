@@ -206,8 +206,8 @@ def test_progress_counts_up_to_the_end(encoder: Encoder) -> None:
     encoder.encode_passages(
         [""] * 20, ["text"] * 20, batch_size=2, progress=lambda done, all_: seen.append((done, all_))
     )
-    assert seen[-1] == (20, 20)
-    assert seen == sorted(set(seen))
+    # In bfloat16 20 texts are fewer packs than there are between two reports.
+    assert seen == ([(16, 20), (20, 20)] if encoder._precision == "fp32" else [(20, 20)])
 
 
 def test_nothing_gives_no_vectors(encoder: Encoder) -> None:
