@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from datetime import UTC, datetime
+
 from models.records.ledger import BundleVersions, Ledger, Release
 
 
@@ -14,6 +17,24 @@ def versions_of(bundle_version: str, model_version: str = "1") -> BundleVersions
         corpus_version="c",
         model_versions={"large": "l", "compact": "s"},
         settings_digest="d",
+    )
+
+
+def release_of(versions: BundleVersions, release_id: str = "r-1") -> Release:
+    """An active release of a bundle, as a ledger would give it."""
+    return Release(
+        **asdict(versions),
+        sequence=1,
+        release_id=release_id,
+        action="release",
+        state="active",
+        gate_decision_id=None,
+        previous_release_id=None,
+        restores_release_id=None,
+        actor="ana",
+        reason="test",
+        created_at=datetime.now(UTC),
+        activated_at=None,
     )
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,8 @@ import pytest
 
 from models.corpus.versions import TABLES, corpus_versions, tables_of
 from models.errors import ArtifactError
-from models.records.ledger import Release
 from models.store.artifacts import Artifact, ArtifactStore
-from tests.releases import versions_of
+from tests.releases import release_of, versions_of
 
 
 @pytest.fixture
@@ -39,28 +37,12 @@ def versions(tables: dict[str, Artifact]) -> dict[str, str]:
     return {name: artifact.data_version for name, artifact in tables.items()}
 
 
-def release_of(corpus_version: str, release_id: str) -> Release:
-    return Release(
-        **asdict(replace(versions_of("b"), corpus_version=corpus_version)),
-        sequence=1,
-        release_id=release_id,
-        action="release",
-        state="active",
-        gate_decision_id=None,
-        previous_release_id=None,
-        restores_release_id=None,
-        actor="ana",
-        reason="test",
-        created_at=datetime.now(UTC),
-        activated_at=None,
-    )
-
-
 def test_versions_are_listed_with_their_rows_and_releases(store: ArtifactStore) -> None:
     monday, tuesday = read(store, "monday", "abc"), read(store, "tuesday", "abcd")
     store.point(monday[TABLES[0]])
     names = [tables[TABLES[0]].data_version for tables in (monday, tuesday)]
-    result = {item.data_version: item for item in corpus_versions(store, [release_of(names[1], "r7")])}
+    release = release_of(replace(versions_of("b"), corpus_version=names[1]), "r7")
+    result = {item.data_version: item for item in corpus_versions(store, [release])}
     assert set(result) == set(names)
     assert [result[name].rows for name in names] == [{"documents": 2, "passages": 3}, {"documents": 2, "passages": 4}]
     assert [result[name].current for name in names] == [True, False]

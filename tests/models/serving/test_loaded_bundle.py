@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from models.contracts.rows import Passage
 from models.contracts.tiers import MODEL_TIERS
 from models.corpus.mapped_passages import write_mapped_passages
 from models.errors import ArtifactError
-from models.records.ledger import Release
 from models.release.bundle import Bundle
 from models.retrieval.dense_index import write as write_dense
 from models.retrieval.encoder import Encoder
@@ -33,6 +31,7 @@ from models.store.artifacts import Artifact, FileEntry
 from models.store.durable_files import digest_file
 from models.store.tables import write_rows
 from models.text.passage_text import passage_text
+from tests.releases import release_of, versions_of
 from tests.small_bundle import (
     BUDGET_MS,
     MACHINES,
@@ -291,25 +290,7 @@ def test_the_predicted_time_grows_with_the_request_up_to_what_the_tiers_score(lo
 
 
 def test_a_release_is_loaded_under_its_name(small: Small) -> None:
-    release = Release(
-        sequence=1,
-        release_id="r-1",
-        action="release",
-        state="active",
-        bundle_version=small.first.bundle.data_version,
-        model_version="12",
-        index_version="i",
-        corpus_version="c",
-        model_versions={"large": "l", "compact": "s"},
-        settings_digest="d",
-        gate_decision_id=None,
-        previous_release_id=None,
-        restores_release_id=None,
-        actor="test",
-        reason="test",
-        created_at=datetime.now(UTC),
-        activated_at=None,
-    )
+    release = release_of(versions_of(small.first.bundle.data_version, "12"))
     bundle = load_release(small.settings, release)
     assert (bundle.versions.release_id, bundle.versions.model_version) == ("r-1", "12")
     bundle.close()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from models.errors import ArtifactError
-from models.records.ledger import Release
 from models.release.bundle import Bundle
 from models.retrieval.passage_filter import PassageFilter
 from models.serving.document_reading import DocumentReading
@@ -19,6 +17,7 @@ from models.serving.protocol import ServedVersions, ranking_fault
 from models.serving.words_bundle import WordsBundle, load_words
 from models.settings import ServingSettings
 from tests.models.serving.test_loaded_bundle import copied
+from tests.releases import release_of, versions_of
 from tests.small_bundle import BUDGET_MS, QUESTION, SECRET, STAFF, Small, in_force
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -80,25 +79,7 @@ def test_access_labels_hold_without_the_models_too(words: WordsBundle) -> None:
 def test_what_it_reads_is_verified_and_nothing_else(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = Release(
-        sequence=1,
-        release_id="r-1",
-        action="release",
-        state="active",
-        bundle_version=small.first.bundle.data_version,
-        model_version="12",
-        index_version="i",
-        corpus_version="c",
-        model_versions={},
-        settings_digest="d",
-        gate_decision_id=None,
-        previous_release_id=None,
-        restores_release_id=None,
-        actor="test",
-        reason="test",
-        created_at=datetime.now(UTC),
-        activated_at=None,
-    )
+    release = release_of(versions_of(small.first.bundle.data_version, "12"))
     words = load_words(small.settings, release)
     assert words.versions == ServedVersions.of(release)
     words.close()
