@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         return measured.sort_values("query_id")["value"].to_numpy()
 
     everything = {"compact": np.empty(0, dtype=np.int64), "large": np.arange(len(table))}
-    full = outcome(_ranked(table, calibration.tiers["large"].logits(candidate_inputs(table))))
+    full = outcome(ranked(table, calibration.tiers["large"].logits(candidate_inputs(table))))
     full_ms, full_gflop = costs.of(everything, len(queries))
     ranking, rows = _cascade(table, calibration, tiers)
     ours = outcome(ranking)
@@ -200,7 +200,8 @@ def _margins(points: list[dict[str, Any]]) -> dict[str, float]:
     return margins
 
 
-def _ranked(table: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
+def ranked(table: pd.DataFrame, scores: np.ndarray) -> pd.DataFrame:
+    """The table with the `rank` of each candidate of a query by its score, ties as in the cascade."""
     ranks, ids = np.empty(len(table), dtype=np.int64), table["passage_id"].to_numpy()
     for rows in map(np.asarray, table.groupby("query_id").indices.values()):
         order = best_first(scores[rows], tie_ranks(ids[rows].tolist()))
@@ -238,7 +239,7 @@ def _points(
                 scores[best] = logits[best]
                 asked.append(best)
             ms, gflop = costs.of({size: np.concatenate(asked)}, queries)
-            ranking = _ranked(table, scores)
+            ranking = ranked(table, scores)
             points.append({"system": size, "pairs": [count], "ms": ms, "gflop": gflop, "ranking": ranking})
     return [
         {

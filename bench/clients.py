@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 
 from bench.client_calls import CALLS
+from bench.environments import environment
 from bench.folders import FIGURES
 from bench.results import merge_into
 from models.records.database import Database
@@ -86,17 +87,7 @@ class Outcome:
 
 def environments(folder: Path) -> dict[str, Path]:
     """The Python of each environment; those that are there are left as they are."""
-    pythons = {}
-    for name, packages in ENVIRONMENTS.items():
-
-        def make(place: Path, packages: tuple[str, ...] = packages) -> None:
-            uv = [sys.executable, "-m", "uv"]
-            subprocess.run([*uv, "venv", "-q", "--clear", "-p", sys.executable, place], check=True)
-            python = str(place / "bin" / "python")
-            subprocess.run([*uv, "pip", "install", "-q", "-p", python, *packages], check=True)
-
-        pythons[name] = make_once(folder / name, make) / "bin" / "python"
-    return pythons
+    return {name: environment(folder / name, *packages) for name, packages in ENVIRONMENTS.items()}
 
 
 def holder(pythons: Mapping[str, Path], distribution: str) -> Path:

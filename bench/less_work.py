@@ -16,7 +16,7 @@ of each, as a share of the operations of reading all candidates, to docs/benchma
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +26,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
+from bench.cascade import ranked
 from bench.engines import corpus_name
 from bench.folders import FIGURES
 from bench.results import merge_into
 from models.cascade.calibration import candidate_inputs, fit_calibration
-from models.cascade.cascade import best_first, tie_ranks
 from models.contracts.tiers import LAST
 from models.corpus.splits import sample_by_hash
 from models.cross_encoder.architecture import halve, open_cross_encoder, transformer
@@ -147,11 +147,9 @@ def measured(table: pd.DataFrame, judgments: pd.DataFrame, ids: Sequence[str], r
     for fitted, judged in (_halves(table, ids), _halves(table, ids)[::-1]):
 
         def combined(logits: np.ndarray, fitted: np.ndarray = fitted, judged: np.ndarray = judged) -> np.ndarray:
-            known = table.assign(**{LAST.logit_column: logits})
-            calibration = fit_calibration(
-                known[fitted], judgments[judgments["query_id"].isin(known["query_id"][fitted])]
-            )
-            return calibration.tiers[LAST.name].logits(candidate_inputs(known[judged]))
+            scored = table.assign(**{LAST.logit_column: logits})
+            calibration = fit_calibration(scored[fitted], _of(judgments, scored[fitted]))
+            return calibration.tiers[LAST.name].logits(candidate_inputs(scored[judged]))
 
         whole_flops = readings.flops["whole"][judged]
         part, asked = table[judged], whole_flops.sum()
@@ -304,8 +302,8 @@ def _ridge(states: np.ndarray, logits: np.ndarray, fitted: np.ndarray) -> np.nda
     """The logit by a linear function of the states, fitted on some rows."""
     centre, spread = states[fitted].mean(0), states[fitted].std(0) + 1e-6
     inputs = np.concatenate([(states - centre) / spread, np.ones((len(states), 1))], axis=1)
-    known = inputs[fitted]
-    weights = np.linalg.solve(known.T @ known + _RIDGE * np.eye(known.shape[1]), known.T @ logits[fitted])
+    rows = inputs[fitted]
+    weights = np.linalg.solve(rows.T @ rows + _RIDGE * np.eye(rows.shape[1]), rows.T @ logits[fitted])
     return inputs @ weights
 
 
@@ -314,32 +312,18 @@ def _halves(table: pd.DataFrame, ids: Sequence[str]) -> tuple[np.ndarray, np.nda
     return first, ~first
 
 
-def _by_query(table: pd.DataFrame) -> Iterator[np.ndarray]:
-    return map(np.asarray, table.groupby("query_id").indices.values())
-
-
 def _best(table: pd.DataFrame, scores: np.ndarray, count: int) -> np.ndarray:
     """Whether a row is among the best of its query."""
-    best = np.zeros(len(table), dtype=bool)
-    for rows in _by_query(table):
-        best[rows[_order(table, scores, rows)[:count]]] = True
-    return best
+    return ranked(table, scores)["rank"].to_numpy() <= count
 
 
 def _values(table: pd.DataFrame, scores: np.ndarray, judgments: pd.DataFrame) -> list[float]:
-    ranks = np.empty(len(table), dtype=np.int64)
-    for rows in _by_query(table):
-        ranks[rows[_order(table, scores, rows)]] = np.arange(1, len(rows) + 1)
-    ranking = collapse_to_documents(table.assign(rank=ranks))
+    ranking = collapse_to_documents(ranked(table, scores))
     return evaluate_run(ranking, _of(judgments, table), [MAIN_MEASURE])["value"].tolist()
 
 
 def _of(judgments: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     return judgments[judgments["query_id"].isin(table["query_id"])]
-
-
-def _order(table: pd.DataFrame, scores: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    return best_first(scores[rows], tie_ranks(table["passage_id"].to_numpy()[rows].tolist()))
 
 
 def _drop_name(layer: int, share: float) -> str:

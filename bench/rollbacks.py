@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import TypeAdapter
 
 from bench.folders import FIGURES, ROOT
 from bench.load_deployment import Deployment, small_deployment
@@ -53,6 +53,7 @@ _PAUSE_S = 0.02
 _BEHIND_S = 3.0
 """For so long the service is asked behind the last command."""
 _MODEL_NAME = "reranker"
+_DEPLOYMENT = TypeAdapter(Deployment)
 
 
 @dataclass(frozen=True)
@@ -381,8 +382,8 @@ def _with_mlflow(home: Home, fault: str) -> dict[str, Any]:
 
 def _three_bundles(folder: Path) -> Deployment:
     """The small deployment with a third bundle, which ranks as the first does and has a broken file."""
-    if (kept := folder / "deployment.pickle").exists():
-        return pickle.loads(kept.read_bytes())
+    if (kept := folder / "deployment.json").exists():
+        return _DEPLOYMENT.validate_json(kept.read_bytes())
     folder.mkdir(parents=True, exist_ok=True)
     deployment = small_deployment(folder)
     damaged = open_small(folder / "small").alike(golden_queries=3).bundle
@@ -393,7 +394,7 @@ def _three_bundles(folder: Path) -> Deployment:
     large.unlink()  # The other bundles have links to it.
     large.write_bytes(content)
     deployment = replace(deployment, releases={**deployment.releases, DAMAGED: versions})
-    kept.write_bytes(pickle.dumps(deployment))
+    kept.write_bytes(_DEPLOYMENT.dump_json(deployment))
     return deployment
 
 
